@@ -1,0 +1,73 @@
+"""Per-user budgets that hold, for everything that is called through LiteLLM.
+
+    import litellm
+    from litellm_budget_plugin import BudgetCallback
+
+    litellm.callbacks = [BudgetCallback()]
+
+The public names are loaded when they are first used: importing the package does not import LiteLLM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from litellm_budget_plugin.errors import (
+        BudgetError,
+        BudgetFileError,
+        BudgetInputError,
+        BudgetPriceUnknown,
+        BudgetRefused,
+        BudgetSettingsError,
+        BudgetStoreError,
+        BudgetStoreUnavailable,
+        BudgetUserMissing,
+        LiteLLMChanged,
+    )
+    from litellm_budget_plugin.hooks.callback import BudgetCallback
+    from litellm_budget_plugin.hooks.payer import budget_context
+    from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+    from litellm_budget_plugin.manager.manager import BudgetManager
+    from litellm_budget_plugin.settings import BudgetSettings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BudgetCallback",
+    "BudgetError",
+    "BudgetExceeded",
+    "BudgetFileError",
+    "BudgetInputError",
+    "BudgetManager",
+    "BudgetPriceUnknown",
+    "BudgetRefused",
+    "BudgetSettings",
+    "BudgetSettingsError",
+    "BudgetStoreError",
+    "BudgetStoreUnavailable",
+    "BudgetUserMissing",
+    "LiteLLMChanged",
+    "budget_context",
+]
+
+_MODULES = {
+    "BudgetCallback": "hooks.callback",
+    "BudgetExceeded": "hooks.refusal",
+    "BudgetManager": "manager.manager",
+    "BudgetSettings": "settings",
+    "budget_context": "hooks.payer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

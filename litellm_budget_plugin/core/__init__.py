@@ -1,0 +1,1 @@
+"""The rules of the ledger. Pure: no input or output, no clock, no LiteLLM."""

@@ -1,0 +1,218 @@
+"""The rows of the ledger: accounts, holds and usage, and the keys that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from litellm_budget_plugin.core.money import MAX_NANOS
+
+UNITS = ("usd", "calls", "tokens")
+
+
+class Subject(NamedTuple):
+    """Who an account belongs to: a scope ("user", "project", ...) and an id in it."""
+
+    scope: str
+    id: str
+
+
+class Ref(NamedTuple):
+    """The key of an account inside a project. `model` is "" for any model, else a model's or a family's name."""
+
+    scope: str
+    subject: str
+    model: str = ""
+    window: str = "none"
+    unit: str = "usd"
+
+
+class Amounts(NamedTuple):
+    """One amount in each unit: nano-dollars, calls, tokens. The fields stand in the order of UNITS."""
+
+    usd: int = 0
+    calls: int = 0
+    tokens: int = 0
+
+    def of(self, unit: str) -> int:
+        """The amount in `unit`."""
+        return self[UNITS.index(unit)]
+
+    def plus(self, other: Amounts) -> Amounts:
+        """The sum, unit by unit."""
+        return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2])
+
+    def minus(self, other: Amounts) -> Amounts:
+        """The difference, unit by unit; callers see to it that it is not negative."""
+        return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2])
+
+    def at_most(self, other: Amounts) -> Amounts:
+        """The smaller of the two, unit by unit."""
+        return Amounts(min(self[0], other[0]), min(self[1], other[1]), min(self[2], other[2]))
+
+
+NOTHING = Amounts()
+
+
+class Default(NamedTuple):
+    """The limit of accounts that have none of their own. `limit` None: spend is recorded and never refused.
+
+    `carry_over` is the most that an unused rest may add to the next window.
+    """
+
+    scope: str
+    window: str = "none"
+    limit: int | None = None
+    model: str = ""
+    unit: str = "usd"
+    carry_over: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """One budget: what was spent and is held in its open window, and the limit if it has one of its own (`pinned`).
+
+    `id` is unique among all rows that ever were, and `epoch` grows with every roll and reset: the two tell a correction
+    whether what it corrects is still there. `models` breaks `spent` down and always sums to it. `dropped` rows go away
+    when nothing is held on them. `alerted` is the highest threshold reported in this window for the limit `alert_limit`.
+    """
+
+    ref: Ref
+    id: str
+    created_at: int
+    start: int
+    end: int | None
+    pinned: bool = False
+    limit: int | None = None
+    spent: int = 0
+    held: int = 0
+    epoch: int = 0
+    blocked: bool = False
+    raised_by: int = 0
+    raised_until: int = 0
+    carry_over: int = 0
+    carried: int = 0
+    dropped: bool = False
+    alerted: int = 0
+    alert_limit: int = 0
+    models: dict[str, int] = field(default_factory=dict)
+
+    def over(self, now: int) -> bool:
+        """Whether the recorded window has ended."""
+        return self.end is not None and self.end <= now
+
+    def own_limit(self, default: Default | None) -> int | None:
+        """The limit without what was carried over or raised; None when there is none."""
+        return self.limit if self.pinned else (default.limit if default else None)
+
+    def effective_limit(self, default: Default | None, now: int) -> int | None:
+        """The limit that counts now: own or default, plus what was carried over, plus a raise in force."""
+        limit = self.own_limit(default)
+        if limit is None:
+            return None
+        return min(limit + self.carried + (self.raised_by if now < self.raised_until else 0), MAX_NANOS)
+
+    def charge(self, amount: int, model: str) -> None:
+        """Add `amount` (negative to correct) to what was spent, under `model`."""
+        if not amount:
+            return
+        self.spent += amount
+        rest = self.models.get(model, 0) + amount
+        if rest:
+            self.models[model] = rest
+        else:
+            self.models.pop(model, None)
+
+    def begin_window(self, start: int, end: int | None, default: Default | None) -> None:
+        """Start an empty window. What is held stays held; an unused rest is carried over, up to the cap."""
+        limit = self.own_limit(default)
+        cap = self.carry_over if self.pinned or not default else default.carry_over
+        self.carried = 0 if limit is None else min(cap, max(0, limit + self.carried - self.spent))
+        if limit is not None and self.end is not None and start > self.end:
+            # Nothing was spent in the windows that went by in between.
+            self.carried = min(cap, limit + self.carried)
+        self.start, self.end = start, end
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was spent in the open window."""
+        self.spent = 0
+        self.models = {}
+        self.alerted = 0
+        self.epoch += 1
+
+    def copy(self) -> Account:
+        """A copy that shares nothing."""
+        return replace(self, models=dict(self.models))
+
+
+class Charged(NamedTuple):
+    """A row and the window in it that a floor was charged to."""
+
+    subject: Subject
+    id: str
+    epoch: int
+
+
+def command_mark(command: str) -> str:
+    """The id of the mark that a command with this id leaves; never equal to a hold's."""
+    return f"command:{command}"
+
+
+def alias_mark(alias: str) -> str:
+    """The id of the mark that an alias leaves; never equal to a hold's."""
+    return f"alias:{alias}"
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money held for one attempt, or, once closed, the mark that keeps a late or repeated command from counting twice.
+
+    `state` is "open", "settled", "released", "expired" or "refused"; "done" marks a command's id and "alias" another name of
+    something charged, under the ids that `command_mark` and `alias_mark` give them.
+    `at` is the time limit while open, and the time of closing afterwards. `lent` is what open children hold of it.
+    `charged` (of an expired hold) names the rows and windows that were charged the floor, on `day`.
+    `reply` is what a repeated command is answered, as encoded by core.wire.
+    """
+
+    id: str
+    state: str
+    at: int
+    parent: str | None = None
+    amounts: Amounts = NOTHING
+    lent: Amounts = NOTHING
+    floor: Amounts = NOTHING
+    model: str = ""
+    subjects: tuple[Subject, ...] = ()
+    legs: tuple[Ref, ...] = ()
+    charged: tuple[Charged, ...] = ()
+    day: int = 0
+    reply: str = ""
+
+    def copy(self) -> Hold:
+        """A copy; every field is immutable."""
+        return replace(self)
+
+
+class UsageKey(NamedTuple):
+    """Names a row of totals: one subject, one UTC day (days since 1970-01-01; 0 holds the days folded away), one model."""
+
+    scope: str
+    subject: str
+    day: int
+    model: str
+
+
+class Usage(NamedTuple):
+    """Totals, or what one command adds to them. `spent` is nano-dollars; `unsettled` counts holds charged their floor."""
+
+    spent: int = 0
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    refusals: int = 0
+    unsettled: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        """The sum, field by field."""
+        return Usage(*(mine + theirs for mine, theirs in zip(self, other)))

@@ -1,0 +1,375 @@
+"""The ledger's commands and their replies: the whole language between the callback, the manager and a store.
+
+Money is integer nano-dollars, time integer microseconds. Every command names its project. Every command that changes
+something carries an id of its own (`hold` or `id`); repeated, it changes nothing more. Commands may also arrive late
+or in another order: a `Settle` or `Release` whose `Reserve` has not been seen leaves a mark that refuses it later.
+
+`now` is honoured only by a store that was opened with a test clock; every other store uses its own clock.
+
+A store answers `RollNeeded`, and has changed nothing, when a window that the command touches is new or over. The
+caller computes the bounds (stores do no calendar arithmetic) and repeats the command with `rolls`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple, Union
+
+from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+
+MICROS = 1_000_000
+PLENTY = 64
+"""A `cheap` Reserve is granted only where the room is at least this many times what it wants."""
+
+
+class Keep(Enum):
+    """Stands for "leave as it is" in `PutBudget`."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+
+
+class Roll(NamedTuple):
+    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new)."""
+
+    ref: Ref
+    old_end: int | None
+    start: int
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Hold money for one attempt, on every account that applies, in one atomic step. Replies: Granted, Refused, Closed,
+    CountExactly, RollNeeded.
+
+    Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole.
+    An account in whose unit nothing is wanted never refuses. `models` are the model's names and families; the first
+    is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
+    charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `parent` takes
+    the money from an open hold that covers the same accounts. `cheap` says that `want` is a loose bound: see PLENTY.
+    `patient` says that the caller will ask again if only held money stands in the way; such a refusal is not recorded.
+    """
+
+    hold: str
+    project: str
+    subjects: tuple[Subject, ...]
+    models: tuple[str, ...]
+    want: Amounts
+    expires_after: int
+    defaults: tuple[Default, ...] = ()
+    floor: Amounts = NOTHING
+    at_least: int | None = None
+    replaces: str | None = None
+    parent: str | None = None
+    cheap: bool = False
+    patient: bool = False
+    rolls: tuple[Roll, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Charge what an attempt cost, exactly once, and take its hold off. Suffices alone. Replies: Settled, AlreadyCharged,
+    RollNeeded.
+
+    `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
+    Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
+    `thresholds` are parts per million of a limit; each is reported once in a window when it has been passed. `parent`
+    counts for a hold that the store has not seen. After a `Release`, a `Settle` still charges; after an expiry, it replaces
+    the floor. A charge always goes to the window that is open now; what an earlier one paid as floor is not charged again.
+    """
+
+    hold: str
+    project: str
+    subjects: tuple[Subject, ...]
+    models: tuple[str, ...]
+    cost: int
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 1
+    defaults: tuple[Default, ...] = ()
+    parent: str | None = None
+    aliases: tuple[str, ...] = ()
+    unless: str | None = None
+    thresholds: tuple[int, ...] = ()
+    at: int | None = None
+    rolls: tuple[Roll, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a hold back: nothing was spent. After a `Settle` it changes nothing. Replies: Released."""
+
+    hold: str
+    project: str
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Move the time limit of open holds to `expires_after` microseconds from now, never to an earlier time. Replies: Renewed."""
+
+    holds: tuple[str, ...]
+    project: str
+    expires_after: int
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutBudget:
+    """Create or change a subject's budget. Replies: Done, RollNeeded.
+
+    A `limit` (None: explicitly unlimited) pins the account; everything else follows only if given. `only` makes it the
+    subject's one budget for (model, unit): a budget with another window becomes this one, with its spend and its holds.
+    `window` KEEP is the window of the budget there is, else of the default. `bounds` (start, end) moves the open window;
+    `spent` replaces what was spent, by model; both exist for imports and for hand-made corrections.
+    """
+
+    id: str
+    project: str
+    subject: Subject
+    model: str = ""
+    unit: str = "usd"
+    window: str | Keep = KEEP
+    limit: int | Keep | None = KEEP
+    blocked: bool | Keep = KEEP
+    raised_by: int | Keep = KEEP
+    raised_until: int | Keep = KEEP
+    carry_over: int | Keep = KEEP
+    created_at: int | Keep = KEEP
+    bounds: tuple[int, int | None] | Keep = KEEP
+    spent: tuple[tuple[str, int], ...] | Keep = KEEP
+    only: bool = False
+    defaults: tuple[Default, ...] = ()
+    rolls: tuple[Roll, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DropBudget:
+    """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
+
+    `model`, `window` None: all of them. Replies: Done.
+    """
+
+    id: str
+    project: str
+    subject: Subject
+    model: str | None = None
+    window: str | None = None
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Set what was spent in the open windows to zero; holds and totals stay. Replies: Done."""
+
+    id: str
+    project: str
+    subject: Subject
+    model: str | None = None
+    window: str | None = None
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The accounts of one subject, or a page of a scope's subjects in the order of their ids. Replies: Accounts."""
+
+    project: str
+    scope: str
+    subject: str | None = None
+    after: str = ""
+    page: int = 1000
+    defaults: tuple[Default, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUsage:
+    """Totals by subject, UTC day and model; `since` and `until` are days, both included. Replies: UsageRows."""
+
+    project: str
+    scope: str
+    subject: str | None = None
+    since: int = 0
+    until: int = 2**31
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Expire every hold that is due, forget marks older than `marks_kept` and fold days older than `days_kept`
+    (microseconds, both) into day 0. Nobody has to run it for the guarantees to hold. Replies: Swept.
+    """
+
+    project: str
+    marks_kept: int
+    days_kept: int
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The hold is in place."""
+
+    hold: str
+    amounts: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
+
+    `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
+    way), "parent" (the parent hold is gone, too small, or covers other accounts). Amounts are in the account's unit.
+    """
+
+    hold: str
+    account: Ref
+    reason: Literal["blocked", "spent", "held", "parent"]
+    limit: int
+    spent: int
+    held: int
+    requested: int
+    resets_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The hold was settled, released or has expired before: nothing was held now."""
+
+    hold: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountExactly:
+    """The room is not plenty for a `cheap` bound: nothing was held, ask again with an exact one."""
+
+    hold: str
+
+
+class RollDue(NamedTuple):
+    """An account whose window has ended (`start` and `end` say which), or that does not exist yet (both None)."""
+
+    ref: Ref
+    start: int | None
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RollNeeded:
+    """Nothing was changed. Repeat the command with a `Roll` for every one of `due`; `now` is the store's clock."""
+
+    now: int
+    due: tuple[RollDue, ...]
+
+
+class Crossing(NamedTuple):
+    """A charge took an account over `threshold` (parts per million of `limit`) in the window that began at `start`."""
+
+    account: Ref
+    start: int
+    limit: int
+    threshold: int
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The charge is in the ledger."""
+
+    hold: str
+    crossings: tuple[Crossing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyCharged:
+    """The mark named by `unless` exists: nothing was charged."""
+
+    hold: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The hold is not open (any more)."""
+
+    hold: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """`missing` are the holds that were not open."""
+
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The change is in the ledger."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account as it stands now: an ended window is presented as empty, with `ended` set.
+
+    `own_limit` counts only if `pinned`; `limit` is what counts now (default, carried over and raise included).
+    """
+
+    ref: Ref
+    pinned: bool
+    own_limit: int | None
+    limit: int | None
+    spent: int
+    held: int
+    start: int
+    end: int | None
+    ended: bool
+    blocked: bool
+    raised_by: int
+    raised_until: int
+    carry_over: int
+    carried: int
+    created_at: int
+    epoch: int
+    models: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Accounts in the order of their keys. `after` is the last subject of a full page, to go on from; None at the end."""
+
+    now: int
+    accounts: tuple[AccountState, ...]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRows:
+    """Totals in the order of their keys."""
+
+    rows: tuple[tuple[UsageKey, Usage], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did."""
+
+    expired: int
+    forgotten: int
+    folded: int
+
+
+Command = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset, Read, ReadUsage, Sweep]
+Reply = Union[
+    Granted, Refused, Closed, CountExactly, RollNeeded, Settled, AlreadyCharged, Released, Renewed, Done, Accounts,
+    UsageRows, Swept,
+]  # fmt: skip

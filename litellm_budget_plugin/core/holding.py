@@ -1,0 +1,164 @@
+"""Taking holds off: what happens to held money when a hold is settled, released, replaced or expires."""
+
+from __future__ import annotations
+
+from litellm_budget_plugin.core.accounts import (
+    NOTHING,
+    UNITS,
+    Account,
+    Amounts,
+    Charged,
+    Hold,
+    Subject,
+    Usage,
+    UsageKey,
+)
+from litellm_budget_plugin.core.book import Work
+from litellm_budget_plugin.core.windows import DAY
+
+DUE_BATCH = 4
+"""How many due holds a command expires in passing; a refusal expires them all first."""
+
+
+def put_on(work: Work, hold: Hold) -> None:
+    """Stage an open hold and put its money on what is held, or on what its parent has lent."""
+    work.put_hold(hold)
+    parent = lending_parent(work, hold.parent)
+    if parent is None:
+        _hold_on_legs(work, hold, 1)
+    else:
+        parent.lent = parent.lent.plus(hold.amounts)
+        work.put_hold(parent)
+
+
+def take_off(work: Work, hold: Hold) -> None:
+    """Take an open hold's money off what is held. The caller stages the hold's new state."""
+    parent = lending_parent(work, hold.parent)
+    if hold.lent != NOTHING:
+        _free_children(work, hold)
+    if parent is not None:
+        parent.lent = parent.lent.minus(hold.amounts)
+        work.put_hold(parent)
+        return
+    _hold_on_legs(work, hold, -1)
+
+
+def _hold_on_legs(work: Work, hold: Hold, sign: int) -> None:
+    for ref in hold.legs:
+        account = work.account(ref)
+        if account is not None:
+            _change_held(work, account, sign * hold.amounts.of(ref.unit))
+
+
+def _change_held(work: Work, account: Account, amount: int) -> None:
+    account.held += amount
+    if account.dropped and account.held == 0:
+        work.drop(account.ref)
+    else:
+        work.put(account)
+
+
+def _free_children(work: Work, parent: Hold) -> None:
+    """Children of a closing parent become holds of their own, so that their calls stay covered."""
+    for child in work.open_holds():
+        if child.parent == parent.id:
+            child.parent = None
+            work.put_hold(child)
+            _hold_on_legs(work, child, 1)
+    parent.lent = NOTHING
+
+
+def give_back(work: Work, hold_id: str) -> None:
+    """Release a hold, whatever has become of it: an expired one gets its floor back, a settled one stays settled, and one
+    that has not been seen is refused when it comes.
+    """
+    hold = work.hold(hold_id)
+    if hold is not None and hold.state not in ("open", "expired"):
+        return
+    if hold is not None and hold.state == "open":
+        take_off(work, hold)
+    elif hold is not None:
+        refund_floor(work, hold)
+    work.put_hold(Hold(hold_id, "released", work.now))
+
+
+def lending_parent(work: Work, parent_id: str | None) -> Hold | None:
+    """The open hold that others may be nested under; a nested hold lends nothing itself."""
+    parent = work.hold(parent_id) if parent_id else None
+    return parent if parent is not None and parent.state == "open" and parent.parent is None else None
+
+
+def draw_from_parent(work: Work, parent_id: str | None, charge: Amounts) -> None:
+    """A charge under a parent hold comes out of the parent's money, as far as that is not lent to other children."""
+    parent = lending_parent(work, parent_id)
+    if parent is None:
+        return
+    drawn = charge.at_most(parent.amounts.minus(parent.lent))
+    parent.amounts = parent.amounts.minus(drawn)
+    work.put_hold(parent)
+    for ref in parent.legs:
+        account = work.account(ref)
+        if account is not None:
+            _change_held(work, account, -drawn.of(ref.unit))
+
+
+def expire_due(work: Work, most: int | None, spare: str | None = None) -> int:
+    """Expire due holds (but not `spare`): each is charged its floor, for it was probably sent. Returns how many."""
+    expired = 0
+    for hold in work.due(most):
+        if hold.id != spare:
+            _expire(work, hold)
+            expired += 1
+    return expired
+
+
+def _expire(work: Work, hold: Hold) -> None:
+    take_off(work, hold)
+    draw_from_parent(work, hold.parent, hold.floor)
+    charged = []
+    for ref in hold.legs:
+        account = work.account(ref)
+        if account is not None:
+            account.charge(hold.floor.of(ref.unit), hold.model)
+            work.put(account)
+            charged.append(Charged(Subject(ref.scope, ref.subject), account.id, account.epoch))
+    hold.charged = tuple(charged)
+    hold.state, hold.at, hold.day = "expired", work.now, work.now // DAY
+    work.put_hold(hold)
+    usage = Usage(spent=hold.floor.usd, calls=hold.floor.calls, input_tokens=hold.floor.tokens, unsettled=1)
+    record_usage(work, hold.subjects, hold.day, hold.model, usage)
+
+
+def refund_floor(work: Work, hold: Hold) -> dict[str, Amounts]:
+    """Take back the floor that an expired hold was charged: from the windows that it went to, if they are still the
+    same, and from the totals in any case. Returns, by the rows' ids, what earlier windows keep.
+    """
+    kept = {}
+    for subject, row_id, epoch in hold.charged:
+        for account in work.accounts(subject).values():
+            if account.id == row_id and account.epoch == epoch:
+                account.charge(-hold.floor.of(account.ref.unit), hold.model)
+                work.put(account)
+            elif account.id == row_id:
+                kept[row_id] = hold.floor
+    floor = hold.floor
+    for subject in hold.subjects:
+        key = UsageKey(*subject, hold.day, hold.model)
+        if work.usage(key).unsettled < 1:
+            key = key._replace(day=0)
+        work.add_usage(key, Usage(-floor.usd, -floor.calls, -floor.tokens, unsettled=-1))
+    return kept
+
+
+def record_usage(work: Work, subjects: tuple[Subject, ...], day: int, model: str, usage: Usage) -> None:
+    """Add `usage` to the totals of each subject."""
+    for subject in subjects:
+        work.add_usage(UsageKey(subject.scope, subject.id, day, model), usage)
+
+
+def charge_of(cost: int, calls: int, input_tokens: int, output_tokens: int) -> Amounts:
+    """A charge in every unit."""
+    return Amounts(cost, calls, input_tokens + output_tokens)
+
+
+assert Amounts._fields == UNITS

@@ -1,0 +1,211 @@
+"""The ledger: every command applied to a book, by rules written once.
+
+`Ledger(DictBook(), ...)` is the executable specification. Every store either runs these rules over its own book or is
+compared with them, reply by reply. The invariant: no Reserve leaves spent + held above the limit of an account that
+it names; held is the sum of the open holds; every charge is applied exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.applying import default_of
+from litellm_budget_plugin.core.book import Book, Changes, Work
+from litellm_budget_plugin.core.budgets import drop_budget, put_budget, reset
+from litellm_budget_plugin.core.checks import check
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    AccountState,
+    Command,
+    DropBudget,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Release,
+    Renew,
+    Reply,
+    Reserve,
+    Reset,
+    Settle,
+    Sweep,
+    Swept,
+    UsageRows,
+)
+from litellm_budget_plugin.core.holding import DUE_BATCH, expire_due
+from litellm_budget_plugin.core.reserving import reserve
+from litellm_budget_plugin.core.settling import release, renew, settle
+from litellm_budget_plugin.core.windows import DAY
+
+
+def apply(book: Book, command: Command, now: int) -> Reply:
+    """Apply one command at the time `now` (microseconds). The caller serialises commands of one project.
+
+    Raises BudgetInputError, having changed nothing, for a command whose amounts or times are out of range.
+    """
+    check(command)
+    return _RULES[type(command)](Work(book, command.project, now), command, book)
+
+
+def _read(work: Work, command: Read, book: Book) -> Accounts:
+    expire_due(work, DUE_BATCH)
+    work.save()
+    if command.subject is not None:
+        ids, after = [command.subject], None
+    else:
+        ids = book.subjects(work.project, command.scope, command.after, command.page)
+        after = ids[-1] if len(ids) == command.page else None
+    states = [
+        _state(account, default_of(account, command.defaults), work.now)
+        for subject in ids
+        for _, account in sorted(work.accounts(Subject(command.scope, subject)).items())
+    ]
+    return Accounts(work.now, tuple(states), after)
+
+
+def _state(recorded: Account, default: Default | None, now: int) -> AccountState:
+    account, ended = recorded, recorded.over(now)
+    if ended:
+        account = recorded.copy()
+        account.begin_window(recorded.start, recorded.end, default)
+    return AccountState(
+        ref=account.ref,
+        pinned=account.pinned,
+        own_limit=account.limit,
+        limit=account.effective_limit(default, now),
+        spent=account.spent,
+        held=account.held,
+        start=account.start,
+        end=account.end,
+        ended=ended,
+        blocked=account.blocked,
+        raised_by=account.raised_by,
+        raised_until=account.raised_until,
+        carry_over=account.carry_over,
+        carried=account.carried,
+        created_at=account.created_at,
+        epoch=recorded.epoch,
+        models=tuple(sorted(account.models.items())),
+    )
+
+
+def _read_usage(work: Work, command: ReadUsage, book: Book) -> UsageRows:
+    rows = book.usage_rows(work.project, command.scope, command.subject, command.since, command.until)
+    return UsageRows(tuple(rows))
+
+
+def _sweep(work: Work, command: Sweep, book: Book) -> Swept:
+    expired = expire_due(work, None)
+    work.save()
+    forgotten = book.forget(work.project, work.now - command.marks_kept)
+    return Swept(expired, forgotten, book.fold(work.project, (work.now - command.days_kept) // DAY))
+
+
+_RULES: dict[type, Callable[[Work, Any, Book], Reply]] = {
+    Reserve: lambda work, command, _: reserve(work, command),
+    Settle: lambda work, command, _: settle(work, command),
+    Release: lambda work, command, _: release(work, command),
+    Renew: lambda work, command, _: renew(work, command),
+    PutBudget: lambda work, command, _: put_budget(work, command),
+    DropBudget: lambda work, command, _: drop_budget(work, command),
+    Reset: lambda work, command, _: reset(work, command),
+    Read: _read,
+    ReadUsage: _read_usage,
+    Sweep: _sweep,
+}
+
+
+class DictBook:
+    """Rows in plain dictionaries. Not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, Subject], dict[Ref, Account]] = {}
+        self._holds: dict[str, dict[str, Hold]] = {}
+        self._open: dict[str, dict[str, Hold]] = {}
+        self._usage: dict[str, dict[UsageKey, Usage]] = {}
+
+    def accounts(self, project: str, subject: Subject) -> list[Account]:
+        """Every account of a subject."""
+        return [account.copy() for account in self._accounts.get((project, subject), {}).values()]
+
+    def hold(self, project: str, hold: str) -> Hold | None:
+        """A hold or a mark by its id."""
+        found = self._holds.get(project, {}).get(hold)
+        return found.copy() if found else None
+
+    def due(self, project: str, now: int, most: int | None) -> list[Hold]:
+        """Open holds whose time limit has come, in the order of (limit, id)."""
+        due = [hold for hold in self._open.get(project, {}).values() if hold.at <= now]
+        return [hold.copy() for hold in sorted(due, key=lambda hold: (hold.at, hold.id))[:most]]
+
+    def open_holds(self, project: str) -> list[Hold]:
+        """Every open hold."""
+        return [hold.copy() for _, hold in sorted(self._open.get(project, {}).items())]
+
+    def usage(self, project: str, key: UsageKey) -> Usage | None:
+        """One row of totals."""
+        return self._usage.get(project, {}).get(key)
+
+    def write(self, project: str, changes: Changes) -> None:
+        """Apply the changes; an interrupt in the middle does not leave half of them."""
+        usage = self._usage.get(project, {})
+        totals = {key: usage.get(key, Usage()).plus(added) for key, added in changes.usage.items()}
+        try:
+            self._put(project, changes, totals)
+        except BaseException:
+            # Every row is replaced by a whole one, so going through all of them again completes what was begun.
+            self._put(project, changes, totals)
+            raise
+
+    def _put(self, project: str, changes: Changes, totals: dict[UsageKey, Usage]) -> None:
+        for ref, account in changes.accounts.items():
+            rows = self._accounts.setdefault((project, Subject(ref.scope, ref.subject)), {})
+            if account is None:
+                rows.pop(ref, None)
+            else:
+                rows[ref] = account
+        holds, still_open = self._holds.setdefault(project, {}), self._open.setdefault(project, {})
+        for hold in changes.holds.values():
+            holds[hold.id] = hold
+            if hold.state == "open":
+                still_open[hold.id] = hold
+            else:
+                still_open.pop(hold.id, None)
+        self._usage.setdefault(project, {}).update(totals)
+
+    def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
+        """Ids with an account in a scope, in order, one page."""
+        ids = (
+            subject.id
+            for (owner, subject), rows in self._accounts.items()
+            if owner == project and subject.scope == scope and subject.id > after and rows
+        )
+        return sorted(ids)[:most]
+
+    def usage_rows(
+        self, project: str, scope: str, subject: str | None, since: int, until: int
+    ) -> list[tuple[UsageKey, Usage]]:
+        """Totals in the order of their keys."""
+        return sorted(
+            (key, usage)
+            for key, usage in self._usage.get(project, {}).items()
+            if key.scope == scope and subject in (None, key.subject) and since <= key.day <= until
+        )
+
+    def forget(self, project: str, before: int) -> int:
+        """Delete marks closed before a time."""
+        holds = self._holds.get(project, {})
+        old = [hold.id for hold in holds.values() if hold.state != "open" and hold.at < before]
+        for hold in old:
+            del holds[hold]
+        return len(old)
+
+    def fold(self, project: str, before_day: int) -> int:
+        """Add the totals of earlier days to day 0."""
+        usage = self._usage.get(project, {})
+        old = [key for key in usage if 0 < key.day < before_day]
+        for key in old:
+            folded = key._replace(day=0)
+            usage[folded] = usage.get(folded, Usage()).plus(usage.pop(key))
+        return len(old)

@@ -1,0 +1,175 @@
+"""The Reserve command."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from litellm_budget_plugin.core import wire
+from litellm_budget_plugin.core.accounts import NOTHING, Account, Amounts, Hold, Ref, Subject, Usage
+from litellm_budget_plugin.core.applying import Applying, applying_accounts
+from litellm_budget_plugin.core.book import Work
+from litellm_budget_plugin.core.commands import (
+    PLENTY,
+    Closed,
+    CountExactly,
+    Granted,
+    Refused,
+    Reserve,
+    RollNeeded,
+)
+from litellm_budget_plugin.core.holding import (
+    DUE_BATCH,
+    expire_due,
+    give_back,
+    lending_parent,
+    put_on,
+    record_usage,
+)
+from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.windows import DAY
+
+_RANKS = {"blocked": 0, "spent": 1, "held": 2}
+
+
+def reserve(work: Work, command: Reserve) -> Granted | Refused | Closed | CountExactly | RollNeeded:
+    """Hold money on every account that applies, or on none."""
+    known = work.hold(command.hold)
+    if known is not None:
+        return _repeated(work, command, known)
+    expire_due(work, DUE_BATCH, spare=command.replaces)
+    applying, due = applying_accounts(work, command)
+    if due:
+        return RollNeeded(work.now, tuple(due))
+    granted = _grant(work, command, applying)
+    # Money of calls that are long over must neither refuse a call nor shorten it.
+    if _in_the_way(command, granted) and expire_due(work, None, spare=command.replaces):
+        granted = _grant(work, command, applying)
+    if isinstance(granted, CountExactly):
+        return granted
+    if isinstance(granted, Refused):
+        return _refuse(work, command, granted)
+    return _hold(work, command, granted, tuple(account.ref for account, _ in applying))
+
+
+def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | Closed:
+    if known.state == "open" and known.at > work.now:
+        return Granted(known.id, known.amounts)
+    if known.state == "refused":
+        reply = wire.loads(known.reply)
+        if isinstance(reply, Refused):
+            return reply
+    if known.state == "open":
+        expire_due(work, None)
+    # The attempt that this hold was for goes on without it, but the one before is over all the same.
+    _take_off_replaced(work, command)
+    work.save()
+    return Closed(known.id)
+
+
+def _in_the_way(command: Reserve, granted: Amounts | Refused | CountExactly) -> bool:
+    if isinstance(granted, Refused):
+        return granted.reason != "parent"
+    return isinstance(granted, Amounts) and granted.usd < command.want.usd
+
+
+def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | Refused | CountExactly:
+    want = command.want
+    least = want if command.at_least is None else want._replace(usd=command.at_least)
+    if command.parent is not None:
+        return _grant_from_parent(work, command, applying, least)
+    freed = work.hold(command.replaces) if command.replaces else None
+    refused: list[Refused] = []
+    room_usd, plenty = want.usd, True
+    for account, default in applying:
+        unit = account.ref.unit
+        wanted, needed = want.of(unit), least.of(unit)
+        limit = account.effective_limit(default, work.now)
+        if not wanted or (limit is None and not account.blocked):
+            continue
+        limit = limit or 0
+        held = account.held - _freed(freed, account.ref)
+        room = limit - account.spent - held
+        plenty = plenty and (unit == "calls" or room >= PLENTY * wanted)
+        if account.blocked or room < needed or room <= 0:
+            refused.append(_refused(command, account, limit, held, needed))
+        elif unit == "usd":
+            room_usd = min(room_usd, room)
+    if command.cheap and not plenty:
+        return CountExactly(command.hold)
+    if refused:
+        return min(refused, key=lambda reply: (_RANKS[reply.reason], reply.account))
+    return want._replace(usd=room_usd)
+
+
+def _freed(replaced: Hold | None, ref: Ref) -> int:
+    if replaced is None or replaced.state != "open" or replaced.parent or ref not in replaced.legs:
+        return 0
+    return replaced.amounts.of(ref.unit) - replaced.lent.of(ref.unit)
+
+
+def _refused(command: Reserve, account: Account, limit: int, held: int, needed: int) -> Refused:
+    room_unheld = limit - account.spent
+    reason: Literal["blocked", "spent", "held"] = "held"
+    if account.blocked:
+        reason = "blocked"
+    elif room_unheld < needed or room_unheld <= 0:
+        reason = "spent"
+    return Refused(command.hold, account.ref, reason, limit, account.spent, held, needed, account.end)
+
+
+def _grant_from_parent(work: Work, command: Reserve, applying: list[Applying], least: Amounts) -> Amounts | Refused:
+    parent = lending_parent(work, command.parent)
+    room = NOTHING
+    if parent is not None:
+        room = parent.amounts.minus(parent.lent)
+        replaced = work.hold(command.replaces) if command.replaces else None
+        if replaced is not None and replaced.state == "open" and replaced.parent == parent.id:
+            room = room.plus(replaced.amounts)
+    legs = parent.legs if parent is not None else ()
+    for account, _ in applying:
+        unit = account.ref.unit
+        if account.blocked and command.want.of(unit):
+            return _refused(command, account, 0, account.held, least.of(unit))
+        if account.ref not in legs or room.of(unit) < least.of(unit):
+            return Refused(command.hold, account.ref, "parent", room.of(unit), 0, 0, least.of(unit), None)
+    return command.want if parent is None else command.want.at_most(room)
+
+
+def _refuse(work: Work, command: Reserve, refused: Refused) -> Refused:
+    """Record a refusal, unless the caller will ask again anyway."""
+    if refused.reason != "parent" and not (command.patient and refused.reason == "held"):
+        work.put_hold(Hold(command.hold, "refused", work.now, reply=wire.dumps(refused)))
+        record_usage(work, _subjects(command), work.now // DAY, _label(command), Usage(refusals=1))
+    work.save()
+    return refused
+
+
+def _hold(work: Work, command: Reserve, amounts: Amounts, legs: tuple[Ref, ...]) -> Granted:
+    _take_off_replaced(work, command)
+    hold = Hold(
+        command.hold,
+        "open",
+        work.now + command.expires_after,
+        parent=command.parent,
+        amounts=amounts,
+        floor=command.floor.at_most(amounts),
+        model=_label(command),
+        subjects=_subjects(command),
+        legs=legs,
+    )
+    put_on(work, hold)
+    work.save()
+    return Granted(hold.id, amounts)
+
+
+def _take_off_replaced(work: Work, command: Reserve) -> None:
+    if command.replaces:
+        give_back(work, command.replaces)
+
+
+def _subjects(command: Reserve) -> tuple[Subject, ...]:
+    return tuple(dict.fromkeys(command.subjects))
+
+
+def _label(command: Reserve) -> str:
+    return clean_label(command.models[0]) if command.models else ""

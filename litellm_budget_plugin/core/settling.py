@@ -1,0 +1,124 @@
+"""The Settle, Release and Renew commands."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from litellm_budget_plugin.core import wire
+from litellm_budget_plugin.core.accounts import NOTHING, Account, Amounts, Hold, Usage, alias_mark
+from litellm_budget_plugin.core.applying import Applying, applying_accounts
+from litellm_budget_plugin.core.book import Work
+from litellm_budget_plugin.core.commands import (
+    AlreadyCharged,
+    Crossing,
+    Release,
+    Released,
+    Renew,
+    Renewed,
+    RollNeeded,
+    Settle,
+    Settled,
+)
+from litellm_budget_plugin.core.holding import (
+    DUE_BATCH,
+    charge_of,
+    draw_from_parent,
+    expire_due,
+    give_back,
+    record_usage,
+    refund_floor,
+    take_off,
+)
+from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.windows import DAY
+
+_Settling = TypeVar("_Settling", Settled, AlreadyCharged)
+_MILLION = 1_000_000
+
+
+def settle(work: Work, command: Settle) -> Settled | AlreadyCharged | RollNeeded:
+    """Charge an attempt once and take its hold off."""
+    hold = work.hold(command.hold)
+    if hold is not None and hold.state == "settled":
+        return _repeated(hold)
+    if command.unless and work.hold(alias_mark(command.unless)) is not None:
+        give_back(work, command.hold)
+        return _done(work, command, AlreadyCharged(command.hold))
+    applying, due = applying_accounts(work, command, hold.legs if hold is not None else ())
+    if due:
+        return RollNeeded(work.now, tuple(due))
+    _charge(work, command, hold, [account for account, _ in applying])
+    for alias in command.aliases:
+        work.put_hold(Hold(alias_mark(alias), "alias", work.now))
+    return _done(work, command, Settled(command.hold, _crossings(work, command, applying)))
+
+
+def _repeated(hold: Hold) -> Settled | AlreadyCharged:
+    reply = wire.loads(hold.reply) if hold.reply else Settled(hold.id)
+    return reply if isinstance(reply, (Settled, AlreadyCharged)) else Settled(hold.id)
+
+
+def _done(work: Work, command: Settle, reply: _Settling) -> _Settling:
+    plain = isinstance(reply, Settled) and not reply.crossings
+    work.put_hold(Hold(command.hold, "settled", work.now, reply="" if plain else wire.dumps(reply)))
+    expire_due(work, DUE_BATCH)
+    work.save()
+    return reply
+
+
+def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Account]) -> None:
+    charge = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
+    paid: dict[str, Amounts] = {}
+    drawn = NOTHING
+    if hold is not None and hold.state == "open":
+        take_off(work, hold)
+    elif hold is not None and hold.state == "expired":
+        paid, drawn = refund_floor(work, hold), hold.floor
+    draw_from_parent(work, command.parent if hold is None else hold.parent, charge.minus(charge.at_most(drawn)))
+    model = clean_label(command.model)
+    for account in applying:
+        # What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.
+        rest = charge.minus(charge.at_most(paid.get(account.id, NOTHING)))
+        account.charge(rest.of(account.ref.unit), model)
+        work.put(account)
+    day = min(work.now if command.at is None else command.at, work.now) // DAY
+    usage = Usage(command.cost, command.calls, command.input_tokens, command.output_tokens)
+    record_usage(work, tuple(dict.fromkeys(command.subjects)), day, model, usage)
+
+
+def _crossings(work: Work, command: Settle, applying: list[Applying]) -> tuple[Crossing, ...]:
+    """The thresholds that have been passed and not been reported, in this window and for this limit."""
+    crossings = []
+    for account, default in applying if command.thresholds else ():
+        limit = account.effective_limit(default, work.now)
+        if limit is None:
+            continue
+        reported = account.alerted if account.alert_limit == limit else 0
+        for threshold in sorted(command.thresholds):
+            if threshold > reported and account.spent * _MILLION >= threshold * limit and account.spent:
+                crossings.append(Crossing(account.ref, account.start, limit, threshold, account.spent))
+                account.alerted, account.alert_limit = threshold, limit
+    return tuple(crossings)
+
+
+def release(work: Work, command: Release) -> Released:
+    """Give a hold back; an expired one gets its floor back."""
+    give_back(work, command.hold)
+    expire_due(work, DUE_BATCH)
+    work.save()
+    return Released(command.hold)
+
+
+def renew(work: Work, command: Renew) -> Renewed:
+    """Move the time limit of open holds."""
+    missing = []
+    for hold_id in command.holds:
+        hold = work.hold(hold_id)
+        if hold is None or hold.state != "open":
+            missing.append(hold_id)
+        elif hold.at < work.now + command.expires_after:
+            hold.at = work.now + command.expires_after
+            work.put_hold(hold)
+    expire_due(work, DUE_BATCH)
+    work.save()
+    return Renewed(tuple(missing))

@@ -1,0 +1,72 @@
+"""Every error that this package raises on purpose.
+
+    BudgetError
+    ├── BudgetInputError (ValueError)         an argument, id, amount or window that cannot be accepted
+    │   └── BudgetSettingsError               a setting that stops the start
+    ├── BudgetFileError                       a user_cost.json that cannot be read or written
+    ├── BudgetStoreError                      the store answered, but cannot serve: corrupt, read-only, newer schema
+    │   └── BudgetStoreUnavailable            the store did not answer in time; asking again later can help
+    ├── LiteLLMChanged                        the installed LiteLLM lacks a seam that the callback relies on
+    └── BudgetRefused                         a call was refused before it left the process
+        ├── BudgetExceeded                    by a budget (also a litellm.BudgetExceededError)
+        ├── BudgetPriceUnknown                its model has no known price, and a limit applies
+        └── BudgetUserMissing                 it names no user, and the settings ask for one
+
+`BudgetExceeded` lives in `litellm_budget_plugin.hooks.refusal`, because its second parent needs LiteLLM; this
+module, like core, stores and settings, does not import LiteLLM.
+"""
+
+from __future__ import annotations
+
+
+class BudgetError(Exception):
+    """The root of every error raised on purpose by litellm_budget_plugin."""
+
+
+class BudgetInputError(BudgetError, ValueError):
+    """An argument that cannot be accepted. The message says what was wrong, where, and what is accepted."""
+
+
+class BudgetSettingsError(BudgetInputError):
+    """A setting that stops the start. The message names the setting and what it may be."""
+
+
+class BudgetFileError(BudgetError):
+    """A `user_cost.json` that cannot be read or written. Nothing was changed."""
+
+
+class BudgetStoreError(BudgetError):
+    """The store cannot serve until a person mends it. The message names the file or address and the way out."""
+
+
+class BudgetStoreUnavailable(BudgetStoreError):
+    """The store did not answer in time. Nothing is known to have changed; the same command may be sent again.
+
+    `status_code` is 503, never 429: a store that is away must not cool down a Router's deployments.
+    """
+
+    status_code = 503
+
+
+class LiteLLMChanged(BudgetError):
+    """The installed LiteLLM lacks a seam that the callback relies on, or has changed it. Nothing was armed."""
+
+
+class BudgetRefused(BudgetError):
+    """A call that was refused before it left the process.
+
+    `status_code` is 422 whatever LiteLLM is configured to: the codes 402, 403 and 429 make a Router retry the call or
+    cool down its deployments, and so harm other users.
+    """
+
+    status_code = 422
+    # LiteLLM's Router does not count an exception with this mark against the deployment.
+    _litellm_advisor_orchestration_failure = True
+
+
+class BudgetPriceUnknown(BudgetRefused):
+    """No price is known for the model, and a limit applies. The message says how to give a price."""
+
+
+class BudgetUserMissing(BudgetRefused):
+    """The call names no user, and ON_MISSING_USER is `reject`. The message says where a user is looked for."""

@@ -1,0 +1,187 @@
+"""What holds after every command, whatever came before: over any commands in any order, by any caller."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+
+from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Ref
+from litellm_budget_plugin.core.commands import (
+    Closed,
+    Command,
+    CountExactly,
+    Granted,
+    Refused,
+    Reply,
+    Reserve,
+    RollNeeded,
+    Sweep,
+)
+from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.errors import BudgetInputError
+from tests.commands import PROJECTS, SUBJECTS, Execute, command_lists, drive
+from tests.core.desk import snapshot
+
+Sequence = list[Command]
+
+
+def accounts(book: DictBook, project: str) -> dict[Ref, Account]:
+    return {account.ref: account for subject in SUBJECTS for account in book.accounts(project, subject)}
+
+
+def run(book: DictBook, command: Command, execute: Execute | None = None) -> Reply | None:
+    """The reply, with windows opened that the command needs; None to what is out of range, which must change nothing."""
+    before = snapshot(book)
+    try:
+        return drive(execute or (lambda asked: apply(book, asked, asked.now or 0)), command)
+    except BudgetInputError:
+        assert snapshot(book) == before
+        return None
+
+
+def assert_sound(book: DictBook) -> None:
+    """No number is negative, and every number is the sum of what it stands for."""
+    for project in PROJECTS:
+        rows = accounts(book, project)
+        held = dict.fromkeys(rows, 0)
+        lent: dict[str, Amounts] = {}
+        open_holds = {hold.id: hold for hold in book.open_holds(project)}
+        for hold in open_holds.values():
+            assert min(*hold.amounts, *hold.lent, *hold.floor) >= 0, hold
+            parent = open_holds.get(hold.parent or "")
+            if parent is None or parent.parent is not None:
+                for ref in hold.legs:
+                    held[ref] += hold.amounts.of(ref.unit)
+            else:
+                lent[parent.id] = lent.get(parent.id, Amounts()).plus(hold.amounts)
+        for hold in open_holds.values():
+            assert hold.lent == lent.get(hold.id, Amounts()), hold
+            assert min(hold.amounts.minus(hold.lent)) >= 0, hold
+        for ref, account in rows.items():
+            assert account.held == held[ref], account
+            assert sum(account.models.values()) == account.spent, account
+            assert min(account.spent, account.held, account.carried, *account.models.values()) >= 0, account
+            assert account.end is None or account.start < account.end
+            assert not account.dropped or account.held > 0
+        for scope in ("user", "team", "project"):
+            for key, usage in book.usage_rows(project, scope, None, 0, 2**31):
+                assert min(usage) >= 0, (key, usage)
+
+
+def follows(account: Account, defaults: tuple[Default, ...]) -> Default | None:
+    scope, _, model, window, unit = account.ref
+    if account.pinned:
+        return None
+    return next((d for d in defaults if (d.scope, d.model, d.window, d.unit) == (scope, model, window, unit)), None)
+
+
+def applying(book: DictBook, command: Reserve) -> list[Account]:
+    """The accounts that apply to a command, found in another way than the ledger's."""
+    found = []
+    for subject in set(command.subjects):
+        rows = book.accounts(command.project, subject)
+        own = {(row.ref.model, row.ref.unit) for row in rows if row.pinned}
+        for row in rows:
+            default = follows(row, command.defaults)
+            counts = row.pinned or row.blocked or (default is not None and (row.ref.model, row.ref.unit) not in own)
+            if counts and row.ref.model in ("", *command.models):
+                found.append(row)
+    return found
+
+
+def assert_within_limits(book: DictBook, command: Reserve, granted: Granted) -> None:
+    now = command.now or 0
+    hold = book.hold(command.project, command.hold)
+    assert hold is not None
+    rows = applying(book, command)
+    assert {row.ref for row in rows} == set(hold.legs)
+    for account in rows:
+        unit = account.ref.unit
+        if not command.want.of(unit):
+            continue
+        assert not account.blocked
+        assert account.end is None or account.start <= now < account.end
+        default = follows(account, command.defaults)
+        limit = account.limit if account.pinned else default.limit if default else None
+        if limit is None or command.parent is not None:
+            continue
+        raised = account.raised_by if now < account.raised_until else 0
+        assert account.spent + account.held <= min(limit + account.carried + raised, MAX_NANOS), account
+    assert granted.amounts.usd <= command.want.usd
+    assert granted.amounts[1:] == command.want[1:] or command.parent is not None
+    least = command.want.usd if command.at_least is None else command.at_least
+    assert granted.amounts.usd >= min(least, command.want.usd) or (command.parent is not None and not rows)
+
+
+@settings(max_examples=300)
+@given(command_lists())
+def test_every_number_is_sound_after_every_command(commands: Sequence) -> None:
+    book = DictBook()
+    for command in commands:
+        run(book, command)
+        assert_sound(book)
+
+
+@settings(max_examples=300)
+@given(command_lists())
+def test_no_grant_leaves_an_account_that_it_names_above_its_limit(commands: Sequence) -> None:
+    book = DictBook()
+    for command in commands:
+        known = isinstance(command, Reserve) and book.hold(command.project, command.hold) is not None
+        reply = run(book, command)
+        if isinstance(command, Reserve) and isinstance(reply, Granted) and not known:
+            assert_within_limits(book, command, reply)
+
+
+def watched(book: DictBook, asked: Command) -> Reply:
+    """The reply to a command, after a look at what it changed if it was a Reserve that held nothing."""
+    before, rows = snapshot(book), accounts(book, asked.project)
+    now = asked.now or 0
+    due = book.due(asked.project, now, None)
+    reply = apply(book, asked, now)
+    if not isinstance(asked, Reserve):
+        return reply
+    closed_in_passing = isinstance(reply, Closed) and (due or asked.replaces)
+    if isinstance(reply, (CountExactly, RollNeeded, Closed)) and not closed_in_passing:
+        assert snapshot(book) == before
+    elif isinstance(reply, Refused) and not due:
+        for ref, account in accounts(book, asked.project).items():
+            if ref not in rows or (rows[ref].over(now) and account.epoch > rows[ref].epoch):
+                assert account.spent == 0
+                assert account.held == (rows[ref].held if ref in rows else 0)
+            else:
+                assert account == rows[ref]
+    return reply
+
+
+@settings(max_examples=200)
+@given(command_lists())
+def test_what_was_not_granted_changes_no_account(commands: Sequence) -> None:
+    book = DictBook()
+    for command in commands:
+        run(book, command, lambda asked: watched(book, asked))
+
+
+@settings(max_examples=200)
+@given(command_lists())
+def test_any_command_repeated_at_once_changes_nothing_and_replies_the_same(commands: Sequence) -> None:
+    book = DictBook()
+    for command in commands:
+        reply = run(book, command)
+        if book.due(command.project, command.now or 0, 1):
+            continue
+        before = snapshot(book)
+        again = run(book, command)
+        assert snapshot(book) == before
+        if not isinstance(command, Sweep):
+            assert again == reply
+
+
+@settings(max_examples=100)
+@given(command_lists(max_size=15))
+def test_one_project_never_touches_another(commands: Sequence) -> None:
+    together, apart = DictBook(), {project: DictBook() for project in PROJECTS}
+    for command in commands:
+        assert run(together, command) == run(apart[command.project], command)
+    for project in PROJECTS:
+        assert accounts(together, project) == accounts(apart[project], project)

@@ -1,0 +1,237 @@
+"""Settle and Release: each attempt is charged once, whatever came before or comes again."""
+
+from __future__ import annotations
+
+import pytest
+
+from litellm_budget_plugin.core.accounts import Usage, UsageKey
+from litellm_budget_plugin.core.commands import (
+    AlreadyCharged,
+    Closed,
+    Crossing,
+    ReadUsage,
+    Released,
+    RollDue,
+    RollNeeded,
+    Settled,
+    UsageRows,
+)
+from litellm_budget_plugin.core.windows import DAY, SECOND
+from tests.core.desk import ALICE, BLUE, NOON, PROJECT, TTL, Desk, limit, ref, snapshot
+
+TODAY = NOON // DAY
+
+
+def test_a_settled_hold_is_charged_its_cost_and_comes_back() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    assert desk.settle("a", 25, model="gpt-4o-2024") == Settled("a")
+    assert desk.spent_held() == (25, 0)
+    assert desk.account().models == {"gpt-4o-2024": 25}
+
+
+def test_a_charge_may_exceed_its_hold_and_the_limit() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    desk.settle("a", 150)
+    assert desk.spent_held() == (150, 0)
+    assert desk.refused("b", 1).reason == "spent"
+
+
+def test_a_settlement_repeated_changes_nothing() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    first = desk.settle("a", 90, thresholds=(800_000,))
+    before = snapshot(desk.book)
+    desk.wait(5 * SECOND)
+    assert desk.settle("a", 90, thresholds=(800_000,)) == first
+    assert desk.settle("a", 70) == first
+    assert snapshot(desk.book) == before
+
+
+def test_a_settlement_suffices_alone_and_closes_the_late_hold() -> None:
+    desk = Desk(limit(100))
+    desk.settle("a", 25)
+    assert desk.reserve("a", 60) == Closed("a")
+    assert desk.spent_held() == (25, 0)
+
+
+def test_a_settlement_of_nothing_closes_the_hold_and_counts_the_call() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    desk.settle("a", 0, input_tokens=5)
+    assert desk.spent_held() == (0, 0)
+    assert desk.totals() == Usage(0, 1, 5)
+    assert desk.account().models == {}
+
+
+def test_a_release_gives_everything_back() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    assert desk.release("a") == desk.release("a") == Released("a")
+    assert desk.spent_held() == (0, 0)
+    assert desk.totals() == Usage()
+
+
+def test_a_release_that_overtakes_its_hold_closes_it() -> None:
+    desk = Desk(limit(100))
+    desk.release("a")
+    assert desk.reserve("a", 60) == Closed("a")
+    assert desk.states() == ()
+
+
+def test_a_release_after_the_settlement_changes_nothing() -> None:
+    desk = Desk(limit(100))
+    desk.settle("a", 25)
+    before = snapshot(desk.book)
+    assert desk.release("a") == Released("a")
+    assert snapshot(desk.book) == before
+
+
+def test_a_settlement_after_the_release_still_charges() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 60)
+    desk.release("a")
+    desk.settle("a", 25)
+    assert desk.spent_held() == (25, 0)
+
+
+def test_a_settlement_after_a_refusal_still_charges() -> None:
+    desk = Desk(limit(10))
+    desk.refused("a", 60)
+    desk.settle("a", 25)
+    assert desk.spent_held() == (25, 0)
+
+
+def test_a_charge_is_counted_in_every_unit_and_account() -> None:
+    desk = Desk(
+        limit(100), limit(9, unit="calls"), limit(9, "day", unit="tokens"), limit(1, scope="team", model="claude")
+    )
+    desk.settle("a", 7, calls=2, input_tokens=3, output_tokens=4, subjects=(ALICE, BLUE))
+    assert {state.ref.unit: state.spent for state in desk.states()} == {"usd": 7, "calls": 2, "tokens": 7}
+    assert desk.states(BLUE) == ()
+    assert desk.totals() == desk.totals(BLUE) == Usage(7, 2, 3, 4)
+
+
+def test_totals_are_kept_by_day_and_by_the_model_of_the_response() -> None:
+    desk = Desk(limit(100))
+    desk.charge(1, model="gpt-4o")
+    desk.charge(2, model="claude")
+    desk.wait(DAY)
+    desk.charge(3, model="gpt-4o")
+    rows = (
+        (UsageKey("user", "alice", TODAY, "claude"), Usage(2, 1)),
+        (UsageKey("user", "alice", TODAY, "gpt-4o"), Usage(1, 1)),
+        (UsageKey("user", "alice", TODAY + 1, "gpt-4o"), Usage(3, 1)),
+    )
+    assert desk.execute(ReadUsage(PROJECT, "user", "alice")) == UsageRows(rows)
+    assert desk.execute(ReadUsage(PROJECT, "user", since=TODAY, until=TODAY)) == UsageRows(rows[:2])
+    assert desk.execute(ReadUsage(PROJECT, "user", "bob")) == UsageRows(())
+    assert desk.execute(ReadUsage(PROJECT, "team")) == UsageRows(())
+
+
+@pytest.mark.parametrize(("at", "day"), [(NOON - 3 * DAY, TODAY - 3), (NOON + 3 * DAY, TODAY), (None, TODAY)])
+def test_a_charge_delivered_late_counts_on_its_day_in_the_totals_and_in_the_window_of_now(at: int, day: int) -> None:
+    desk = Desk(limit(100, "day"))
+    desk.charge(5, at=at)
+    assert desk.account("day").spent == 5
+    rows = ((UsageKey("user", "alice", day, "gpt-4o"), Usage(5, 1)),)
+    assert desk.execute(ReadUsage(PROJECT, "user", "alice")) == UsageRows(rows)
+
+
+def test_a_charge_for_an_ended_window_asks_for_the_next_one_first() -> None:
+    desk = Desk(limit(100, "90s"))
+    desk.granted("a", 10)
+    desk.wait(90 * SECOND)
+    before = snapshot(desk.book)
+    due = (RollDue(ref("90s"), NOON, NOON + 90 * SECOND),)
+    assert desk.execute(desk.settle_command("a", 7)) == RollNeeded(desk.now, due)
+    assert snapshot(desk.book) == before
+    desk.settle("a", 7)
+    assert desk.spent_held("90s") == (7, 0)
+
+
+def test_a_charge_known_by_another_id_is_not_charged_again() -> None:
+    desk = Desk(limit(100))
+    desk.settle("call/1", 5, aliases=("resp-1", "resp-2"))
+    for _ in range(2):
+        assert desk.settle("cron", 5, unless="resp-2") == AlreadyCharged("cron")
+    assert desk.spent_held() == (5, 0)
+    assert desk.totals() == Usage(5, 1)
+    assert desk.reserve("cron", 1) == Closed("cron")
+    assert desk.settle("other", 5, unless="resp-3") == Settled("other")
+    assert desk.spent_held() == (10, 0)
+
+
+def test_an_alias_does_not_close_a_hold_of_that_name() -> None:
+    desk = Desk(limit(100))
+    desk.granted("b", 30)
+    desk.settle("a", 5, aliases=("b",))
+    assert desk.spent_held() == (5, 30)
+    desk.settle("b", 20)
+    assert desk.spent_held() == (25, 0)
+
+
+def test_a_crossing_is_reported_once_by_the_charge_that_crossed() -> None:
+    desk = Desk(limit(100))
+    ladder = (1_000_000, 800_000)
+    assert desk.charge(79, thresholds=ladder) == Settled(f"charge at {NOON}, 79, {{'thresholds': {ladder}}}")
+    crossed = desk.settle("a", 21, thresholds=ladder)
+    assert crossed.crossings == (
+        Crossing(ref(), NOON, 100, 800_000, 100),
+        Crossing(ref(), NOON, 100, 1_000_000, 100),
+    )
+    assert desk.charge(50, thresholds=ladder).crossings == ()
+    assert desk.settle("a", 21, thresholds=ladder) == crossed
+
+
+def test_a_crossing_is_reported_for_each_account_against_the_limit_that_counts_now() -> None:
+    desk = Desk(limit(100), limit(200, "day"))
+    desk.put("raise", window="none", limit=50, raised_by=50, raised_until=NOON + DAY)
+    desk.put("own", window="day", limit=200)
+    crossings = desk.charge(100, thresholds=(500_000,)).crossings
+    assert crossings == (
+        Crossing(ref("day"), 20_000 * DAY, 200, 500_000, 100),
+        Crossing(ref(), NOON, 100, 500_000, 100),
+    )
+
+
+def test_nothing_crosses_without_a_limit_or_a_charge() -> None:
+    assert Desk(limit(None)).charge(5, thresholds=(1,)).crossings == ()
+    assert Desk(limit(0)).charge(0, thresholds=(1_000_000,)).crossings == ()
+
+
+def test_a_new_window_reports_its_crossings_anew() -> None:
+    desk = Desk(limit(100, "90s"))
+    first = desk.charge(90, thresholds=(800_000,)).crossings
+    desk.wait(90 * SECOND)
+    second = desk.charge(90, thresholds=(800_000,)).crossings
+    assert [crossing.start for crossing in first + second] == [NOON, NOON + 90 * SECOND]
+
+
+def test_a_settlement_takes_off_every_leg_of_the_hold_and_charges_those_of_the_subjects_that_pay() -> None:
+    desk = Desk(limit(100), limit(100, scope="team"))
+    desk.granted("a", 60, subjects=(ALICE, BLUE))
+    desk.settle("a", 5, defaults=(), subjects=(ALICE,))
+    assert desk.spent_held() == (5, 0)
+    assert desk.spent_held(subject=BLUE) == (0, 0)
+    assert desk.totals() == Usage(5, 1)
+
+
+def test_a_charge_passes_over_due_holds_and_expires_them() -> None:
+    desk = Desk(limit(100))
+    desk.granted("a", 30, floor=20)
+    desk.granted("b", 30, floor=20)
+    desk.wait(TTL + 1)
+    desk.settle("a", 7)
+    assert desk.spent_held() == (27, 0)
+
+
+def test_a_hold_that_was_charged_by_another_id_does_not_cost_its_floor_too() -> None:
+    desk = Desk(limit(100))
+    desk.granted("call/1", 60, floor=10)
+    desk.settle("log line", 25, aliases=("resp-1",))
+    assert desk.settle("call/1", 25, unless="resp-1") == AlreadyCharged("call/1")
+    desk.wait(TTL)
+    desk.sweep()
+    assert desk.spent_held() == (25, 0)
