@@ -1,0 +1,1 @@
+"""Where the ledger lives: one module or folder for each engine."""

@@ -1,0 +1,60 @@
+"""What a store is: the contract that every engine keeps, and the one way to ask it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from litellm_budget_plugin.core.commands import Command, Reply, Roll, RollNeeded
+from litellm_budget_plugin.core.windows import bounds, parse_window
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
+
+_ROUNDS = 4
+"""The question and at most three rounds of windows."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where the ledger lives. Every engine answers every command as `core.ledger` does, reply by reply.
+
+    - `execute` applies one command in one atomic step, durable against `kill -9` of this process when it has replied.
+      It may be called from any thread, from a running event loop (it blocks, but not beyond its time-out), and in a
+      child after `fork`. It raises BudgetStoreUnavailable if it could not answer in time; the command may then have
+      been applied or not, and may be sent again: its id sees to it that nothing counts twice.
+      Any other failure is a BudgetStoreError that names the file or address and the way out.
+    - A `Settle` that has replied survives a power cut once `sync` has returned; a budget change survives it at once.
+    - `now` in a command counts only if the store was opened with a test clock.
+    - `close` releases what the store holds open; it may be called twice. Commands are refused afterwards.
+    """
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        """Apply a command and answer it. `timeout` (seconds) shortens the store's own, for what others outside of this
+        process keep busy; threads of one process queue up to the store's own.
+        """
+
+    def sync(self) -> None:
+        """Make every charge that was acknowledged before this call survive a power cut; upkeep that may take time."""
+
+    def close(self) -> None:
+        """Let go of files, connections and threads."""
+
+
+def ask(store: Store, command: Command, timeout: float | None = None) -> Reply:
+    """Execute a command, opening the windows that the store asks for. Never replies RollNeeded.
+
+    Raises BudgetStoreUnavailable like `execute`, and when the windows kept moving for three rounds.
+    """
+    for _ in range(_ROUNDS):
+        reply = store.execute(command, timeout)
+        if not isinstance(reply, RollNeeded):
+            return reply
+        command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
+    raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
+
+
+def rolls_for(needed: RollNeeded) -> tuple[Roll, ...]:
+    """The bounds of every window that a store asks for, at the store's own time."""
+    # The end of the last window is the anchor of the next: its start may have been moved by hand.
+    return tuple(
+        Roll(due.ref, due.end, *bounds(parse_window(due.ref.window), needed.now, due.end)) for due in needed.due
+    )

@@ -1,0 +1,64 @@
+"""From a store's URL to the store."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from importlib import import_module
+
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.protocol import Store
+
+ENGINES = {
+    "memory": "litellm_budget_plugin.stores.memory:open_memory",
+    "sqlite": "litellm_budget_plugin.stores.sqlite.store:open_sqlite",
+}
+"""The function that opens each scheme's store; imported when it is asked for."""
+
+_LATER = ("redis", "rediss", "postgresql", "postgres", "http", "https")
+_ACCEPTED = "memory://, sqlite:///relative.db and sqlite:////absolute.db"
+
+
+def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> Store:
+    """The store at `url`, checked and ready.
+
+    `memory://` is a new ledger at each opening. `sqlite:///` takes a path, relative to the directory of this moment
+    or absolute, as it is: nothing in it is decoded. `timeout` bounds every command, in seconds. With `test_clock`,
+    commands bring their own time.
+
+    Raises BudgetInputError for a URL that names no store, and BudgetStoreError if the store cannot serve.
+    """
+    if not isinstance(timeout, (int, float)) or not math.isfinite(timeout) or timeout < 0:
+        raise BudgetInputError(f"a store's timeout must be a number of seconds, 0 or more, got {timeout!r}")
+    if not isinstance(url, str) or "://" not in url:
+        shown = masked(url) if isinstance(url, str) else type(url).__name__
+        raise BudgetInputError(f"{shown!r} is not the URL of a store; accepted are {_ACCEPTED}")
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme not in ENGINES:
+        raise BudgetInputError(f"{masked(url)!r}: {_why_not(scheme)}; accepted are {_ACCEPTED}")
+    module, _, function = ENGINES[scheme].partition(":")
+    store: Store = getattr(import_module(module), function)(rest, test_clock=test_clock, timeout=timeout)
+    return store
+
+
+def _why_not(scheme: str) -> str:
+    if scheme in _LATER:
+        return f"{scheme}:// needs a later version of litellm-budget-plugin"
+    close = difflib.get_close_matches(scheme.split("+", maxsplit=1)[0], ENGINES, n=1)
+    return f"no store is called {scheme}://" + (f" (did you mean {close[0]}://?)" if close else "")
+
+
+def masked(url: str) -> str:
+    """`url` fit for messages and logs: without user, password and the values of its query.
+
+    Rather too much is hidden than too little: passwords are met that were not encoded.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    if scheme.lower() in ENGINES:
+        return url
+    secret, at, place = rest.rpartition("@")
+    place, question, query = place.partition("?")
+    hidden = "***" if secret else ""
+    return f"{scheme}{separator}{hidden}{at}{place}{question}" + re.sub(r"=[^&#]*", "=***", query)

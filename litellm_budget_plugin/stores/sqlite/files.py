@@ -1,0 +1,175 @@
+"""The database file: where it is, whether it can be used there, and its way to the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+
+_MOUNTS = "/proc/self/mountinfo"
+_NETWORK = frozenset(
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "lustre",
+        "beegfs",
+        "glusterfs",
+        "gfs2",
+        "ocfs2",
+        "coda",
+    )
+    + (
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.ceph",
+        "fuse.cephfs",
+        "fuse.s3fs",
+        "fuse.gcsfuse",
+        "fuse.rclone",
+        "fuse.juicefs",
+    )
+    + (
+        "fuse.goofys",
+        "fuse.blobfuse",
+        "fuse.blobfuse2",
+        "fuse.mount-s3",
+        "fuse.smbnetfs",
+        "fuse.curlftpfs",
+        "fuse.davfs",
+    )
+)
+
+
+def path_from(rest: str) -> str:
+    """The absolute path that follows `sqlite://` in a URL: `/relative.db` or `//absolute.db`.
+
+    Raises BudgetInputError, with what to write instead, for anything else.
+    """
+    said = f"sqlite://{rest}"
+    if ":memory:" in rest:
+        raise BudgetInputError(f"{said!r}: for a ledger in memory, write memory://")
+    if "?" in rest:
+        raise BudgetInputError(f"{said!r}: a store's URL takes no parameters after '?'")
+    if "\0" in rest:
+        raise BudgetInputError(f"{said!r}: a path cannot contain a NUL character")
+    if rest in ("", "/", "//"):
+        raise BudgetInputError(f"{said!r} names no file; write sqlite:///relative.db or sqlite:////absolute.db")
+    if not rest.startswith("/"):
+        raise BudgetInputError(
+            f"{said!r}: a file has no host; write sqlite:///{rest} for a relative path, sqlite:////... for an absolute one"
+        )
+    return os.path.abspath(rest[1:])
+
+
+def prepare_file(path: str) -> None:
+    """Create the file, readable by its owner alone, if it is not there; its -wal and -shm get the same mode.
+
+    Raises BudgetStoreError if its directory is missing or may not be written, or is on a network file system.
+    """
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise BudgetStoreError(f"{path}: the directory {directory} does not exist; create it or name another file")
+    if os.path.isdir(path):
+        raise BudgetStoreError(f"{path} is a directory; name a file in it")
+    kind = network_kind(os.path.realpath(path), _mounts())
+    if kind is not None:
+        raise BudgetStoreError(
+            f"{path} is on a network file system ({kind}), where SQLite's locks and shared memory do not hold; "
+            "name a file on a local disk"
+        )
+    try:
+        # Only a new file is opened here: closing a descriptor of one that SQLite has open would drop SQLite's locks.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise BudgetStoreError(
+            f"{path} cannot be created ({error.strerror}); give this user write access to {directory} or name another file"
+        ) from error
+    sync_directory(directory)
+
+
+def _mounts() -> str:
+    try:
+        return Path(_MOUNTS).read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def network_kind(path: str, mounts: str) -> str | None:
+    """The network file system that the absolute `path` is on, None if it is on none.
+
+    `mounts` is a table in the form of Linux's /proc/self/mountinfo; where there is none, nothing is known and refused.
+    """
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        fields, _, source = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (fields.split() + [""] * 5)[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # The later of two mounts on one point covers the earlier one.
+        if point and inside and len(point) >= best:
+            best, kind = len(point), source.split(" ")[0]
+    return kind if kind in _NETWORK else None
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """What tells this file from one put in its place; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def file_size(path: str) -> int:
+    """The size in bytes; 0 if there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def sync_file(path: str) -> int:
+    """Flush what was written to the file to the disk, if the file exists; returns its size.
+
+    Never call it on the database itself: closing the descriptor would drop the locks of this process's connection.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return 0
+    try:
+        _flush(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl
+
+        # fsync on macOS leaves the data in the drive's cache.
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(directory: str) -> None:
+    """Make the names in a directory survive a power cut. Windows has no such call and does it by itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,223 @@
+"""The SQLite store: one connection for each process, `BEGIN IMMEDIATE` around each command, syncs outside the lock."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sqlite3
+import time
+
+from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reset
+from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.stores.clock import clock
+from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.sqlite import connecting
+from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
+from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
+from litellm_budget_plugin.stores.sqlite.failures import UNSTORABLE, explained, is_busy
+from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_directory, sync_file
+
+_log = logging.getLogger("litellm_budget_plugin")
+
+_READS = (Read, ReadUsage)
+_SYNCED_AT_ONCE = (PutBudget, DropBudget, Reset)
+_LOOK_EVERY = 1.0
+"""How often (seconds) a command looks whether its file is still in its place."""
+_SYNC_WAIT = 60.0
+"""How long (seconds) a sync waits for another one to end."""
+_MEASURE_EVERY = 500
+"""After how many commits the length of the write-ahead log is looked at."""
+
+_inherited: dict[tuple[int, int] | None, sqlite3.Connection] = {}
+"""Connections that a fork copied into this process, by the identity of their files: never used and never closed."""
+
+
+class SqliteStore:
+    """A ledger in one file, shared by the threads and processes of one machine.
+
+    Before a fork the connection is closed, after it parent and child open their own: SQLite keeps what it has locked in
+    the process's memory, so a child that inherits an open connection believes that it holds locks which it does not.
+    """
+
+    def __init__(self, path: str, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+        self._path = path
+        self._now = clock(test_clock)
+        self._timeout = timeout
+        self._guard, self._sync_guard = Guard(), Guard()
+        self._paused = self._sync_paused = False
+        self._connection: sqlite3.Connection | None = None
+        self._book: SqliteBook | None = None
+        self._pid = os.getpid()
+        self._identity: tuple[int, int] | None = None
+        self._log_identity: tuple[int, int] | None = None
+        self._look_at = 0.0
+        self._commits, self._synced = 0, 0
+        self._measure_at = _MEASURE_EVERY
+        self._name_synced = False
+        self._closed = False
+        self._check_file(time.monotonic() + timeout)
+        watch_forks(self)
+        _log.info("the budget ledger is %s", path)
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        """Apply a command and answer it."""
+        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        try:
+            # Threads that queue for the connection are being served: only a file that others keep busy is short of time.
+            reply: Reply = self._guard.run(self._path, self._timeout, self._answer, command, seconds)
+            if isinstance(command, _SYNCED_AT_ONCE):
+                self._sync_guard.run(self._path, _SYNC_WAIT, self._sync_wal)
+        except (sqlite3.Error, OSError, *UNSTORABLE) as error:
+            raise explained(error, self._path, seconds) from error
+        return reply
+
+    def _answer(self, command: Command, seconds: float) -> Reply:
+        deadline = time.monotonic() + seconds
+        connection, book = self._opened(deadline)
+        run = connection.execute
+        if connection.in_transaction:  # a second interrupt fell into the ROLLBACK below
+            run("ROLLBACK")
+        book.writable = not isinstance(command, _READS)
+        while True:
+            try:
+                run("BEGIN IMMEDIATE" if book.writable else "BEGIN")
+                reply = apply(book, command, self._now(command))
+                run("COMMIT")
+                self._commits += book.writable
+                break
+            except ReadOnly:
+                book.writable = True
+                continue
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() >= deadline:
+                    raise
+            finally:
+                if connection.in_transaction:
+                    run("ROLLBACK")
+            pause_before_retry()
+        if self._commits >= self._measure_at:
+            self._measure_log()
+        return reply
+
+    def _measure_log(self) -> None:
+        """For programs that never call `sync`, so that the log does not grow for ever."""
+        self._measure_at = self._commits + _MEASURE_EVERY
+        if file_size(self._path + "-wal") > 4 * connecting.WAL_BYTES:
+            self._checkpoint(0.0, logging.DEBUG)
+
+    def _check_file(self, deadline: float) -> None:
+        """Create or check the file. The connection is not kept: a program that opens a store, forks its workers and
+        calls nothing before has none that they could inherit, whatever its way of forking.
+        """
+        try:
+            connect(self._path, deadline).close()
+        except (sqlite3.Error, OSError) as error:
+            raise explained(error, self._path, self._timeout) from error
+        self._identity = identity(self._path)
+
+    def _opened(self, deadline: float) -> tuple[sqlite3.Connection, SqliteBook]:
+        if self._pid != os.getpid():
+            self._keep_inherited()
+        if self._connection is not None and self._book is not None:
+            if time.monotonic() >= self._look_at:
+                self._look()
+            return self._connection, self._book
+        if self._closed:
+            raise BudgetStoreError(f"{self._path}: this store was closed")
+        self._look()
+        if self._identity in _inherited:
+            raise BudgetStoreError(
+                f"{self._path}: this process was forked with the file open, by a program that does not run Python's "
+                "fork hooks or in the middle of a command; let workers open their own store (uWSGI: lazy-apps = true)"
+            )
+        connection = connect(self._path, deadline)
+        self._connection, self._book = connection, SqliteBook(connection)
+        self._log_identity = identity(self._path + "-wal")
+        self._name_synced = False
+        return connection, self._book
+
+    def _look(self) -> None:
+        """Refuse to go on with a file that nobody else will ever see again, or with a new and empty one in its place."""
+        self._look_at = time.monotonic() + _LOOK_EVERY
+        log = self._log_identity if self._connection is None else identity(self._path + "-wal")
+        if (identity(self._path), log) != (self._identity, self._log_identity):
+            raise BudgetStoreError(
+                f"{self._path} or its -wal file was deleted or replaced while it was in use; restart every process that "
+                "uses it, to begin with what is there now"
+            )
+
+    def sync(self) -> None:
+        """Flush the write-ahead log, once for all commits before, without holding up anybody; shorten it when it is long."""
+        try:
+            self._sync_guard.run(self._path, _SYNC_WAIT, self._sync)
+        except (sqlite3.Error, OSError) as error:
+            raise explained(error, self._path, _SYNC_WAIT) from error
+
+    def _sync(self) -> None:
+        if self._closed:
+            return
+        self._look()
+        if self._synced != self._commits and self._sync_wal() > connecting.WAL_BYTES:
+            self._guard.run(self._path, self._timeout, self._checkpoint, self._timeout)
+
+    def _checkpoint(self, seconds: float, level: int = logging.WARNING) -> None:
+        if self._connection is None:
+            return
+        try:
+            checkpoint(self._connection, self._path, time.monotonic() + seconds)
+        except sqlite3.OperationalError as error:
+            # The next one will do it, or another process has: what was committed is safe in the log.
+            _log.log(level, "%s: its write-ahead log could not be shortened: %s", self._path, error)
+
+    def _sync_wal(self) -> int:
+        commits = self._commits
+        size = sync_file(self._path + "-wal")
+        if not self._name_synced:
+            sync_directory(os.path.dirname(self._path))
+            self._name_synced = True
+        self._synced = commits
+        return size
+
+    def close(self) -> None:
+        """Flush what was committed and let go of the file."""
+        self.sync()
+        self._guard.run(self._path, self._timeout, self._disconnect, True)
+
+    def _disconnect(self, for_good: bool) -> None:
+        connection, self._connection, self._book = self._connection, None, None
+        self._closed = self._closed or for_good
+        if connection is not None and self._pid == os.getpid():
+            connection.close()
+
+    def before_fork(self) -> None:
+        """Let commands and syncs end, and close the connection."""
+        self._sync_paused, self._paused = self._sync_guard.pause(), self._guard.pause()
+        if self._sync_paused and self._paused:
+            self._disconnect(False)
+
+    def after_fork(self, in_child: bool) -> None:
+        """Let them go on; the next command opens a connection."""
+        if in_child:
+            self._guard.renew()
+            self._sync_guard.renew()
+            self._keep_inherited()
+            return
+        if self._paused:
+            self._guard.resume()
+        if self._sync_paused:
+            self._sync_guard.resume()
+
+    def _keep_inherited(self) -> None:
+        self._pid = os.getpid()
+        if self._connection is not None:
+            _inherited[self._identity] = self._connection
+            # Not even the end of the interpreter may close it: that would act on locks that are the parent's.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+            self._connection = self._book = None
+
+
+def open_sqlite(rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
+    """The store that `sqlite://` with `rest` behind it names."""
+    return SqliteStore(path_from(rest), test_clock=test_clock, timeout=timeout)

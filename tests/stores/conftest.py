@@ -1,0 +1,38 @@
+"""Fixtures: the stores under test, and the commands that most tests send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.registry import open_store
+from tests.stores.engines import ENGINES
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger, for every engine in turn."""
+    return ENGINES[request.param](tmp_path)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Store]]:
+    """`open_store`, closing at the end what it opened."""
+    stores: list[Store] = []
+
+    def open_one(url: str, **options: object) -> Store:
+        stores.append(open_store(url, **options))  # type: ignore[arg-type]
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the SQLite tests keep their ledger."""
+    return tmp_path / "ledger.db"

@@ -1,0 +1,12 @@
+"""Every engine that keeps the contract of a store. A new one joins by a line in ENGINES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+ENGINES: dict[str, Callable[[Path], str]] = {
+    "memory": lambda directory: "memory://",
+    "sqlite": lambda directory: f"sqlite:///{directory}/ledger.db",
+}
+"""From a directory of the test's own to the URL of an empty ledger."""

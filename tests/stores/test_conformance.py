@@ -1,0 +1,133 @@
+"""Every engine answers what `core.ledger` answers over plain dictionaries, reply by reply."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import ANY
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.commands import Accounts, Command, PutBudget, Read, ReadUsage, Reply, Settle, UsageRows
+from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.registry import open_store
+from litellm_budget_plugin.stores.sqlite.book import SqliteBook
+from litellm_budget_plugin.stores.sqlite.connecting import connect
+from tests.commands import command_lists, drive, questions
+from tests.stores.engines import ENGINES
+
+Opener = Callable[..., Store]
+
+PHASES = [phase for phase in Phase if phase is not Phase.explain]  # explaining a failure would take minutes
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
+@given(commands=command_lists(min_size=4, max_size=40))
+def test_every_reply_is_the_ledgers(engine: str, commands: list[Command]) -> None:
+    """Also the replies that ask for windows, and at the end everything that a reader can see."""
+    book = DictBook()
+    with tempfile.TemporaryDirectory() as directory:
+        store = open_store(ENGINES[engine](Path(directory)), test_clock=True)
+
+        def both(command: Command) -> Reply:
+            assert command.now is not None
+            try:
+                expected = apply(book, command, command.now)
+            except BudgetInputError as refused:
+                with pytest.raises(BudgetInputError, match=f"^{re.escape(str(refused))}$"):
+                    store.execute(command)
+                raise
+            assert store.execute(command) == expected
+            return expected
+
+        for command in commands:
+            with suppress(BudgetInputError):
+                drive(both, command)
+        assert commands[-1].now is not None
+        for question in questions(commands[-1].now):
+            drive(both, question)
+        store.close()
+
+
+def test_subjects_come_in_the_order_of_their_code_points(engine_url: str, opened: Opener) -> None:
+    """UTF-16 would sort the astral ones before U+FF5E, and a locale the accents beside their letters."""
+    store = opened(engine_url)
+    names = [
+        "a",
+        "B",
+        "é",
+        "z",
+        "\u07ff",
+        "\u0800",
+        "\ud7ff",
+        "\ue000",
+        "\uff5e",
+        "\U00010000",
+        "\U0001f600",
+        "a\U0010ffff",
+    ]
+    for number, name in enumerate(names):
+        store.execute(PutBudget(f"c{number}", "p", Subject("user", name), limit=1))
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = store.execute(Read("p", "user", after=after, page=5))
+        assert isinstance(page, Accounts)
+        seen += [state.ref.subject for state in page.accounts]
+        after = page.after
+    assert seen == sorted(names)
+
+
+def test_amounts_of_64_bits_are_kept(engine_url: str, opened: Opener) -> None:
+    """No single amount is above 2**53, but sums may be."""
+    store = opened(engine_url)
+    subject, most = Subject("user", "a"), 2**53 - 1
+    store.execute(PutBudget("c", "p", subject, limit=most))
+    for number in range(9):
+        store.execute(Settle(f"h{number}", "p", (subject,), (), most, "m", calls=0))
+    reply = store.execute(Read("p", "user", "a"))
+    assert isinstance(reply, Accounts)
+    assert (reply.accounts[0].own_limit, reply.accounts[0].spent) == (most, 9 * most)
+    assert store.execute(ReadUsage("p", "user")) == UsageRows(((ANY, Usage(spent=9 * most)),))
+
+
+def test_projects_are_apart(engine_url: str, opened: Opener) -> None:
+    """The same ids in two projects are two ledgers."""
+    store = opened(engine_url)
+    for project, limit in (("p", 1), ("q", 2)):
+        store.execute(PutBudget("c", project, Subject("user", "a"), limit=limit))
+    limits = []
+    for project in ("p", "q"):
+        reply = store.execute(Read(project, "user"))
+        assert isinstance(reply, Accounts)
+        limits.append(reply.accounts[0].limit)
+    assert limits == [1, 2]
+
+
+def test_the_book_of_sqlite_keeps_every_field(database: Path) -> None:
+    """A field that is added to a row in core and forgotten here would come back as its default."""
+    ref = Ref("user", "ü", "m", "day", "calls")
+    account = Account(ref, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 5})
+    amounts = (Amounts(1, 2, 3), Amounts(4, 5, 6), Amounts(7, 8, 9))
+    subject = Subject("user", "ü")
+    hold = Hold("h", "open", 1, "parent", *amounts, "m", (subject,), (ref,), (Charged(subject, "id", 2),), 3, "{}")
+    for row in (account, hold):
+        assert all(getattr(row, name) not in (0, "", (), None, False) for name in row.__slots__)
+    key, usage = UsageKey("user", "ü", 1, "m"), Usage(1, 2, 3, 4, 5, 6)
+    connection = connect(str(database), 0.0)
+    book = SqliteBook(connection)
+    book.write("p", Changes({ref: account}, {"h": hold}, {key: usage}))
+    assert book.accounts("p", subject) == [account]
+    assert book.hold("p", "h") == hold
+    assert book.open_holds("p") == book.due("p", 1, None) == [hold]
+    assert book.usage("p", key) == usage
+    connection.close()

@@ -1,0 +1,118 @@
+"""From a URL to a store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.registry import masked, open_store
+from tests.stores.desk import calls_of, charge_of
+
+Opener = Callable[..., Store]
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("redis://:secret@host/0", "redis:// needs a later version"),
+        ("postgresql://user:secret@host/db", "needs a later version"),
+        ("https://secret@host", "needs a later version"),
+        ("sqlit:///x.db", "did you mean sqlite://?"),
+        ("sqlite+aiosqlite:///x.db", "did you mean sqlite://?"),
+        ("sqlite:/x.db", "is not the URL of a store"),
+        ("ledger.db", "is not the URL of a store"),
+        ("", "is not the URL of a store"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite://x.db", "write sqlite:///x.db"),
+        ("sqlite://host/x.db", "a file has no host"),
+        ("sqlite://:memory:", "write memory://"),
+        ("sqlite:///:memory:", "write memory://"),
+        ("sqlite:///x.db?mode=ro", "no parameters"),
+        ("sqlite:///x\0.db", "NUL"),
+        ("memory://name", "takes no name"),
+        ("mongo://secret@host", "no store is called mongo://"),
+    ],
+)
+def test_urls_that_name_no_store(url: str, hint: str) -> None:
+    """Each says what is wrong and never shows a secret."""
+    with pytest.raises(BudgetInputError) as raised:
+        open_store(url)
+    assert hint in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "2"])
+def test_timeouts_that_mean_nothing(timeout: float) -> None:
+    with pytest.raises(BudgetInputError, match="timeout"):
+        open_store("memory://", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
+        ("redis://user:se@cr/et@host/0", "redis://***@host/0"),
+        ("postgresql://host/db?password=secret&sslmode=require", "postgresql://host/db?password=***&sslmode=***"),
+        ("https://token@host/path", "https://***@host/path"),
+        ("redis://host/0", "redis://host/0"),
+        ("redis://a://secret@host", "redis://***@host"),
+        ("sqlite:////srv/a@b.db", "sqlite:////srv/a@b.db"),
+    ],
+)
+def test_secrets_are_masked(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+def test_a_relative_path_is_made_absolute_once(
+    tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And logged once: people look for the file where they started the process."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with caplog.at_level(logging.INFO, logger="litellm_budget_plugin"):
+        store = opened("sqlite:///ledger.db")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.execute(charge_of("h"))
+    assert [record.getMessage() for record in caplog.records] == [f"the budget ledger is {tmp_path}/ledger.db"]
+    assert not os.listdir(tmp_path / "elsewhere")
+    assert calls_of(opened(f"sqlite:///{tmp_path}/ledger.db")) == 1
+
+
+def test_each_memory_is_a_ledger_of_its_own(opened: Opener) -> None:
+    store, other = opened("memory://"), opened("MEMORY://")
+    store.execute(charge_of("h"))
+    assert (calls_of(store), calls_of(other)) == (1, 0)
+
+
+def test_a_closed_store_refuses(engine_url: str) -> None:
+    """Closing twice is fine."""
+    store = open_store(engine_url)
+    store.execute(charge_of("h"))
+    store.close()
+    store.close()
+    store.sync()
+    with pytest.raises(BudgetStoreError, match="closed"):
+        store.execute(charge_of("h"))
+
+
+def test_a_store_satisfies_the_protocol(engine_url: str, opened: Opener) -> None:
+    assert isinstance(opened(engine_url), Store)
+
+
+def test_opening_imports_neither_litellm_nor_other_engines() -> None:
+    """LiteLLM takes seconds to import."""
+    code = (
+        "import sys; from litellm_budget_plugin.stores.registry import open_store; open_store('memory://'); "
+        "print([name for name in ('litellm', 'sqlite3') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
