@@ -1,0 +1,20 @@
+"""What a call may cost at most, and what it did cost. LiteLLM is imported inside functions only."""
+
+from __future__ import annotations
+
+from litellm_budget_plugin.pricing.actual import cost_of_chunks, cost_of_output, cost_of_raw, cost_of_response
+from litellm_budget_plugin.pricing.bound import estimate
+from litellm_budget_plugin.pricing.entries import model_names
+from litellm_budget_plugin.pricing.values import Cost, Estimate, Request
+
+__all__ = [
+    "Cost",
+    "Estimate",
+    "Request",
+    "cost_of_chunks",
+    "cost_of_output",
+    "cost_of_raw",
+    "cost_of_response",
+    "estimate",
+    "model_names",
+]

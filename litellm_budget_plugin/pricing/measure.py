@@ -1,0 +1,217 @@
+"""How many tokens the input of a request may have, without a tokenizer unless asked for.
+
+A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does one with byte fallback.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_budget_plugin.pricing.media import Media, attachment, audio, image
+from litellm_budget_plugin.pricing.tokens import byte_length, count
+
+# Role, separators and end mark: 4 tokens in ChatML, 6 in Llama 3, about 15 in "[INST] <<SYS>>" templates.
+PER_MESSAGE = 16
+# The answer's opening, and what a template puts in front unasked: Llama's date lines take 30, gpt-oss's system text 80.
+PER_CALL = 96
+# What a provider adds when tools are declared: Anthropic documents at most 530, computer use 735.
+PER_TOOLS = 1024
+_PER_TOOL = 16
+# [CLS] and [SEP], or begin and end marks, of embedding models.
+PER_ITEM = 4
+# xAI puts a hidden prompt of about 680 tokens in front of every grok-4 call.
+PROVIDER_CALL = {"xai": 1024}
+_FLOOR_MESSAGE = 4
+_DEPTH = 8
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "guarded_text"})
+_NESTED_PARTS = frozenset({"tool_result"})
+_IMAGE_PARTS = frozenset({"image_url", "image", "input_image"})
+_FILE_PARTS = frozenset({"file", "input_file", "document", "video_url", "video", "video_file"})
+_PLAIN_PARTS = frozenset({"thinking", "redacted_thinking", "tool_use", "reasoning", "server_tool_use", "cachePoint"})
+_KNOWN_KEYS = frozenset({"role", "content"})
+
+
+@dataclass(slots=True)
+class Measure:
+    """Running sums while a request is read."""
+
+    model: str
+    provider: str | None
+    exact: bool
+    text: int = 0
+    """Tokens at most: bytes, or counted where `exact`."""
+    loose: int = 0
+    """Bytes that `exact` would count."""
+    floor: int = 0
+    """Bytes of text, counted as four a token in the end."""
+    media: int = 0
+    media_floor: int = 0
+    images: int = 0
+    audio_seconds: int = 0
+    certain: bool = True
+    caches: bool = False
+
+    def add_text(self, text: str) -> None:
+        """Text that a tokenizer may count."""
+        size = len(text) if text.isascii() else byte_length(text)
+        self.floor += size
+        counted = count(text) if self.exact else None
+        if counted is None:
+            self.loose += size
+        self.text += size if counted is None else counted
+
+    def add_json(self, value: object) -> None:
+        """Structured content: the bytes of its JSON, which is no shorter than what a template makes of it."""
+        try:
+            size = len(json.dumps(value, default=repr, skipkeys=True))
+        except (ValueError, RecursionError, TypeError):
+            size, self.certain = len(repr(type(value))) + 4096, False
+        self.text += size
+        self.floor += size
+
+    def add_unknown(self, value: object) -> None:
+        """Something not understood: its bytes, and no promise. A generator is not consumed."""
+        self.certain = False
+        self.add_json(value if isinstance(value, (str, int, float, list, tuple, dict)) else repr(value))
+
+    def add_media(self, part: Media) -> None:
+        """An image, audio or file."""
+        self.media += part.tokens
+        self.media_floor += min(part.floor, part.tokens)
+        self.images += part.images
+        self.audio_seconds += part.audio_seconds
+        self.certain = self.certain and part.certain
+
+    def add_messages(self, messages: object) -> None:
+        """The `messages` of a chat completion."""
+        if isinstance(messages, (list, tuple)):
+            for message in messages:
+                self._add_message(message)
+        elif messages is not None:
+            self.add_unknown(messages)
+
+    def _add_message(self, message: Any) -> None:
+        self.text += PER_MESSAGE
+        self.floor += _FLOOR_MESSAGE * 4
+        if not isinstance(message, dict):
+            message = _as_dict(message)
+            if message is None:
+                self.certain = False
+                return
+        content = message.get("content")
+        if type(content) is str:
+            self.add_text(content)
+        elif content is not None:
+            self._add_content(content, _DEPTH)
+        if len(message) > len(_KNOWN_KEYS) or "content" not in message:
+            self.caches = self.caches or "cache_control" in message
+            rest = {key: value for key, value in message.items() if key not in _KNOWN_KEYS and value is not None}
+            images = rest.pop("images", None)
+            for _ in images if isinstance(images, (list, tuple)) else ():
+                self.add_media(image(self.model, self.provider, None))
+            if rest:
+                self.add_json(rest)
+
+    def _add_content(self, content: object, depth: int) -> None:
+        if isinstance(content, str):
+            self.add_text(content)
+        elif isinstance(content, (list, tuple)) and depth:
+            for part in content:
+                self._add_part(part, depth - 1)
+        elif isinstance(content, Mapping) and depth:
+            self._add_part(content, depth - 1)
+        elif content is not None:
+            self.add_unknown(content)
+
+    def _add_part(self, part: object, depth: int) -> None:
+        if not isinstance(part, Mapping):
+            if isinstance(part, str):
+                self.add_text(part)
+            else:
+                self.add_unknown(part)
+            return
+        kind = part.get("type")
+        kind = kind if isinstance(kind, str) else ""
+        self.caches = self.caches or "cache_control" in part
+        self.text += 4
+        if kind in _TEXT_PARTS and isinstance(part.get("text") or part.get("refusal"), str):
+            self.add_text(part.get("text") or part["refusal"])
+        elif kind in _IMAGE_PARTS:
+            source = part.get("image_url")
+            detail = source.get("detail") if isinstance(source, Mapping) else part.get("detail")
+            self.add_media(image(self.model, self.provider, detail))
+        elif kind == "input_audio":
+            self.add_media(audio(self.provider, part))
+        elif kind in _FILE_PARTS:
+            self.add_media(attachment())
+        elif kind in _NESTED_PARTS:
+            self.text += PER_MESSAGE + len(str(part.get("tool_use_id")))
+            self._add_content(part.get("content"), depth)
+        elif kind in _PLAIN_PARTS:
+            self.add_json(part)
+        else:
+            self.add_unknown(part)
+
+    def add_tools(self, tools: object) -> None:
+        """Declared tools or functions."""
+        self.text += PER_TOOLS
+        for tool in tools if isinstance(tools, (list, tuple)) else (tools,):
+            self.text += _PER_TOOL
+            self.add_json(tool)
+            # Other kinds run at the provider and feed their results back as input.
+            if not isinstance(tool, Mapping) or not runs_at_caller(tool):
+                self.certain = False
+            elif "cache_control" in tool:
+                self.caches = True
+
+    def add_prompt(self, prompt: object) -> int:
+        """The `prompt` or `input` of text completions and embeddings: text, token ids, or a list of either.
+
+        Returns how many items there are.
+        """
+        if isinstance(prompt, str):
+            self._add_item(prompt)
+        elif isinstance(prompt, (list, tuple)) and prompt:
+            if set(map(type, prompt)) == {int}:
+                self._add_ids(len(prompt))
+                return 1
+            for item in prompt:
+                self._add_item(item)
+            return len(prompt)
+        elif prompt is not None:
+            self.add_unknown(prompt)
+        return 1
+
+    def _add_item(self, item: object) -> None:
+        if isinstance(item, str) and not item.startswith("data:"):
+            self.text += PER_ITEM
+            self.add_text(item)
+        elif isinstance(item, str):
+            self.add_media(attachment())
+        elif isinstance(item, (list, tuple)) and set(map(type, item)) <= {int}:
+            self._add_ids(len(item))
+        else:
+            self.text += PER_ITEM
+            self.add_unknown(item)
+
+    def _add_ids(self, tokens: int) -> None:
+        self.text += tokens
+        self.floor += tokens * 4
+
+
+def runs_at_caller(tool: Mapping[str, Any]) -> bool:
+    """Whether a declared tool only describes a function of the caller."""
+    kind = tool.get("type")
+    return kind in ("function", "custom") or (kind is None and ("name" in tool or "function" in tool))
+
+
+def _as_dict(message: object) -> dict[str, Any] | None:
+    dump = getattr(message, "model_dump", None)
+    try:
+        found = dump(exclude_none=True) if callable(dump) else dict(message) if isinstance(message, Mapping) else None
+    except Exception:  # noqa: BLE001  # somebody else's model: anything can happen, and an estimate never raises
+        return None
+    return found if isinstance(found, dict) else None

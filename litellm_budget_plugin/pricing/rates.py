@@ -1,0 +1,148 @@
+"""Rates of one cost-map entry, as integers in atto-dollars (1e-18 USD), rounded up.
+
+Source: litellm/litellm_core_utils/llm_cost_calc/utils.py, `generic_cost_per_token` and what it calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+ATTOS_PER_NANO = 10**9
+_ATTOS_PER_USD = Decimal(10**18)
+_SAME_NAME = ("priority", "flex", "balanced", "ultrafast")
+_SERVICE = {"fast": "priority", **{name: name for name in _SAME_NAME}}
+
+_INPUT = ("input_cost_per_token", "cache_creation_input_token_cost", "cache_read_input_token_cost")
+# A character has at least one byte, as a token has: the count of bytes bounds a price per character too.
+_PLAIN_INPUT = ("input_cost_per_token", "input_cost_per_character")
+_OUTPUT = ("output_cost_per_token", "output_cost_per_reasoning_token", "output_cost_per_image_token")
+_MEDIA = ("input_cost_per_audio_token", "input_cost_per_image_token", "input_cost_per_video_token")
+_AUDIO_OUT = ("output_cost_per_audio_token",)
+_KINDS = (*_INPUT, "input_cost_per_character", *_OUTPUT, *_MEDIA, *_AUDIO_OUT)
+_FIELD = re.compile(
+    rf"^(?P<kind>{'|'.join(_KINDS)})(?P<hour>_above_1hr)?"
+    r"(?:_(?P<early>priority|flex|balanced|ultrafast))?"
+    r"(?:_above_(?P<above>\d+)(?P<kilo>k?)_tokens)?"
+    r"(?:_(?P<late>priority|flex|balanced|ultrafast))?$"
+)
+
+
+def attos(value: object) -> int | None:
+    """A price in USD as atto-dollars, rounded up; None for anything but a finite number from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+        return None
+    try:
+        amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+    except InvalidOperation:
+        return None
+    if not amount.is_finite() or amount < 0 or amount > 10**9:
+        return None
+    return int((amount * _ATTOS_PER_USD).to_integral_value(rounding=ROUND_CEILING))
+
+
+def scaled(amount: int, factor: Fraction) -> int:
+    """Amount times factor, rounded up."""
+    return -(-amount * factor.numerator // factor.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Dearest rates of a call whose prompt may reach `above` tokens. Atto-dollars a token."""
+
+    above: int
+    text: int
+    hour: int
+    """Input that may be written to a one-hour cache."""
+    media: int
+    output: int
+    audio_output: int
+    plain: int
+    """Input as normally billed, for the floor."""
+
+
+@dataclass(slots=True)
+class RateTable:
+    """Rates by side and threshold, gathered from the fields of one entry."""
+
+    sides: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    def note(self, side: str, above: int, rate: int) -> None:
+        """Keep the dearer of two rates of one side and threshold."""
+        rates = self.sides.setdefault(side, {})
+        rates[above] = max(rates.get(above, 0), rate)
+
+    def upto(self, side: str, above: int) -> int:
+        """The dearest rate of a side among the thresholds that a prompt of `above` tokens has passed."""
+        return max((rate for start, rate in self.sides.get(side, {}).items() if start <= above), default=0)
+
+    def standing(self, side: str, above: int) -> int:
+        """The rate of the last threshold passed."""
+        rates = self.sides.get(side, {})
+        return rates[max(start for start in rates if start <= above)] if rates and min(rates) <= above else 0
+
+    def tiers(self, factor: Fraction) -> tuple[Tier, ...]:
+        """One Tier for each threshold, lowest first; each is at least as dear as the one before."""
+        starts = sorted({0, *(start for rates in self.sides.values() for start in rates)})
+        return tuple(self._tier(start, factor) for start in starts)
+
+    def _tier(self, above: int, factor: Fraction) -> Tier:
+        text, output = self.upto("text", above), self.upto("output", above)
+        return Tier(
+            above=above,
+            text=scaled(text, factor),
+            hour=scaled(max(text, self.upto("hour", above)), factor),
+            media=scaled(max(text, self.upto("media", above)), factor),
+            output=scaled(output, factor),
+            audio_output=scaled(max(output, self.upto("audio_output", above)), factor),
+            plain=scaled(self.standing("plain", above), factor),
+        )
+
+
+def _note_field(table: RateTable, name: str, value: object, services: Iterable[str], start: int = 0) -> None:
+    match = _FIELD.match(name)
+    rate = attos(value) if match else None
+    if match is None or rate is None:
+        return
+    service = match["early"] or match["late"]
+    if service and service not in services:
+        return
+    above = int(match["above"] or 0) * (1000 if match["kilo"] else 1) + start
+    kind = match["kind"]
+    if match["hour"]:
+        table.note("hour", above, rate)
+    elif kind in _OUTPUT:
+        table.note("output", above, rate)
+    elif kind in _MEDIA:
+        table.note("media", above, rate)
+    elif kind in _AUDIO_OUT:
+        table.note("audio_output", above, rate)
+    else:
+        table.note("text", above, rate)
+        if kind in _PLAIN_INPUT and not service:
+            table.note("plain", above, rate)
+
+
+def read_rates(entry: Mapping[str, Any], service_tier: str | None) -> RateTable:
+    """Every token rate of an entry that may apply under this service tier ("auto" may be served as priority)."""
+    wanted = (service_tier or "").lower()
+    # The provider may serve the standard tier instead, so the standard rates always stay in.
+    services = ("priority",) if wanted == "auto" else (_SERVICE.get(wanted, ""),)
+    table = RateTable()
+    for name, value in entry.items():
+        _note_field(table, name, value, services)
+    tiered = entry.get("tiered_pricing")
+    for tier in tiered if isinstance(tiered, list) else ():
+        if isinstance(tier, Mapping):
+            bounds = tier.get("range")
+            start = int(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else 0
+            for name, value in tier.items():
+                _note_field(table, name, value, services, start)
+    off_peak = entry.get("off_peak_pricing")
+    for name, value in off_peak.items() if isinstance(off_peak, Mapping) else ():
+        _note_field(table, name, value, services)
+    return table

@@ -1,0 +1,232 @@
+"""Terms: everything about prices and limits that an estimate needs, cached for each cost-map entry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, Selector, custom_prices, find_key, providers, route
+from litellm_budget_plugin.pricing.rates import Tier, attos, read_rates, scaled
+from litellm_budget_plugin.pricing.tokens import is_cl100k
+
+_BOTH_SIDES = ("input_cost_per_token", "output_cost_per_token")
+_SECONDS = ("cost_per_second", "input_cost_per_second", "output_cost_per_second")
+_OTHER_PRICES = ("tiered_pricing", "input_cost_per_character", "output_cost_per_character", "input_cost_per_query")
+_UPLIFTS = ("regional_processing_uplift_multiplier_eu", "regional_processing_uplift_multiplier_us")
+# LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
+_SEARCH_DEFAULT = 35 * 10**15
+_SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
+# Perplexity bills the searches and citations of its own accord; a model router prices only its fee.
+_OPEN_ENDED = re.compile(r"perplexity|model[-_]router|openrouter/auto|deep-research|-search-|groq/compound")
+_CACHE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Prices of one deployment under one service tier. Rates in atto-dollars."""
+
+    model: str
+    provider: str | None
+    key: str | None
+    priced: bool
+    free: bool
+    closed: bool
+    """Nothing is billed beside tokens, images and one search, and max_tokens reaches the provider."""
+    tiers: tuple[Tier, ...]
+    per_image: int
+    per_audio_second: int
+    per_query: int
+    per_search: int
+    per_second: int
+    fixed: int
+    """Added to each call by `litellm.cost_margin_config`."""
+    max_output: int | None
+    zero: bool
+    """Every price that is known is 0."""
+    cl100k: bool
+    """A local tokenizer counts this model's text exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    terms: Terms
+    cost_map: dict[str, Any]
+    size: int
+    entries: tuple[tuple[str, object, object], ...]
+    """(key, the entry itself, a copy of it): a price can change by a new entry or inside the old one."""
+    config: tuple[object, object]
+
+
+_cache: dict[tuple[Selector, object, object], _Cached] = {}
+
+
+def _configs() -> tuple[object, object]:
+    import litellm
+
+    return getattr(litellm, "cost_margin_config", None), getattr(litellm, "cost_discount_config", None)
+
+
+def _fresh(cached: _Cached) -> bool:
+    import litellm
+
+    cost_map = litellm.model_cost
+    if cost_map is not cached.cost_map or len(cost_map) != cached.size or _configs() != cached.config:
+        return False
+    return all(cost_map.get(key) is entry and entry == copy for key, entry, copy in cached.entries)
+
+
+def terms_of(selector: Selector, service_tier: object = None, speed: object = None) -> Terms:
+    """The terms of a deployment, read again when LiteLLM's entry or the margin config changes. Never raises."""
+    slot = (selector, service_tier if isinstance(service_tier, str) else None, speed == "fast")
+    cached = _cache.get(slot)
+    if cached is not None and _fresh(cached):
+        return cached.terms
+    if len(_cache) >= _CACHE_SIZE:
+        _cache.clear()
+    cached = _read(selector, slot[1], fast=slot[2])
+    _cache[slot] = cached
+    return cached.terms
+
+
+def _read(selector: Selector, service_tier: str | None, *, fast: bool) -> _Cached:
+    import litellm
+
+    cost_map: dict[str, Any] = litellm.model_cost
+    config: tuple[object, object] = deepcopy(_configs())
+    size = len(cost_map)
+    model, provider = route(selector.model, selector.provider)
+    key = find_key(selector.base_model or model, provider, selector.call_type)
+    if key is None and selector.base_model:
+        key = find_key(selector.base_model, route(selector.base_model, None)[1], selector.call_type)
+    keys = [name for name in (key, selector.deployment) if name and isinstance(cost_map.get(name), dict)]
+    entries = tuple((name, cost_map[name], deepcopy(cost_map[name])) for name in dict.fromkeys(keys))
+    own = {n: v for name, entry, _ in entries if name == selector.deployment for n, v in entry.items() if v is not None}
+    shared = cost_map.get(key or "", {}) if key != selector.deployment else {}
+    custom = {**{n: v for n, v in own.items() if "cost" in n}, **custom_prices(selector)}
+    entry = _merged(shared, own, custom)
+    embeds = selector.call_type == "embedding"
+    terms = _terms(entry, custom, (model, provider, key), service_tier, fast=fast, embeds=embeds)
+    return _Cached(terms, cost_map, size, entries, config)
+
+
+def _merged(shared: Mapping[str, Any], own: Mapping[str, Any], custom: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**shared, **own, **custom}
+    # LiteLLM ignores a lone input or output price in direct calls and bills the public one: the dearer is the bound.
+    if not all(name in custom for name in _BOTH_SIDES):
+        for name in _BOTH_SIDES:
+            if (attos(shared.get(name)) or 0) > (attos(merged.get(name)) or 0):
+                merged[name] = shared[name]
+    return merged
+
+
+def _number(value: object) -> Fraction:
+    amount = attos(value)
+    return Fraction(amount, 10**18) if amount is not None else Fraction(1)
+
+
+def _factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
+    # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
+    factor = max([Fraction(1), *(_number(entry[name]) for name in _UPLIFTS if entry.get(name))])
+    if entry.get("regional_endpoint_uplift_multiplier"):
+        factor *= max(Fraction(1), _number(entry["regional_endpoint_uplift_multiplier"]))
+    specific = entry.get("provider_specific_entry")
+    if isinstance(specific, Mapping):
+        areas = [_number(v) for n, v in specific.items() if n != "fast" and isinstance(v, (int, float))]
+        factor *= max([Fraction(1), *areas])
+        factor *= _number(specific.get("fast", 1)) if fast else 1
+    return factor
+
+
+def _margin(provider: str | None) -> tuple[Fraction, int]:
+    margins, discounts = _configs()
+    factor, fixed = Fraction(1), 0
+    if isinstance(discounts, Mapping) and provider in discounts:
+        factor -= min(Fraction(1), _number(discounts[provider]))
+    if isinstance(margins, Mapping) and margins:
+        margin = margins.get(provider, margins.get("global"))
+        share = margin.get("percentage", 0) if isinstance(margin, Mapping) else margin or 0
+        factor *= 1 + _number(share)
+        fixed = attos(margin.get("fixed_amount", 0)) or 0 if isinstance(margin, Mapping) else 0
+    return factor, fixed
+
+
+def _search_price(entry: Mapping[str, Any], provider: str | None) -> int:
+    prices = entry.get("search_context_cost_per_query")
+    found = [attos(p) or 0 for p in (prices.values() if isinstance(prices, Mapping) else (prices,))]
+    maps = attos(entry.get("google_maps_grounding_cost_per_query")) or 0
+    return max([maps, *found]) or (_SEARCH_DEFAULT if provider in _SEARCHERS else 0)
+
+
+def is_priced(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry names a price; 0 is one, None and negative numbers are not."""
+    names = (*_BOTH_SIDES, *_SECONDS, *_OTHER_PRICES)
+    values = [entry[name] for name in names if entry.get(name) is not None]
+    # openrouter/auto and the like carry -1 for "depends": that is no price.
+    return bool(values) and all(isinstance(v, list) or attos(v) is not None for v in values)
+
+
+def _caps_output(model: str, provider: str | None) -> bool:
+    import litellm
+
+    if provider not in providers() or provider in ASKS_NETWORK:
+        return provider in ASKS_NETWORK
+    with suppress(Exception):
+        known = litellm.get_supported_openai_params(model=model, custom_llm_provider=provider)
+        return known is None or "max_tokens" in known or "max_completion_tokens" in known
+    return False
+
+
+def _count(value: object) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+
+
+def _terms(
+    entry: Mapping[str, Any],
+    custom: Mapping[str, Any],
+    name: tuple[str, str | None, str | None],
+    service_tier: str | None,
+    *,
+    fast: bool,
+    embeds: bool,
+) -> Terms:
+    model, provider, key = name
+    priced = is_priced(entry)
+    given = [attos(custom[side]) for side in _BOTH_SIDES if side in custom]
+    # Who gives both prices as 0 says that the call is free, whatever cache or tier prices the public entry still has.
+    free = len(given) == len(_BOTH_SIDES) and not any(given)
+    prices: Mapping[str, Any] = entry if priced and not free else {}
+    margin, fixed = _margin(provider)
+    factor = _factor(entry, fast=fast) * margin
+    table = read_rates(prices, service_tier)
+    seconds = max(attos(prices.get(field)) or 0 for field in _SECONDS)
+    timed = bool(seconds) and not any(attos(prices.get(side)) for side in _BOTH_SIDES)
+    open_ended = _OPEN_ENDED.search(f"{provider}/{model} {key}") is not None
+    open_ended = open_ended or bool(prices.get("output_cost_per_character"))
+    # xAI reports reasoning beside completion_tokens, and does not say whether max_tokens limits it.
+    open_ended = open_ended or provider == "xai"
+    return Terms(
+        model=model,
+        provider=provider,
+        key=key,
+        priced=priced,
+        free=free,
+        closed=not open_ended and not timed and (embeds or _caps_output(model, provider)),
+        tiers=table.tiers(factor),
+        per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
+        per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),
+        per_query=scaled(attos(prices.get("input_cost_per_query")) or 0, factor),
+        per_search=scaled(_search_price(prices, provider), margin) if prices else 0,
+        per_second=scaled(seconds, factor) if timed else 0,
+        fixed=fixed if priced else 0,
+        max_output=_count(entry.get("max_output_tokens")) or _count(entry.get("max_tokens")),
+        zero=priced
+        and fixed == 0
+        and not any(attos(v) for n, v in prices.items() if "cost" in n)
+        and not isinstance(prices.get("tiered_pricing"), list),
+        cl100k=is_cl100k(provider, key),
+    )
