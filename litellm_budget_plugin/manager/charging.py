@@ -1,0 +1,65 @@
+"""Charges made by hand, through the manager: what they cost by LiteLLM's own functions, and their settlement."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.commands import AlreadyCharged, Settle
+from litellm_budget_plugin.core.money import charge_nanos
+from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.marks import response_marks
+from litellm_budget_plugin.manager.shape import UNASSIGNED
+from litellm_budget_plugin.pricing.usage import read_usage
+
+
+class Charge(NamedTuple):
+    """What to charge. `cost` is US dollars; `response` is what the callback may have charged before."""
+
+    cost: float
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    response: Any = None
+
+
+def charge_for_texts(model: str, input_text: str, output_text: str) -> Charge:
+    """The charge for an answer of which only the texts are known. Raises what LiteLLM raises for unknown prices."""
+    import litellm
+
+    read = litellm.token_counter(model=model, messages=[{"role": "user", "content": input_text}])
+    wrote = litellm.token_counter(model=model, messages=[{"role": "user", "content": output_text}])
+    cost = sum(litellm.cost_per_token(model=model, prompt_tokens=read, completion_tokens=wrote))
+    return Charge(cost, model, read, wrote)
+
+
+def charge_for_response(response: Any) -> Charge:
+    """The charge for a response. Raises what LiteLLM raises for unknown prices."""
+    import litellm
+
+    cost = litellm.completion_cost(completion_response=response)
+    model = response["model"]
+    usage = read_usage(response)
+    label = model if isinstance(model, str) and model else UNASSIGNED
+    return Charge(cost, label, usage.input if usage else 0, usage.output if usage else 0, response)
+
+
+def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
+    """Charge a user, unless the callback has charged them for this response already; returns whether it was charged.
+
+    What waits to be settled must have been settled before: it may be the call that this response ended.
+    """
+    marks = response_marks(user, charge.response)
+    command = Settle(
+        hold=new_id(),
+        project=ledger.project,
+        subjects=ledger.subjects(user),
+        models=pricing.model_names(pricing.Request("completion", charge.model, None, {})),
+        cost=charge_nanos(charge.cost),
+        model=charge.model,
+        input_tokens=charge.input_tokens,
+        output_tokens=charge.output_tokens,
+        defaults=ledger.defaults,
+        unless=marks[0] if marks else None,
+    )
+    return not isinstance(ledger.ask(command), AlreadyCharged)

@@ -1,0 +1,130 @@
+"""One project's ledger as one process uses it: what the callback and the manager share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+
+from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.commands import MICROS, Command, Reply
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetSettingsError
+from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.protocol import Store, ask
+from litellm_budget_plugin.stores.registry import open_store
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_PATIENCE = 8
+"""How many times longer than a call everything else may wait for the store."""
+_DAYS_KEPT = 400
+
+
+class BudgetLedger:
+    """One project's accounts on the store that the settings name.
+
+    Ledgers of one process that name the same URL share one store and one settler, `memory://` included.
+    """
+
+    def __init__(self, settings: BudgetSettings) -> None:
+        if settings.client_type != "local":
+            raise BudgetSettingsError(
+                f"client_type {settings.client_type!r} needs a later version of litellm_budget_plugin; "
+                "this one accepts 'local', with a store_url of sqlite:///... or memory://"
+            )
+        self.settings = settings
+        self.project = settings.project
+        self.defaults: tuple[Default, ...] = settings.defaults
+        self.hold_ttl = round(settings.hold_ttl * MICROS)
+        self._patience = settings.store_timeout * _PATIENCE
+        self._key = store_key(settings.url)
+        self.settler = _acquire(self._key, self._patience)
+        self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
+        self._closed = False
+
+    @property
+    def store(self) -> Store:
+        """The store itself."""
+        return self.settler.store
+
+    def subjects(self, user: str) -> tuple[Subject, ...]:
+        """Whose budgets a call of `user` counts against."""
+        subject = Subject("user", checked_id(user, "user"))
+        return (subject,) if len(self.defaults) == 1 else (subject, Subject("project", self.project))
+
+    def ask_in_call(self, command: Command) -> Reply:
+        """Have the store answer within STORE_TIMEOUT, for a call that waits."""
+        return ask(self.store, command, self.settings.store_timeout)
+
+    def ask(self, command: Command) -> Reply:
+        """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
+        return ask(self.store, command, self._patience)
+
+    def flush(self) -> None:
+        """Return when every charge known to this process is in the ledger and would survive a power cut."""
+        self.settler.flush()
+
+    def close(self) -> None:
+        """Settle what waits and let go of the store. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            _let_go(self._key)
+
+
+def new_id() -> str:
+    """An id for a command: unique, and growing with time, so that the rows of recent calls lie side by side."""
+    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:20]}"
+
+
+def store_key(url: str) -> str:
+    """The URL with a relative path made absolute, so that it names one store whatever the working directory."""
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and url != prefix and not url.startswith(prefix + "/"):
+        return prefix + os.path.abspath(url.removeprefix(prefix))
+    return url
+
+
+class _Opened:
+    __slots__ = ("settler", "users")
+
+    def __init__(self, settler: Settler) -> None:
+        self.settler = settler
+        self.users = 0
+
+
+_opened: dict[str, _Opened] = {}
+_opening = threading.Lock()
+
+
+def _acquire(key: str, timeout: float) -> Settler:
+    with _opening:
+        opened = _opened.get(key)
+        if opened is None:
+            opened = _opened[key] = _Opened(Settler(open_store(key, timeout=timeout), timeout))
+        opened.users += 1
+        return opened.settler
+
+
+def _let_go(key: str) -> None:
+    with _opening:
+        opened = _opened[key]
+        opened.users -= 1
+        if opened.users:
+            return
+        del _opened[key]
+    opened.settler.close()
+    opened.settler.store.close()
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have been opening a store, and its lock would stay locked here.
+    global _opening
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

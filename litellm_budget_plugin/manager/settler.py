@@ -1,0 +1,203 @@
+"""The one background thread of a store: it settles what was dropped, renews holds, delivers late charges, syncs.
+
+Nothing but `later` may be called from a finalizer: garbage collection can run it inside any lock of any thread, so it
+only appends to a deque and to a SimpleQueue, which take no lock of ours.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from litellm_budget_plugin.core.commands import Command, Renew, Sweep
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.stores.protocol import Store, ask
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_SYNC_SECONDS = 1.0
+_SWEEP_SECONDS = 3600.0
+_RENEWAL_BATCH = 500
+
+
+class LiveHold(NamedTuple):
+    """A hold whose call is still going on. `abandon` settles it as dropped; it is called at interpreter exit."""
+
+    project: str
+    ttl: int
+    abandon: Callable[[], None]
+
+
+class Settler:
+    """Settles, renews and syncs for one store in this process. Threads and forks may share it."""
+
+    def __init__(self, store: Store, timeout: float) -> None:
+        self.store = store
+        self._timeout = timeout
+        self._retention: dict[str, tuple[int, int]] = {}
+        self.begin()
+        _settlers.add(self)
+
+    def begin(self) -> None:
+        """Start with nothing: at first, and in a forked child, for what waits and goes on belongs to the parent."""
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._undelivered: deque[Command] = deque()
+        self._live: dict[str, LiveHold] = {}
+        self._working = threading.RLock()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._renewed_at = self._swept_at = time.monotonic()
+
+    def keep(self, project: str, marks_kept: int, days_kept: int) -> None:
+        """Sweep `project` now and then, with these retentions (microseconds)."""
+        self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
+
+    def track(self, hold: str, live: LiveHold) -> None:
+        """Renew `hold` until `untrack`."""
+        self._live[hold] = live
+        if self._thread is None:
+            self._start()
+
+    def untrack(self, hold: str) -> None:
+        """The hold's call is over."""
+        self._live.pop(hold, None)
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Have `job` run on the settler's thread. Safe in a finalizer."""
+        self._jobs.append(job)
+        self._wake.put(None)
+
+    def idle(self) -> bool:
+        """Whether nothing waits to be settled or delivered."""
+        return not self._jobs and not self._undelivered
+
+    def deliver(self, command: Command, timeout: float) -> bool:
+        """Have the store apply `command` within `timeout` seconds; if it cannot, keep trying in the background.
+
+        Returns whether the command is in the ledger now.
+        """
+        try:
+            ask(self.store, command, timeout)
+        except BudgetStoreError as error:
+            _logger.error("a charge waits for the store and will be delivered later: %s", error)
+            self.deliver_later(command)
+            return False
+        return True
+
+    def deliver_later(self, command: Command) -> None:
+        """Have the store apply `command` as soon as it can."""
+        self._undelivered.append(command)
+        if self._thread is None:
+            self._start()
+
+    def flush(self) -> None:
+        """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
+        with self._working:
+            self._drain()
+            self._redeliver()
+        self.store.sync()
+
+    def settle_waiting(self) -> bool:
+        """Settle what waits, without delivering late charges or syncing; returns whether there was anything."""
+        with self._working:
+            return self._drain()
+
+    def close(self) -> None:
+        """Settle what waits and stop the thread. Calls still going on keep their holds until the time limit."""
+        self._closed = True
+        self._wake.put(None)
+        try:
+            self.flush()
+        except BudgetStoreError as error:
+            _logger.error("%d charges could not be delivered before closing: %s", len(self._undelivered), error)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="litellm-budget-settler", daemon=True)
+                self._thread.start()
+
+    def _drain(self) -> bool:
+        drained = False
+        while self._jobs:
+            self._jobs.popleft()()
+            drained = True
+        return drained
+
+    def _redeliver(self) -> None:
+        while self._undelivered:
+            ask(self.store, self._undelivered[0], self._timeout)
+            self._undelivered.popleft()
+
+    def _run(self) -> None:
+        while not self._closed:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=_SYNC_SECONDS)
+            try:
+                with self._working:
+                    self._drain()
+                    self._upkeep()
+                self.store.sync()
+            except BudgetStoreError as error:
+                _logger.error("the store does not answer; the settler tries again: %s", error)
+            except Exception:
+                # One odd call must not end the thread that every other call's settlement depends on.
+                _logger.exception("the settler could not settle a call; its hold comes back by its time limit")
+
+    def _upkeep(self) -> None:
+        self._redeliver()
+        now = time.monotonic()
+        live = dict(self._live)
+        if live and now - self._renewed_at >= min(hold.ttl for hold in live.values()) / 3e6:
+            self._renew(live)
+            self._renewed_at = now
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            for project, (marks_kept, days_kept) in list(self._retention.items()):
+                ask(self.store, Sweep(project, marks_kept, days_kept), self._timeout)
+            self._swept_at = now
+
+    def _renew(self, live: dict[str, LiveHold]) -> None:
+        groups: dict[tuple[str, int], list[str]] = {}
+        for hold, (project, ttl, _) in live.items():
+            groups.setdefault((project, ttl), []).append(hold)
+        for (project, ttl), holds in groups.items():
+            for first in range(0, len(holds), _RENEWAL_BATCH):
+                ask(self.store, Renew(tuple(holds[first : first + _RENEWAL_BATCH]), project, ttl), self._timeout)
+
+    def end(self) -> None:
+        """The interpreter ends: calls still going on are settled as dropped."""
+        if self._closed:
+            return
+        for live in list(self._live.values()):
+            live.abandon()
+        self.close()
+
+
+_settlers: weakref.WeakSet[Settler] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The parent's locks are renewed with the rest: one that another thread held would stay locked here.
+    for settler in list(_settlers):
+        settler.begin()
+
+
+def _at_exit() -> None:
+    for settler in list(_settlers):
+        settler.end()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

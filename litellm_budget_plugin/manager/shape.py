@@ -1,0 +1,204 @@
+"""The shape of LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
+
+    {"total_budget": 10.0,                                  always; Infinity: explicitly unlimited
+     "duration": 7, "created_at": …, "last_updated_at": …,  only if the budget has a window: days, and seconds since 1970
+     "window": "month@Europe/Berlin",                       only if whole days cannot say what the window is
+     "current_cost": 0.5, "model_cost": {"gpt-4o": 0.5}}    only once something was spent or reset
+
+The first three lines but "window" are LiteLLM's, and LiteLLM keeps "window" when it reads and writes the file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.commands import MICROS, AccountState
+from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, usd_float
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import DAY, bounds, parse_window
+from litellm_budget_plugin.errors import BudgetInputError
+
+UNASSIGNED = "unassigned"
+"""Stands in `model_cost` for spend that was written down without a model."""
+
+KEYS = ("total_budget", "duration", "window", "created_at", "last_updated_at", "current_cost", "model_cost")
+
+_WHOLE_DAYS = re.compile(r"[0-9]+d")
+_LATEST = 9_000_000_000
+"""Seconds since 1970, in the year 2255: microseconds stay exact in a double up to there."""
+
+
+def record_of(state: AccountState, default: Default) -> dict[str, Any]:
+    """LiteLLM's record of an account; `default` is what accounts without a limit of their own follow."""
+    limit = state.own_limit if state.pinned else default.limit
+    record = _budget(limit, state.ref.window, state.created_at, state.start, state.end)
+    if state.spent or state.ended or state.epoch:
+        record["current_cost"] = usd_float(state.spent)
+        record["model_cost"] = {model: usd_float(spent) for model, spent in state.models}
+    return record
+
+
+def unopened_record(default: Default, now: int) -> dict[str, Any]:
+    """The record of a user whom only the default names: nobody has spent anything in that name yet."""
+    start, end = bounds(parse_window(default.window), now)
+    return _budget(default.limit, default.window, start, start, end)
+
+
+def _budget(limit: int | None, window: str, created_at: int, start: int, end: int | None) -> dict[str, Any]:
+    record: dict[str, Any] = {"total_budget": math.inf if limit is None else usd_float(limit)}
+    if end is not None:
+        days = (parse_window(window).length or end - start) / DAY
+        record["duration"] = int(days) if days.is_integer() else days
+        if not _WHOLE_DAYS.fullmatch(window):
+            record["window"] = window
+        record["created_at"] = created_at / MICROS
+        record["last_updated_at"] = start / MICROS
+    return record
+
+
+def changes(given: Mapping[str, Any], state: AccountState | None, window: str, now: int, zone: str) -> dict[str, Any]:
+    """The fields of a `PutBudget` that puts the keys of `given` into a record, and leaves everything else as it is.
+
+    `state` is the account, if there is one, and `window` its window. What would change nothing is left out. Raises
+    BudgetInputError, naming the key.
+    """
+    unknown = [key for key in given if key not in KEYS]
+    if unknown:
+        raise BudgetInputError(
+            f"{unknown[0]!r:.80} has no place in a budget; its keys are {', '.join(KEYS)}. Keep other data elsewhere"
+        )
+    fields: dict[str, Any] = {}
+    if "total_budget" in given:
+        fields["limit"] = _limit(given["total_budget"])
+    if "created_at" in given:
+        fields["created_at"] = micros(given["created_at"], "created_at")
+    if "duration" in given or "window" in given:
+        fields["window"] = window = _window(given, zone)
+    if "last_updated_at" in given:
+        fields["bounds"] = span(window, micros(given["last_updated_at"], "last_updated_at"))
+    elif "window" in fields and (state is None or state.ref.window != window):
+        # Like LiteLLM, another duration counts from where the window began; the spend stays in the one that runs now.
+        start = fields.get("created_at", now) if state is None or state.end is None else state.start
+        fields["bounds"] = running(window, start, now)
+    if "current_cost" in given or "model_cost" in given:
+        recorded = state.models if state is not None else ()
+        spent = _spent(given, recorded)
+        if spent != recorded or "current_cost" in given or (state is not None and state.ended):
+            fields["spent"] = spent
+    return fields
+
+
+def opening(state: AccountState | None, window: str, created: int | None, now: int) -> dict[str, Any]:
+    """The fields of a `PutBudget` that open the window of a budget being created, where one must be opened.
+
+    An account that was there keeps its spend; and, with the same window and no new time of creation, its window.
+    """
+    if state is not None and state.ref.window == window and created is None:
+        return {}
+    first = now if created is None else created
+    if state is None or not state.spent:
+        bounds_now = span(window, first)
+    else:
+        # The spend is kept, so the window must be the one that runs now, however long ago the first one began.
+        bounds_now = running(window, first, now)
+    fields: dict[str, Any] = {"created_at": first, "bounds": bounds_now}
+    # Moving the bounds of a window that has ended would bring its spend back.
+    return {**fields, "spent": ()} if state is not None and state.ended else fields
+
+
+def whole_record(record: Any) -> dict[str, Any]:
+    """A record that replaces another: what it does not name is not there. Raises BudgetInputError if it is none."""
+    if not isinstance(record, Mapping):
+        raise BudgetInputError(f"a user's record must be a dictionary, got {type(record).__name__} {record!r:.80}")
+    if "total_budget" not in record:
+        raise BudgetInputError("a user's record must have a total_budget")
+    return {"duration": None, "model_cost": {}, **record}
+
+
+def span(window: str, start: int) -> tuple[int, int | None]:
+    """The bounds of the window that begins at `start`; of a calendar one, the period that `start` lies in."""
+    parsed = parse_window(window)
+    return (start, start + parsed.length) if parsed.length else bounds(parsed, start, start)
+
+
+def running(window: str, start: int, now: int) -> tuple[int, int | None]:
+    """The bounds of the window that runs now, where the first one began, or will begin, at `start`."""
+    return (
+        span(window, start) if start > now and parse_window(window).length else bounds(parse_window(window), now, start)
+    )
+
+
+def micros(seconds: Any, what: str) -> int:
+    """Seconds since 1970 as microseconds. Raises BudgetInputError, naming `what`."""
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds <= _LATEST:
+        return round(seconds * MICROS)
+    raise BudgetInputError(f"{what} must be seconds since 1970, from 0 to {_LATEST}, got {seconds!r:.80}")
+
+
+def assigned(model: str, spent: Any, models: Mapping[str, Any]) -> dict[str, float]:
+    """`models` with what was spent on `model` set to `spent`. What that is more comes out of `UNASSIGNED` first."""
+    amounts = {name: charge_nanos(usd, f"model_cost of {name!r:.80}") for name, usd in models.items()}
+    before, after = amounts.get(model, 0), charge_nanos(spent, f"model_cost of {model!r:.80}")
+    spare = amounts.pop(UNASSIGNED, 0)
+    # LiteLLM's own update writes current_cost and then model_cost: together they must count once.
+    rest = spare if model == UNASSIGNED else spare - min(spare, max(0, after - before))
+    if rest:
+        amounts[UNASSIGNED] = rest
+    amounts[model] = after
+    return {name: usd_float(nanos) for name, nanos in amounts.items()}
+
+
+def _limit(total_budget: Any) -> int | None:
+    return None if total_budget == math.inf else charge_nanos(total_budget, "total_budget")
+
+
+def _window(given: Mapping[str, Any], zone: str) -> str:
+    if given.get("window") is not None:
+        if not isinstance(given["window"], str):
+            raise BudgetInputError(f"window must be text like '12h' or 'month', got {given['window']!r:.80}")
+        return parse_window(given["window"], zone).text
+    days = given.get("duration")
+    if days is None:
+        return "none"
+    number = isinstance(days, (int, float)) and not isinstance(days, bool) and math.isfinite(days)
+    if not number or not 1 <= round(days * 86_400) <= 36_600 * 86_400:
+        raise BudgetInputError(f"duration must be a number of days, from one second to 100 years, got {days!r:.80}")
+    whole, rest = divmod(round(days * 86_400), 86_400)
+    return f"{whole * 86_400 + rest}s" if rest else f"{whole}d"
+
+
+def _spent(given: Mapping[str, Any], recorded: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    models = dict(recorded)
+    if "model_cost" in given:
+        if not isinstance(given["model_cost"], Mapping):
+            raise BudgetInputError(
+                f"model_cost must be a dictionary of US dollars by model, got {given['model_cost']!r:.80}"
+            )
+        models = {
+            checked_id(model, "a model in model_cost"): charge_nanos(usd, f"model_cost of {model!r:.80}")
+            for model, usd in given["model_cost"].items()
+        }
+    if "current_cost" in given:
+        _add_up_to(models, charge_nanos(given["current_cost"], "current_cost"))
+    if sum(models.values()) > MAX_NANOS:
+        raise BudgetInputError("model_cost adds up to more than a budget can hold")
+    return tuple(sorted((model, spent) for model, spent in models.items() if spent))
+
+
+def _add_up_to(models: dict[str, int], total: int) -> None:
+    """The breakdown must add up to what was spent: the total counts, as it does in LiteLLM."""
+    rest = total - sum(models.values())
+    largest = max(models, key=lambda model: models[model], default=UNASSIGNED)
+    if 0 < rest <= len(models):
+        # A nano-dollar for each rounded float is no spend of its own.
+        models[largest] += rest
+    elif rest > 0:
+        models[UNASSIGNED] = models.get(UNASSIGNED, 0) + rest
+    for model in sorted(models, key=lambda model: (model != UNASSIGNED, -models[model])):
+        taken = min(models[model], max(0, -rest))
+        models[model] -= taken
+        rest += taken

@@ -1,0 +1,142 @@
+"""user_cost.json: LiteLLM's file, the way into the ledger and a snapshot of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read
+from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
+from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.shape import changes, running, whole_record
+from litellm_budget_plugin.manager.users import SCOPE, Budget, Users
+
+FILE = "user_cost.json"
+_WAY_OUT = "Nothing was imported. Correct the file, or move it away to start without it"
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+
+class Snapshot:
+    """The file of one project in the directory that is the working directory now."""
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+        self._ledger: BudgetLedger = users.ledger
+        self.path = os.path.realpath(FILE)
+        # An account rather than a command's id: ids are forgotten after RETENTION, and this must not be.
+        self._mark = Subject(FILE, _digest(self.path))
+
+    def load(self) -> None:
+        """Import the file into the ledger, unless this project has done so before. Without a file, do nothing.
+
+        Users who have a budget of their own already keep it as it is. Two processes may do this at once. Raises
+        BudgetFileError, with nothing imported, if the file cannot be read as LiteLLM's.
+        """
+        if self._known() or not os.path.isfile(self.path):
+            return
+        records = self._parse(self._read())
+        imported = 0
+        for user, record in records.items():
+            budget = self._users.find(user)
+            if not budget.own:
+                fields = _imported(budget, record, self._ledger.settings.timezone)
+                # The same id in every process that imports the file: only the first one counts.
+                self._users.put(user, fields, f"import:{_digest(self.path, user)}")
+                imported += 1
+        self._remember()
+        _logger.info("imported %d of %d budgets from %s", imported, len(records), self.path)
+
+    def save(self) -> None:
+        """Write every user's record, so that the file is whole at every moment. Raises BudgetFileError if that fails."""
+        self.load()
+        self._ledger.flush()
+        text = json.dumps(self._users.records(), indent=4)
+        try:
+            _replace(self.path, text)
+        except OSError as error:
+            raise BudgetFileError(f"{self.path} could not be written, and is as it was: {error}") from error
+        if not self._known():
+            self._remember()
+
+    def _known(self) -> bool:
+        reply = self._ledger.ask(Read(self._ledger.project, *self._mark))
+        return isinstance(reply, Accounts) and bool(reply.accounts)
+
+    def _remember(self) -> None:
+        self._ledger.ask(PutBudget(new_id(), self._ledger.project, self._mark, limit=None))
+
+    def _read(self) -> Any:
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                return json.load(file)
+        except OSError as error:
+            raise BudgetFileError(f"{self.path} could not be read: {error}. {_WAY_OUT}") from error
+        except (ValueError, RecursionError) as error:
+            raise BudgetFileError(f"{self.path} is not whole JSON: {error}. {_WAY_OUT}") from error
+
+    def _parse(self, content: Any) -> dict[str, dict[str, Any]]:
+        if not isinstance(content, Mapping):
+            raise BudgetFileError(f"{self.path} must hold an object with a record for each user. {_WAY_OUT}")
+        records = {}
+        for user, record in content.items():
+            try:
+                records[checked_id(user, SCOPE)] = whole_record(record)
+                changes(records[user], None, "none", 0, "UTC")
+            except BudgetInputError as error:
+                raise BudgetFileError(f"{self.path}: user {user!r:.80}: {error}. {_WAY_OUT}") from error
+        return records
+
+
+def _imported(budget: Budget, record: dict[str, Any], zone: str) -> dict[str, Any]:
+    """The fields of a `PutBudget` that brings a record in; what the ledger saw the user spend is added to the file's."""
+    fields = changes(record, None, "none", budget.now, zone)
+    state = budget.state
+    if state is None or not state.spent:
+        return fields
+    start, end = fields["bounds"]
+    spent = dict(state.models)
+    if end is None or end > budget.now:
+        for model, amount in fields.get("spent", ()):
+            spent[model] = min(spent.get(model, 0) + amount, MAX_NANOS)
+    now_open = running(fields["window"], start, budget.now)
+    return {**fields, "bounds": now_open, "spent": tuple(sorted(spent.items()))}
+
+
+def _replace(path: str, text: str) -> None:
+    temporary = os.path.join(os.path.dirname(path), f".{FILE}.{new_id()}.tmp")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, os.stat(path).st_mode & 0o7777)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(os.path.dirname(path))
+
+
+def _sync_directory(directory: str) -> None:
+    # Windows cannot open directories, and some file systems cannot sync them; the rename is atomic all the same.
+    with suppress(OSError):
+        opened = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:40]

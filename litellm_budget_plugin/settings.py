@@ -1,0 +1,191 @@
+"""The settings: environment variables named LITELLM_BUDGET_*, a .env file, or constructor arguments.
+
+This is the only place that reads the environment. docs/reference.md lists every setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from decimal import Decimal
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.money import charge_nanos
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import checked_zone, parse_window
+from litellm_budget_plugin.errors import BudgetSettingsError
+
+PREFIX = "LITELLM_BUDGET_"
+USER_SOURCES = ("context", "metadata", "user", "default")
+
+_logger = logging.getLogger("litellm_budget_plugin")
+# What Kubernetes injects into every container for a service named "litellm-budget".
+_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
+
+
+class BudgetSettings(BaseSettings):
+    """Settings of the callback and the manager. A bad value raises BudgetSettingsError, naming the setting."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
+    store_url: str | None = Field(
+        None,
+        description="Where the ledger lives: `sqlite:///file.db` or `memory://`. Default: `sqlite:///litellm_budget.db`.",
+    )
+    client_type: Literal["local", "hosted", "client"] = Field(
+        "local", description="LiteLLM's word for where budgets are saved. `hosted` and `client` need a later version."
+    )
+    default_limit: Decimal | None = Field(
+        None,
+        description="USD that each user without a budget of their own may spend per window. 0 blocks priced calls.",
+    )
+    default_window: str = Field("none", description="The window of DEFAULT_LIMIT: `none`, `12h`, `daily`, `month`, ...")
+    project_limit: Decimal | None = Field(None, description="USD that all users together may spend per window.")
+    project_window: str = Field("none", description="The window of PROJECT_LIMIT.")
+    timezone: str = Field("UTC", description="Where calendar windows that name no zone begin and end.")
+    mode: Literal["enforce", "shadow", "off"] = Field(
+        "enforce", description="`shadow` refuses nobody and logs who would have been; `off` does nothing at all."
+    )
+    store_timeout: float = Field(
+        0.25,
+        gt=0,
+        le=60,
+        description="Seconds that a call may wait for the store; everything else may wait 8 times as long.",
+    )
+    on_store_error: Literal["reject", "allow"] = Field(
+        "reject", description="What happens to calls while the store does not answer."
+    )
+    on_unknown_price: Literal["reject", "allow"] = Field(
+        "reject", description="What happens to a call whose model has no known price, where a limit applies."
+    )
+    on_missing_user: Literal["allow", "reject"] = Field(
+        "allow", description="What happens to a call without a user; `allow` charges DEFAULT_USER."
+    )
+    default_user: str = Field("anonymous", description="Who pays for calls without a user.")
+    user_from: str = Field(
+        ",".join(USER_SOURCES), description="Where the user is looked for, in this order, separated by commas."
+    )
+    output_allowance: int = Field(
+        4096, ge=1, le=10_000_000, description="Output tokens that are held for a call without `max_tokens`."
+    )
+    hold_ttl: float = Field(
+        120.0,
+        ge=1,
+        le=86_400,
+        description="Seconds after which a dead process's holds come back; live ones are renewed.",
+    )
+    retention: float = Field(
+        30.0,
+        ge=1,
+        le=3_650,
+        description="Days that settled calls are remembered, against doubled charges; day totals stay 400.",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - type(self).model_fields.keys()
+        if unknown:
+            raise BudgetSettingsError(f"unknown setting {min(unknown)!r}{_suggest(min(unknown))}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BudgetSettingsError(_explain(error)) from None
+        _check_names()
+
+    @field_validator("project", "default_user")
+    @classmethod
+    def _ids(cls, value: str) -> str:
+        return checked_id(value, "it")
+
+    @field_validator("default_limit", "project_limit")
+    @classmethod
+    def _limits(cls, value: Decimal | None) -> Decimal | None:
+        if value is not None:
+            charge_nanos(value, "it")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zones(cls, value: str) -> str:
+        return checked_zone(value)
+
+    @field_validator("default_window", "project_window")
+    @classmethod
+    def _windows(cls, value: str) -> str:
+        parse_window(value)
+        return value
+
+    @field_validator("user_from")
+    @classmethod
+    def _sources(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if not set(names) <= set(USER_SOURCES) or len(set(names)) != len(names):
+            raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
+        return ",".join(names)
+
+    @model_validator(mode="after")
+    def _together(self) -> BudgetSettings:
+        if self.store_url is not None and self.client_type != "local":
+            raise ValueError(
+                f"{PREFIX}STORE_URL and {PREFIX}CLIENT_TYPE={self.client_type} exclude each other: give one"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        """The store's URL, with the default filled in."""
+        return self.store_url or "sqlite:///litellm_budget.db"
+
+    @property
+    def user_sources(self) -> tuple[str, ...]:
+        """USER_FROM as names."""
+        return tuple(self.user_from.split(","))
+
+    @property
+    def defaults(self) -> tuple[Default, ...]:
+        """The limits of accounts that have none of their own, as every command carries them."""
+        user = Default("user", parse_window(self.default_window, self.timezone).text, _nanos(self.default_limit))
+        if self.project_limit is None:
+            return (user,)
+        window = parse_window(self.project_window, self.timezone).text
+        return user, Default("project", window, _nanos(self.project_limit))
+
+
+def _nanos(limit: Decimal | None) -> int | None:
+    return None if limit is None else charge_nanos(limit)
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+        message = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{name}: {message} (got {problem['input']!r:.80})" if problem["loc"] else message)
+    return "; ".join(problems)
+
+
+def _check_names() -> None:
+    """A misspelt setting must not go unnoticed: an unlimited service looks just like a limited one."""
+    known = {name.upper() for name in BudgetSettings.model_fields}
+    for given in {*os.environ, *dotenv_values(".env")}:
+        name = given.upper().removeprefix(PREFIX)
+        if name == given.upper() or name in known or _KUBERNETES.fullmatch(name):
+            continue
+        suggestion = _suggest(name)
+        if suggestion:
+            raise BudgetSettingsError(f"unknown setting {given}{suggestion}")
+        _logger.warning("unknown setting %s is ignored; docs/reference.md lists what there is", given)
+
+
+def _suggest(name: str) -> str:
+    close = difflib.get_close_matches(name.upper(), [known.upper() for known in BudgetSettings.model_fields], 1, 0.75)
+    return f"; did you mean {PREFIX}{close[0]}?" if close else ""

@@ -1,0 +1,21 @@
+"""A user_cost.json as LiteLLM's class writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FILE = Path("user_cost.json")
+LATER = 4_000_000_000.0
+"""In 2096: no window that begins then ends while the tests run."""
+RECORDS: dict[str, Any] = {
+    "alice": {"total_budget": 10, "current_cost": 0.5, "model_cost": {"gpt-4o": 0.5}},
+    "bob": {"total_budget": 2, "duration": 7, "created_at": LATER - 7, "last_updated_at": LATER},
+    "carol": {"total_budget": 0, "current_cost": 0, "model_cost": {}},
+}
+
+
+def put_file(records: Any) -> None:
+    """Put a file with these records, or this text, into the working directory."""
+    FILE.write_text(records if isinstance(records, str) else json.dumps(records, indent=4))

@@ -1,0 +1,138 @@
+"""Settings: where they come from, and that no bad one starts."""
+
+from __future__ import annotations
+
+import logging
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_budget_plugin import BudgetSettings, BudgetSettingsError
+from litellm_budget_plugin.core.accounts import Default
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_DEFAULT_LIMIT", "2.50")
+    monkeypatch.setenv("LITELLM_BUDGET_DEFAULT_WINDOW", "monthly")
+    monkeypatch.setenv("LITELLM_BUDGET_MODE", "shadow")
+    settings = BudgetSettings()
+    assert (settings.default_limit, settings.mode) == (Decimal("2.50"), "shadow")
+    assert settings.defaults == (Default("user", "28d", 2_500_000_000),)
+
+
+def test_a_dotenv_file_is_read_and_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("LITELLM_BUDGET_PROJECT=from-file\nLITELLM_BUDGET_DEFAULT_USER=somebody\nOTHER=1\n")
+    monkeypatch.setenv("LITELLM_BUDGET_PROJECT", "from-environment")
+    settings = BudgetSettings()
+    assert (settings.project, settings.default_user) == ("from-environment", "somebody")
+
+
+def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_PROJECT", "from-environment")
+    assert BudgetSettings(project="from-argument").project == "from-argument"
+
+
+def test_the_project_limit_is_a_second_default() -> None:
+    settings = BudgetSettings(default_limit=1, project_limit=100, project_window="month", timezone="Europe/Berlin")
+    assert settings.defaults == (
+        Default("user", "none", 1_000_000_000),
+        Default("project", "month@Europe/Berlin", 100_000_000_000),
+    )
+
+
+def test_without_a_limit_spend_is_recorded_only() -> None:
+    assert BudgetSettings().defaults == (Default("user", "none", None),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("default_limit", "-1", "must not be negative"),
+        ("default_limit", "nan", "finite"),
+        ("default_limit", "inf", "finite"),
+        ("default_limit", "1e12", "at most"),
+        ("default_limit", "five", "valid decimal"),
+        ("project_limit", "-0.01", "must not be negative"),
+        ("default_window", "dialy", "unknown window"),
+        ("project_window", "0d", "unknown window"),
+        ("timezone", "Mars/Olympus", "time zone"),
+        ("mode", "on", "'enforce', 'shadow' or 'off'"),
+        ("client_type", "remote", "'local', 'hosted' or 'client'"),
+        ("on_store_error", "ignore", "'reject' or 'allow'"),
+        ("on_unknown_price", "maybe", "'reject' or 'allow'"),
+        ("on_missing_user", "guess", "'allow' or 'reject'"),
+        ("default_user", "x" * 300, "256"),
+        ("project", "tab\there", "printable"),
+        ("user_from", "user,header", "context, metadata, user, default"),
+        ("user_from", "user,user", "at most once"),
+        ("output_allowance", "0", "greater than or equal to 1"),
+        ("hold_ttl", "0", "greater than or equal to 1"),
+        ("store_timeout", "-1", "greater than 0"),
+        ("retention", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_value_stops_the_start_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    variable = f"LITELLM_BUDGET_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BudgetSettingsError) as caught:
+        BudgetSettings()
+    assert variable in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_two_ways_to_name_the_store_exclude_each_other() -> None:
+    with pytest.raises(BudgetSettingsError, match="exclude each other"):
+        BudgetSettings(store_url="memory://", client_type="hosted")
+
+
+@pytest.mark.parametrize(
+    "misspelt", ["LITELLM_BUDGET_DEFAULT_LIMT", "LITELLM_BUDGET_DEFALT_WINDOW", "litellm_budget_mod"]
+)
+def test_a_misspelt_setting_stops_the_start_and_names_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, misspelt: str
+) -> None:
+    monkeypatch.setenv(misspelt, "5")
+    with pytest.raises(BudgetSettingsError, match="did you mean LITELLM_BUDGET_"):
+        BudgetSettings()
+
+
+def test_a_misspelt_setting_in_a_dotenv_file_stops_the_start_too() -> None:
+    Path(".env").write_text("LITELLM_BUDGET_DEFAULT_LIMTI=5\n")
+    with pytest.raises(BudgetSettingsError, match="DEFAULT_LIMTI"):
+        BudgetSettings()
+
+
+def test_a_misspelt_argument_is_an_error() -> None:
+    with pytest.raises(BudgetSettingsError, match="default_limt"):
+        BudgetSettings(default_limt=5)
+
+
+def test_an_unknown_setting_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_SOMETHING_ELSE_ENTIRELY", "1")
+    with caplog.at_level(logging.WARNING):
+        BudgetSettings()
+    assert "SOMETHING_ELSE_ENTIRELY" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR"])
+def test_what_kubernetes_injects_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(f"LITELLM_BUDGET_{name}", "10.0.0.1")
+    BudgetSettings()
+    assert not caplog.records
+
+
+def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: Any = BudgetSettings()
+    with pytest.raises(Exception, match="frozen"):
+        settings.mode = "off"
