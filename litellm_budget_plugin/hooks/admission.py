@@ -1,0 +1,134 @@
+"""Holding money for an attempt before it starts, or refusing it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.accounts import Amounts
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    Closed,
+    CountExactly,
+    Granted,
+    Read,
+    Refused,
+    Release,
+    Reply,
+    Reserve,
+)
+from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.hooks.attempt import Attempt
+from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_QUIET_SECONDS = 10.0
+_warned_at: dict[str, float] = {}
+
+
+def admit(attempt: Attempt) -> None:
+    """Hold what the attempt may cost at most.
+
+    Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
+    shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
+    """
+    ledger = attempt.ledger
+    attempt.estimate = estimate = pricing.estimate(attempt.request, output_allowance=ledger.settings.output_allowance)
+    if estimate.priced and estimate.usd == 0:
+        return
+    try:
+        if not estimate.priced:
+            _check_unpriced(attempt)
+            return
+        reply = _reserve(attempt, estimate)
+    except BudgetStoreError as error:
+        # The store may have held the money all the same, or may do so yet: the attempt must not pay for that.
+        ledger.settler.deliver_later(Release(attempt.hold, ledger.project))
+        _without_store(ledger, error)
+        return
+    if isinstance(reply, Granted):
+        attempt.track()
+    elif isinstance(reply, Refused):
+        _refuse(ledger, BudgetExceeded(reply, attempt.request.model))
+
+
+def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
+    ledger = attempt.ledger
+    command = Reserve(
+        hold=attempt.hold,
+        project=ledger.project,
+        subjects=ledger.subjects(attempt.user),
+        models=attempt.models,
+        want=_want(estimate),
+        expires_after=ledger.hold_ttl,
+        defaults=ledger.defaults,
+        floor=Amounts(estimate.floor, 1, estimate.floor_tokens),
+        cheap=estimate.loose,
+        # What this process has yet to settle must not refuse its own calls.
+        patient=not ledger.settler.idle(),
+    )
+    reply = ledger.ask_in_call(command)
+    if isinstance(reply, CountExactly):
+        settings = ledger.settings
+        exact = pricing.estimate(attempt.request, output_allowance=settings.output_allowance, exact=True)
+        attempt.estimate = exact
+        command = replace(command, want=_want(exact), cheap=False)
+        reply = ledger.ask_in_call(command)
+    if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
+        ledger.settler.settle_waiting()
+        reply = ledger.ask_in_call(replace(command, patient=False))
+    if isinstance(reply, Closed):
+        raise BudgetStoreUnavailable(f"the hold {attempt.hold} was closed before it was granted")
+    return reply
+
+
+def _want(estimate: pricing.Estimate) -> Amounts:
+    return Amounts(estimate.usd, 1, estimate.tokens)
+
+
+def _check_unpriced(attempt: Attempt) -> None:
+    ledger, model = attempt.ledger, attempt.request.model
+    if ledger.settings.on_unknown_price == "reject" and _limited(attempt):
+        error = BudgetPriceUnknown(
+            f"no price is known for {model!r}, and {attempt.user!r} has a limit; give a price with litellm.register_model "
+            "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
+        )
+        _refuse(ledger, error)
+
+
+def _limited(attempt: Attempt) -> bool:
+    """Whether any limit applies to this attempt's subjects and models."""
+    ledger = attempt.ledger
+    for subject in ledger.subjects(attempt.user):
+        command = Read(ledger.project, subject.scope, subject.id, defaults=ledger.defaults)
+        reply = ledger.ask_in_call(command)
+        states = reply.accounts if isinstance(reply, Accounts) else ()
+        applying = [state for state in states if state.ref.model in ("", *attempt.models)]
+        if any(state.limit is not None or state.blocked for state in applying):
+            return True
+        pinned = any(state.pinned and not state.ref.model for state in applying)
+        defaults = [default for default in ledger.defaults if default.scope == subject.scope]
+        if not pinned and any(default.limit is not None for default in defaults):
+            return True
+    return False
+
+
+def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown) -> None:
+    if ledger.settings.mode == "shadow":
+        _logger.warning("shadow mode: this call would be refused: %s", error)
+        return
+    raise error
+
+
+def _without_store(ledger: BudgetLedger, error: BudgetStoreError) -> None:
+    if ledger.settings.on_store_error == "reject" and ledger.settings.mode == "enforce":
+        if isinstance(error, BudgetStoreUnavailable):
+            raise error
+        raise BudgetStoreUnavailable(str(error)) from error
+    now = time.monotonic()
+    if now - _warned_at.get(ledger.project, -_QUIET_SECONDS) >= _QUIET_SECONDS:
+        _warned_at[ledger.project] = now
+        _logger.warning("calls go out without a hold, because the store does not answer: %s", error)

@@ -1,0 +1,114 @@
+"""One attempt: a request that LiteLLM starts, the money held for it, and its settlement, exactly once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.commands import Release, Settle
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.marks import response_marks
+from litellm_budget_plugin.manager.settler import LiveHold
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_unpriced: set[str] = set()
+
+
+class Attempt:
+    """What is known of one attempt while it goes on.
+
+    `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was
+    received is still known when the stream has been dropped. `answer` is a raw response that arrived.
+    """
+
+    __slots__ = (
+        "_claim",
+        "answer",
+        "chunks",
+        "estimate",
+        "held",
+        "hold",
+        "ledger",
+        "models",
+        "request",
+        "sent",
+        "user",
+    )
+
+    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request, hold: str) -> None:
+        self.ledger = ledger
+        self.user = user
+        self.request = request
+        self.hold = hold
+        self.models = pricing.model_names(request)
+        self.estimate: pricing.Estimate | None = None
+        self.held = False
+        self.sent = False
+        self.answer: Any = None
+        self.chunks: Sequence[Any] | None = None
+        self._claim = threading.Lock()
+
+    @property
+    def over(self) -> bool:
+        """Whether somebody has settled, or is settling, this attempt."""
+        return self._claim.locked()
+
+    def track(self) -> None:
+        """The money is held: renew the hold while the attempt goes on."""
+        self.held = True
+        ledger = self.ledger
+        ledger.settler.track(self.hold, LiveHold(ledger.project, ledger.hold_ttl, self.abandon))
+
+    def settle(self, cost: pricing.Cost, response: Any = None) -> None:
+        """Charge what the attempt cost, unless it is over already."""
+        if not self._claim.acquire(blocking=False):
+            return
+        ledger = self.ledger
+        command = Settle(
+            hold=self.hold,
+            project=ledger.project,
+            subjects=ledger.subjects(self.user),
+            models=self.models,
+            cost=self._usd(cost),
+            model=cost.model,
+            input_tokens=cost.input_tokens,
+            output_tokens=cost.output_tokens,
+            defaults=ledger.defaults,
+            aliases=response_marks(self.user, response),
+        )
+        ledger.settler.deliver(command, ledger.settings.store_timeout)
+        ledger.settler.untrack(self.hold)
+
+    def _usd(self, cost: pricing.Cost) -> int:
+        if cost.usd is not None:
+            return cost.usd
+        if self.estimate is not None and self.estimate.priced:
+            _logger.error("the cost of a %s answer is unknown; what was held for it is charged", cost.model)
+            return self.estimate.usd
+        if cost.model not in _unpriced:
+            _unpriced.add(cost.model)
+            _logger.warning("no price is known for %s; its calls are recorded and cost nothing", cost.model)
+        return 0
+
+    def release(self) -> None:
+        """Give the hold back: nothing was spent."""
+        if not self._claim.acquire(blocking=False):
+            return
+        if self.held:
+            ledger = self.ledger
+            ledger.settler.deliver(Release(self.hold, ledger.project), ledger.settings.store_timeout)
+            ledger.settler.untrack(self.hold)
+
+    def abandon(self) -> None:
+        """The call was dropped or cancelled, or its outcome is lost: charge what was sent and received, if anything."""
+        if self.over:
+            return
+        if not self.sent:
+            self.release()
+        elif self.answer is not None:
+            self.settle(pricing.cost_of_raw(self.request, self.answer))
+        else:
+            self.settle(pricing.cost_of_chunks(self.request, list(self.chunks or ())))

@@ -1,0 +1,89 @@
+"""One call as LiteLLM makes it: its payer, and the attempts that it turns into. Carried on LiteLLM's Logging object."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.hooks.admission import admit
+from litellm_budget_plugin.hooks.attempt import Attempt
+from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
+from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+
+ATTRIBUTE = "_litellm_budget_call"
+
+
+class Call:
+    """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed."""
+
+    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "user")
+
+    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request) -> None:
+        """Hold the money for the first attempt; raises what `admit` raises."""
+        self.ledger = ledger
+        self.user = user
+        self.process = os.getpid()
+        self._id = new_id()
+        self._number = 1
+        self._lock = threading.Lock()
+        self.attempt = Attempt(ledger, user, request, f"{self._id}/1")
+        admit(self.attempt)
+
+    # LiteLLM copies the arguments of a call, and with them the Logging object: a copy is still the same call.
+    def __copy__(self) -> Call:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Call:
+        return self
+
+    def sending(self, request: Callable[[], pricing.Request]) -> None:
+        """A request is about to leave. The first opens the attempt that the gate held for; each later one is an attempt
+        of its own, at its own model's price. Raises what `admit` raises.
+        """
+        with self._lock:
+            if self.attempt.sent or self.attempt.over:
+                self.attempt = self._next(self.attempt, request())
+            self.attempt.sent = True
+
+    def _next(self, before: Attempt, request: pricing.Request) -> Attempt:
+        # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
+        before.abandon()
+        self._number += 1
+        attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}")
+        admit(attempt)
+        return attempt
+
+    def answered(self, response: Any, response_cost: float | None) -> None:
+        """The latest attempt was answered."""
+        attempt = self.attempt
+        if not attempt.over:
+            attempt.settle(pricing.cost_of_response(attempt.request, response, response_cost), response)
+
+    def from_cache(self) -> None:
+        """The answer came out of LiteLLM's cache: nothing was spent."""
+        self.attempt.release()
+
+    def failed(self, error: BaseException) -> None:
+        """The latest attempt failed. An answer or chunks that arrived are charged; an HTTP error costs nothing; a request
+        whose outcome is unknown costs its input side.
+        """
+        attempt = self.attempt
+        if attempt.over:
+            return
+        if attempt.sent and (attempt.chunks or attempt.answer is not None or outcome_of(error) is Outcome.LOST):
+            attempt.abandon()
+        else:
+            attempt.release()
+
+    def dropped(self) -> None:
+        """LiteLLM's Logging object is gone, so nobody will say any more how the call ended. Called by a finalizer, which
+        must not do anything but append to a queue; and nothing at all in a forked child, which would settle its parent's calls.
+        """
+        if self.process == os.getpid() and not self.attempt.over:
+            self.ledger.settler.later(self._abandon)
+
+    def _abandon(self) -> None:
+        self.attempt.abandon()

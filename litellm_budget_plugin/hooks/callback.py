@@ -1,0 +1,123 @@
+"""BudgetCallback: the one thing that an application registers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.commands import Settle
+from litellm_budget_plugin.hooks import gate
+from litellm_budget_plugin.hooks.arm import arm, disarm
+from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.registered import BudgetHook, forget
+from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
+from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.manager import BudgetManager
+from litellm_budget_plugin.manager.marks import response_marks
+from litellm_budget_plugin.settings import BudgetSettings
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+
+class BudgetCallback(BudgetHook):
+    """Budgets for every LiteLLM call of this process, while it is in `litellm.callbacks`:
+
+        litellm.callbacks = [BudgetCallback()]
+
+    Making one opens the ledger and arms the gate; the gate acts while the callback is registered. Settings come from the
+    environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
+
+    `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting, BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if
+    the installed LiteLLM lacks a seam. A refused call raises BudgetExceeded to its caller.
+    """
+
+    def __init__(self, settings: BudgetSettings | None = None, **values: Any) -> None:
+        super().__init__()
+        if settings is not None and values:
+            settings = BudgetSettings(**{**settings.model_dump(), **values})
+        self.settings = settings or BudgetSettings(**values)
+        self._ledger = BudgetLedger(self.settings)
+        try:
+            # Made at once, because it brings in the budgets of a user_cost.json that is there.
+            self.manager = BudgetManager(self.settings.project, settings=self.settings)
+            arm()
+        except BaseException:
+            self._ledger.close()
+            raise
+        self._closed = False
+        self.budget_ledger = None if self.settings.mode == "off" else self._ledger
+        if not any(default.limit is not None for default in self._ledger.defaults):
+            _logger.warning(
+                "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
+            )
+
+    def flush(self) -> None:
+        """Return when every charge known to this process is in the ledger and would survive a power cut.
+
+        Raises BudgetStoreError if the store cannot take them now; they stay queued.
+        """
+        self._ledger.flush()
+
+    def close(self) -> None:
+        """Settle what waits, let go of the ledger, and take the gate off. Calls are no longer limited. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        forget(self)
+        self.budget_ledger = None
+        disarm()
+        self.manager.close()
+        self._ledger.close()
+
+    # LiteLLM's documented methods. While the gate is armed LiteLLM's own calls of them find everything done already; called
+    # directly they do what they say.
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any]:
+        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`."""
+        if call_type in CALL_TYPES and self.budget_ledger is not None:
+            request = request_of(call_type, (), data)
+            Call(self.budget_ledger, paying_user(self.settings, data), request).attempt.release()
+        return data
+
+    def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Charge `response_obj` to the user of `kwargs`, once."""
+        if gate.in_litellm.get() or self.budget_ledger is None:
+            return
+        user = paying_user(self.settings, {**(kwargs.get("litellm_params") or {}), **kwargs})
+        request = logged_request(str(kwargs.get("call_type") or "completion"), kwargs)
+        cost = pricing.cost_of_response(request, response_obj, kwargs.get("response_cost"))
+        marks = response_marks(user, response_obj)
+        ledger = self.budget_ledger
+        command = Settle(
+            hold=new_id(),
+            project=ledger.project,
+            subjects=ledger.subjects(user),
+            models=pricing.model_names(request),
+            cost=cost.usd or 0,
+            model=cost.model,
+            input_tokens=cost.input_tokens,
+            output_tokens=cost.output_tokens,
+            defaults=ledger.defaults,
+            aliases=marks,
+            unless=marks[0] if marks else None,
+        )
+        ledger.settler.deliver(command, self.settings.store_timeout)
+
+    async def async_log_success_event(
+        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """The same, for asynchronous calls."""
+        self.log_success_event(kwargs, response_obj, start_time, end_time)
+
+    def log_failure_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A failed call costs nothing here: what it held was settled when it failed."""
+
+    async def async_log_failure_event(
+        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """The same, for asynchronous calls."""

@@ -1,0 +1,120 @@
+"""What a test sees of the ledger behind a callback."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import Any
+
+import litellm
+
+from litellm_budget_plugin import BudgetCallback
+from litellm_budget_plugin.core.accounts import Usage
+from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+
+CHAT = "openai/gate-chat"
+OTHER = "openai/gate-other"
+EMBED = "openai/gate-embed"
+INPUT = "openai/gate-input"
+TEXT = "text-completion-openai/gate-text"
+
+# Nano-dollars per (input token, output token).
+PRICES = {
+    "gate-chat": (0, 12_500),
+    "gate-other": (0, 2_500),
+    "gate-embed": (12_500, 0),
+    "gate-input": (1_000, 0),
+    "gate-text": (0, 12_500),
+}
+WORTH = 12_500_000
+"""What each call of `arguments` costs, at most and in fact: $0.0125."""
+
+
+def register_prices() -> None:
+    """Have LiteLLM know the test models' prices."""
+    modes = {"gate-embed": ("openai", "embedding"), "gate-text": ("text-completion-openai", "completion")}
+    for name, (per_input, per_output) in PRICES.items():
+        provider, mode = modes.get(name, ("openai", "chat"))
+        entry = {
+            "input_cost_per_token": per_input / 1e9,
+            "output_cost_per_token": per_output / 1e9,
+            "litellm_provider": provider,
+            "mode": mode,
+            "max_tokens": 4096,
+        }
+        litellm.register_model({f"{provider}/{name}": entry})
+
+
+class Desk:
+    """A registered callback, and the arguments of a call that is worth exactly WORTH."""
+
+    def __init__(self, callback: BudgetCallback, url: str) -> None:
+        self.callback = callback
+        self.url = url
+
+    def arguments(self, user: str, **more: Any) -> dict[str, Any]:
+        """Keyword arguments of a chat call by `user`."""
+        return {
+            "model": CHAT,
+            "messages": [{"role": "user", "content": "x"}],
+            "max_tokens": 1000,
+            "api_base": self.url,
+            "api_key": "sk-test",
+            "user": user,
+            "max_retries": 0,
+            **more,
+        }
+
+    def embedding(self, user: str, **more: Any) -> dict[str, Any]:
+        """Keyword arguments of an embedding call by `user`: a thousand tokens, counted exactly."""
+        arguments = self.arguments(user, model=EMBED, input=[1] * 1000)
+        del arguments["messages"], arguments["max_tokens"]
+        return {**arguments, **more}
+
+    def text(self, user: str, **more: Any) -> dict[str, Any]:
+        """Keyword arguments of a text completion by `user`."""
+        arguments = self.arguments(user, model=TEXT, prompt="x")
+        del arguments["messages"]
+        return {**arguments, **more}
+
+    def state(self, user: str) -> AccountState | None:
+        """The user's account."""
+        ledger = self.callback.budget_ledger
+        assert ledger is not None
+        reply = ledger.ask(Read(ledger.project, "user", user, defaults=ledger.defaults))
+        assert isinstance(reply, Accounts)
+        return reply.accounts[0] if reply.accounts else None
+
+    def spent(self, user: str) -> int:
+        """Nano-dollars that the ledger says were spent."""
+        state = self.state(user)
+        return state.spent if state else 0
+
+    def held(self, user: str) -> int:
+        """Nano-dollars that are held."""
+        state = self.state(user)
+        return state.held if state else 0
+
+    def usage(self, user: str) -> Usage:
+        """The user's totals."""
+        ledger = self.callback.budget_ledger
+        assert ledger is not None
+        reply = ledger.ask(ReadUsage(ledger.project, "user", user))
+        assert isinstance(reply, UsageRows)
+        total = Usage()
+        for _, usage in reply.rows:
+            total = total.plus(usage)
+        return total
+
+    def calm(self, user: str) -> int:
+        """Collect garbage and flush until nothing is held, which must come; returns what was spent by then."""
+        deadline = time.monotonic() + 20
+        while True:
+            gc.collect()
+            self.callback.flush()
+            if not self.held(user):
+                return self.spent(user)
+            assert time.monotonic() < deadline, f"{user} still holds {self.held(user)}"
+            # LiteLLM's own threads let go of a call a moment after it is over.
+            threading.Event().wait(0.01)

@@ -1,0 +1,183 @@
+"""Arming: what is relied on in LiteLLM, and that everything is as before when the gate is gone."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import litellm
+import litellm.utils
+import pytest
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.litellm_logging import Logging
+
+from litellm_budget_plugin import BudgetCallback, BudgetExceeded, LiteLLMChanged
+from litellm_budget_plugin.hooks import arm, registered
+from tests.hooks.desk import WORTH, Desk
+from tests.upstream import Upstream
+
+
+@pytest.mark.parametrize("seam", arm.SEAMS, ids=lambda seam: seam.name)
+def test_the_installed_litellm_has_every_seam(seam: arm.Seam) -> None:
+    parameters = inspect.signature(getattr(seam.owner, seam.name)).parameters
+    assert set(seam.needs) <= set(parameters)
+
+
+def _functions() -> list[Any]:
+    return [inspect.getattr_static(seam.owner, seam.name, None) for seam in arm.SEAMS]
+
+
+@pytest.fixture(autouse=True)
+def _loaded() -> None:
+    """LiteLLM loads this one lazily."""
+    assert litellm.utils.update_response_metadata
+
+
+def test_closing_puts_litellm_back_as_it_was(open_desk: Callable[..., Desk]) -> None:
+    before = _functions()
+    desk = open_desk()
+    assert not any(now is old for now, old in zip(_functions(), before))
+    desk.callback.close()
+    assert all(now is old for now, old in zip(_functions(), before))
+    desk.callback.close()
+
+
+def test_arming_twice_wraps_once(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
+    first = open_desk()
+    armed = _functions()
+    second = open_desk()
+    assert _functions() == armed
+    first.callback.close()
+    assert _functions() == armed
+    litellm.completion(**second.arguments("alice"))
+    assert second.calm("alice") == WORTH
+
+
+def test_two_registered_callbacks_hold_once(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
+    first = open_desk(default_limit="0.0125")
+    second = open_desk(default_limit="0.0125")
+    litellm.callbacks = [first.callback, second.callback]
+    litellm.completion(**first.arguments("alice"))
+    assert first.calm("alice") == WORTH
+
+
+@pytest.mark.parametrize("seam", arm.SEAMS, ids=lambda seam: seam.name)
+def test_a_missing_seam_stops_the_start_and_arms_nothing(
+    seam: arm.Seam, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    before = _functions()
+    broken = [other if other is not seam else other._replace(needs=("no_such_parameter",)) for other in arm.SEAMS]
+    monkeypatch.setattr(arm, "SEAMS", tuple(broken))
+    with pytest.raises(LiteLLMChanged, match="no_such_parameter"):
+        BudgetCallback(store_url=f"sqlite:///{tmp_path}/ledger.db")
+    assert [inspect.getattr_static(seam.owner, seam.name, None) for seam in broken] == before
+
+
+def test_a_function_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Logging, "post_call", None)
+    with pytest.raises(LiteLLMChanged, match=r"Logging\.post_call is missing"):
+        BudgetCallback(store_url="memory://", default_limit=1)
+
+
+def test_somebody_elses_wrapper_stays_in_place(desk: Desk, upstream: Upstream) -> None:
+    ours = litellm.utils.function_setup
+    calls: list[str] = []
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0])
+        return ours(*args, **kwargs)
+
+    litellm.utils.function_setup = theirs
+    try:
+        desk.callback.close()
+        assert litellm.utils.function_setup is theirs
+        litellm.callbacks = []
+        litellm.completion(**desk.arguments("alice"))
+        assert (calls, upstream.requests) == (["completion"], 1)
+        again = BudgetCallback(store_url="memory://", default_limit="0.0125")
+        litellm.callbacks = [again]
+        litellm.completion(**desk.arguments("alice"))
+        with pytest.raises(BudgetExceeded):
+            litellm.completion(**desk.arguments("alice"))
+        again.close()
+    finally:
+        litellm.utils.function_setup = inspect.unwrap(ours)
+
+
+def test_an_overwritten_callback_is_reported_once(
+    desk: Desk, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    litellm.completion(**desk.arguments("alice"))
+    litellm.callbacks = []
+    for _ in range(2):
+        litellm.completion(**desk.arguments("alice"))
+    reports = [record for record in caplog.records if "no longer holds" in record.message]
+    assert [record.levelname for record in reports] == ["ERROR"]
+
+
+def test_a_closed_callback_is_not_reported(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    litellm.completion(**desk.arguments("alice"))
+    desk.callback.close()
+    litellm.callbacks = []
+    litellm.completion(**desk.arguments("alice"))
+    assert not [record for record in caplog.records if "no longer holds" in record.message]
+    assert registered._seen == []
+
+
+def test_a_refused_call_leaves_no_trace_on_the_context(desk: Desk) -> None:
+    from litellm._logging import __dict__ as names
+
+    variables = [names[name] for name in ("trace_id_var", "session_id_var") if name in names]
+    before = [variable.get(None) or "" for variable in variables]
+    with pytest.raises(BudgetExceeded):
+        litellm.completion(**desk.arguments("alice", max_tokens=100_000))
+    assert [variable.get(None) or "" for variable in variables] == before
+
+
+def test_other_peoples_callbacks_see_what_they_saw_before(desk: Desk, upstream: Upstream) -> None:
+    class Theirs(CustomLogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.events: list[str] = []
+
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+            self.events.append("pre")
+
+        def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+            self.events.append(f"success {kwargs['litellm_call_id']} {kwargs['response_cost']}")
+
+    theirs = Theirs()
+    for position in (0, 1):
+        litellm.callbacks = [desk.callback]
+        litellm.callbacks.insert(position, theirs)
+        theirs.events.clear()
+        litellm.completion(**desk.arguments("alice", litellm_call_id=f"mine-{position}"))
+        desk.calm("alice")
+        _await_events(theirs.events, 2)
+        assert theirs.events == ["pre", f"success mine-{position} 0.0125"]
+
+
+def _await_events(events: list[str], count: int) -> None:
+    import threading
+    import time
+
+    deadline = time.monotonic() + 20
+    while len(events) < count and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+
+
+def test_importing_the_package_does_not_import_litellm() -> None:
+    program = textwrap.dedent(
+        """
+        import sys
+        import litellm_budget_plugin, litellm_budget_plugin.settings
+        import litellm_budget_plugin.core.ledger, litellm_budget_plugin.stores.registry
+        import litellm_budget_plugin.stores.sqlite.store, litellm_budget_plugin.stores.memory
+        assert "litellm" not in sys.modules
+        """
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

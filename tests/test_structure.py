@@ -1,0 +1,148 @@
+"""What holds the house together: import directions, public names, and what the wheel contains."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import litellm_budget_plugin
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "litellm_budget_plugin"
+
+# Each room, and the rooms that it may import from beside itself.
+BELOW = {
+    "errors": set(),
+    "core": {"errors"},
+    "settings": {"errors", "core"},
+    "stores": {"errors", "core"},
+    "pricing": {"errors", "core"},
+    "manager": {"errors", "core", "settings", "stores", "pricing"},
+    "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(
+                {node.module}
+                if node.module != "litellm_budget_plugin"
+                else {f"litellm_budget_plugin.{alias.name}" for alias in node.names}
+            )
+    return names
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards_only(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    ours = {_room(name) for name in _imports(path) if name.startswith("litellm_budget_plugin.")}
+    assert ours - {room} <= BELOW[room]
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = [
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"os\.(environ|getenv)", path.read_text())
+    ]
+    # pricing/tokens.py reads where LiteLLM keeps its tokenizer, a variable of LiteLLM's own.
+    assert sorted(readers) == ["pricing/tokens.py", "settings.py"]
+
+
+def _sets_something_of_litellm(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func) == "setattr" and ast.unparse(node.args[0]).startswith("litellm")
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return any(isinstance(target, ast.Attribute) and ast.unparse(target).startswith("litellm.") for target in targets)
+
+
+def test_only_the_hooks_patch_litellm() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] != "hooks":
+            assert not any(_sets_something_of_litellm(node) for node in ast.walk(ast.parse(path.read_text()))), path
+
+
+def test_the_public_names_are_what_can_be_imported() -> None:
+    assert litellm_budget_plugin.__all__ == sorted(litellm_budget_plugin.__all__)
+    for name in litellm_budget_plugin.__all__:
+        assert getattr(litellm_budget_plugin, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        litellm_budget_plugin.no_such_name  # noqa: B018
+    assert set(litellm_budget_plugin.__all__) <= set(dir(litellm_budget_plugin))
+
+
+def test_core_does_no_input_or_output() -> None:
+    for path in (PACKAGE / "core").rglob("*.py"):
+        assert _imports(path).isdisjoint({"os", "time", "socket", "sqlite3", "litellm", "threading", "logging"}), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    return next(target.glob("*.whl"))
+
+
+def test_the_wheel_contains_the_package_and_no_start_up_file(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if name.endswith(".pth")]
+    assert {name.split("/")[0] for name in names} == {"litellm_budget_plugin", names[-1].split("/")[0]}
+    in_tree = {
+        f"litellm_budget_plugin/{path.relative_to(PACKAGE)}"
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert in_tree <= set(names)
+    assert "litellm_budget_plugin/py.typed" in names
+
+
+def test_the_wheel_works_without_the_tree(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    # What the package depends on comes from this environment; the package itself must not.
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    program = (
+        "import litellm_budget_plugin as package, sys\n"
+        f"assert package.__file__.startswith({str(site)!r}), package.__file__\n"
+        "from litellm_budget_plugin import BudgetCallback, BudgetExceeded\n"
+        "import litellm\n"
+        "litellm.callbacks = [BudgetCallback(store_url='sqlite:///ledger.db', default_limit='0.001')]\n"
+        "call = dict(model='gpt-4o', messages=[{'role': 'user', 'content': 'x'}], user='alice', mock_response='hi')\n"
+        "litellm.completion(**call, max_tokens=10)\n"
+        "try:\n"
+        "    litellm.completion(**call, max_tokens=1000)\n"
+        "except BudgetExceeded:\n"
+        "    print('refused')\n"
+    )
+    done = subprocess.run(
+        [str(tmp_path / "venv" / "bin" / "python"), "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *others])},
+    )
+    assert done.stdout.splitlines()[-1] == "refused"

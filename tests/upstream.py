@@ -1,0 +1,181 @@
+"""A small OpenAI-compatible server on loopback, which counts what it received and what it would bill."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+
+class Usage(NamedTuple):
+    prompt: int
+    completion: int
+
+
+class Upstream:
+    """Answers chat, text completions and embeddings; `usage` says how many tokens each answer reports.
+
+    `script[model]` is a queue of what the next requests for a model get instead of an answer: an HTTP status, "hang" (no
+    answer until `release`), "cut" (the connection is cut before the answer), "cut-stream" (after two chunks),
+    "hang-stream" (after two chunks), "context" (a context-window error). `served` lists the models of billable answers;
+    a streamed answer counts when its last chunk was sent. `requests` counts whatever arrived.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage(10, 5)
+        self.report_stream_usage = True
+        self.script: dict[str, deque[Any]] = defaultdict(deque)
+        self.served: list[str] = []
+        self.requests = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.release = threading.Event()
+        self.lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.upstream = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        self.release.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def billed(self, prices: dict[str, tuple[int, int]]) -> int:
+        """Nano-dollars for everything served, by model: (per prompt token, per completion token)."""
+        return sum(
+            prices[model][0] * self.usage.prompt + prices[model][1] * self.usage.completion for model in self.served
+        )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+    upstream: Upstream
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is part of many tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        upstream = self.server.upstream
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        model = body["model"]
+        with upstream.lock:
+            upstream.requests += 1
+            upstream.bodies.append(body)
+            act = upstream.script[model].popleft() if upstream.script[model] else None
+        if isinstance(act, int):
+            self._json(act, {"error": {"message": f"scripted {act}", "type": "scripted", "code": str(act)}})
+        elif act == "context":
+            message = "This model's maximum context length is 10 tokens."
+            self._json(400, {"error": {"message": message, "type": "x", "code": "context_length_exceeded"}})
+        elif act == "hang":
+            upstream.release.wait()
+            self.close_connection = True
+        elif act == "cut":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif body.get("stream"):
+            self._stream(body, act)
+        else:
+            self._count(model)
+            self._json(200, self._answer(body))
+
+    def _count(self, model: str) -> None:
+        with self.server.upstream.lock:
+            self.server.upstream.served.append(model)
+
+    def _usage(self) -> dict[str, int]:
+        prompt, completion = self.server.upstream.usage
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        model, usage = body["model"], self._usage()
+        if self.path.endswith("/embeddings"):
+            content = body["input"]
+            count = len(content) if isinstance(content, list) and not isinstance(content[0], int) else 1
+            rows = [{"object": "embedding", "index": n, "embedding": [0.0, 1.0]} for n in range(count)]
+            usage = {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["prompt_tokens"]}
+            return {"object": "list", "data": rows, "model": model, "usage": usage}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        if self.path.endswith("/chat/completions"):
+            choice["message"] = {"role": "assistant", "content": "hello"}
+            kind = "chat.completion"
+        else:
+            choice["text"], choice["logprobs"] = "hello", None
+            kind = "text_completion"
+        return {
+            "id": f"id-{id(body)}",
+            "object": kind,
+            "created": 1,
+            "model": model,
+            "choices": [choice],
+            "usage": usage,
+        }
+
+    def _stream(self, body: dict[str, Any], act: Any) -> None:
+        upstream = self.server.upstream
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for number, event in enumerate(self._events(body)):
+                if number == 2 and act == "cut-stream":
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                if number == 2 and act == "hang-stream":
+                    upstream.release.wait()
+                    self.close_connection = True
+                    return
+                self._chunk(f"data: {event}\n\n".encode())
+            self._count(body["model"])
+            self._chunk(b"data: [DONE]\n\n")
+            self.wfile.write(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def _events(self, body: dict[str, Any]) -> Iterator[str]:
+        chat = self.path.endswith("/chat/completions")
+        head = {"id": f"id-{id(body)}", "created": 1, "model": body["model"]}
+        head["object"] = "chat.completion.chunk" if chat else "text_completion"
+        for number in range(5):
+            choice: dict[str, Any] = {"index": 0, "finish_reason": None}
+            if chat:
+                choice["delta"] = {"role": "assistant", "content": f"word{number} "}
+            else:
+                choice["text"] = f"word{number} "
+            yield json.dumps({**head, "choices": [choice]})
+        last: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        last.update({"delta": {}} if chat else {"text": ""})
+        yield json.dumps({**head, "choices": [last]})
+        if self.server.upstream.report_stream_usage:
+            yield json.dumps({**head, "choices": [], "usage": self._usage()})
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _json(self, status: int, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
