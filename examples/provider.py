@@ -1,0 +1,56 @@
+"""An OpenAI-compatible chat server on loopback, for examples that run without an API key."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class LocalProvider(ThreadingHTTPServer):
+    """Answers every chat request with 60 tokens, after a moment. `requests` counts what arrived."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Chat)
+        self.requests = 0
+        self.counting = threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """What to give LiteLLM as `api_base`."""
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Chat(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: LocalProvider
+
+    def do_POST(self) -> None:
+        with self.server.counting:
+            self.server.requests += 1
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(0.1)  # a model thinks: this is what makes the calls of the example overlap
+        answer = {
+            "id": f"chatcmpl-{self.server.requests}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": asked["model"],
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Forty-two."}}
+            ],
+            "usage": {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80},
+        }
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: the example prints what matters."""
