@@ -182,8 +182,10 @@ class SqliteStore:
 
     def close(self) -> None:
         """Flush what was committed and let go of the file."""
-        self.sync()
-        self._guard.run(self._path, self._timeout, self._disconnect, True)
+        try:
+            self.sync()
+        finally:
+            self._guard.run(self._path, self._timeout, self._disconnect, True)
 
     def _disconnect(self, for_good: bool) -> None:
         connection, self._connection, self._book = self._connection, None, None
