@@ -18,6 +18,8 @@ OTHER = "openai/gate-other"
 EMBED = "openai/gate-embed"
 INPUT = "openai/gate-input"
 TEXT = "text-completion-openai/gate-text"
+DEAR = "openai/gate-dear"
+CHEAP = "openai/gate-cheap"
 
 # Nano-dollars per (input token, output token).
 PRICES = {
@@ -26,6 +28,8 @@ PRICES = {
     "gate-embed": (12_500, 0),
     "gate-input": (1_000, 0),
     "gate-text": (0, 12_500),
+    "gate-dear": (1_000, 12_500),
+    "gate-cheap": (500, 2_500),
 }
 WORTH = 12_500_000
 """What each call of `arguments` costs, at most and in fact: $0.0125."""

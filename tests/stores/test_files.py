@@ -51,14 +51,14 @@ def test_something_else_than_a_database(database: Path) -> None:
     assert database.read_text() == "user,cost\n" * 1000
 
 
-def test_a_damaged_database(database: Path) -> None:
+def test_a_damaged_database(database: Path, opened: Opener) -> None:
     """The header is whole, the tables are not."""
     store = open_store(f"sqlite:///{database}")
     store.execute(charge_of("h"))
     store.close()
     content = database.read_bytes()
     database.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
-    store = open_store(f"sqlite:///{database}")
+    store = opened(f"sqlite:///{database}")
     with pytest.raises(BudgetStoreError, match=f"{database}: it is damaged"):
         store.execute(charge_of("h"))
 
@@ -101,7 +101,7 @@ def test_a_directory_that_may_not_be_written(public_directory: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o000])
-def test_a_file_that_may_not_be_written(public_directory: Path, mode: int) -> None:
+def test_a_file_that_may_not_be_written(public_directory: Path, mode: int, opened: Opener) -> None:
     path = public_directory / "ledger.db"
     store = open_store(f"sqlite:///{path}")
     store.execute(charge_of("h"))
@@ -111,7 +111,7 @@ def test_a_file_that_may_not_be_written(public_directory: Path, mode: int) -> No
     said = as_nobody(path)
     assert said.startswith(f"BudgetStoreError: {path}: ") and "write access" in said
     path.chmod(0o600)
-    assert calls_of(open_store(f"sqlite:///{path}")) == 1
+    assert calls_of(opened(f"sqlite:///{path}")) == 1
 
 
 def test_the_file_is_its_owners_alone(database: Path, opened: Opener) -> None:
@@ -189,6 +189,7 @@ def test_a_file_that_disappears(database: Path, what: str, replaced: bool) -> No
     database.with_name("moved").rename(gone)
     store.execute(charge_of("h3"))
     assert calls_of(store) == 2
+    store.close()
 
 
 MOUNTS = """\
@@ -241,3 +242,14 @@ def test_text_that_no_file_can_hold(database: Path, opened: Opener) -> None:
             store.execute(command)
     store.execute(charge_of("h"))
     assert calls_of(store) == 1
+
+
+def test_closing_after_the_file_has_gone(database: Path) -> None:
+    """It is said, and the connection is let go of all the same."""
+    store: Any = open_store(f"sqlite:///{database}")
+    store.execute(charge_of("h"))
+    database.unlink()
+    with pytest.raises(BudgetStoreError, match="deleted or replaced"):
+        store.close()
+    assert store._connection is None
+    store.close()

@@ -13,19 +13,18 @@ import pytest
 
 from litellm_budget_plugin.stores import guard
 from litellm_budget_plugin.stores.protocol import Store
-from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.processes import Child
 
 Opener = Callable[..., Store]
 
 
-def test_a_childs_charges_outlive_its_parents_connection(database: Path) -> None:
+def test_a_childs_charges_outlive_its_parents_connection(database: Path, opened: Opener) -> None:
     """A child that inherits an open connection believes in locks that only its parent has: when the parent closes the
     file, the write-ahead log is deleted under the child, and what it charges from then on is lost.
     """
     url = f"sqlite:///{database}"
-    store = open_store(url)
+    store = opened(url)
     store.execute(charge_of("parent"))
 
     def charge_twice(parent: Child) -> str:
@@ -40,7 +39,7 @@ def test_a_childs_charges_outlive_its_parents_connection(database: Path) -> None
     store.close()
     child.tell()
     assert child.result() == "charged"
-    assert calls_of(open_store(url)) == 3
+    assert calls_of(opened(url)) == 3
 
 
 def test_the_parent_goes_on_after_a_fork(database: Path, opened: Opener) -> None:

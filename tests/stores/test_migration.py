@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.connecting import STEPS, connect
 from tests.stores.desk import calls_of, charge_of
@@ -50,13 +52,13 @@ def test_a_step_is_applied_in_place(database: Path) -> None:
     assert version_of(database) == (2, ["accounts", "holds", "notes", "usage"])
 
 
-def test_a_failing_step_changes_nothing(database: Path) -> None:
+def test_a_failing_step_changes_nothing(database: Path, opened: Callable[..., Store]) -> None:
     """Not even the steps before it; the version that wrote the file can go on."""
     ledger(database)
     with pytest.raises(sqlite3.OperationalError, match="no such table: missing"):
         connect(str(database), soon(), (*STEPS, NEXT.replace("notes", "others"), BROKEN))
     assert version_of(database) == (1, ["accounts", "holds", "usage"])
-    assert calls_of(open_store(f"sqlite:///{database}")) == 1
+    assert calls_of(opened(f"sqlite:///{database}")) == 1
 
 
 def test_a_file_of_a_later_version(database: Path) -> None:
