@@ -116,6 +116,9 @@ _RULES: dict[type, Callable[[Work, Any, Book], Reply]] = {
 }
 
 
+_NEVER = 2**63
+
+
 class DictBook:
     """Rows in plain dictionaries. Not safe for threads by itself."""
 
@@ -124,6 +127,8 @@ class DictBook:
         self._holds: dict[str, dict[str, Hold]] = {}
         self._open: dict[str, dict[str, Hold]] = {}
         self._usage: dict[str, dict[UsageKey, Usage]] = {}
+        # No hold's time limit comes before this: most commands need not look through all that are open.
+        self._soonest: dict[str, int] = {}
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
         """Every account of a subject."""
@@ -136,7 +141,11 @@ class DictBook:
 
     def due(self, project: str, now: int, most: int | None) -> list[Hold]:
         """Open holds whose time limit has come, in the order of (limit, id)."""
-        due = [hold for hold in self._open.get(project, {}).values() if hold.at <= now]
+        if now < self._soonest.get(project, _NEVER):
+            return []
+        still_open = self._open.get(project, {}).values()
+        due = [hold for hold in still_open if hold.at <= now]
+        self._soonest[project] = min((hold.at for hold in still_open), default=_NEVER)
         return [hold.copy() for hold in sorted(due, key=lambda hold: (hold.at, hold.id))[:most]]
 
     def open_holds(self, project: str) -> list[Hold]:
@@ -170,6 +179,7 @@ class DictBook:
             holds[hold.id] = hold
             if hold.state == "open":
                 still_open[hold.id] = hold
+                self._soonest[project] = min(hold.at, self._soonest.get(project, _NEVER))
             else:
                 still_open.pop(hold.id, None)
         self._usage.setdefault(project, {}).update(totals)

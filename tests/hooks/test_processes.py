@@ -15,6 +15,7 @@ import litellm
 import pytest
 
 from litellm_budget_plugin.core.commands import Reserve, Settle
+from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.manager.settler import Settler
 from tests.hooks.desk import INPUT, WORTH, Desk
 from tests.upstream import Upstream
@@ -22,24 +23,29 @@ from tests.upstream import Upstream
 
 def test_a_child_changes_nothing_of_its_parent(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
     desk = open_desk(default_limit="10")
-    stream = litellm.completion(**desk.arguments("alice", stream=True))
-    next(stream)
+    # Nothing but this list knows the stream, so that the child can really drop it.
+    streams = [litellm.completion(**desk.arguments("alice", stream=True))]
+    next(streams[0])
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
-    child = context.Process(target=_inherit, args=([stream], desk, results))
+    child = context.Process(target=_inherit, args=(streams, desk, results))
     child.start()
     assert results.get() == "done"
     child.join()
     assert (desk.spent("alice"), desk.held("alice")) == (0, WORTH)
-    for _ in stream:
+    for _ in streams[0]:
         pass
     assert desk.calm("alice") == WORTH
 
 
 def _inherit(streams: list[Any], desk: Desk, results: Any) -> None:
     """What a forked child does to what it inherited: it drops the stream, collects, flushes, and closes."""
+    call = gate.call_of(streams[0].logging_obj)
+    assert call is not None
     streams.clear()
     gc.collect()
+    # The threads of the parent are gone, but what they held may keep the stream: this is what its finalizer does.
+    call.dropped()
     desk.callback.flush()
     desk.callback.close()
     results.put("done")
