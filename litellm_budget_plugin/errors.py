@@ -24,7 +24,12 @@ class BudgetError(Exception):
 
 
 class BudgetInputError(BudgetError, ValueError):
-    """An argument that cannot be accepted. The message says what was wrong, where, and what is accepted."""
+    """An argument that cannot be accepted. The message says what was wrong, where, and what is accepted.
+
+    `status_code` is 422, so that a Router does not try a call with a bad user id again.
+    """
+
+    status_code = 422
 
 
 class BudgetSettingsError(BudgetInputError):

@@ -19,7 +19,7 @@ from litellm_budget_plugin.core.commands import (
     Reply,
     Reserve,
 )
-from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.refusal import BudgetExceeded
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -44,15 +44,25 @@ def admit(attempt: Attempt) -> None:
             _check_unpriced(attempt)
             return
         reply = _reserve(attempt, estimate)
+        if isinstance(reply, Granted):
+            attempt.track()
     except BudgetStoreError as error:
-        # The store may have held the money all the same, or may do so yet: the attempt must not pay for that.
-        ledger.settler.deliver_later(Release(attempt.hold, ledger.project))
+        _take_back(attempt)
         _without_store(ledger, error)
         return
-    if isinstance(reply, Granted):
-        attempt.track()
-    elif isinstance(reply, Refused):
+    except BudgetRefused:
+        raise
+    except BaseException:
+        _take_back(attempt)
+        raise
+    if isinstance(reply, Refused):
         _refuse(ledger, BudgetExceeded(reply, attempt.request.model))
+
+
+def _take_back(attempt: Attempt) -> None:
+    """The store may have held the money although nobody knows, or may do so yet: the attempt must not pay for that."""
+    if not attempt.held:
+        attempt.ledger.settler.deliver_later(Release(attempt.hold, attempt.ledger.project))
 
 
 def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
@@ -68,7 +78,7 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
         floor=Amounts(estimate.floor, 1, estimate.floor_tokens),
         cheap=estimate.loose,
         # What this process has yet to settle must not refuse its own calls.
-        patient=not ledger.settler.idle(),
+        patient=ledger.settler.may_free(),
     )
     reply = ledger.ask_in_call(command)
     if isinstance(reply, CountExactly):
@@ -78,7 +88,7 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
         command = replace(command, want=_want(exact), cheap=False)
         reply = ledger.ask_in_call(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
-        ledger.settler.settle_waiting()
+        ledger.settler.free()
         reply = ledger.ask_in_call(replace(command, patient=False))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {attempt.hold} was closed before it was granted")

@@ -44,7 +44,8 @@ SEAMS = (
 )
 
 _lock = threading.Lock()
-_armed: list[tuple[Seam, Callable[..., Any], Callable[..., Any]]] = []
+# What is in place: for each seam's name, LiteLLM's function and ours around it.
+_armed: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 _users = 0
 
 
@@ -54,25 +55,29 @@ def arm() -> None:
     """
     global _users
     with _lock:
-        if not _armed:
+        if not _users:
             check_seams()
-            _armed.extend(_wrap(seam) for seam in SEAMS)
+            for seam in SEAMS:
+                entry = _armed.get(_name(seam))
+                if entry is None or inspect.getattr_static(seam.owner, seam.name, None) is entry[0]:
+                    _armed[_name(seam)] = _wrap(seam)
         _users += 1
 
 
 def disarm() -> None:
-    """Take the gate off when the last caller of `arm` says so. Where somebody else has wrapped it since, it stays: without
-    a registered callback it does nothing.
+    """Take the gate off when the last caller of `arm` says so. Where somebody else has wrapped it since, it stays, and the
+    next `arm` finds it there: without a registered callback it does nothing.
     """
     global _users
     with _lock:
         _users = max(0, _users - 1)
         if _users:
             return
-        for seam, original, wrapper in reversed(_armed):
+        for seam in reversed(SEAMS):
+            original, wrapper = _armed[_name(seam)]
             if inspect.getattr_static(seam.owner, seam.name, None) is wrapper:
                 setattr(seam.owner, seam.name, original)
-        _armed.clear()
+                del _armed[_name(seam)]
 
 
 def check_seams() -> None:
@@ -85,8 +90,12 @@ def check_seams() -> None:
         )
 
 
+def _name(seam: Seam) -> str:
+    return f"{getattr(seam.owner, '__name__', seam.owner)}.{seam.name}"
+
+
 def _problems(seam: Seam) -> list[str]:
-    where = f"{getattr(seam.owner, '__name__', seam.owner)}.{seam.name}"
+    where = _name(seam)
     function = getattr(seam.owner, seam.name, None)
     if not callable(function):
         return [f"{where} is missing"]
@@ -104,7 +113,7 @@ def _problems(seam: Seam) -> list[str]:
     return problems
 
 
-def _wrap(seam: Seam) -> tuple[Seam, Callable[..., Any], Callable[..., Any]]:
+def _wrap(seam: Seam) -> tuple[Callable[..., Any], Callable[..., Any]]:
     original: Callable[..., Any] = getattr(seam.owner, seam.name)
     around = seam.around
     wrapper: Callable[..., Any]
@@ -124,7 +133,7 @@ def _wrap(seam: Seam) -> tuple[Seam, Callable[..., Any], Callable[..., Any]]:
 
         wrapper = sync_wrapper
     setattr(seam.owner, seam.name, wrapper)
-    return seam, original, wrapper
+    return original, wrapper
 
 
 def _litellm_version() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import Release, Settle
+from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.manager.settler import LiveHold
@@ -64,23 +65,35 @@ class Attempt:
 
     def settle(self, cost: pricing.Cost, response: Any = None) -> None:
         """Charge what the attempt cost, unless it is over already."""
-        if not self._claim.acquire(blocking=False):
-            return
+        if self._claim.acquire(blocking=False):
+            self._deliver(self._settlement(cost, response))
+
+    def _settlement(self, cost: pricing.Cost, response: Any) -> Settle:
         ledger = self.ledger
-        command = Settle(
+        return Settle(
             hold=self.hold,
             project=ledger.project,
             subjects=ledger.subjects(self.user),
             models=self.models,
-            cost=self._usd(cost),
+            cost=min(self._usd(cost), MAX_NANOS),
             model=cost.model,
-            input_tokens=cost.input_tokens,
-            output_tokens=cost.output_tokens,
+            # A provider can answer any number; no number may keep the charge off the ledger.
+            input_tokens=min(max(cost.input_tokens, 0), MAX_NANOS),
+            output_tokens=min(max(cost.output_tokens, 0), MAX_NANOS),
             defaults=ledger.defaults,
             aliases=response_marks(self.user, response),
         )
-        ledger.settler.deliver(command, ledger.settings.store_timeout)
-        ledger.settler.untrack(self.hold)
+
+    def _deliver(self, command: Settle | Release) -> None:
+        settler = self.ledger.settler
+        try:
+            settler.deliver(command, self.ledger.settings.store_timeout)
+        except BaseException:
+            # An interrupt can fall between any two lines; sent again, the command counts once.
+            settler.deliver_later(command)
+            raise
+        finally:
+            settler.untrack(self.hold)
 
     def _usd(self, cost: pricing.Cost) -> int:
         if cost.usd is not None:
@@ -98,17 +111,22 @@ class Attempt:
         if not self._claim.acquire(blocking=False):
             return
         if self.held:
-            ledger = self.ledger
-            ledger.settler.deliver(Release(self.hold, ledger.project), ledger.settings.store_timeout)
-            ledger.settler.untrack(self.hold)
+            self._deliver(Release(self.hold, self.ledger.project))
 
     def abandon(self) -> None:
         """The call was dropped or cancelled, or its outcome is lost: charge what was sent and received, if anything."""
         if self.over:
             return
-        if not self.sent:
+        chunks = list(self.chunks or ())
+        if not self.sent and not chunks:
             self.release()
-        elif self.answer is not None:
-            self.settle(pricing.cost_of_raw(self.request, self.answer))
-        else:
-            self.settle(pricing.cost_of_chunks(self.request, list(self.chunks or ())))
+            return
+        try:
+            if self.answer is not None:
+                cost = pricing.cost_of_raw(self.request, self.answer)
+            else:
+                cost = pricing.cost_of_chunks(self.request, chunks)
+        except Exception:
+            _logger.exception("what was received of a %s call cannot be priced", self.request.model)
+            cost = pricing.Cost(None, self.request.model, 0, 0, estimated=True)
+        self.settle(cost, chunks[0] if chunks else None)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from litellm_budget_plugin import pricing
+from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.admission import admit
 from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
+from litellm_budget_plugin.hooks.requests import alike
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 
 ATTRIBUTE = "_litellm_budget_call"
@@ -19,18 +21,26 @@ ATTRIBUTE = "_litellm_budget_call"
 class Call:
     """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed."""
 
-    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "user")
+    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "refusal", "user")
 
     def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request) -> None:
-        """Hold the money for the first attempt; raises what `admit` raises."""
+        """Nothing is held before `admit`."""
         self.ledger = ledger
         self.user = user
         self.process = os.getpid()
+        self.refusal: BudgetError | None = None
         self._id = new_id()
         self._number = 1
         self._lock = threading.Lock()
         self.attempt = Attempt(ledger, user, request, f"{self._id}/1")
-        admit(self.attempt)
+
+    def admit(self) -> None:
+        """Hold the money for the first attempt; raises what `admission.admit` raises."""
+        try:
+            admit(self.attempt)
+        except BaseException:
+            self.attempt.release()
+            raise
 
     # LiteLLM copies the arguments of a call, and with them the Logging object: a copy is still the same call.
     def __copy__(self) -> Call:
@@ -41,12 +51,21 @@ class Call:
 
     def sending(self, request: Callable[[], pricing.Request]) -> None:
         """A request is about to leave. The first opens the attempt that the gate held for; each later one is an attempt
-        of its own, at its own model's price. Raises what `admit` raises.
+        of its own, at its own model's price; and so is the first if LiteLLM, or a hook of somebody else's, has made a dearer
+        request of it since. Raises what `admission.admit` raises.
         """
         with self._lock:
-            if self.attempt.sent or self.attempt.over:
-                self.attempt = self._next(self.attempt, request())
+            now = request()
+            if self.attempt.sent or self.attempt.over or self._dearer(self.attempt, now):
+                self.attempt = self._next(self.attempt, now)
             self.attempt.sent = True
+
+    def _dearer(self, attempt: Attempt, now: pricing.Request) -> bool:
+        if alike(attempt.request, now):
+            return False
+        estimate = pricing.estimate(now, output_allowance=self.ledger.settings.output_allowance)
+        held = attempt.estimate.usd if attempt.estimate is not None else 0
+        return estimate.priced and estimate.usd > held
 
     def _next(self, before: Attempt, request: pricing.Request) -> Attempt:
         # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
@@ -68,12 +87,14 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The latest attempt failed. An answer or chunks that arrived are charged; an HTTP error costs nothing; a request
-        whose outcome is unknown costs its input side.
+        that was lost on its way costs its input side.
         """
         attempt = self.attempt
         if attempt.over:
             return
-        if attempt.sent and (attempt.chunks or attempt.answer is not None or outcome_of(error) is Outcome.LOST):
+        outcome = outcome_of(error)
+        arrived = attempt.answer is not None and outcome is not Outcome.FREE
+        if attempt.chunks or (attempt.sent and (arrived or outcome is Outcome.LOST)):
             attempt.abandon()
         else:
             attempt.release()

@@ -80,8 +80,9 @@ class BudgetCallback(BudgetHook):
     ) -> dict[str, Any]:
         """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`."""
         if call_type in CALL_TYPES and self.budget_ledger is not None:
-            request = request_of(call_type, (), data)
-            Call(self.budget_ledger, paying_user(self.settings, data), request).attempt.release()
+            call = Call(self.budget_ledger, paying_user(self.settings, data), request_of(call_type, (), data))
+            call.admit()
+            call.attempt.release()
         return data
 
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:

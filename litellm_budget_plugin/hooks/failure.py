@@ -11,10 +11,13 @@ import openai
 
 
 class Outcome(Enum):
-    """FREE: the provider refused the request or never got it. LOST: it may have been served, and billed."""
+    """FREE: the provider refused the request or never got it. LOST: it may have been served, and billed. UNKNOWN: nothing
+    in the exception tells; it came from this side of the connection.
+    """
 
     FREE = "free"
     LOST = "lost"
+    UNKNOWN = "unknown"
 
 
 _NEVER_SENT = (
@@ -35,7 +38,7 @@ def outcome_of(error: BaseException) -> Outcome:
     the first link that decides; LiteLLM's own classes decide only where nothing below them does, for it gives the same
     ones to HTTP errors and to lost connections. An HTTP error status means that nothing was billed.
     """
-    outcome = Outcome.FREE
+    outcome = Outcome.UNKNOWN
     for link in _chain(error):
         own = type(link).__module__.startswith("litellm")
         if isinstance(link, httpx.HTTPStatusError) or (isinstance(link, openai.APIStatusError) and not own):

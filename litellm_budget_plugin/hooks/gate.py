@@ -13,6 +13,7 @@ from typing import Any
 
 import litellm
 
+from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.call import ATTRIBUTE, Call
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
@@ -38,17 +39,19 @@ def function_setup(
         if ledger is not None:
             try:
                 request = request_of(original_function, args, params)
-                _carry(logging_obj, Call(ledger, paying_user(ledger.settings, request.params), request))
+                _admit(logging_obj, Call(ledger, paying_user(ledger.settings, request.params), request))
             except BaseException:
                 _unstamp(logging_obj)
                 raise
     return logging_obj, params
 
 
-def _carry(logging_obj: Any, call: Call) -> None:
+def _admit(logging_obj: Any, call: Call) -> None:
+    """Carry the call on the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
     setattr(logging_obj, ATTRIBUTE, call)
     # Dropped and cancelled calls fire no event at all: the end of LiteLLM's Logging object is the one sign of them.
     weakref.finalize(logging_obj, call.dropped).atexit = False
+    call.admit()
 
 
 def _unstamp(logging_obj: Any) -> None:
@@ -66,12 +69,16 @@ def call_of(logging_obj: Any) -> Call | None:
 
 def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The tripwire right before a provider is contacted: it opens attempts, and holds for calls that came around the gate."""
-    call = call_of(logging_obj)
-    if call is None:
-        call = _ungated(logging_obj)
-    if call is not None:
-        first = call.attempt.request
-        call.sending(lambda: later_request(first, logging_obj))
+    try:
+        call = call_of(logging_obj) or _ungated(logging_obj)
+        if call is not None:
+            first = call.attempt.request
+            call.sending(lambda: later_request(first, logging_obj))
+    except BudgetError as error:
+        refused = call_of(logging_obj)
+        if refused is not None:
+            refused.refusal = error
+        raise
     return original(logging_obj, *args, **kwargs)
 
 
@@ -85,7 +92,7 @@ def _ungated(logging_obj: Any) -> Call | None:
         return None
     request: Request = logged_request(call_type, logging_obj.model_call_details)
     call = Call(ledger, paying_user(ledger.settings, request.params), request)
-    _carry(logging_obj, call)
+    _admit(logging_obj, call)
     return call
 
 
@@ -119,7 +126,12 @@ def stream_init(original: Callable[..., Any], stream: Any, *args: Any, **kwargs:
     """A stream begins: its list of chunks outlives it."""
     original(stream, *args, **kwargs)
     call = call_of(getattr(stream, "logging_obj", None))
-    if call is not None:
+    if call is None:
+        return
+    if getattr(stream, "custom_llm_provider", None) == "cached_response":
+        call.from_cache()
+    elif call.attempt.chunks is None:
+        # The Router wraps a stream in another of the same class: the first one made is the one that gets the chunks.
         call.attempt.chunks = stream.chunks
 
 
@@ -197,7 +209,14 @@ async def async_failure_handler(
 def exception_type(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The failure of one attempt, before LiteLLM tries again: retries that end well report no failure at all."""
     extra = kwargs.get("extra_kwargs") or {}
-    _failed(extra.get("litellm_logging_obj"), kwargs.get("original_exception"))
+    error = kwargs.get("original_exception")
+    logging_obj = extra.get("litellm_logging_obj")
+    _failed(logging_obj, error)
+    call = call_of(logging_obj)
+    if call is not None and call.refusal is not None:
+        # A refusal at the tripwire: LiteLLM would make a provider's error of it.
+        refusal, call.refusal = call.refusal, None
+        raise refusal
     return original(*args, **kwargs)
 
 

@@ -25,16 +25,19 @@ _seen: list[BudgetHook] = []
 
 
 def registered_ledger() -> BudgetLedger | None:
-    """The ledger of the first budget callback in `litellm.callbacks`. Two of them hold once.
+    """The ledger of the first open budget callback in `litellm.callbacks`. Two of them hold once.
 
     A callback that was registered and no longer is, without having been closed, is reported once as an ERROR.
     """
+    found = False
     for callback in litellm.callbacks:
         if isinstance(callback, BudgetHook):
-            if callback not in _seen:
-                _seen.append(callback)
-            return callback.budget_ledger
-    if _seen:
+            found = True
+            if callback.budget_ledger is not None:
+                if callback not in _seen:
+                    _seen.append(callback)
+                return callback.budget_ledger
+    if _seen and not found:
         _report_overwritten()
     return None
 

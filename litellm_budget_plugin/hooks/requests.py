@@ -28,9 +28,12 @@ def request_of(call_type: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     params = dict(kwargs)
     if args:
         params = {**dict(zip(_parameters(CALL_TYPES[call_type]), args)), **params}
+    model = str(params.get("model") or "")
+    if CALL_TYPES[call_type] != "embedding":
+        model = str(litellm.model_alias_map.get(model, model))
     return Request(
         call_type=CALL_TYPES[call_type],
-        model=str(params.get("model") or ""),
+        model=model,
         provider=params.get("custom_llm_provider"),
         params=params,
     )
@@ -39,6 +42,15 @@ def request_of(call_type: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 @cache
 def _parameters(function: str) -> tuple[str, ...]:
     return tuple(inspect.signature(getattr(litellm, function)).parameters)
+
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "n", "best_of")
+
+
+def alike(first: Request, now: Request) -> bool:
+    """Whether a request is for the model and the output that another was for; LiteLLM cuts the provider off the name."""
+    same_model = first.model == now.model or first.model.endswith(f"/{now.model}")
+    return same_model and all(first.params.get(name) == now.params.get(name) for name in _LIMITS)
 
 
 def later_request(first: Request, logging_obj: Any) -> Request:

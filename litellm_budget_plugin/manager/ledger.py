@@ -117,7 +117,6 @@ def _let_go(key: str) -> None:
             return
         del _opened[key]
     opened.settler.close()
-    opened.settler.store.close()
 
 
 def _after_fork() -> None:

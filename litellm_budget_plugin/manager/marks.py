@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
+
+from litellm_budget_plugin.core.names import MAX_ID_LENGTH
 
 
 def response_marks(user: str, response: Any) -> tuple[str, ...]:
@@ -14,10 +17,17 @@ def response_marks(user: str, response: Any) -> tuple[str, ...]:
         return ()
     own = _field(response, "id")
     if isinstance(own, str) and own:
-        return (f"response:{own}:{user}",)
+        return (f"response:{_safe(own)}:{user}",)
     hidden = _field(response, "_hidden_params")
     call = _field(hidden, "litellm_call_id") if hidden is not None else None
-    return (f"call:{call}:{user}",) if isinstance(call, str) and call else ()
+    return (f"call:{_safe(call)}:{user}",) if isinstance(call, str) and call else ()
+
+
+def _safe(text: str) -> str:
+    """`text`, which a provider or a caller chose, as part of a name that every store can keep."""
+    if len(text) <= MAX_ID_LENGTH and text.isprintable():
+        return text
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _field(holder: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import logging
 import os
 import queue
@@ -20,12 +21,13 @@ from typing import NamedTuple
 
 from litellm_budget_plugin.core.commands import Command, Renew, Sweep
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.protocol import Store, ask
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
+_COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
 
 
@@ -56,7 +58,8 @@ class Settler:
         self._working = threading.RLock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closing = self._closed = False
+        self._collected_at = -_COLLECT_SECONDS
         self._renewed_at = self._swept_at = time.monotonic()
 
     def keep(self, project: str, marks_kept: int, days_kept: int) -> None:
@@ -66,8 +69,7 @@ class Settler:
     def track(self, hold: str, live: LiveHold) -> None:
         """Renew `hold` until `untrack`."""
         self._live[hold] = live
-        if self._thread is None:
-            self._start()
+        self._start()
 
     def untrack(self, hold: str) -> None:
         """The hold's call is over."""
@@ -78,9 +80,20 @@ class Settler:
         self._jobs.append(job)
         self._wake.put(None)
 
-    def idle(self) -> bool:
-        """Whether nothing waits to be settled or delivered."""
-        return not self._jobs and not self._undelivered
+    def may_free(self) -> bool:
+        """Whether `free` could give money back: something waits to be settled, or calls of this process hold some."""
+        return bool(self._jobs or self._undelivered or self._live)
+
+    def free(self) -> None:
+        """Settle what waits, and what nobody can reach any more: a dropped stream stays until garbage is collected, and
+        must not refuse the next call. Collects at most once in _COLLECT_SECONDS.
+        """
+        now = time.monotonic()
+        if self._live and now - self._collected_at >= _COLLECT_SECONDS:
+            self._collected_at = now
+            gc.collect()
+        with self._working:
+            self._drain()
 
     def deliver(self, command: Command, timeout: float) -> bool:
         """Have the store apply `command` within `timeout` seconds; if it cannot, keep trying in the background.
@@ -93,13 +106,16 @@ class Settler:
             _logger.error("a charge waits for the store and will be delivered later: %s", error)
             self.deliver_later(command)
             return False
+        except BudgetInputError as error:
+            # It could never be stored, and would keep back everything behind it.
+            _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
+            return False
         return True
 
     def deliver_later(self, command: Command) -> None:
         """Have the store apply `command` as soon as it can."""
         self._undelivered.append(command)
-        if self._thread is None:
-            self._start()
+        self._start()
 
     def flush(self) -> None:
         """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
@@ -114,24 +130,50 @@ class Settler:
             return self._drain()
 
     def close(self) -> None:
-        """Settle what waits and stop the thread. Calls still going on keep their holds until the time limit."""
-        self._closed = True
+        """Settle what waits, then let go of the store; while calls still go on, the thread does so after the last."""
+        self._closing = True
         self._wake.put(None)
+        if not self._live:
+            self._finish()
+
+    def _finish(self) -> None:
+        with self._starting:
+            if self._closed:
+                return
+            self._closed = True
         try:
             self.flush()
         except BudgetStoreError as error:
             _logger.error("%d charges could not be delivered before closing: %s", len(self._undelivered), error)
+        self.store.close()
 
     def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
         with self._starting:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="litellm-budget-settler", daemon=True)
-                self._thread.start()
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            thread = threading.Thread(target=self._run, name="litellm-budget-settler", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # A limit of threads; the next call tries again.
+                _logger.error("the settler cannot start, holds are not renewed until it can: %s", error)
+                return
+            self._thread = thread
 
     def _drain(self) -> bool:
         drained = False
         while self._jobs:
-            self._jobs.popleft()()
+            job = self._jobs.popleft()
+            try:
+                job()
+            except Exception:
+                # One odd call must not keep back the settlement of every other.
+                _logger.exception("a call could not be settled")
+            except BaseException:
+                self._jobs.appendleft(job)
+                raise
             drained = True
         return drained
 
@@ -151,9 +193,8 @@ class Settler:
                 self.store.sync()
             except BudgetStoreError as error:
                 _logger.error("the store does not answer; the settler tries again: %s", error)
-            except Exception:
-                # One odd call must not end the thread that every other call's settlement depends on.
-                _logger.exception("the settler could not settle a call; its hold comes back by its time limit")
+            if self._closing and not self._live:
+                self._finish()
 
     def _upkeep(self) -> None:
         self._redeliver()
@@ -181,6 +222,7 @@ class Settler:
             return
         for live in list(self._live.values()):
             live.abandon()
+        self._live.clear()
         self.close()
 
 

@@ -36,9 +36,11 @@ def price(request: Request, name: str, counted: Counted, answer: object = None) 
     if flat is not None:
         return flat
     for key in _keys(selector, terms, name):
-        cost = _calculate(request, terms, key, counted, answer)
-        if cost is not None:
-            return cost
+        # An answer can name a provider that LiteLLM has no price under; its usage alone can still be priced.
+        for source in (answer, None) if answer is not None else (None,):
+            cost = _calculate(request, terms, key, counted, source)
+            if cost is not None:
+                return cost
     return None
 
 

@@ -57,6 +57,17 @@ def test_arming_twice_wraps_once(open_desk: Callable[..., Desk], upstream: Upstr
     assert second.calm("alice") == WORTH
 
 
+def test_a_closed_callback_in_front_does_not_switch_the_gate_off(open_desk: Callable[..., Desk]) -> None:
+    old = open_desk(default_limit="10", project="old")
+    off = open_desk(default_limit="10", mode="off")
+    desk = open_desk(default_limit="0.0125")
+    old.callback.close()
+    litellm.callbacks = [old.callback, off.callback, desk.callback]
+    litellm.completion(**desk.arguments("alice"))
+    with pytest.raises(BudgetExceeded):
+        litellm.completion(**desk.arguments("alice"))
+
+
 def test_two_registered_callbacks_hold_once(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
     first = open_desk(default_limit="0.0125")
     second = open_desk(default_limit="0.0125")
@@ -101,11 +112,12 @@ def test_somebody_elses_wrapper_stays_in_place(desk: Desk, upstream: Upstream) -
         again = BudgetCallback(store_url="memory://", default_limit="0.0125")
         litellm.callbacks = [again]
         litellm.completion(**desk.arguments("alice"))
+        assert again.manager.get_current_cost("alice") == 0.0125
         with pytest.raises(BudgetExceeded):
             litellm.completion(**desk.arguments("alice"))
         again.close()
     finally:
-        litellm.utils.function_setup = inspect.unwrap(ours)
+        litellm.utils.function_setup = ours
 
 
 def test_an_overwritten_callback_is_reported_once(

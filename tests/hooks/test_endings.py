@@ -9,11 +9,16 @@ from typing import Any
 import litellm
 import openai
 import pytest
+from litellm import Router
 from litellm.caching.caching import Cache
+from litellm.integrations.custom_logger import CustomLogger
 
+from litellm_budget_plugin import BudgetExceeded
 from litellm_budget_plugin.hooks import gate
+from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.requests import request_of
 from tests.hooks.desk import CHAT, INPUT, WORTH, Desk
-from tests.upstream import Upstream
+from tests.upstream import Upstream, Usage
 
 
 def _tokens(text: str) -> int:
@@ -195,6 +200,128 @@ def test_a_cached_answer_costs_nothing(rich: Desk, upstream: Upstream, asynchron
     assert rich.calm("alice") == WORTH
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cached_stream_costs_nothing(rich: Desk, upstream: Upstream, asynchronous: bool) -> None:
+    async def read() -> None:
+        async for _ in await litellm.acompletion(**rich.arguments("alice", stream=True, caching=True)):
+            pass
+
+    litellm.cache = Cache()
+    for _ in range(4):
+        if asynchronous:
+            asyncio.run(read())
+        else:
+            list(litellm.completion(**rich.arguments("alice", stream=True, caching=True)))
+    assert rich.calm("alice") == upstream.requests * WORTH
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_dropped_router_stream_costs_what_was_received(rich: Desk, upstream: Upstream, asynchronous: bool) -> None:
+    routed = Router(
+        model_list=[{"model_name": "c", "litellm_params": {"model": CHAT, "api_base": upstream.url, "api_key": "sk"}}]
+    )
+    arguments: dict[str, Any] = {
+        "model": "c",
+        "messages": [{"role": "user", "content": "x"}],
+        "max_tokens": 1000,
+        "user": "alice",
+        "stream": True,
+    }
+
+    async def read() -> str:
+        received = ""
+        async for chunk in await routed.acompletion(**arguments):
+            received += chunk.choices[0].delta.content or ""
+            if len(received) > 8:
+                break
+        return received
+
+    def read_sync() -> str:
+        stream = routed.completion(**arguments)
+        return "".join(next(stream).choices[0].delta.content or "" for _ in range(2))
+
+    received = asyncio.run(read()) if asynchronous else read_sync()
+    assert received
+    assert rich.calm("alice") == _tokens(received) * 12_500
+
+
+@pytest.mark.usefixtures("no_events")
+def test_a_router_stream_is_charged_by_its_last_chunk(rich: Desk, upstream: Upstream) -> None:
+    async def read() -> None:
+        routed = Router(
+            model_list=[
+                {"model_name": "c", "litellm_params": {"model": CHAT, "api_base": upstream.url, "api_key": "sk"}}
+            ]
+        )
+        messages = [{"role": "user", "content": "x"}]
+        async for _ in await routed.acompletion(
+            model="c", messages=messages, max_tokens=1000, user="alice", stream=True
+        ):
+            pass
+        assert (rich.spent("alice"), rich.held("alice")) == (WORTH, 0)
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "x" * 5000, "nul\x00"])
+def test_no_answer_is_too_odd_to_be_charged(rich: Desk, odd: str) -> None:
+    response = litellm.ModelResponse(
+        id=odd, model=odd, usage={"prompt_tokens": 10**30, "completion_tokens": 1, "total_tokens": 1}
+    )
+    response._hidden_params["response_cost"] = 0.0125
+    ledger = rich.callback.budget_ledger
+    assert ledger is not None
+    call = Call(ledger, "alice", request_of("completion", (), rich.arguments("alice")))
+    call.admit()
+    call.answered(response, 0.0125)
+    assert (rich.spent("alice"), rich.held("alice")) == (WORTH, 0)
+
+
+def test_a_dearer_model_than_the_gate_saw_is_held_for(
+    open_desk: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook of somebody else's can change a request after the gate."""
+
+    class Theirs(CustomLogger):  # type: ignore[misc]
+        async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any]:
+            return {**kwargs, "max_tokens": 4000}
+
+    desk = open_desk(default_limit="0.0125")
+    litellm.callbacks.append(Theirs())
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(litellm.acompletion(**desk.arguments("alice")))
+    assert upstream.requests == 0
+    assert desk.calm("alice") == 0
+
+
+def test_an_alias_is_priced_as_what_it_stands_for(
+    open_desk: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm, "model_alias_map", {"fast": CHAT})
+    desk = open_desk(default_limit="0.0125")
+    litellm.completion(**desk.arguments("alice", model="fast"))
+    with pytest.raises(BudgetExceeded):
+        litellm.completion(**desk.arguments("alice", model="fast"))
+    assert (upstream.requests, desk.calm("alice")) == (1, WORTH)
+
+
+def test_a_call_that_outlives_its_callback_is_charged(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
+    first = open_desk(default_limit="10")
+    stream = litellm.completion(**first.arguments("alice", stream=True))
+    next(stream)
+    first.callback.close()
+    second = open_desk(default_limit="10")
+    for _ in stream:
+        pass
+    assert second.calm("alice") == WORTH
+
+
+def test_a_text_stream_of_a_chat_model_is_charged_by_its_usage(rich: Desk, upstream: Upstream) -> None:
+    upstream.usage = Usage(10, 5)
+    list(litellm.text_completion(**rich.text("alice", model=CHAT, stream=True)))
+    assert rich.calm("alice") == 5 * 12_500
+
+
 def test_embeddings_and_text_are_charged(rich: Desk, upstream: Upstream) -> None:
     litellm.embedding(**rich.embedding("alice"))
     litellm.text_completion(**rich.text("alice"))
@@ -219,7 +346,7 @@ def test_a_call_around_the_gate_is_held_for_at_the_tripwire(open_desk: Callable[
     desk = open_desk(default_limit="0.0125")
     litellm.completion(**desk.arguments("alice", litellm_logging_obj=_logging_object()))
     assert desk.calm("alice") == WORTH
-    with pytest.raises(Exception, match="has spent"):
+    with pytest.raises(BudgetExceeded):
         litellm.completion(**desk.arguments("alice", litellm_logging_obj=_logging_object()))
     assert upstream.requests == 1
 
