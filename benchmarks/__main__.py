@@ -1,0 +1,42 @@
+"""`python -m benchmarks [NAME...] [--markdown]`: run the benchmarks and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks.isolated import run_isolated
+from benchmarks.report import circumstances, document
+
+NAMES = ("caller", "prompt", "store", "users", "contention", "pause", "manager", "overspend")
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+def main() -> int:
+    """Run what was asked for, one after the other."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure what the plugin costs and prevents."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; default: all")
+    parser.add_argument("--markdown", action="store_true", help="also write docs/benchmarks.md; takes no names")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    if arguments.markdown and arguments.names:
+        parser.error("--markdown writes the whole document: name no benchmarks")
+    load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{circumstances()}{load}\n", flush=True)
+    sections = []
+    for name in arguments.names or NAMES:
+        sections.append(run_isolated(name))
+        print(sections[-1].plain(), flush=True)
+    if arguments.markdown:
+        DOCUMENT.write_text(document(sections), encoding="utf-8")
+        print(f"written: {DOCUMENT}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

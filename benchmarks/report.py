@@ -1,0 +1,107 @@
+"""Rows of the result, and the two ways of printing them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+COLUMNS = ("", "measured", "against", "ratio", "aim", "met")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `against` is what it is compared with in the same run; `met` is None where there is no aim."""
+
+    what: str
+    measured: str
+    against: str
+    ratio: str
+    aim: str = "-"
+    met: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """The row in the order of COLUMNS."""
+        met = "" if self.met is None else ("yes" if self.met else "NO")
+        return self.what, self.measured, self.against, self.ratio, self.aim, met
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one benchmark has found. `text` says what it measures; `missed` why an aim is out of reach, if that is known."""
+
+    name: str
+    text: str
+    rows: Sequence[Row]
+    seconds: float
+    missed: str = ""
+
+    @property
+    def misses(self) -> bool:
+        """Whether any aim was not met."""
+        return any(row.met is False for row in self.rows)
+
+    def plain(self) -> str:
+        """For a terminal."""
+        table = [COLUMNS, *(row.cells() for row in self.rows)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        note = [f"  {self.missed}"] if self.misses and self.missed else []
+        return "\n".join([f"== {self.name} ({self.seconds:.0f} s)", *(f"  {line}" for line in lines), *note, ""])
+
+    def markdown(self) -> str:
+        """For docs/benchmarks.md."""
+        lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in self.rows)]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        note = f"\n\nMissed: {self.missed}" if self.misses and self.missed else ""
+        return f"## {self.name}\n\n{self.text}\n\n{table}{note}\n"
+
+
+def duration(seconds: float) -> str:
+    """A time with three significant digits."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
+def circumstances() -> str:
+    """Where and when: machine, versions, date."""
+    system = f"{platform.system()} {platform.release()}, {_processor()}, {os.cpu_count()} cores"
+    return (
+        f"{datetime.now(timezone.utc):%Y-%m-%d}; {system}; Python {platform.python_version()}; "
+        f"SQLite {sqlite3.sqlite_version}; LiteLLM {installed('litellm')}; "
+        f"litellm-budget-plugin {installed('litellm-budget-plugin')}"
+    )
+
+
+def installed(package: str) -> str:
+    """The version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def document(sections: Sequence[Section]) -> str:
+    """docs/benchmarks.md."""
+    head = (
+        "# Benchmarks\n\n"
+        "Written by `python -m benchmarks --markdown`. Each ratio compares two things that were measured in turn within one "
+        "run: the machine's mood cancels out. Times are medians.\n\n"
+        f"{circumstances()}\n"
+    )
+    return "\n".join([head, *(section.markdown() for section in sections)])

@@ -1,0 +1,121 @@
+"""Ways to keep LiteLLM calls within a budget: LiteLLM's own, the usual recipe, published packages, and this one.
+
+Each is a context manager that takes the limit in US dollars and gives a function with which the application calls; it is
+used as its documentation says, with the model's true price, and leaves LiteLLM as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from litellm_budget_plugin import BudgetCallback
+
+MODEL = "bench-chat"
+OUTPUT_PRICE = 12.5e-6
+"""US dollars for each output token; the prompt costs nothing."""
+Call = Callable[[dict[str, Any]], Any]
+
+
+@contextmanager
+def _clean_litellm() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        litellm.logging_callback_manager._reset_all_callbacks()
+        litellm.max_budget, litellm._current_cost = 0.0, 0.0
+
+
+def _complete(arguments: dict[str, Any]) -> Any:
+    return litellm.completion(**arguments)
+
+
+@contextmanager
+def max_budget(limit: float) -> Iterator[Call]:
+    """LiteLLM's setting for everything that a process spends."""
+    with _clean_litellm():
+        litellm.max_budget = limit
+        yield _complete
+
+
+@contextmanager
+def budget_manager_loop(limit: float) -> Iterator[Call]:
+    """The loop in the documentation of LiteLLM's BudgetManager: check, call, update."""
+    manager = litellm.BudgetManager(project_name="benchmark")
+    manager.create_budget(total_budget=limit, user="alice")
+
+    def call(arguments: dict[str, Any]) -> None:
+        if manager.get_current_cost(user="alice") <= manager.get_total_budget("alice"):
+            response = litellm.completion(**arguments)
+            manager.update_cost(completion_obj=response, user="alice")
+
+    yield call
+
+
+@contextmanager
+def raising_callback(limit: float) -> Iterator[Call]:
+    """The usual recipe: a callback that adds up the costs and raises before a call once they reach the limit."""
+
+    class Recipe(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any here
+        spent = 0.0
+
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+            if self.spent >= limit:
+                raise RuntimeError("budget exceeded")
+
+        def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+            self.spent += kwargs.get("response_cost") or 0.0
+
+    with _clean_litellm():
+        litellm.callbacks = [Recipe()]
+        yield _complete
+
+
+@contextmanager
+def litellm_cost_tracker(limit: float) -> Iterator[Call]:
+    """litellm-cost-tracker: a LiteLLM callback with `raise_on_budget`."""
+    tracker = import_module("llm_cost").CostTracker(budget=limit, raise_on_budget=True)
+    with _clean_litellm():
+        litellm.callbacks = [tracker]
+        yield _complete
+
+
+@contextmanager
+def shekel(limit: float) -> Iterator[Call]:
+    """shekel: `with budget(max_usd=...)`, which replaces `litellm.completion` and finds the budget in the context."""
+    prices = {"input": 0.0, "output": OUTPUT_PRICE * 1000}
+    with import_module("shekel").budget(max_usd=limit, price_per_1k_tokens=prices):
+        context = copy_context()
+        # Threads do not inherit a context: without this copy the package would see no budget at all.
+        yield lambda arguments: context.copy().run(_complete, arguments)
+
+
+@contextmanager
+def agentbudget(limit: float) -> Iterator[Call]:
+    """agentbudget: every answer passes through `session.wrap`."""
+    package = import_module("agentbudget")
+    package.register_model(MODEL, input_price_per_million=0.0, output_price_per_million=OUTPUT_PRICE * 1e6)
+    # Its loop detector would stop equal calls for another reason than money.
+    with package.AgentBudget(max_spend=limit, max_repeated_calls=10**9).session() as session:
+        yield lambda arguments: session.wrap(litellm.completion(**arguments))
+
+
+@contextmanager
+def this_package(limit: float) -> Iterator[Call]:
+    """litellm-budget-plugin: the callback is registered, and nothing else."""
+    callback = BudgetCallback(store_url=f"sqlite:///{Path('overspend.db').resolve()}", default_limit=limit)
+    with _clean_litellm():
+        litellm.callbacks = [callback]
+        try:
+            yield _complete
+        finally:
+            callback.close()
+            for file in Path().glob("overspend.db*"):
+                file.unlink()

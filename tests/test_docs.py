@@ -1,0 +1,282 @@
+"""The documentation says what is so: its examples run, its tables are complete, its links lead somewhere."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import litellm_budget_plugin
+from litellm_budget_plugin import BudgetSettings, errors
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "litellm_budget_plugin"
+README = ROOT / "README.md"
+REFERENCE = DOCS / "reference.md"
+GUARANTEES = DOCS / "guarantees.md"
+STORE_FAILS = DOCS / "how-to" / "when-the-store-fails.md"
+
+PAGES = sorted([README, ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the number of its first line, and its text."""
+
+    language: str
+    line: int
+    text: str
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _blocks(path: Path) -> list[Block]:
+    found: list[Block] = []
+    language, begin, lines = "", 0, []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        fence = re.match(r"\s*```(\w*)", line)
+        if fence and not begin:
+            language, begin, lines = fence[1], number + 1, []
+        elif fence:
+            found.append(Block(language, begin, textwrap.dedent("\n".join(lines))))
+            begin = 0
+        elif begin:
+            lines.append(line)
+    assert not begin, f"{_name(path)}:{begin}: this block has no end"
+    return found
+
+
+def _prose(path: Path) -> str:
+    """The page without its blocks."""
+    return re.sub(r"(?ms)^\s*```.*?^\s*```\s*$", "", path.read_text("utf-8"))
+
+
+def _python(path: Path) -> list[Block]:
+    return [block for block in _blocks(path) if block.language == "python"]
+
+
+# Runs in a process of its own. What a block prints is compared with its `# -> ` comments, where it has any; "..." in a
+# comment stands for anything.
+_RUNNER = r"""
+import contextlib, io, json, re, sys
+def _run(page, blocks, namespace):
+    for line, text in blocks:
+        said = io.StringIO()
+        code = compile("\n" * (line - 1) + text, page, "exec")
+        with contextlib.redirect_stdout(said):
+            exec(code, namespace)
+        expected = re.findall(r"# -> (.*)", text)
+        printed = said.getvalue().splitlines()
+        patterns = [".*".join(map(re.escape, wanted.strip().split("..."))) for wanted in expected]
+        same = len(printed) == len(patterns) and all(map(re.fullmatch, patterns, printed))
+        if expected and not same:
+            sys.exit(f"{page}:{line}: expected\n  " + "\n  ".join(expected) + "\nprinted\n  " + "\n  ".join(printed))
+_run(*json.load(sys.stdin), sys.modules["__main__"].__dict__)
+"""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _python(page)], ids=_name)
+def test_the_examples_run(page: Path, tmp_path: Path) -> None:
+    """From top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
+    blocks = [(block.line, block.text) for block in _python(page)]
+    done = subprocess.run(
+        [sys.executable, "-c", _RUNNER],
+        input=json.dumps([_name(page), blocks]),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_block_has_a_language(page: Path) -> None:
+    assert [block.line for block in _blocks(page) if not block.language] == []
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"(?m)^#+ +(.*?) *$", _prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _links(page: Path) -> list[str]:
+    text = re.sub(r"`[^`\n]*`", "", _prose(page))
+    return [link for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_links_lead_somewhere(page: Path) -> None:
+    for link in _links(page):
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{_name(page)}: {link}"
+        if anchor:
+            assert anchor in _anchors(target), f"{_name(page)}: {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [README]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        files = [(page.parent / link.partition("#")[0]).resolve() for link in _links(page) if not link.startswith("#")]
+        waiting += [file for file in files if file.suffix == ".md" and file.exists()]
+    assert set(PAGES) - reached == set()
+
+
+def _rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the tables under a heading, without the tables' heads."""
+    text = page.read_text("utf-8")
+    section = re.search(rf"(?ms)^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text)
+    assert section, f"{_name(page)} has no section {heading!r}"
+    lines = [line for line in section[1].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    heads = {number - 1 for number, row in enumerate(rows) if set("".join(row)) <= set("-: ")}
+    return [row for number, row in enumerate(rows) if number not in heads and number - 1 not in heads]
+
+
+def _code(cell: str) -> str:
+    found = re.findall(r"`([^`]+)`", cell)
+    return found[0] if found else cell
+
+
+def _default(name: str) -> str:
+    default = BudgetSettings.model_fields[name].default
+    if name == "store_url":
+        return "sqlite:///litellm_budget.db"
+    if default is None:
+        return "no limit"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_reference_lists_every_setting_with_its_default() -> None:
+    rows = _rows(REFERENCE, "Settings")
+    documented = {_code(row[0]): _code(row[2]) for row in rows}
+    assert len(documented) == len(rows)
+    assert documented == {name.upper(): _default(name) for name in BudgetSettings.model_fields}
+
+
+def test_the_settings_are_described() -> None:
+    for row in _rows(REFERENCE, "Settings"):
+        assert all(row), row
+    for name, field in BudgetSettings.model_fields.items():
+        assert field.description, name
+
+
+def test_the_reference_names_every_accepted_word() -> None:
+    """The words of a setting that is a choice are all in its row."""
+    rows = {_code(row[0]).lower(): row[1] for row in _rows(REFERENCE, "Settings")}
+    for name, field in BudgetSettings.model_fields.items():
+        for word in getattr(field.annotation, "__args__", ()):
+            if isinstance(word, str):
+                assert f"`{word}`" in rows[name], (name, word)
+
+
+def test_the_readme_names_only_settings_that_exist() -> None:
+    known = {name.upper() for name in BudgetSettings.model_fields}
+    names = [name for row in _rows(README, "Settings at a glance") for name in re.findall(r"`([A-Z_]+)`", row[0])]
+    assert names
+    assert set(names) <= known
+
+
+def test_no_page_names_a_setting_that_does_not_exist() -> None:
+    known = {name.upper() for name in BudgetSettings.model_fields}
+    for page in PAGES:
+        named = set(re.findall(r"LITELLM_BUDGET_([A-Z_]+[A-Z])", page.read_text("utf-8")))
+        assert named <= known, _name(page)
+
+
+def _error_classes() -> dict[str, type[BaseException]]:
+    found = dict(inspect.getmembers(errors, inspect.isclass))
+    found["BudgetExceeded"] = litellm_budget_plugin.BudgetExceeded
+    return {name: kind for name, kind in found.items() if issubclass(kind, errors.BudgetError)}
+
+
+def test_the_reference_lists_every_error_with_its_status() -> None:
+    documented = {_code(row[0]): _code(row[1]) for row in _rows(REFERENCE, "Errors") if _code(row[0])[:1].isupper()}
+    assert documented == {name: str(getattr(kind, "status_code", "none")) for name, kind in _error_classes().items()}
+
+
+def test_the_reference_lists_every_field_of_a_refusal() -> None:
+    """Those that BudgetExceeded itself documents."""
+    documented = {_code(row[0]) for row in _rows(REFERENCE, "Errors")}
+    own = re.findall(r"`(\w+)`", litellm_budget_plugin.BudgetExceeded.__doc__ or "")
+    assert len(own) > 8
+    assert set(own) <= documented
+
+
+@pytest.mark.parametrize("name", litellm_budget_plugin.__all__)
+def test_the_reference_names_every_public_name(name: str) -> None:
+    assert re.search(rf"`{name}\b", REFERENCE.read_text("utf-8"))
+
+
+def test_the_reference_shows_every_public_method() -> None:
+    text = REFERENCE.read_text("utf-8")
+    for kind in (litellm_budget_plugin.BudgetCallback, litellm_budget_plugin.BudgetManager):
+        for name in vars(kind):
+            if not name.startswith("_") and name != "budget_ledger":
+                assert re.search(rf"`{name}\b", text), f"{kind.__name__}.{name}"
+
+
+def _source_texts() -> str:
+    """The package's source, with texts that go over several lines joined."""
+    source = "\n".join(path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+    return re.sub(r"""["']\s*\n\s*f?["']""", "", source)
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "column"),
+    [(REFERENCE, "Log lines", 1), (STORE_FAILS, "What it says", 0)],
+    ids=["log lines", "store failures"],
+)
+def test_messages_are_quoted_as_they_are(page: Path, heading: str, column: int) -> None:
+    """The sign "…" stands for what differs."""
+    source = _source_texts()
+    rows = _rows(page, heading)
+    assert rows
+    for row in rows:
+        for part in _code(row[column]).split("…"):
+            assert part.strip() in source, f"{_name(page)}: {part.strip()}"
+
+
+def test_the_guarantees_name_every_seam() -> None:
+    from litellm_budget_plugin.hooks.arm import SEAMS
+
+    documented = [_code(row[0]) for row in _rows(GUARANTEES, "What is relied on in LiteLLM")]
+    assert sorted(documented) == sorted(f"{seam.owner.__name__}.{seam.name}" for seam in SEAMS)
+
+
+def test_the_guarantees_name_the_lowest_litellm() -> None:
+    lowest = re.search(r'"litellm>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert lowest
+    assert lowest[1] in GUARANTEES.read_text("utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) < 100
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "how-to").glob("*.md")), ids=_name)
+def test_the_how_to_pages_are_short(page: Path) -> None:
+    assert len(page.read_text("utf-8").splitlines()) < 60
+
+
+def test_the_two_commands_are_one_line_each() -> None:
+    commands = [block.text for block in _blocks(README) if block.language == "sh"]
+    assert [len(command.splitlines()) for command in commands] == [1, 1]
+    assert "examples/quickstart.py" in commands[0]
+    assert "pytest" in commands[1]
