@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.errors import BudgetUserMissing
+from litellm_budget_plugin.errors import BudgetInputError, BudgetUserMissing
 from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -34,8 +34,19 @@ def budget_context(*, user: str | int) -> Iterator[None]:
 def paying_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
     """The id of the user who pays for a call with these keyword arguments.
 
-    Raises BudgetInputError for an id that cannot be one, BudgetUserMissing where the settings ask for a user.
+    Raises BudgetInputError for an id that cannot be one, BudgetUserMissing where the settings ask for a user; in shadow
+    mode neither, but logs what it would have raised and names the default user.
     """
+    try:
+        return _found_user(settings, params)
+    except (BudgetInputError, BudgetUserMissing) as error:
+        if settings.mode != "shadow":
+            raise
+        _logger.warning("shadow mode: this call would be refused: %s", error)
+        return settings.default_user
+
+
+def _found_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
     for source in settings.user_sources:
         found = _FINDERS[source](params) if source != "default" else None
         if found is not None and found != "":

@@ -62,6 +62,7 @@ class BudgetLedger:
 
     def ask(self, command: Command) -> Reply:
         """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
+        self.settler.keep_synced()
         return ask(self.store, command, self._patience)
 
     def flush(self) -> None:

@@ -69,7 +69,7 @@ class Settler:
     def track(self, hold: str, live: LiveHold) -> None:
         """Renew `hold` until `untrack`."""
         self._live[hold] = live
-        self._start()
+        self.keep_synced()
 
     def untrack(self, hold: str) -> None:
         """The hold's call is over."""
@@ -110,12 +110,13 @@ class Settler:
             # It could never be stored, and would keep back everything behind it.
             _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
             return False
+        self.keep_synced()
         return True
 
     def deliver_later(self, command: Command) -> None:
         """Have the store apply `command` as soon as it can."""
         self._undelivered.append(command)
-        self._start()
+        self.keep_synced()
 
     def flush(self) -> None:
         """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
@@ -147,7 +148,8 @@ class Settler:
             _logger.error("%d charges could not be delivered before closing: %s", len(self._undelivered), error)
         self.store.close()
 
-    def _start(self) -> None:
+    def keep_synced(self) -> None:
+        """See to it that the thread runs: it syncs what was committed within about a second, renews and delivers."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:

@@ -30,6 +30,16 @@ def test_shadow_mode_refuses_nobody_and_says_who_would_have_been(
     assert desk.usage("alice").refusals == 2
 
 
+def test_shadow_mode_lets_calls_without_a_proper_user_pass(
+    open_desk: Callable[..., Desk], upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = open_desk(mode="shadow", on_missing_user="reject", default_user="nobody")
+    litellm.completion(**desk.arguments(""))
+    litellm.completion(**desk.arguments(" alice "))
+    assert desk.calm("nobody") == 2 * WORTH
+    assert len([record for record in caplog.records if "would be refused" in record.message]) == 2
+
+
 def test_off_does_nothing_at_all(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
     desk = open_desk(default_limit="0", mode="off")
     litellm.completion(**desk.arguments("alice"))
