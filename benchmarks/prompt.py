@@ -38,6 +38,7 @@ def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
     """Seconds of one passage; the hold is given back afterwards."""
     begun = time.perf_counter()
     call = Call(ledger, "user-1", request_of("completion", (), arguments))
+    call.admit()
     taken = time.perf_counter() - begun
     assert call.attempt.held
     call.attempt.release()
