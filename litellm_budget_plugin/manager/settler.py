@@ -29,6 +29,8 @@ _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
+# Such a command is given up: kept, it would hold back every charge and renewal behind it.
+_UNSTORABLE = "a charge cannot be stored, its hold is charged the floor when it expires: %s"
 
 
 class LiveHold(NamedTuple):
@@ -107,8 +109,7 @@ class Settler:
             self.deliver_later(command)
             return False
         except BudgetInputError as error:
-            # It could never be stored, and would keep back everything behind it.
-            _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
+            _logger.error(_UNSTORABLE, error)
             return False
         self.keep_synced()
         return True
@@ -181,7 +182,10 @@ class Settler:
 
     def _redeliver(self) -> None:
         while self._undelivered:
-            ask(self.store, self._undelivered[0], self._timeout)
+            try:
+                ask(self.store, self._undelivered[0], self._timeout)
+            except BudgetInputError as error:
+                _logger.error(_UNSTORABLE, error)
             self._undelivered.popleft()
 
     def _run(self) -> None:

@@ -10,7 +10,7 @@ import litellm
 import pytest
 
 from litellm_budget_plugin import BudgetExceeded, BudgetPriceUnknown, BudgetStoreUnavailable
-from litellm_budget_plugin.core.commands import Reserve
+from litellm_budget_plugin.core.commands import Reserve, Settle
 from litellm_budget_plugin.hooks import admission, attempt
 from tests.hooks.desk import WORTH, Desk
 from tests.upstream import Upstream
@@ -167,6 +167,20 @@ def test_a_charge_that_could_not_be_delivered_is_delivered_once(desk: Desk, capl
     away.refuse = lambda command: False
     assert desk.calm("alice") == WORTH
     assert desk.calm("alice") == WORTH
+
+
+def test_a_charge_that_can_never_be_stored_does_not_hold_back_the_others(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = desk.callback.budget_ledger
+    assert ledger is not None
+    away = _take_away(desk, lambda command: type(command).__name__ == "Settle")
+    poison = Settle("poison", ledger.project, ledger.subjects("alice"), (), cost=-1, model="m")
+    ledger.settler.deliver(poison, 1.0)
+    litellm.completion(**desk.arguments("alice"))
+    away.refuse = lambda command: False
+    assert desk.calm("alice") == WORTH
+    assert any("cannot be stored" in record.message for record in caplog.records)
 
 
 def test_an_answer_to_a_reserve_that_got_lost_leaves_no_hold(desk: Desk, upstream: Upstream) -> None:
