@@ -116,6 +116,8 @@ class Settler:
 
     def deliver_later(self, command: Command) -> None:
         """Have the store apply `command` as soon as it can."""
+        if self._closed:
+            _logger.error("a charge came after the ledger was closed, and is lost: %s", command)
         self._undelivered.append(command)
         self.keep_synced()
 
