@@ -35,6 +35,11 @@ def admit(attempt: Attempt) -> None:
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
     """
+    _hold(attempt)
+    attempt.track()
+
+
+def _hold(attempt: Attempt) -> None:
     ledger = attempt.ledger
     attempt.estimate = estimate = pricing.estimate(attempt.request, output_allowance=ledger.settings.output_allowance)
     if estimate.priced and estimate.usd == 0:
@@ -45,7 +50,7 @@ def admit(attempt: Attempt) -> None:
             return
         reply = _reserve(attempt, estimate)
         if isinstance(reply, Granted):
-            attempt.track()
+            attempt.held = True
     except BudgetStoreError as error:
         _take_back(attempt)
         _without_store(ledger, error)

@@ -58,8 +58,7 @@ class Attempt:
         return self._claim.locked()
 
     def track(self) -> None:
-        """The money is held: renew the hold while the attempt goes on."""
-        self.held = True
+        """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
         ledger = self.ledger
         ledger.settler.track(self.hold, LiveHold(ledger.project, ledger.hold_ttl, self.abandon))
 
@@ -112,6 +111,8 @@ class Attempt:
             return
         if self.held:
             self._deliver(Release(self.hold, self.ledger.project))
+        else:
+            self.ledger.settler.untrack(self.hold)
 
     def abandon(self) -> None:
         """The call was dropped or cancelled, or its outcome is lost: charge what was sent and received, if anything."""

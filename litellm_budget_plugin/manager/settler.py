@@ -34,7 +34,9 @@ _UNSTORABLE = "a charge cannot be stored, its hold is charged the floor when it 
 
 
 class LiveHold(NamedTuple):
-    """A hold whose call is still going on. `abandon` settles it as dropped; it is called at interpreter exit."""
+    """An attempt that is still going on, named by its hold's id, whether it holds money or not. `abandon` settles it as
+    dropped; it is called at interpreter exit.
+    """
 
     project: str
     ttl: int

@@ -316,6 +316,19 @@ def test_a_call_that_outlives_its_callback_is_charged(open_desk: Callable[..., D
     assert second.calm("alice") == WORTH
 
 
+def test_a_call_without_a_hold_that_outlives_its_callback_is_charged(
+    open_desk: Callable[..., Desk], upstream: Upstream
+) -> None:
+    first = open_desk(default_limit="0", mode="shadow")
+    stream = litellm.completion(**first.arguments("alice", stream=True))
+    next(stream)
+    first.callback.close()
+    second = open_desk(default_limit="10")
+    for _ in stream:
+        pass
+    assert second.calm("alice") == WORTH
+
+
 def test_a_text_stream_of_a_chat_model_is_charged_by_its_usage(rich: Desk, upstream: Upstream) -> None:
     upstream.usage = Usage(10, 5)
     list(litellm.text_completion(**rich.text("alice", model=CHAT, stream=True)))
