@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 for name in [name for name in os.environ if name.upper().startswith("LITELLM_BUDGET_")]:
     del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """A ledger that a test leaves open would be found by the next one that names the same URL."""
+    yield
+    ledgers = sys.modules.get("litellm_budget_plugin.manager.ledger")
+    if ledgers is not None:
+        left = list(ledgers._opened)
+        ledgers._opened.clear()
+        assert not left, f"still open after the test: {left}"

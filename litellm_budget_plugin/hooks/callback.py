@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from litellm_budget_plugin import pricing
@@ -30,8 +31,9 @@ class BudgetCallback(BudgetHook):
     Making one opens the ledger and arms the gate; the gate acts while the callback is registered. Settings come from the
     environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
 
-    `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting, BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if
-    the installed LiteLLM lacks a seam. A refused call raises BudgetExceeded to its caller.
+    `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
+    BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if the installed LiteLLM lacks a seam; then nothing
+    stays open. A refused call raises BudgetExceeded to its caller.
     """
 
     def __init__(self, settings: BudgetSettings | None = None, **values: Any) -> None:
@@ -39,14 +41,14 @@ class BudgetCallback(BudgetHook):
         if settings is not None and values:
             settings = BudgetSettings(**{**settings.model_dump(), **values})
         self.settings = settings or BudgetSettings(**values)
-        self._ledger = BudgetLedger(self.settings)
-        try:
+        with ExitStack() as opened:
+            self._ledger = BudgetLedger(self.settings)
+            opened.callback(self._ledger.close)
             # Made at once, because it brings in the budgets of a user_cost.json that is there.
             self.manager = BudgetManager(self.settings.project, settings=self.settings)
+            opened.callback(self.manager.close)
             arm()
-        except BaseException:
-            self._ledger.close()
-            raise
+            opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         if not any(default.limit is not None for default in self._ledger.defaults):
