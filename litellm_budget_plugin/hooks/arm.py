@@ -10,13 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import litellm
+import litellm.images.main
 import litellm.main
+import litellm.rerank_api.main
 import litellm.utils
+from litellm.google_genai.adapters.handler import GenerateContentToCompletionHandler
 from litellm.litellm_core_utils.litellm_logging import Logging
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
+from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
 from litellm_budget_plugin.errors import LiteLLMChanged
-from litellm_budget_plugin.hooks import gate
+from litellm_budget_plugin.hooks import gate, settlement, streams
+from litellm_budget_plugin.hooks.requests import MESSAGES
 
 
 class Seam(NamedTuple):
@@ -28,24 +33,33 @@ class Seam(NamedTuple):
     needs: tuple[str, ...]
 
 
+_SERVED = ("model", "contents", "kwargs")
+
 # docs/guarantees.md says what each of them is for; the contract tests hold each against the installed LiteLLM.
 SEAMS = (
     Seam(litellm.utils, "function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
-    Seam(litellm.utils, "update_response_metadata", gate.update_response_metadata, ("result", "logging_obj")),
-    Seam(litellm.main, "exception_type", gate.exception_type, ("original_exception", "extra_kwargs")),
-    Seam(litellm, "stream_chunk_builder", gate.stream_chunk_builder, ("chunks", "logging_obj")),
+    Seam(GenerateContentToCompletionHandler, "generate_content_handler", gate.served_by_chat, _SERVED),
+    Seam(GenerateContentToCompletionHandler, "async_generate_content_handler", gate.async_served_by_chat, _SERVED),
+    Seam(litellm.utils, "update_response_metadata", settlement.update_response_metadata, ("result", "logging_obj")),
+    *(
+        Seam(owner, "exception_type", settlement.exception_type, ("original_exception", "extra_kwargs"))
+        # Each of these modules looks up a name of its own.
+        for owner in (litellm, litellm.main, litellm.images.main, litellm.rerank_api.main, MESSAGES)
+    ),
+    Seam(litellm, "stream_chunk_builder", streams.stream_chunk_builder, ("chunks", "logging_obj")),
     Seam(Logging, "pre_call", gate.pre_call, ("self",)),
-    Seam(Logging, "post_call", gate.post_call, ("self", "original_response")),
-    Seam(Logging, "success_handler", gate.success_handler, ("self", "result", "cache_hit")),
-    Seam(Logging, "async_success_handler", gate.async_success_handler, ("self", "result", "cache_hit")),
-    Seam(Logging, "failure_handler", gate.failure_handler, ("self", "exception")),
-    Seam(Logging, "async_failure_handler", gate.async_failure_handler, ("self", "exception")),
-    Seam(CustomStreamWrapper, "__init__", gate.stream_init, ("self", "logging_obj")),
+    Seam(Logging, "post_call", settlement.post_call, ("self", "original_response")),
+    Seam(Logging, "success_handler", settlement.success_handler, ("self", "result", "cache_hit")),
+    Seam(Logging, "async_success_handler", settlement.async_success_handler, ("self", "result", "cache_hit")),
+    Seam(Logging, "failure_handler", settlement.failure_handler, ("self", "exception")),
+    Seam(Logging, "async_failure_handler", settlement.async_failure_handler, ("self", "exception")),
+    Seam(CustomStreamWrapper, "__init__", streams.stream_init, ("self", "logging_obj")),
+    Seam(BaseResponsesAPIStreamingIterator, "_process_chunk", streams.process_chunk, ("self", "chunk")),
 )
 
 _lock = threading.Lock()
-# What is in place: for each seam's name, LiteLLM's function and ours around it.
-_armed: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+# What is in place: for each seam's name, what LiteLLM had there and what is there now, both as their owner holds them.
+_armed: dict[str, tuple[Any, Any]] = {}
 _users = 0
 
 
@@ -80,12 +94,19 @@ def disarm() -> None:
                 del _armed[_name(seam)]
 
 
+def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the seams that the gate stands around now, and of those that it does not."""
+    with _lock:
+        armed = [_name(seam) for seam in SEAMS if _name(seam) in _armed]
+    return tuple(armed), tuple(_name(seam) for seam in SEAMS if _name(seam) not in armed)
+
+
 def check_seams() -> None:
     """Raise LiteLLMChanged, naming what is missing, unless every seam of the installed LiteLLM is as it must be."""
     problems = [problem for seam in SEAMS for problem in _problems(seam)]
     if problems:
         raise LiteLLMChanged(
-            f"LiteLLM {_litellm_version()} has changed where budgets are enforced: {'; '.join(problems)}. "
+            f"LiteLLM {litellm_version()} has changed where budgets are enforced: {'; '.join(problems)}. "
             "Nothing was armed. Install a LiteLLM version that docs/guarantees.md lists as tested"
         )
 
@@ -113,10 +134,11 @@ def _problems(seam: Seam) -> list[str]:
     return problems
 
 
-def _wrap(seam: Seam) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _wrap(seam: Seam) -> tuple[Any, Any]:
+    held = inspect.getattr_static(seam.owner, seam.name)
     original: Callable[..., Any] = getattr(seam.owner, seam.name)
     around = seam.around
-    wrapper: Callable[..., Any]
+    wrapper: Any
 
     if inspect.iscoroutinefunction(around):
 
@@ -132,11 +154,14 @@ def _wrap(seam: Seam) -> tuple[Callable[..., Any], Callable[..., Any]]:
             return around(original, *args, **kwargs)
 
         wrapper = sync_wrapper
+    if isinstance(held, staticmethod):
+        wrapper = staticmethod(wrapper)
     setattr(seam.owner, seam.name, wrapper)
-    return original, wrapper
+    return held, wrapper
 
 
-def _litellm_version() -> str:
+def litellm_version() -> str:
+    """The version of the installed LiteLLM."""
     try:
         return version("litellm")
     except PackageNotFoundError:

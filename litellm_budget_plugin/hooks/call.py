@@ -1,4 +1,4 @@
-"""One call as LiteLLM makes it: its payer, and the attempts that it turns into. Carried on LiteLLM's Logging object."""
+"""One call as LiteLLM makes it: its payer, and the attempts that it turns into."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.requests import alike
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-
-ATTRIBUTE = "_litellm_budget_call"
 
 
 class Call:
@@ -41,13 +39,6 @@ class Call:
         except BaseException:
             self.attempt.release()
             raise
-
-    # LiteLLM copies the arguments of a call, and with them the Logging object: a copy is still the same call.
-    def __copy__(self) -> Call:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Call:
-        return self
 
     def sending(self, request: Callable[[], pricing.Request]) -> None:
         """A request is about to leave. The first opens the attempt that the gate held for; each later one is an attempt
@@ -80,6 +71,10 @@ class Call:
         attempt = self.attempt
         if not attempt.over:
             attempt.settle(pricing.cost_of_response(attempt.request, response, response_cost), response)
+
+    def ended(self) -> None:
+        """The stream that answers the latest attempt was read to its end: what came is what it cost."""
+        self.attempt.abandon()
 
     def from_cache(self) -> None:
         """The answer came out of LiteLLM's cache: nothing was spent."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import Settle
-from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.hooks.arm import arm, disarm
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.payer import paying_user
-from litellm_budget_plugin.hooks.registered import BudgetHook, forget
+from litellm_budget_plugin.hooks.registered import BudgetHook, expect, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
+from litellm_budget_plugin.hooks.settlement import in_litellm
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.marks import response_marks
@@ -51,6 +51,8 @@ class BudgetCallback(BudgetHook):
             opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
+        if self.budget_ledger is not None:
+            expect(self)
         if not any(default.limit is not None for default in self._ledger.defaults):
             _logger.warning(
                 "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
@@ -89,7 +91,7 @@ class BudgetCallback(BudgetHook):
 
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Charge `response_obj` to the user of `kwargs`, once."""
-        if gate.in_litellm.get() or self.budget_ledger is None:
+        if in_litellm.get() or self.budget_ledger is None:
             return
         user = paying_user(self.settings, {**(kwargs.get("litellm_params") or {}), **kwargs})
         request = logged_request(str(kwargs.get("call_type") or "completion"), kwargs)

@@ -127,8 +127,24 @@ def test_an_overwritten_callback_is_reported_once(
     litellm.callbacks = []
     for _ in range(2):
         litellm.completion(**desk.arguments("alice"))
-    reports = [record for record in caplog.records if "no longer holds" in record.message]
+    reports = [record for record in caplog.records if "does not hold" in record.message]
     assert [record.levelname for record in reports] == ["ERROR"]
+
+
+def test_a_callback_that_was_never_registered_is_reported(
+    desk: Desk, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when LiteLLM's own limit of callbacks has kept it out."""
+    litellm.callbacks = []
+    litellm.completion(**desk.arguments("alice"))
+    assert [record.levelname for record in caplog.records if "does not hold" in record.message] == ["ERROR"]
+
+
+def test_a_callback_that_is_off_is_not_missed(open_desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture) -> None:
+    desk = open_desk(mode="off")
+    litellm.callbacks = []
+    litellm.completion(**desk.arguments("alice"))
+    assert not [record for record in caplog.records if "does not hold" in record.message]
 
 
 def test_a_closed_callback_is_not_reported(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,8 +152,8 @@ def test_a_closed_callback_is_not_reported(desk: Desk, caplog: pytest.LogCapture
     desk.callback.close()
     litellm.callbacks = []
     litellm.completion(**desk.arguments("alice"))
-    assert not [record for record in caplog.records if "no longer holds" in record.message]
-    assert registered._seen == []
+    assert not [record for record in caplog.records if "does not hold" in record.message]
+    assert registered._expected == []
 
 
 def test_a_refused_call_leaves_no_trace_on_the_context(desk: Desk) -> None:

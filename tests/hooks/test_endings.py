@@ -14,7 +14,7 @@ from litellm.caching.caching import Cache
 from litellm.integrations.custom_logger import CustomLogger
 
 from litellm_budget_plugin import BudgetExceeded
-from litellm_budget_plugin.hooks import gate
+from litellm_budget_plugin.hooks import settlement
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.requests import request_of
 from tests.hooks.desk import CHAT, INPUT, WORTH, Desk
@@ -63,7 +63,7 @@ def test_a_stream_that_is_never_read_costs_its_input(rich: Desk, upstream: Upstr
 @pytest.fixture
 def no_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """LiteLLM's success events say nothing: they come late, or not at all."""
-    monkeypatch.setattr(gate, "_succeeded", lambda *_: None)
+    monkeypatch.setattr(settlement, "_succeeded", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_events")

@@ -15,7 +15,7 @@ import litellm
 import pytest
 
 from litellm_budget_plugin.core.commands import Reserve, Settle
-from litellm_budget_plugin.hooks import gate
+from litellm_budget_plugin.hooks import carrier
 from litellm_budget_plugin.manager.settler import Settler
 from tests.hooks.desk import INPUT, WORTH, Desk
 from tests.upstream import Upstream
@@ -40,7 +40,7 @@ def test_a_child_changes_nothing_of_its_parent(open_desk: Callable[..., Desk], u
 
 def _inherit(streams: list[Any], desk: Desk, results: Any) -> None:
     """What a forked child does to what it inherited: it drops the stream, collects, flushes, and closes."""
-    call = gate.call_of(streams[0].logging_obj)
+    call = carrier.call_of(streams[0].logging_obj)
     assert call is not None
     streams.clear()
     gc.collect()
