@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.callback import BudgetCallback
     from litellm_budget_plugin.hooks.payer import budget_context
     from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+    from litellm_budget_plugin.hooks.selfcheck import check
     from litellm_budget_plugin.manager.manager import BudgetManager
     from litellm_budget_plugin.settings import BudgetSettings
 
@@ -50,6 +51,7 @@ __all__ = [
     "BudgetUserMissing",
     "LiteLLMChanged",
     "budget_context",
+    "check",
 ]
 
 _MODULES = {
@@ -58,6 +60,7 @@ _MODULES = {
     "BudgetManager": "manager.manager",
     "BudgetSettings": "settings",
     "budget_context": "hooks.payer",
+    "check": "hooks.selfcheck",
 }
 
 
