@@ -25,7 +25,7 @@ class Upstream:
     a streamed answer counts when its last chunk was sent. `requests` counts whatever arrived.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type[Handler] | None = None) -> None:
         self.usage = Usage(10, 5)
         self.report_stream_usage = True
         self.script: dict[str, deque[Any]] = defaultdict(deque)
@@ -34,7 +34,7 @@ class Upstream:
         self.bodies: list[dict[str, Any]] = []
         self.release = threading.Event()
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), handler or Handler)
         self._server.upstream = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -64,7 +64,9 @@ class _Server(ThreadingHTTPServer):
         """A client that goes away in the middle is part of many tests."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Chat, text completions and embeddings in OpenAI's form."""
+
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -73,12 +75,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         upstream = self.server.upstream
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.read_body()
         model = body["model"]
         with upstream.lock:
             upstream.requests += 1
             upstream.bodies.append(body)
-            act = upstream.script[model].popleft() if upstream.script[model] else None
+            act = self.act(model)
         if isinstance(act, int):
             self._json(act, {"error": {"message": f"scripted {act}", "type": "scripted", "code": str(act)}})
         elif act == "context":
@@ -94,7 +96,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(body, act)
         else:
             self._count(model)
-            self._json(200, self._answer(body))
+            self.answer(body)
+
+    def act(self, model: str) -> Any:
+        """What to do instead of answering, None to answer."""
+        waiting = self.server.upstream.script[model]
+        return waiting.popleft() if waiting else None
+
+    def read_body(self) -> dict[str, Any]:
+        """What was asked; `model` is always in it."""
+        body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        return body
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Send the whole answer."""
+        self._json(200, self._answer(body))
 
     def _count(self, model: str) -> None:
         with self.server.upstream.lock:
@@ -135,7 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for number, event in enumerate(self._events(body)):
+            events = list(self.events(body))
+            for number, event in enumerate(events):
                 if number == 2 and act == "cut-stream":
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
@@ -144,14 +161,20 @@ class _Handler(BaseHTTPRequestHandler):
                     upstream.release.wait()
                     self.close_connection = True
                     return
-                self._chunk(f"data: {event}\n\n".encode())
-            self._count(body["model"])
-            self._chunk(b"data: [DONE]\n\n")
+                if number == len(events) - 1:
+                    self._count(body["model"])
+                self._chunk(event.encode())
             self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    def _events(self, body: dict[str, Any]) -> Iterator[str]:
+    def events(self, body: dict[str, Any]) -> Iterator[str]:
+        """The server-sent events of a streamed answer."""
+        for chunk in self._chat_chunks(body):
+            yield f"data: {chunk}\n\n"
+        yield "data: [DONE]\n\n"
+
+    def _chat_chunks(self, body: dict[str, Any]) -> Iterator[str]:
         chat = self.path.endswith("/chat/completions")
         head = {"id": f"id-{id(body)}", "created": 1, "model": body["model"]}
         head["object"] = "chat.completion.chunk" if chat else "text_completion"
@@ -173,9 +196,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _json(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
+        self._send(status, "application/json", json.dumps(answer).encode())
+
+    def _send(self, status: int, kind: str, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

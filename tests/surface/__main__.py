@@ -1,0 +1,58 @@
+"""Measure every way of calling and write the table of docs/surface.md: `python -m tests.surface`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from typing import Any
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm
+
+from litellm_budget_plugin import BudgetCallback
+from tests.hooks.desk import Desk, register_prices
+from tests.surface.facts import BEGIN, END, PAGE, measure, table
+from tests.surface.provider import Provider
+from tests.surface.ways import WAYS, Way, register_models
+from tests.upstream import Usage
+
+
+def measured(way: Way) -> str:
+    """The row of one way."""
+    upstream = Provider()
+    upstream.usage = Usage(1000, 1000)
+    opened: list[BudgetCallback] = []
+    with tempfile.TemporaryDirectory() as directory:
+
+        def open_desk(**settings: Any) -> Desk:
+            opened.append(BudgetCallback(store_url=f"sqlite:///{directory}/ledger.db", **settings))
+            litellm.callbacks = [opened[-1]]
+            return Desk(opened[-1], upstream.url)
+
+        try:
+            return measure(way, open_desk, upstream).row
+        finally:
+            for callback in opened:
+                callback.close()
+            upstream.close()
+
+
+def main() -> None:
+    """Put the table into the page."""
+    logging.disable(logging.WARNING)
+    litellm.suppress_debug_info = True
+    register_prices()
+    register_models()
+    rows = []
+    for way in WAYS:
+        rows.append(measured(way))
+        print(rows[-1])
+    text = PAGE.read_text("utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    PAGE.write_text(f"{before}\n\n{table(rows)}\n\n{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
