@@ -78,6 +78,10 @@ class BudgetSettings(BaseSettings):
     output_allowance: int = Field(
         4096, ge=1, le=10_000_000, description="Output tokens that are held for a call without `max_tokens`."
     )
+    unbounded_hold: Decimal = Field(
+        Decimal("0.10"),
+        description="USD that is held for a call whose most cannot be computed: OCR of a URL, a realtime session, ...",
+    )
     hold_ttl: float = Field(
         120.0,
         ge=1,
@@ -106,7 +110,7 @@ class BudgetSettings(BaseSettings):
     def _ids(cls, value: str) -> str:
         return checked_id(value, "it")
 
-    @field_validator("default_limit", "project_limit")
+    @field_validator("default_limit", "project_limit", "unbounded_hold")
     @classmethod
     def _limits(cls, value: Decimal | None) -> Decimal | None:
         if value is not None:

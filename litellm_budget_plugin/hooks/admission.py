@@ -41,7 +41,7 @@ def admit(attempt: Attempt) -> None:
 
 def _hold(attempt: Attempt) -> None:
     ledger = attempt.ledger
-    attempt.estimate = estimate = pricing.estimate(attempt.request, output_allowance=ledger.settings.output_allowance)
+    attempt.estimate = estimate = _estimate(attempt)
     if estimate.priced and estimate.usd == 0:
         return
     try:
@@ -62,6 +62,16 @@ def _hold(attempt: Attempt) -> None:
         raise
     if isinstance(reply, Refused):
         _refuse(ledger, BudgetExceeded(reply, attempt.request.model))
+
+
+def _estimate(attempt: Attempt, *, exact: bool = False) -> pricing.Estimate:
+    ledger = attempt.ledger
+    return pricing.estimate(
+        attempt.request,
+        output_allowance=ledger.settings.output_allowance,
+        unbounded_hold=ledger.unbounded_hold,
+        exact=exact,
+    )
 
 
 def _take_back(attempt: Attempt) -> None:
@@ -87,8 +97,7 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
     )
     reply = ledger.ask_in_call(command)
     if isinstance(reply, CountExactly):
-        settings = ledger.settings
-        exact = pricing.estimate(attempt.request, output_allowance=settings.output_allowance, exact=True)
+        exact = _estimate(attempt, exact=True)
         attempt.estimate = exact
         command = replace(command, want=_want(exact), cheap=False)
         reply = ledger.ask_in_call(command)

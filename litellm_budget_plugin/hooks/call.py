@@ -54,7 +54,11 @@ class Call:
     def _dearer(self, attempt: Attempt, now: pricing.Request) -> bool:
         if alike(attempt.request, now):
             return False
-        estimate = pricing.estimate(now, output_allowance=self.ledger.settings.output_allowance)
+        estimate = pricing.estimate(
+            now,
+            output_allowance=self.ledger.settings.output_allowance,
+            unbounded_hold=self.ledger.unbounded_hold,
+        )
         held = attempt.estimate.usd if attempt.estimate is not None else 0
         return estimate.priced and estimate.usd > held
 

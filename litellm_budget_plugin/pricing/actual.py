@@ -8,6 +8,7 @@ from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.pricing import chat
 from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.entries import select
 from litellm_budget_plugin.pricing.measure import Measure
@@ -46,14 +47,11 @@ def _hidden(answer: object, name: str) -> Any:
 
 def _input_tokens(request: Request) -> int:
     """The input as probably billed: text by the local tokenizer, the rest as in the floor of an estimate."""
-    floor = estimate(request, output_allowance=0).floor_tokens
+    floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     terms = terms_of(select(request))
     rough, counted = (Measure(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
-        if request.call_type == "completion":
-            measure.add_messages(request.params.get("messages"))
-        else:
-            measure.add_prompt(request.params.get("prompt" if request.call_type == "text_completion" else "input"))
+        chat.read(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.
     return max(floor - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)
 

@@ -97,6 +97,9 @@ def select(request: Request) -> Selector:
         base = base or _text(info.get("base_model"))
         deployment = _text(info.get("id"))
     model = request.model if isinstance(request.model, str) else str(request.model)
+    if request.call_type == "search" and "/" not in model:
+        # `litellm.search` has no model; LiteLLM prices "tavily/search".
+        model = f"{_text(params.get('search_provider')) or model}/search"
     provider = request.provider or _text(params.get("custom_llm_provider"))
     return Selector(model, provider, base, deployment, _custom(params, info), request.call_type)
 

@@ -89,15 +89,16 @@ class Measure:
         """The `messages` of a chat completion."""
         if isinstance(messages, (list, tuple)):
             for message in messages:
-                self._add_message(message)
+                self.add_message(message)
         elif messages is not None:
             self.add_unknown(messages)
 
-    def _add_message(self, message: Any) -> None:
+    def add_message(self, message: Any) -> None:
+        """One message: a dictionary, or an object of LiteLLM's or the provider's."""
         self.text += PER_MESSAGE
         self.floor += _FLOOR_MESSAGE * 4
         if not isinstance(message, dict):
-            message = _as_dict(message)
+            message = as_dict(message)
             if message is None:
                 self.certain = False
                 return
@@ -105,7 +106,7 @@ class Measure:
         if type(content) is str:
             self.add_text(content)
         elif content is not None:
-            self._add_content(content, _DEPTH)
+            self.add_content(content)
         if len(message) > len(_KNOWN_KEYS) or "content" not in message:
             self.caches = self.caches or "cache_control" in message
             rest = {key: value for key, value in message.items() if key not in _KNOWN_KEYS and value is not None}
@@ -115,7 +116,8 @@ class Measure:
             if rest:
                 self.add_json(rest)
 
-    def _add_content(self, content: object, depth: int) -> None:
+    def add_content(self, content: object, depth: int = _DEPTH) -> None:
+        """The content of a message: text, or a list of parts."""
         if isinstance(content, str):
             self.add_text(content)
         elif isinstance(content, (list, tuple)) and depth:
@@ -149,7 +151,7 @@ class Measure:
             self.add_media(attachment())
         elif kind in _NESTED_PARTS:
             self.text += PER_MESSAGE + len(str(part.get("tool_use_id")))
-            self._add_content(part.get("content"), depth)
+            self.add_content(part.get("content"), depth)
         elif kind in _PLAIN_PARTS:
             self.add_json(part)
         else:
@@ -204,11 +206,14 @@ class Measure:
 
 def runs_at_caller(tool: Mapping[str, Any]) -> bool:
     """Whether a declared tool only describes a function of the caller."""
+    if "functionDeclarations" in tool or "function_declarations" in tool:
+        return len(tool) == 1
     kind = tool.get("type")
     return kind in ("function", "custom") or (kind is None and ("name" in tool or "function" in tool))
 
 
-def _as_dict(message: object) -> dict[str, Any] | None:
+def as_dict(message: object) -> dict[str, Any] | None:
+    """An object with fields as a dictionary without the unset ones; None where it is none."""
     dump = getattr(message, "model_dump", None)
     try:
         found = dump(exclude_none=True) if callable(dump) else dict(message) if isinstance(message, Mapping) else None

@@ -8,7 +8,8 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.pricing.entries import Selector, custom_prices, find_key, select
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, attos
-from litellm_budget_plugin.pricing.terms import Terms, is_priced, terms_of
+from litellm_budget_plugin.pricing.terms import Terms, terms_of
+from litellm_budget_plugin.pricing.units import is_priced
 from litellm_budget_plugin.pricing.usage import Counted, as_mapping, field
 from litellm_budget_plugin.pricing.values import Request
 
@@ -68,7 +69,11 @@ def _keys(selector: Selector, terms: Terms, name: str) -> list[str]:
 
     own = selector.deployment
     answered = None if selector.base_model else find_key(name, terms.provider, selector.call_type)
-    found = [key for key in (own, answered, terms.key) if key and is_priced(litellm.model_cost.get(key) or {})]
+    found = [
+        key
+        for key in (own, answered, terms.key)
+        if key and is_priced(litellm.model_cost.get(key) or {}, selector.call_type)
+    ]
     return list(dict.fromkeys(found))
 
 

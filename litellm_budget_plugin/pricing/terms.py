@@ -12,18 +12,19 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, Selector, custom_prices, find_key, providers, route
 from litellm_budget_plugin.pricing.rates import Tier, attos, read_rates, scaled
+from litellm_budget_plugin.pricing.surcharges import configs, margin_of, region_factor, search_price
 from litellm_budget_plugin.pricing.tokens import is_cl100k
+from litellm_budget_plugin.pricing.units import BOTH_SIDES, BY_TOKENS, SECONDS, UNDISCOUNTED, is_priced
 
-_BOTH_SIDES = ("input_cost_per_token", "output_cost_per_token")
-_SECONDS = ("cost_per_second", "input_cost_per_second", "output_cost_per_second")
-_OTHER_PRICES = ("tiered_pricing", "input_cost_per_character", "output_cost_per_character", "input_cost_per_query")
-_UPLIFTS = ("regional_processing_uplift_multiplier_eu", "regional_processing_uplift_multiplier_us")
-# LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
-_SEARCH_DEFAULT = 35 * 10**15
-_SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
 # Perplexity bills the searches and citations of its own accord; a model router prices only its fee.
 _OPEN_ENDED = re.compile(r"perplexity|model[-_]router|openrouter/auto|deep-research|-search-|groq/compound")
 _CACHE_SIZE = 4096
+# These APIs' own providers take the limit as it is; the others get it by way of chat completions.
+_NATIVE = {
+    "responses": ("openai", "azure"),
+    "messages": ("anthropic",),
+    "generate_content": ("gemini", "vertex_ai", "vertex_ai_beta"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,16 @@ class Terms:
     """Every price that is known is 0."""
     cl100k: bool
     """A local tokenizer counts this model's text exactly."""
+    base: str
+    """The name that prices this deployment: its base model, if one is given, else the model."""
+    prices: Mapping[str, Any]
+    """The entry with the caller's and the deployment's prices laid over it; empty where there is none."""
+    factor: Fraction
+    """What margins, discounts and regions multiply prices by."""
+
+    def rate(self, *names: str) -> int:
+        """The dearest of these prices, 0 where the entry has none of them."""
+        return scaled(max((attos(self.prices.get(name)) or 0 for name in names), default=0), self.factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +76,11 @@ class _Cached:
 _cache: dict[tuple[Selector, object, object], _Cached] = {}
 
 
-def _configs() -> tuple[object, object]:
-    import litellm
-
-    return getattr(litellm, "cost_margin_config", None), getattr(litellm, "cost_discount_config", None)
-
-
 def _fresh(cached: _Cached) -> bool:
     import litellm
 
     cost_map = litellm.model_cost
-    if cost_map is not cached.cost_map or len(cost_map) != cached.size or _configs() != cached.config:
+    if cost_map is not cached.cost_map or len(cost_map) != cached.size or configs() != cached.config:
         return False
     return all(cost_map.get(key) is entry and entry == copy for key, entry, copy in cached.entries)
 
@@ -97,7 +102,7 @@ def _read(selector: Selector, service_tier: str | None, *, fast: bool) -> _Cache
     import litellm
 
     cost_map: dict[str, Any] = litellm.model_cost
-    config: tuple[object, object] = deepcopy(_configs())
+    config: tuple[object, object] = deepcopy(configs())
     size = len(cost_map)
     model, provider = route(selector.model, selector.provider)
     key = find_key(selector.base_model or model, provider, selector.call_type)
@@ -108,73 +113,32 @@ def _read(selector: Selector, service_tier: str | None, *, fast: bool) -> _Cache
     own = {n: v for name, entry, _ in entries if name == selector.deployment for n, v in entry.items() if v is not None}
     shared = cost_map.get(key or "", {}) if key != selector.deployment else {}
     custom = {**{n: v for n, v in own.items() if "cost" in n}, **custom_prices(selector)}
-    entry = _merged(shared, own, custom)
-    embeds = selector.call_type == "embedding"
-    terms = _terms(entry, custom, (model, provider, key), service_tier, fast=fast, embeds=embeds)
+    entry = _merged(shared, own, custom, direct=selector.deployment is None)
+    terms = _terms(selector, entry, custom, (model, provider, key), service_tier, fast=fast)
     return _Cached(terms, cost_map, size, entries, config)
 
 
-def _merged(shared: Mapping[str, Any], own: Mapping[str, Any], custom: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(
+    shared: Mapping[str, Any], own: Mapping[str, Any], custom: Mapping[str, Any], *, direct: bool
+) -> dict[str, Any]:
     merged = {**shared, **own, **custom}
-    # LiteLLM ignores a lone input or output price in direct calls and bills the public one: the dearer is the bound.
-    if not all(name in custom for name in _BOTH_SIDES):
-        for name in _BOTH_SIDES:
-            if (attos(shared.get(name)) or 0) > (attos(merged.get(name)) or 0):
-                merged[name] = shared[name]
+    both = all(name in custom for name in BOTH_SIDES)
+    for name in custom:
+        # LiteLLM ignores a lone input or output price in direct calls, and there prices of other units too, and bills
+        # the public ones: the dearer is the bound.
+        unheard = not both and (direct or name in BOTH_SIDES)
+        if unheard and (attos(shared.get(name)) or 0) > (attos(merged.get(name)) or 0):
+            merged[name] = shared[name]
     return merged
 
 
-def _number(value: object) -> Fraction:
-    amount = attos(value)
-    return Fraction(amount, 10**18) if amount is not None else Fraction(1)
-
-
-def _factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
-    # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
-    factor = max([Fraction(1), *(_number(entry[name]) for name in _UPLIFTS if entry.get(name))])
-    if entry.get("regional_endpoint_uplift_multiplier"):
-        factor *= max(Fraction(1), _number(entry["regional_endpoint_uplift_multiplier"]))
-    specific = entry.get("provider_specific_entry")
-    if isinstance(specific, Mapping):
-        areas = [_number(v) for n, v in specific.items() if n != "fast" and isinstance(v, (int, float))]
-        factor *= max([Fraction(1), *areas])
-        factor *= _number(specific.get("fast", 1)) if fast else 1
-    return factor
-
-
-def _margin(provider: str | None) -> tuple[Fraction, int]:
-    margins, discounts = _configs()
-    factor, fixed = Fraction(1), 0
-    if isinstance(discounts, Mapping) and provider in discounts:
-        factor -= min(Fraction(1), _number(discounts[provider]))
-    if isinstance(margins, Mapping) and margins:
-        margin = margins.get(provider, margins.get("global"))
-        share = margin.get("percentage", 0) if isinstance(margin, Mapping) else margin or 0
-        factor *= 1 + _number(share)
-        fixed = attos(margin.get("fixed_amount", 0)) or 0 if isinstance(margin, Mapping) else 0
-    return factor, fixed
-
-
-def _search_price(entry: Mapping[str, Any], provider: str | None) -> int:
-    prices = entry.get("search_context_cost_per_query")
-    found = [attos(p) or 0 for p in (prices.values() if isinstance(prices, Mapping) else (prices,))]
-    maps = attos(entry.get("google_maps_grounding_cost_per_query")) or 0
-    return max([maps, *found]) or (_SEARCH_DEFAULT if provider in _SEARCHERS else 0)
-
-
-def is_priced(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry names a price; 0 is one, None and negative numbers are not."""
-    names = (*_BOTH_SIDES, *_SECONDS, *_OTHER_PRICES)
-    values = [entry[name] for name in names if entry.get(name) is not None]
-    # openrouter/auto and the like carry -1 for "depends": that is no price.
-    return bool(values) and all(isinstance(v, list) or attos(v) is not None for v in values)
-
-
-def _caps_output(model: str, provider: str | None) -> bool:
+def _caps_output(selector: Selector, model: str, provider: str | None) -> bool:
     import litellm
 
     if provider not in providers() or provider in ASKS_NETWORK:
         return provider in ASKS_NETWORK
+    if provider in _NATIVE.get(selector.call_type, ()):
+        return True
     with suppress(Exception):
         known = litellm.get_supported_openai_params(model=model, custom_llm_provider=provider)
         return known is None or "max_tokens" in known or "max_completion_tokens" in known
@@ -186,41 +150,43 @@ def _count(value: object) -> int | None:
 
 
 def _terms(
+    selector: Selector,
     entry: Mapping[str, Any],
     custom: Mapping[str, Any],
     name: tuple[str, str | None, str | None],
     service_tier: str | None,
     *,
     fast: bool,
-    embeds: bool,
 ) -> Terms:
     model, provider, key = name
-    priced = is_priced(entry)
-    given = [attos(custom[side]) for side in _BOTH_SIDES if side in custom]
+    family = selector.call_type
+    priced = is_priced(entry, family)
+    given = [attos(custom[side]) for side in BOTH_SIDES if side in custom]
     # Who gives both prices as 0 says that the call is free, whatever cache or tier prices the public entry still has.
-    free = len(given) == len(_BOTH_SIDES) and not any(given)
+    free = len(given) == len(BOTH_SIDES) and not any(given) and family in BY_TOKENS
     prices: Mapping[str, Any] = entry if priced and not free else {}
-    margin, fixed = _margin(provider)
-    factor = _factor(entry, fast=fast) * margin
+    margin, fixed = margin_of(provider, discounts=family not in UNDISCOUNTED)
+    factor = region_factor(entry, fast=fast) * margin
     table = read_rates(prices, service_tier)
-    seconds = max(attos(prices.get(field)) or 0 for field in _SECONDS)
-    timed = bool(seconds) and not any(attos(prices.get(side)) for side in _BOTH_SIDES)
+    seconds = max(attos(prices.get(field)) or 0 for field in SECONDS)
+    timed = bool(seconds) and not any(attos(prices.get(side)) for side in BOTH_SIDES)
     open_ended = _OPEN_ENDED.search(f"{provider}/{model} {key}") is not None
     open_ended = open_ended or bool(prices.get("output_cost_per_character"))
     # xAI reports reasoning beside completion_tokens, and does not say whether max_tokens limits it.
     open_ended = open_ended or provider == "xai"
+    caps = family == "embedding" or (family in BY_TOKENS and _caps_output(selector, model, provider))
     return Terms(
         model=model,
         provider=provider,
         key=key,
         priced=priced,
         free=free,
-        closed=not open_ended and not timed and (embeds or _caps_output(model, provider)),
+        closed=not open_ended and not timed and caps,
         tiers=table.tiers(factor),
         per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
         per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),
         per_query=scaled(attos(prices.get("input_cost_per_query")) or 0, factor),
-        per_search=scaled(_search_price(prices, provider), margin) if prices else 0,
+        per_search=scaled(search_price(prices, provider), margin) if prices else 0,
         per_second=scaled(seconds, factor) if timed else 0,
         fixed=fixed if priced else 0,
         max_output=_count(entry.get("max_output_tokens")) or _count(entry.get("max_tokens")),
@@ -229,4 +195,7 @@ def _terms(
         and not any(attos(v) for n, v in prices.items() if "cost" in n)
         and not isinstance(prices.get("tiered_pricing"), list),
         cl100k=is_cl100k(provider, key),
+        base=selector.base_model or model,
+        prices=prices,
+        factor=factor,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +12,28 @@ class Request:
     """What the gate knows of one call."""
 
     call_type: str
-    """"completion", "text_completion" or "embedding", with the async names already folded in."""
+    """The family, with the async names already folded in: "completion", "text_completion", "embedding", "responses",
+    "messages" (anthropic_messages), "generate_content" (and its stream), "image_generation", "image_edit",
+    "image_variation", "speech", "transcription", "rerank", "ocr", "search", "video_generation", "moderation" or "realtime".
+    """
     model: str
-    """As passed to LiteLLM: "gpt-4o", "openai/gpt-4o", "azure/my-deployment"."""
+    """As passed to LiteLLM: "gpt-4o", "openai/gpt-4o", "azure/my-deployment". A search may leave it empty, or give
+    "tavily" or "tavily/search": its `search_provider` counts."""
     provider: str | None
     """The `custom_llm_provider` argument, if any."""
     params: Mapping[str, Any]
-    """Every keyword argument of the call. Never changed and never consumed."""
+    """Every keyword argument of the call, by the names of LiteLLM's public function. Never changed and never consumed."""
+
+
+class Options(NamedTuple):
+    """How an estimate is to be made."""
+
+    output_allowance: int
+    """Output tokens of a call that states no limit."""
+    unbounded_hold: int
+    """Nano-dollars for a call whose most cannot be computed."""
+    exact: bool = False
+    """Count the text where a local tokenizer can, instead of bounding it by its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,9 @@ class Estimate:
     usd: int
     """Nano-dollars, rounded up: no answer within the stated limits costs more, if `bounded`."""
     floor: int
-    """Nano-dollars: the input side as probably billed, never above `usd`."""
+    """Nano-dollars, never above `usd`: what a call costs whose answer is lost on its way. Where tokens are billed, the
+    input side as probably billed. Images, speech, searches, reranking, pages, transcripts and videos are billed as a whole
+    once the request is served, so there it is the whole, by the cheapest that the request allows."""
     tokens: int
     """The upper bound of tokens, input and output."""
     floor_tokens: int

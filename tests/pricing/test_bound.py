@@ -41,7 +41,7 @@ def test_litellms_own_cost_of_an_answer_within_the_limits_is_never_above_the_est
     size = data.draw(st.sampled_from([10, 3_000, 130_000, 210_000, 280_000, 600_000]))
     limit, n = data.draw(st.integers(1, 20_000)), data.draw(st.integers(1, 3))
     request = _request(model, "x" * size, limit, n)
-    found = estimate(request, output_allowance=1)
+    found = estimate(request, output_allowance=1, unbounded_hold=0)
     read = data.draw(st.integers(1, size))
     wrote = 0 if request.call_type == "embedding" else data.draw(st.integers(0, limit * n))
     cached, written = data.draw(st.integers(0, read)), data.draw(st.integers(0, read))
@@ -66,7 +66,7 @@ def test_every_priced_model_of_the_map_holds_at_its_very_limit() -> None:
     compared = 0
     for model in MODELS[::7]:
         request = _request(model, "x" * 250_000, 1000)
-        found = estimate(request, output_allowance=1)
+        found = estimate(request, output_allowance=1, unbounded_hold=0)
         wrote = 0 if request.call_type == "embedding" else 1000
         usage = Usage(prompt_tokens=250_000, completion_tokens=wrote, total_tokens=250_000 + wrote)
         charged = _charged(model, request.call_type, usage)
@@ -89,7 +89,7 @@ def test_a_prompt_that_may_cross_a_threshold_is_priced_at_the_dearer_tier(
         "input_cost_per_token_above_200k_tokens": 2e-6,
         "output_cost_per_token": 0.0,
     }
-    found = estimate(_chat("openai/tiers", "x" * size, max_tokens=1), output_allowance=1)
+    found = estimate(_chat("openai/tiers", "x" * size, max_tokens=1), output_allowance=1, unbounded_hold=0)
     assert found.usd == (found.tokens - 1) * (1000 if size < 200_000 else 2000)
 
 
@@ -112,7 +112,7 @@ def test_a_service_tier_is_priced_at_the_dearer_of_what_may_be_served(
         "output_cost_per_token_priority": 7e-6,
         "output_cost_per_token_flex": 1e-6,
     }
-    found = estimate(_chat("openai/served", "hi", max_tokens=10, **params), output_allowance=1)
+    found = estimate(_chat("openai/served", "hi", max_tokens=10, **params), output_allowance=1, unbounded_hold=0)
     assert found.usd == 10 * rate * 1000
 
 
@@ -125,23 +125,25 @@ def test_one_hour_cache_prices_count_only_where_a_cache_is_asked_for(cost_map: d
         "cache_creation_input_token_cost_above_1hr": 4e-6,
         "output_cost_per_token": 0.0,
     }
-    plain = estimate(_chat("openai/caches", [{"type": "text", "text": "hello"}], max_tokens=1), output_allowance=1)
+    plain = estimate(
+        _chat("openai/caches", [{"type": "text", "text": "hello"}], max_tokens=1), output_allowance=1, unbounded_hold=0
+    )
     part = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    cached = estimate(_chat("openai/caches", [part], max_tokens=1), output_allowance=1)
+    cached = estimate(_chat("openai/caches", [part], max_tokens=1), output_allowance=1, unbounded_hold=0)
     assert (plain.usd, cached.usd) == ((plain.tokens - 1) * 2000, (cached.tokens - 1) * 4000)
 
 
 def test_reasoning_tokens_are_priced_at_their_own_rate(cost_map: dict[str, object]) -> None:
     entry = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 1e-6}
     cost_map["openai/reasons"] = {**entry, "output_cost_per_reasoning_token": 5e-6}
-    assert estimate(_chat("openai/reasons", "hi", max_tokens=10), output_allowance=1).usd == 10 * 5000
+    assert estimate(_chat("openai/reasons", "hi", max_tokens=10), output_allowance=1, unbounded_hold=0).usd == 10 * 5000
 
 
 def test_a_margin_raises_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     request = _chat("gpt-4o", "hello", max_tokens=100)
-    before = estimate(request, output_allowance=1).usd
+    before = estimate(request, output_allowance=1, unbounded_hold=0).usd
     monkeypatch.setattr(litellm, "cost_margin_config", {"openai": {"percentage": 0.5, "fixed_amount": 0.001}})
-    after = estimate(request, output_allowance=1).usd
+    after = estimate(request, output_allowance=1, unbounded_hold=0).usd
     assert after == -(-before * 3 // 2) + 1_000_000
 
 
@@ -160,8 +162,8 @@ def test_a_margin_raises_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_output_side_follows_the_stated_limit_else_the_allowance(params: dict[str, object], output: int) -> None:
-    given_ = estimate(_chat("gpt-4o", "hello", **params), output_allowance=77)
-    nothing = estimate(_chat("gpt-4o", "hello", max_tokens=1), output_allowance=77)
+    given_ = estimate(_chat("gpt-4o", "hello", **params), output_allowance=77, unbounded_hold=0)
+    nothing = estimate(_chat("gpt-4o", "hello", max_tokens=1), output_allowance=77, unbounded_hold=0)
     assert given_.tokens - nothing.tokens == output - 1
     assert given_.bounded == (output < 77)
 
@@ -169,7 +171,7 @@ def test_the_output_side_follows_the_stated_limit_else_the_allowance(params: dic
 def test_text_completions_multiply_prompts_and_best_of_and_echo_the_prompt() -> None:
     def tokens(**params: object) -> int:
         request = Request("text_completion", "gpt-3.5-turbo-instruct", None, {"max_tokens": 10, **params})
-        return estimate(request, output_allowance=1).tokens
+        return estimate(request, output_allowance=1, unbounded_hold=0).tokens
 
     assert tokens(prompt=["aa", "bb"], best_of=3, n=2) - tokens(prompt=["aa", "bb"]) == 2 * 10 * 2
     assert tokens(prompt="aaaa", echo=True) - tokens(prompt="aaaa") == tokens(prompt="aaaa") - 10
@@ -178,10 +180,14 @@ def test_text_completions_multiply_prompts_and_best_of_and_echo_the_prompt() -> 
 def test_embeddings_count_token_ids_exactly_and_have_no_output() -> None:
     def found(value: object) -> int:
         return estimate(
-            Request("embedding", "text-embedding-3-small", None, {"input": value}), output_allowance=99
+            Request("embedding", "text-embedding-3-small", None, {"input": value}),
+            output_allowance=99,
+            unbounded_hold=0,
         ).tokens
 
     assert found([1, 2, 3]) == 3
     assert found([[1, 2, 3], [4]]) == 4
     assert found(["abc", "de"]) == found("abc") + found("de")
-    assert estimate(Request("embedding", "text-embedding-3-small", None, {"input": "abc"}), output_allowance=99).bounded
+    assert estimate(
+        Request("embedding", "text-embedding-3-small", None, {"input": "abc"}), output_allowance=99, unbounded_hold=0
+    ).bounded

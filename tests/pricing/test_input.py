@@ -20,7 +20,7 @@ from litellm_budget_plugin.pricing.tokens import count, is_cl100k
 def _of(content: Any, model: str = "gpt-4o", *, exact: bool = False, **params: Any) -> Estimate:
     messages = [{"role": "user", "content": content}]
     request = Request("completion", model, None, {"messages": messages, "max_tokens": 1, **params})
-    return estimate(request, output_allowance=1, exact=exact)
+    return estimate(request, output_allowance=1, unbounded_hold=0, exact=exact)
 
 
 @given(st.text(max_size=300))
@@ -37,8 +37,8 @@ def test_the_bound_holds_against_litellms_own_message_count(texts: list[str]) ->
     messages = [{"role": "user", "name": "bob", "content": text} for text in texts]
     request = Request("completion", "gpt-4", None, {"messages": messages, "max_tokens": 1})
     counted = litellm.token_counter(model="gpt-4", messages=messages)
-    assert counted <= estimate(request, output_allowance=1, exact=True).tokens - 1
-    assert counted <= estimate(request, output_allowance=1).tokens - 1
+    assert counted <= estimate(request, output_allowance=1, unbounded_hold=0, exact=True).tokens - 1
+    assert counted <= estimate(request, output_allowance=1, unbounded_hold=0).tokens - 1
 
 
 @pytest.mark.parametrize("detail", ["low", "high", "auto", None])
@@ -110,13 +110,17 @@ WEIRD += [[{1: 2, "content": {3}}], _endless(), [litellm.Message(content="hi", r
 def test_weird_requests_never_raise(messages: Any, call_type: str) -> None:
     params = {"messages": messages, "prompt": messages, "input": messages, "n": "two", "tools": 5, "timeout": "x"}
     for exact in (False, True):
-        found = estimate(Request(call_type, "gpt-4", None, params), output_allowance=10, exact=exact)
+        found = estimate(Request(call_type, "gpt-4", None, params), output_allowance=10, unbounded_hold=0, exact=exact)
         assert 0 <= found.floor <= found.usd
 
 
 def test_a_generator_is_not_consumed() -> None:
     messages = iter([{"role": "user", "content": "hello"}])
-    found = estimate(Request("completion", "gpt-4o", None, {"messages": messages, "max_tokens": 5}), output_allowance=1)
+    found = estimate(
+        Request("completion", "gpt-4o", None, {"messages": messages, "max_tokens": 5}),
+        output_allowance=1,
+        unbounded_hold=0,
+    )
     assert not found.bounded
     assert len(list(messages)) == 1
 

@@ -17,7 +17,9 @@ def _usd(model: str, **params: Any) -> int:
 def _estimate(model: str, **params: Any) -> Any:
     messages = [{"role": "user", "content": "hello"}]
     return estimate(
-        Request("completion", model, None, {"messages": messages, "max_tokens": 10, **params}), output_allowance=1
+        Request("completion", model, None, {"messages": messages, "max_tokens": 10, **params}),
+        output_allowance=1,
+        unbounded_hold=0,
     )
 
 

@@ -1,0 +1,73 @@
+"""Speech, billed by the characters to be spoken, and transcription, billed by the seconds to be heard."""
+
+from __future__ import annotations
+
+from litellm_budget_plugin.pricing.quantities import Bill, count
+from litellm_budget_plugin.pricing.recording import recording
+from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.values import Estimate, Options, Request
+
+# OpenAI and Google give 20 to 25 tokens of audio for a second of speech; nobody speaks slower than 4 characters a second.
+_TOKENS_A_CHARACTER = 6
+# OpenAI, "Managing costs": an audio token is 100 ms of what is heard. Google counts 32 a second.
+_HEARD = {"openai": 10, "azure": 10}
+_HEARD_MOST = 32
+# Nobody is understood above 8 syllables, or 20 tokens, a second.
+_WRITTEN_A_SECOND = 20
+_PER_CALL = 96
+
+
+def estimate_speech(request: Request, terms: Terms, options: Options) -> Estimate:
+    """Characters, or where a model is billed by tokens the text and a generous guess at the audio, which no argument
+    limits; or one price for a piece of music. A lost answer is charged its text: speech is made whether or not its maker
+    waits, and LiteLLM bills no audio tokens of it.
+    """
+    params = request.params
+    text, tone = params.get("input"), params.get("instructions")
+    characters = len(text) if isinstance(text, str) else len(repr(text))
+    per_character, per_piece = terms.rate("input_cost_per_character"), terms.rate("output_cost_per_image")
+    fixed = characters * per_character + per_piece * (count(params, "n", "sample_count") or 1)
+    if per_character or per_piece:
+        return Bill(fixed, fixed).estimate(terms, options)
+    tokens = sum(byte_length(part) for part in (text, tone) if isinstance(part, str)) + _PER_CALL
+    spoken = characters * _TOKENS_A_CHARACTER + _PER_CALL
+    spoken = min(spoken, terms.max_output) if terms.max_output else spoken
+    tier = terms.tiers[0]
+    bill = Bill(
+        most=tokens * tier.text + spoken * tier.audio_output,
+        floor=characters // 4 * tier.plain,
+        certain=False,
+        tokens=tokens + spoken,
+        floor_tokens=characters // 4,
+    )
+    return bill.estimate(terms, options)
+
+
+def estimate_transcription(request: Request, terms: Terms, options: Options) -> Estimate:
+    """Seconds by the file's own header or the lowest rate of its format, times the price of one; and by tokens, where a
+    model has a price for them, if that is more. A lost answer is charged the seconds that a file of this size has mostly.
+    """
+    file = recording(request.params.get("file"))
+    per_second = terms.rate("input_cost_per_second", "output_cost_per_second")
+    most, floor = file.most * per_second, file.probable * per_second
+    prompt = request.params.get("prompt")
+    tier = terms.tiers[-1]
+    heard = file.most * _HEARD.get(terms.provider or "", _HEARD_MOST)
+    asked = (byte_length(prompt) if isinstance(prompt, str) else 0) + _PER_CALL
+    written = (
+        min(file.most * _WRITTEN_A_SECOND, terms.max_output) if terms.max_output else file.most * _WRITTEN_A_SECOND
+    )
+    by_token = bool(tier.text or tier.media or tier.output)
+    if by_token:
+        most = max(most, heard * tier.media + asked * tier.text + written * tier.output)
+        floor = max(floor, file.probable * 10 * tier.media)
+    bill = Bill(
+        most=most,
+        floor=floor,
+        known=file.known,
+        certain=file.certain and not (by_token and (terms.max_output is None or terms.provider not in _HEARD)),
+        tokens=heard + asked + written if by_token else 0,
+        floor_tokens=file.probable * 10 if by_token else 0,
+    )
+    return bill.estimate(terms, options)

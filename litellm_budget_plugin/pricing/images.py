@@ -1,0 +1,174 @@
+"""Images, generated, edited or varied: a price for each by size and quality, for each pixel, or for the tokens of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from litellm_budget_plugin.pricing.quantities import Bill, count, nested
+from litellm_budget_plugin.pricing.rates import attos, scaled
+from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.units import is_priced
+from litellm_budget_plugin.pricing.values import Estimate, Options, Request
+from litellm_budget_plugin.pricing.variants import Variant, chosen, parse_size, variants_of
+
+_COPIES = ("n", "num_images", "numberOfImages", "number_of_images", "sampleCount", "sample_count")
+# The largest that models take which are priced by the pixel in any size: four megapixels.
+_LARGEST = (2048, 2048)
+_MEGAPIXEL = 1_048_576
+# Providers whose image models LiteLLM bills by tokens where an entry has a price for them.
+_BY_TOKENS = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "azure_ai"})
+# OpenAI, "Image generation", cost and latency: tokens by quality of a square, portrait and landscape image.
+_DOCUMENTED = re.compile(r"gpt-image-1(?:-mini|\.5)?(?:-\d{4}-\d\d-\d\d)?$")
+_SIZES = ((1024, 1024), (1024, 1536), (1536, 1024))
+_OPENAI = {"low": (272, 408, 400), "medium": (1056, 1584, 1568), "high": (4160, 6240, 6208)}
+# Same page: a partial image takes 100 tokens. An input image takes 65 and 129 for each of at most 8 tiles; high fidelity
+# adds up to 6,240.
+_PARTIAL = 100
+_INPUT_IMAGE = 65 + 8 * 129 + 6240
+# What OpenAI's later models take for 3840x2160 in high quality, and Google's for 4K.
+_UNKNOWN_OPENAI = 14_000
+_UNKNOWN = 2520
+_BESIDE = 4096
+"""Text and thoughts beside an image, where a model writes any."""
+_LEAST = 272
+
+
+def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
+    """Images asked for, times the dearest price that the size and quality asked for may have; without them, of any. A lost
+    answer is charged in full by the cheapest: images are made whether or not their maker waits.
+    """
+    images = _Images(request, terms)
+    if images.openai and images.prices_tokens:
+        bill = images.by_tokens()
+    else:
+        bill = images.by_piece()
+        if images.prices_tokens:
+            bill = _either(bill, images.by_tokens())
+    return bill.estimate(terms, options, priced=terms.priced or images.variants_priced)
+
+
+def _either(first: Bill, second: Bill) -> Bill:
+    """LiteLLM takes the tokens if the answer reports any, else the pieces: the dearer is the bound."""
+    floor = min((bill.floor for bill in (first, second) if bill.floor), default=0)
+    dearer = second if second.most >= first.most else first
+    certain = first.certain and second.certain
+    return Bill(dearer.most, floor, certain=certain, tokens=second.tokens, floor_tokens=second.floor_tokens)
+
+
+class _Images:
+    """One request for images, read once."""
+
+    def __init__(self, request: Request, terms: Terms) -> None:
+        params = request.params
+        parts = list(nested(params))
+        self.terms = terms
+        self.params = params
+        self.copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
+        self.size = next(filter(None, map(_size, parts)), None)
+        quality = params.get("quality")
+        self.quality = quality.lower() if isinstance(quality, str) and quality.lower() != "auto" else None
+        name = f"{terms.provider}/{terms.base}"
+        self.variants = variants_of(terms.base, terms.provider)
+        self.variants_priced = any(is_priced(_entry(variant), request.call_type) for variant in self.variants)
+        self.openai = "gpt-image" in name.lower() and terms.provider in ("openai", "azure")
+        self.prices_tokens = terms.priced and (self.openai or terms.provider in _BY_TOKENS) and _prices_tokens(terms)
+
+    def by_piece(self) -> Bill:
+        """Images times the price of one."""
+        # fal.ai takes the nearest size that it has a price for, which the request does not show.
+        size = None if self.terms.provider == "fal_ai" else self.size
+        picked = chosen(self.variants, size, self.quality)
+        prices = [self._price(_entry(variant), variant.size) for variant in picked]
+        own = self.terms.prices
+        sized = self._own_size() or self.size
+        # LiteLLM falls back to the model's own entry where there is none for the size and quality.
+        met = any(variant.size == size and variant.quality in (None, self.quality) for variant in picked)
+        if own and not met:
+            prices.append(self._price(own, sized))
+        open_size = bool(attos(own.get("output_cost_per_pixel")) and sized is None) and not self.variants
+        floor = min((price for price in prices if price), default=0)
+        return Bill(self.copies * max(prices, default=0), self.copies * floor, certain=not open_size)
+
+    def _own_size(self) -> tuple[int, int] | None:
+        found = next((variant for variant in self.variants if variant.key == self.terms.key), None)
+        return found.size if found else None
+
+    def _price(self, entry: Mapping[str, Any], size: tuple[int, int] | None) -> int:
+        width, height = size or _LARGEST
+        pixels = width * height
+        if self.terms.provider == "fal_ai":
+            pixels = -(-pixels // _MEGAPIXEL) * _MEGAPIXEL
+        by_pixel = max(attos(entry.get(name)) or 0 for name in ("input_cost_per_pixel", "output_cost_per_pixel"))
+        return scaled(max([by_pixel * pixels, *self._each(entry)]), self.terms.factor)
+
+    def _each(self, entry: Mapping[str, Any]) -> Iterator[int]:
+        resolution = self.params.get("resolution")
+        stated = attos(entry.get(f"output_cost_per_image_{resolution}")) if resolution is not None else None
+        yield attos(entry.get("input_cost_per_image")) or 0
+        if stated is not None:
+            yield stated
+            return
+        for name, value in entry.items():
+            if name.startswith("output_cost_per_image") and "token" not in name:
+                yield attos(value) or 0
+
+    def by_tokens(self) -> Bill:
+        """The prompt, the images that it gives, and the tokens of each image that is made."""
+        terms, tier = self.terms, self.terms.tiers[-1]
+        prompt = self.params.get("prompt")
+        text = (byte_length(prompt) if isinstance(prompt, str) else 0) + _BESIDE // 16
+        given = _given(self.params)
+        each, least, certain = self._tokens_each()
+        partial = count(self.params, "partial_images") or 0
+        made = self.copies * (each + partial * _PARTIAL)
+        writes = bool(terms.rate("output_cost_per_token"))
+        beside = _BESIDE * self.copies if writes else 0
+        per_image = max(tier.output, terms.rate("output_cost_per_image_token"))
+        most = text * tier.text + given * _INPUT_IMAGE * tier.media + made * per_image + given * terms.per_image
+        most += beside * terms.rate("output_cost_per_token", "output_cost_per_reasoning_token")
+        floor_tokens = text // 4
+        return Bill(
+            most=most + (terms.per_search if terms.provider in ("gemini", "vertex_ai") else 0),
+            floor=floor_tokens * tier.plain + self.copies * least * terms.rate("output_cost_per_image_token"),
+            certain=certain and not writes,
+            tokens=text + given * _INPUT_IMAGE + made + beside,
+            floor_tokens=floor_tokens,
+        )
+
+    def _tokens_each(self) -> tuple[int, int, bool]:
+        """(most, least, whether it is documented) of one image."""
+        if not self.openai:
+            return (_UNKNOWN_OPENAI if "gpt-image" in self.terms.base else _UNKNOWN), _LEAST, False
+        rows = [_OPENAI[self.quality]] if self.quality in _OPENAI else list(_OPENAI.values())
+        if not _DOCUMENTED.search(self.terms.base):
+            return max(_UNKNOWN_OPENAI, *rows[0]), _LEAST, False
+        column = _SIZES.index(self.size) if self.size in _SIZES else None
+        found = [row[column] for row in rows] if column is not None else [tokens for row in rows for tokens in row]
+        return max(found), min(found), self.size is None or column is not None
+
+
+def _entry(variant: Variant) -> Mapping[str, Any]:
+    import litellm
+
+    entry = litellm.model_cost.get(variant.key)
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _prices_tokens(terms: Terms) -> bool:
+    return any(attos(terms.prices.get(name)) for name in ("output_cost_per_image_token", "output_cost_per_token"))
+
+
+def _size(params: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = params.get("width"), params.get("height")
+    if isinstance(width, int) and isinstance(height, int) and 0 < width < 10**6 and 0 < height < 10**6:
+        return width, height
+    return parse_size(params.get("size")) or parse_size(params.get("image_size"))
+
+
+def _given(params: Mapping[str, Any]) -> int:
+    images = params.get("image")
+    found = len(images) if isinstance(images, (list, tuple)) else int(images is not None)
+    return found + (params.get("mask") is not None)

@@ -1,0 +1,118 @@
+"""Reranking and web searches: search units and queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_budget_plugin.pricing.quantities import Bill, count, nested
+from litellm_budget_plugin.pricing.rates import attos, scaled
+from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.values import Estimate, Options, Request
+
+# Cohere, "How does pricing work": one search unit is a query with up to 100 documents; a document longer than 500 tokens,
+# the query's included, counts as several. Amazon splits at 512 tokens, Google's ranker takes 100 records a unit.
+_DOCUMENTS_A_UNIT = 100
+_TOKENS_A_DOCUMENT = 500
+_UNIT_PER_TOKEN = frozenset({"infinity"})  # its answers give the tokens as search units
+_PER_DOCUMENT = 16
+# LiteLLM, litellm/llms/parallel_ai/search/cost_calculator.py: a tenth of a cent for each result beyond ten.
+_PARALLEL_RESULT = 10**15
+_PARALLEL_RESULTS = 10
+
+
+def estimate_rerank(request: Request, terms: Terms, options: Options) -> Estimate:
+    """Search units by the number and length of the documents, and tokens where a model has a price for them.
+
+    A lost answer is charged one search unit, the least that a provider bills for a request that it has served.
+    """
+    params = request.params
+    documents = params.get("documents")
+    listed = isinstance(documents, (list, tuple))
+    texts = [_bytes(document) for document in documents] if isinstance(documents, (list, tuple)) else []
+    query = _bytes(params.get("query"))
+    # Half of a piece is the document's own at least: Cohere cuts longer queries off.
+    room = max(_TOKENS_A_DOCUMENT - query, _TOKENS_A_DOCUMENT // 2)
+    pieces = sum(max(1, -(-size // room)) for size in texts)
+    units = max(1, -(-pieces // _DOCUMENTS_A_UNIT))
+    tokens = sum(texts) + (query + _PER_DOCUMENT) * max(len(texts), 1)
+    if terms.provider in _UNIT_PER_TOKEN:
+        units = tokens
+    per_query, per_token = terms.rate("input_cost_per_query"), terms.rate("input_cost_per_token")
+    probable = tokens // 4
+    bill = Bill(
+        most=units * per_query + tokens * (per_token + terms.rate("output_cost_per_token")),
+        floor=per_query + probable * per_token,
+        known=listed,
+        tokens=tokens,
+        floor_tokens=probable,
+    )
+    return bill.estimate(terms, options)
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, str):
+        return byte_length(value)
+    if value is None:
+        return 0
+    try:
+        return len(json.dumps(value, default=repr, skipkeys=True))
+    except (ValueError, RecursionError, TypeError):
+        return len(repr(type(value))) + 4096
+
+
+def queries(params: Mapping[str, Any]) -> int:
+    """How many searches a call of `litellm.search` makes."""
+    query = params.get("query")
+    return max(len(query), 1) if isinstance(query, (list, tuple)) else 1
+
+
+def estimate_search(request: Request, terms: Terms, options: Options) -> Estimate:
+    """Queries times the price of one, by the number of results that is asked for. A lost answer is charged in full."""
+    params = request.params
+    results = max((found for part in nested(params) for found in [_results(part)] if found), default=None)
+    price = scaled(max(_prices(terms, params, results), default=0), terms.factor)
+    most = floor = queries(params) * price
+    if terms.provider == "parallel_ai":
+        most += max((results or _PARALLEL_RESULTS) - _PARALLEL_RESULTS, 0) * scaled(_PARALLEL_RESULT, terms.factor)
+    return Bill(most, floor).estimate(terms, options)
+
+
+def _results(params: Mapping[str, Any]) -> int | None:
+    settings = params.get("advanced_settings")
+    inner = count(settings, "max_results") if isinstance(settings, Mapping) else None
+    return max(inner or 0, count(params, "max_results", "num_results", "limit") or 0) or None
+
+
+def _prices(terms: Terms, params: Mapping[str, Any], results: int | None) -> list[int]:
+    found = [attos(terms.prices.get("input_cost_per_query")) or 0]
+    tiers = terms.prices.get("tiered_pricing")
+    if isinstance(tiers, list):
+        found += _tier_prices(tiers, results)
+    # "tavily/search-advanced" is what search_depth="advanced" costs; LiteLLM bills all of them as "tavily/search".
+    import litellm
+
+    words = {value for part in nested(params) for value in part.values() if isinstance(value, str) and len(value) < 20}
+    keys = [f"{terms.key}-{word}" for word in words]
+    # Parallel's requests are priced by their mode, whatever the name.
+    keys += [f"{terms.provider}/search"] if terms.provider == "parallel_ai" else []
+    for key in keys:
+        entry = litellm.model_cost.get(key)
+        if isinstance(entry, Mapping):
+            found.append(attos(entry.get("input_cost_per_query")) or 0)
+    return found
+
+
+def _tier_prices(tiers: list[Any], results: int | None) -> list[int]:
+    every: list[int] = []
+    for tier in tiers:
+        if not isinstance(tier, Mapping):
+            continue
+        price = attos(tier.get("input_cost_per_query")) or 0
+        span = tier.get("max_results_range")
+        if results is not None and isinstance(span, (list, tuple)) and len(span) == 2 and span[0] <= results <= span[1]:
+            return [price]
+        every.append(price)
+    return every
