@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -59,6 +60,7 @@ _NAMES = {
     "generate_content": ("generate_content", "generate_content_stream"),
     "realtime": ("_realtime",),
 }
+_VIA_RESPONSES = re.compile(r"^([^/]+/)?responses/")
 CALL_TYPES = {
     name: family
     for family in FAMILIES
@@ -88,7 +90,10 @@ def _model(family: str, params: Mapping[str, Any]) -> str:
     if family == "search":
         # A search has no model; this is the name that LiteLLM prices it under.
         return f"{params.get('search_provider') or ''}/search"
-    return str(litellm.model_alias_map.get(model, model)) if family in ("completion", "text_completion") else model
+    if family not in ("completion", "text_completion"):
+        return model
+    # "openai/responses/gpt-4o" is how a chat call is sent to the Responses API: the model, and its price, are gpt-4o's.
+    return _VIA_RESPONSES.sub(r"\1", str(litellm.model_alias_map.get(model, model)))
 
 
 @cache

@@ -14,6 +14,10 @@ from litellm_budget_plugin.hooks.carrier import call_of
 _LAST_EVENTS = ("response.completed", "response.incomplete")
 
 
+class Received(list[Any]):
+    """What was received of a stream that keeps nothing itself."""
+
+
 def is_stream(result: Any) -> bool:
     """Whether LiteLLM answered with something that is still to be read."""
     return hasattr(result, "__next__") or hasattr(result, "__anext__")
@@ -48,8 +52,9 @@ def process_chunk(original: Callable[..., Any], stream: Any, *args: Any, **kwarg
     call = call_of(getattr(stream, "logging_obj", None))
     if call is not None and event is not None:
         if call.attempt.chunks is None:
-            call.attempt.chunks = []
-        if isinstance(call.attempt.chunks, list):
+            call.attempt.chunks = Received()
+        # Where LiteLLM turns the events into chunks of a chat, those are what counts, in a list of LiteLLM's own.
+        if isinstance(call.attempt.chunks, Received):
             call.attempt.chunks.append(event)
         if getattr(event, "type", None) in _LAST_EVENTS:
             call.answered(getattr(event, "response", None), None)
@@ -65,15 +70,14 @@ def begin(stream: Any, call: Call) -> None:
     if isinstance(kept, list):
         call.attempt.chunks = kept
     elif call.attempt.request.call_type == "messages" and hasattr(inner, "__anext__"):
-        chunks: list[Any] = []
-        call.attempt.chunks = chunks
+        call.attempt.chunks = chunks = Received()
         stream.completion_stream = Recorded(inner, chunks, call)
 
 
 class Recorded:
     """An asynchronous stream that keeps what was read of it. Read to its end, the call is settled before the reader learns of it."""
 
-    def __init__(self, stream: AsyncIterator[Any], chunks: list[Any], call: Call) -> None:
+    def __init__(self, stream: AsyncIterator[Any], chunks: Received, call: Call) -> None:
         self._stream = stream
         self._chunks = chunks
         self._call = call
