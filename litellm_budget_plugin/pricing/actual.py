@@ -1,4 +1,4 @@
-"""What a call did cost: LiteLLM's figure where it can be trusted, else from usage, else from the text."""
+"""What a call did cost: LiteLLM's figure where it can be trusted, else from usage, else from what was received."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.pricing import chat
+from litellm_budget_plugin.pricing import chat, served
 from litellm_budget_plugin.pricing.bound import estimate
+from litellm_budget_plugin.pricing.dialects import dialect_of
 from litellm_budget_plugin.pricing.entries import select
 from litellm_budget_plugin.pricing.measure import Measure
 from litellm_budget_plugin.pricing.pricer import price
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.pricing.tokens import probable
-from litellm_budget_plugin.pricing.usage import (
-    Counted,
-    answer_text,
-    chunks_usage,
-    field,
-    is_finished,
-    parse_raw,
-    read_usage,
-)
+from litellm_budget_plugin.pricing.units import BY_TOKENS
+from litellm_budget_plugin.pricing.usage import Counted, Received, field, parse_raw
 from litellm_budget_plugin.pricing.values import Cost, Request
 
 
@@ -45,8 +39,14 @@ def _hidden(answer: object, name: str) -> Any:
     return field(field(answer, "_hidden_params"), name)
 
 
+def _by_tokens(request: Request) -> bool:
+    return request.call_type in BY_TOKENS or request.call_type == "realtime"
+
+
 def _input_tokens(request: Request) -> int:
     """The input as probably billed: text by the local tokenizer, the rest as in the floor of an estimate."""
+    if request.call_type == "realtime":
+        return 0
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     terms = terms_of(select(request))
     rough, counted = (Measure(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
@@ -65,61 +65,86 @@ def _settle(request: Request, name: str, counted: Counted, answer: object, *, es
     return Cost(price(request, name, counted, answer), name, counted.input, counted.output, estimated)
 
 
+def _usage(request: Request, answer: object) -> Counted | None:
+    with suppress(Exception):
+        return dialect_of(request).usage(answer)
+    return None
+
+
+def _from_text(request: Request, name: str, texts: Sequence[str]) -> Cost:
+    # One count of the joined text: chunk by chunk, a token cut in two would count twice.
+    wrote = probable("".join(texts)) if texts else 0
+    return _settle(request, name, _counted(_input_tokens(request), wrote), None, estimated=True)
+
+
 def cost_of_response(request: Request, response: Any, response_cost: float | None = None) -> Cost:
-    """The cost of a whole answer: an object of LiteLLM's, or a dictionary with "usage".
+    """The cost of a whole answer: LiteLLM's object of the request's family, or a dictionary in its form.
 
     A positive `response_cost` is LiteLLM's word and is taken. None or 0 may mean that it did not know: then usage and
-    the cost map decide, and without usage the text. A cache hit costs 0. Never raises.
+    the cost map decide, and without usage what was asked for and received. A cache hit costs 0. Never raises.
     """
-    name = _name(request, response)
-    usage = read_usage(response)
+    usage = _usage(request, response)
     read, wrote = (usage.input, usage.output) if usage else (0, 0)
+    name = _name(request, response)
     if _hidden(response, "cache_hit") is True:
         return Cost(0, name, read, wrote, estimated=False)
     said = _nanos(response_cost) or _nanos(_hidden(response, "response_cost"))
     if said:
         return Cost(said, name, read, wrote, estimated=False)
+    return _computed(request, response)
+
+
+def _computed(request: Request, answer: object) -> Cost:
+    usage, name = _usage(request, answer), _name(request, answer)
+    if not _by_tokens(request):
+        return served.cost(request, name, answer, usage)
     if usage is not None:
-        return _settle(request, name, usage, response, estimated=False)
-    wrote = sum(map(probable, answer_text(response)))
-    return _settle(request, name, _counted(_input_tokens(request), wrote), None, estimated=True)
+        return _settle(request, name, usage, answer, estimated=False)
+    texts: list[str] = []
+    with suppress(Exception):
+        texts = dialect_of(request).texts(answer)
+    return _from_text(request, name, texts)
 
 
 def cost_of_output(request: Request, output_text: str) -> Cost:
-    """The cost of a dropped or cancelled call: the whole input and the output received, by the local tokenizer."""
-    counted = _counted(_input_tokens(request), probable(output_text) if output_text else 0)
-    return _settle(request, request.model, counted, None, estimated=True)
+    """The cost of a dropped or cancelled call: the whole input and the output received, by the local tokenizer. Where a
+    call is billed as a whole (see `Estimate.floor`), that.
+    """
+    if not _by_tokens(request):
+        return served.cost(request, request.model, None, None)
+    return _from_text(request, request.model, [output_text] if output_text else [])
 
 
 def cost_of_chunks(request: Request, chunks: Sequence[Any]) -> Cost:
-    """The cost of a stream as far as it came. Usage in a chunk counts, else the text; no chunks is the input alone."""
-    names = (_name(request, chunk) for chunk in chunks)
-    name = next((found for found in names if found != request.model), request.model)
-    usage = chunks_usage(chunks)
-    if usage is not None and is_finished(chunks):
-        return _settle(request, name, usage, None, estimated=False)
-    texts: list[str] = []
-    for chunk in chunks:
-        texts.extend(answer_text(chunk, "delta"))
-    # One count of the joined text: chunk by chunk, a token cut in two would count twice.
-    wrote = probable("".join(texts)) if texts else 0
+    """The cost of a stream as far as it came. Usage in a chunk counts, else the text; no chunks is the input alone.
+
+    Chunks are those of LiteLLM's chat streams, the events of the Responses API, of a realtime session, of Anthropic's API
+    (also as bytes or text, cut anywhere), or Google's.
+    """
+    if not _by_tokens(request):
+        return _computed(request, next((chunk for chunk in reversed(chunks) if field(chunk, "usage")), None))
+    received = Received()
+    with suppress(Exception):
+        received = dialect_of(request).receive(chunks)
+    name, usage = received.model or request.model, received.usage
     if usage is None:
-        return _settle(request, name, _counted(_input_tokens(request), wrote), None, estimated=True)
+        return _from_text(request, name, received.texts)
+    if received.finished:
+        return _settle(request, name, usage, received.answer, estimated=False)
     # Usage before the end of the stream holds the input; its output may be a beginning only.
+    wrote = probable("".join(received.texts)) if received.texts else 0
     raw = {**usage.raw, "completion_tokens": max(wrote, usage.output)}
+    if wrote > usage.output:
+        # The details are those of the beginning.
+        raw.pop("completion_tokens_details", None)
     raw["total_tokens"] = usage.input + raw["completion_tokens"]
     cut = Counted(usage.input, raw["completion_tokens"], raw)
     return _settle(request, name, cut, None, estimated=wrote > usage.output)
 
 
 def cost_of_raw(request: Request, original_response: Any) -> Cost:
-    """The cost of the provider's own answer, as `Logging.post_call` sees it; unreadable means the input alone."""
+    """The cost of the provider's own answer, as `Logging.post_call` sees it; unreadable means as if it were lost."""
     answer = parse_raw(original_response)
-    usage = None
-    with suppress(Exception):
-        usage = read_usage(answer)
-    if usage is not None:
-        return _settle(request, _name(request, answer), usage, None, estimated=False)
-    wrote = sum(map(probable, answer_text(answer)))
-    name = _name(request, answer) if isinstance(answer, Mapping) else request.model
-    return _settle(request, name, _counted(_input_tokens(request), wrote), None, estimated=True)
+    if not isinstance(answer, Mapping) and not hasattr(answer, "__dict__"):
+        return cost_of_output(request, "")
+    return _computed(request, answer)

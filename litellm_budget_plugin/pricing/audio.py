@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
 from litellm_budget_plugin.pricing.quantities import Bill, count
 from litellm_budget_plugin.pricing.recording import recording
 from litellm_budget_plugin.pricing.terms import Terms
-from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.tokens import byte_length, probable
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 # OpenAI and Google give 20 to 25 tokens of audio for a second of speech; nobody speaks slower than 4 characters a second.
@@ -71,3 +75,22 @@ def estimate_transcription(request: Request, terms: Terms, options: Options) -> 
         floor_tokens=file.probable * 10 if by_token else 0,
     )
     return bill.estimate(terms, options)
+
+
+def spoken(params: Mapping[str, Any], terms: Terms) -> int | None:
+    """Atto-dollars of a piece of speech, as LiteLLM bills it: characters without white space, or the tokens of the text
+    without those of the audio.
+    """
+    text = params.get("input")
+    per_character, per_piece = terms.rate("input_cost_per_character"), terms.rate("output_cost_per_image")
+    if per_piece or not isinstance(text, str):
+        return per_piece or None
+    if per_character:
+        return sum(map(len, text.split())) * per_character
+    return probable(text) * terms.tiers[0].plain
+
+
+def heard(seconds: float | None, terms: Terms) -> int | None:
+    """Atto-dollars of a transcript by its seconds."""
+    per_second = terms.rate("output_cost_per_second") or terms.rate("input_cost_per_second")
+    return round(Fraction(seconds) * per_second) if seconds and per_second else None

@@ -7,10 +7,12 @@ import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.quantities import Bill
+from litellm_budget_plugin.pricing.quantities import MOST, Bill
 from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.usage import field, number
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 _ANNOTATIONS = ("document_annotation_format", "bbox_annotation_format")
@@ -40,6 +42,18 @@ def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
         known=pages is not None and not credit,
     )
     return bill.estimate(terms, options)
+
+
+def read(answer: object, terms: Terms) -> int | None:
+    """Atto-dollars of an answer by the pages or credits that it reports, or the pages that it holds."""
+    usage, held = field(answer, "usage_info"), field(answer, "pages")
+    pages = number(field(usage, "pages_processed")) or (len(held) if isinstance(held, (list, tuple)) else 0)
+    noted = number(field(usage, "pages_processed_annotation")) or 0
+    per_page, taken = terms.rate("ocr_cost_per_page"), field(usage, "credits")
+    amount = pages * per_page + noted * (terms.rate("annotation_cost_per_page") or per_page)
+    if isinstance(taken, (int, float)) and 0 < taken < MOST:
+        amount += round(Fraction(taken) * terms.rate("ocr_cost_per_credit"))
+    return amount or None
 
 
 def _pages(params: Mapping[str, Any]) -> int | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.pricing.dialects import dialect_of
 from litellm_budget_plugin.pricing.entries import Selector, custom_prices, find_key, select
-from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, attos
+from litellm_budget_plugin.pricing.rates import attos, round_half_even
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 from litellm_budget_plugin.pricing.units import is_priced
 from litellm_budget_plugin.pricing.usage import Counted, as_mapping, field
@@ -22,6 +25,9 @@ _USAGE_FIELDS = (
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
     "server_tool_use",
+    "inference_geo",
+    "speed",
+    "service_tier",
 )
 
 
@@ -58,12 +64,6 @@ def _flat(selector: Selector, counted: Counted) -> int | None:
     return round_half_even(total + counted.output * (wrote or 0))
 
 
-def round_half_even(amount: int) -> int:
-    """Atto-dollars as nano-dollars, half to even, as every charge is rounded."""
-    whole, rest = divmod(amount, ATTOS_PER_NANO)
-    return whole + (rest * 2 > ATTOS_PER_NANO or (rest * 2 == ATTOS_PER_NANO and whole % 2))
-
-
 def _keys(selector: Selector, terms: Terms, name: str) -> list[str]:
     import litellm
 
@@ -85,7 +85,7 @@ def _calculate(request: Request, terms: Terms, key: str, counted: Counted, answe
         "completion_response": _response(key, counted, answer),
         "model": key,
         "custom_llm_provider": terms.provider or litellm.model_cost[key].get("litellm_provider"),
-        "call_type": request.call_type,
+        "call_type": dialect_of(request).call_type,
         "optional_params": {"service_tier": request.params.get("service_tier")},
         "total_time": milliseconds if isinstance(milliseconds, (int, float)) else 0.0,
     }
@@ -103,8 +103,13 @@ def _calculate(request: Request, terms: Terms, key: str, counted: Counted, answe
 
 def _response(key: str, counted: Counted, answer: object) -> Any:
     import litellm
+    from litellm.types.llms.openai import ResponsesAPIResponse
 
-    if isinstance(answer, litellm.ModelResponse):
+    if isinstance(answer, Mapping) and answer.get("object") == "response":
+        # LiteLLM prices searches and the like by the items of its own object.
+        with suppress(Exception):
+            return ResponsesAPIResponse(**answer)
+    if isinstance(answer, (litellm.ModelResponse, ResponsesAPIResponse)):
         return answer
     raw = {name: counted.raw[name] for name in _USAGE_FIELDS if counted.raw.get(name) is not None}
     raw.setdefault("total_tokens", counted.input + counted.output)

@@ -10,6 +10,7 @@ from litellm_budget_plugin.pricing.quantities import Bill, count, nested
 from litellm_budget_plugin.pricing.rates import attos, scaled
 from litellm_budget_plugin.pricing.terms import Terms
 from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.usage import field, number
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 # Cohere, "How does pricing work": one search unit is a query with up to 100 documents; a document longer than 500 tokens,
@@ -61,6 +62,15 @@ def _bytes(value: object) -> int:
         return len(json.dumps(value, default=repr, skipkeys=True))
     except (ValueError, RecursionError, TypeError):
         return len(repr(type(value))) + 4096
+
+
+def reranked(answer: object, terms: Terms) -> int | None:
+    """Atto-dollars of an answer by the search units and tokens that it reports."""
+    billed = field(field(answer, "meta"), "billed_units")
+    units, tokens = number(field(billed, "search_units")), number(field(billed, "total_tokens"))
+    if units is None and tokens is None:
+        return None
+    return (units or 0) * terms.rate("input_cost_per_query") + (tokens or 0) * terms.rate("input_cost_per_token")
 
 
 def queries(params: Mapping[str, Any]) -> int:

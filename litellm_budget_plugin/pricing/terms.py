@@ -36,8 +36,8 @@ class Terms:
     key: str | None
     priced: bool
     free: bool
-    closed: bool
-    """Nothing is billed beside tokens, images and one search, and max_tokens reaches the provider."""
+    open_because: str
+    """Why tokens, images and one search within the limits may not be all that is billed; empty where they are."""
     tiers: tuple[Tier, ...]
     per_image: int
     per_audio_second: int
@@ -57,6 +57,11 @@ class Terms:
     """The entry with the caller's and the deployment's prices laid over it; empty where there is none."""
     factor: Fraction
     """What margins, discounts and regions multiply prices by."""
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is billed beside tokens, images and one search, and max_tokens reaches the provider."""
+        return not self.open_because
 
     def rate(self, *names: str) -> int:
         """The dearest of these prices, 0 where the entry has none of them."""
@@ -145,6 +150,26 @@ def _caps_output(selector: Selector, model: str, provider: str | None) -> bool:
     return False
 
 
+def _open(
+    selector: Selector, prices: Mapping[str, Any], name: tuple[str, str | None, str | None], *, timed: bool
+) -> str:
+    model, provider, key = name
+    if _OPEN_ENDED.search(f"{provider}/{model} {key}"):
+        return "searches, or calls other models, of its own accord"
+    if prices.get("output_cost_per_character"):
+        return "characters are billed, tokens are limited"
+    if provider == "xai":
+        # xAI reports reasoning beside completion_tokens, and does not say whether max_tokens limits it.
+        return "reasoning may come on top of the limit"
+    if timed:
+        return "the time that a call takes is billed"
+    if selector.call_type == "embedding" or (
+        selector.call_type in BY_TOKENS and _caps_output(selector, model, provider)
+    ):
+        return ""
+    return "no limit of the output is known to reach the provider"
+
+
 def _count(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
@@ -170,18 +195,13 @@ def _terms(
     table = read_rates(prices, service_tier)
     seconds = max(attos(prices.get(field)) or 0 for field in SECONDS)
     timed = bool(seconds) and not any(attos(prices.get(side)) for side in BOTH_SIDES)
-    open_ended = _OPEN_ENDED.search(f"{provider}/{model} {key}") is not None
-    open_ended = open_ended or bool(prices.get("output_cost_per_character"))
-    # xAI reports reasoning beside completion_tokens, and does not say whether max_tokens limits it.
-    open_ended = open_ended or provider == "xai"
-    caps = family == "embedding" or (family in BY_TOKENS and _caps_output(selector, model, provider))
     return Terms(
         model=model,
         provider=provider,
         key=key,
         priced=priced,
         free=free,
-        closed=not open_ended and not timed and caps,
+        open_because=_open(selector, prices, name, timed=timed),
         tiers=table.tiers(factor),
         per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
         per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 _TEXT_FIELDS = ("content", "reasoning_content", "refusal")
@@ -28,7 +29,8 @@ def field(value: object, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _number(value: object) -> int | None:
+def number(value: object) -> int | None:
+    """A count of tokens; None for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -52,22 +54,33 @@ def read_usage(answer: object) -> Counted | None:
     if not usage:
         return None
     if "input_tokens" in usage and "prompt_tokens" not in usage:
-        usage = _from_anthropic(usage)
-    read, wrote = _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens"))
-    total = _number(usage.get("total_tokens"))
+        return from_anthropic(usage)
+    read, wrote = number(usage.get("prompt_tokens")), number(usage.get("completion_tokens"))
+    total = number(usage.get("total_tokens"))
     if read is None and wrote is None and total:
         read = total
+    return counted(read or 0, wrote or 0, usage)
+
+
+def counted(read: int, wrote: int, raw: Mapping[str, Any]) -> Counted | None:
+    """Tokens with their details; None where both are 0."""
     if not read and not wrote:
         return None
-    return Counted(read or 0, wrote or 0, {**usage, "prompt_tokens": read or 0, "completion_tokens": wrote or 0})
+    return Counted(read, wrote, {**raw, "prompt_tokens": read, "completion_tokens": wrote})
 
 
-def _from_anthropic(usage: Mapping[str, Any]) -> Mapping[str, Any]:
-    caches = {name: _number(usage.get(name)) or 0 for name in _CACHE_FIELDS}
-    # Anthropic counts cached input beside input_tokens, LiteLLM inside prompt_tokens.
-    read = (_number(usage.get("input_tokens")) or 0) + sum(caches.values())
-    kept = {name: value for name, value in caches.items() if value}
-    return {"prompt_tokens": read, "completion_tokens": _number(usage.get("output_tokens")) or 0, **kept}
+def from_anthropic(usage: Mapping[str, Any]) -> Counted | None:
+    """Anthropic counts cached input beside input_tokens, LiteLLM inside prompt_tokens."""
+    import litellm
+
+    with suppress(Exception):
+        raw = litellm.AnthropicConfig().calculate_usage(usage_object=usage, reasoning_content=None).model_dump()
+        return counted(raw["prompt_tokens"], raw["completion_tokens"], as_mapping(raw) or {})
+    caches = {name: number(usage.get(name)) or 0 for name in _CACHE_FIELDS}
+    read = (number(usage.get("input_tokens")) or 0) + sum(caches.values())
+    return counted(
+        read, number(usage.get("output_tokens")) or 0, {name: value for name, value in caches.items() if value}
+    )
 
 
 def _message_text(message: object) -> Iterator[str]:
@@ -97,30 +110,80 @@ def answer_text(answer: object, part: str = "message") -> list[str]:
     return found
 
 
-def chunks_usage(chunks: Sequence[object]) -> Counted | None:
-    """The usage that a stream reported, the largest of each count: Anthropic reports input first and output last."""
-    found = [usage for usage in map(read_usage, chunks) if usage is not None]
-    if not found:
-        return None
-    read, wrote = max(usage.input for usage in found), max(usage.output for usage in found)
-    merged: dict[str, Any] = {}
-    for usage in found:
-        merged.update({name: value for name, value in usage.raw.items() if value})
-    return Counted(read, wrote, {**merged, "prompt_tokens": read, "completion_tokens": wrote})
+@dataclass(slots=True)
+class Received:
+    """A stream as far as it came."""
+
+    texts: list[str] = dataclass_field(default_factory=list)
+    usage: Counted | None = None
+    """The largest of each count: Anthropic reports input first and output last."""
+    finished: bool = False
+    model: str | None = None
+    answer: object = None
+    """The whole answer, where the last event carries it."""
+
+    def count(self, found: Counted | None) -> None:
+        """Take in the usage of one more event."""
+        if found is None:
+            return
+        if self.usage is not None:
+            merged = {**self.usage.raw, **{name: value for name, value in found.raw.items() if value}}
+            read, wrote = max(self.usage.input, found.input), max(self.usage.output, found.output)
+            found = Counted(read, wrote, {**merged, "prompt_tokens": read, "completion_tokens": wrote})
+        self.usage = found
+
+    def name(self, chunk: object) -> None:
+        """Take in the name of the model that answers; the last one counts."""
+        name = field(chunk, "model")
+        self.model = name if isinstance(name, str) and name else self.model
 
 
-def is_finished(chunks: Sequence[object]) -> bool:
-    """Whether a stream came to its end in every choice that it opened."""
+def receive_choices(chunks: Sequence[object]) -> Received:
+    """The chunks of a chat or text completion. It is finished when every choice that it opened is."""
+    received = Received()
     opened: set[object] = set()
     ended: set[object] = set()
     for chunk in chunks:
+        received.name(chunk)
+        received.count(read_usage(chunk))
+        received.texts.extend(answer_text(chunk, "delta"))
         choices = field(chunk, "choices")
         for choice in choices if isinstance(choices, (list, tuple)) else ():
             index = field(choice, "index")
             opened.add(index)
             if field(choice, "finish_reason"):
                 ended.add(index)
-    return bool(opened) and opened == ended
+    received.finished = bool(opened) and opened == ended
+    return received
+
+
+def events(chunks: Sequence[object]) -> Iterator[object]:
+    """The events of a stream: objects as they are, and server-sent events put together from bytes and text, of which one
+    chunk may hold several, or a part of one.
+    """
+    text = ""
+    for chunk in chunks:
+        if isinstance(chunk, (bytes, bytearray)):
+            text += bytes(chunk).decode("utf-8", "surrogateescape")
+        elif isinstance(chunk, str):
+            text += chunk
+        elif chunk is not None:
+            yield chunk
+        if isinstance(chunk, (bytes, bytearray, str)):
+            *lines, text = text.split("\n")
+            yield from filter(None, map(_event, lines))
+    last = _event(text)
+    if last is not None:
+        yield last
+
+
+def _event(line: str) -> object:
+    line = line.strip().removeprefix("data:").strip()
+    if not line.startswith(("{", "[")):
+        return None
+    with suppress(ValueError, RecursionError):
+        return json.loads(line, strict=False)
+    return None
 
 
 def parse_raw(original: object) -> object:

@@ -1,0 +1,37 @@
+"""How each family that is billed by tokens reports them: its usage, its text, and its streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from litellm_budget_plugin.pricing import google, messages, responses
+from litellm_budget_plugin.pricing.usage import Counted, Received, answer_text, read_usage, receive_choices
+from litellm_budget_plugin.pricing.values import Request
+
+
+class Dialect(NamedTuple):
+    """One API's answers."""
+
+    usage: Callable[[object], Counted | None]
+    texts: Callable[[object], list[str]]
+    receive: Callable[[Sequence[object]], Received]
+    call_type: str
+    """LiteLLM's name of the family."""
+
+
+_CHAT = Dialect(read_usage, answer_text, receive_choices, "completion")
+_DIALECTS = {
+    "completion": _CHAT,
+    "text_completion": _CHAT._replace(call_type="text_completion"),
+    "embedding": _CHAT._replace(call_type="embedding"),
+    "responses": Dialect(responses.usage_of, responses.texts_of, responses.receive, "responses"),
+    "messages": Dialect(messages.usage_of, messages.texts_of, messages.receive, "anthropic_messages"),
+    "generate_content": Dialect(google.usage_of, google.texts_of, google.receive, "generate_content"),
+    "realtime": Dialect(responses.usage_of, responses.texts_of, responses.receive_session, "completion"),
+}
+
+
+def dialect_of(request: Request) -> Dialect:
+    """The dialect of a request's family."""
+    return _DIALECTS.get(request.call_type, _CHAT)
