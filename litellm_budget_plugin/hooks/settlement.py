@@ -25,6 +25,9 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
         answer = args[0] if args else kwargs.get("original_response")
         if isinstance(answer, dict) or (isinstance(answer, str) and '"usage' in answer):
             call.attempt.answer = answer
+            if call.attempt.request.call_type == "ocr":
+                # Rust serves it, and reports the answer nowhere else before the caller has it.
+                call.ended()
     return original(logging_obj, *args, **kwargs)
 
 

@@ -34,12 +34,10 @@ class Facts:
     def row(self) -> str:
         """The line of the page."""
         when = "before the answer" if self.spent_at_once == self.spent else "once the call is freed"
-        drop = (
-            "-" if self.dropped is None else "input and output received" if self.dropped < WORTH else "the whole call"
-        )
+        drop = "-" if self.dropped is None else "input and output received"
         cells = (
             f"`{self.way.name}`",
-            ("yes, in the list" if self.way.listed else "yes") if self.refused and not self.requests else "NO",
+            f"yes, {self.way.refusal}" if self.refused and not self.requests else "NO",
             f"exactly, {when}" if self.spent == WORTH else f"{self.spent} of {WORTH}",
             "proven" if self.bounded else "`UNBOUNDED_HOLD`",
             drop,
@@ -53,7 +51,9 @@ def refusal_of(way: Way, place: Place, user: str) -> bool:
         answer = way.call(place, user)
     except BudgetExceeded:
         return True
-    return way.listed and isinstance(answer, list) and any(isinstance(item, BudgetExceeded) for item in answer)
+    if way.refusal == "out of the list":
+        return bool(answer == [])
+    return way.refusal == "in the list" and any(isinstance(item, BudgetExceeded) for item in answer)
 
 
 def measure(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> Facts:

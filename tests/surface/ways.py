@@ -284,7 +284,8 @@ class Place:
 class Way:
     """One way of calling. `start` makes the call, `awaited` says whether it must be awaited, `streams` that it is read.
 
-    `listed`: a refusal is not raised, but stands in the list that is answered.
+    `refusal`: how it reaches the caller: it is "raised", stands "in the list" that is answered, or LiteLLM leaves the call "out of
+    the list".
     """
 
     name: str
@@ -292,7 +293,7 @@ class Way:
     start: Callable[[Place, str], Any]
     awaited: bool = False
     streams: bool = False
-    listed: bool = False
+    refusal: str = "raised"
 
     def call(self, place: Place, user: str, *, most: int | None = None) -> Any:
         """The answer, read to its end, or only its first `most` chunks, and then dropped."""
@@ -357,9 +358,9 @@ def _several(kind: Kind) -> list[Way]:
         return litellm.completion_with_retries(**arguments(kind, place, user))
 
     return [
-        Way("batch_completion", kind, batch, listed=True),
+        Way("batch_completion", kind, batch, refusal="in the list"),
         Way("batch_completion_models", kind, models),
-        Way("batch_completion_models_all_responses", kind, all_models, listed=True),
+        Way("batch_completion_models_all_responses", kind, all_models, refusal="out of the list"),
         Way("completion_with_retries", kind, retried),
     ]
 
