@@ -12,6 +12,7 @@ from litellm_budget_plugin.core.commands import Settle
 from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.hooks.arm import arm, disarm
 from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.caller import is_caller
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import BudgetHook, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
@@ -80,9 +81,17 @@ class BudgetCallback(BudgetHook):
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`."""
-        if call_type in CALL_TYPES and self.budget_ledger is not None:
-            call = Call(self.budget_ledger, paying_user(self.settings, data), request_of(call_type, (), data))
+        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`.
+
+        In the LiteLLM proxy the gate holds for each call that it knows, and only pass-through requests are held for here.
+        """
+        ledger = self.budget_ledger
+        if ledger is None:
+            return data
+        if is_caller(user_api_key_dict):
+            gate.proxied(ledger, user_api_key_dict, data, call_type)
+        elif call_type in CALL_TYPES:
+            call = Call(ledger, paying_user(self.settings, data), request_of(call_type, (), data))
             call.admit()
             call.attempt.release()
         return data

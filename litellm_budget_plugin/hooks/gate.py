@@ -14,10 +14,13 @@ from typing import Any
 import litellm
 
 from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.hooks import passthrough
 from litellm_budget_plugin.hooks.call import ATTRIBUTE, Call
+from litellm_budget_plugin.hooks.deployments import candidates, chosen, names_group
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, later_request, logged_request, request_of
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Request
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -38,12 +41,38 @@ def function_setup(
         ledger = registered_ledger()
         if ledger is not None:
             try:
-                request = request_of(original_function, args, params)
-                _admit(logging_obj, Call(ledger, paying_user(ledger.settings, request.params), request))
+                _admit(logging_obj, _new_call(ledger, request_of(original_function, args, params)))
             except BaseException:
                 _unstamp(logging_obj)
                 raise
     return logging_obj, params
+
+
+def _new_call(ledger: BudgetLedger, request: Request) -> Call:
+    # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
+    among = candidates(request) if names_group(request) else None
+    return Call(ledger, paying_user(ledger.settings, request.params), request, among)
+
+
+def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
+    """What the proxy asks its callbacks once for each request, before it is routed; `caller` has been authenticated.
+
+    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees.
+    """
+    logging_obj = data.get("litellm_logging_obj")
+    call = call_of(logging_obj)
+    if call_type == passthrough.CALL_TYPE:
+        user = paying_user(ledger.settings, {"metadata": {"user_api_key_auth": caller}})
+        opened = passthrough.PassThrough(ledger, user, data)
+        if logging_obj is None:
+            opened.admit()
+            opened.attempt.release()
+        elif call is None:
+            _admit(logging_obj, opened)
+    elif call is not None and "," in call.asked.model:
+        # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
+        call.attempt.release()
+        del data["litellm_logging_obj"]
 
 
 def _admit(logging_obj: Any, call: Call) -> None:
@@ -72,8 +101,8 @@ def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwarg
     try:
         call = call_of(logging_obj) or _ungated(logging_obj)
         if call is not None:
-            first = call.attempt.request
-            call.sending(lambda: later_request(first, logging_obj))
+            asked = call.asked
+            call.sending(lambda: chosen(later_request(asked, logging_obj), logging_obj.model_call_details))
     except BudgetError as error:
         refused = call_of(logging_obj)
         if refused is not None:
@@ -90,7 +119,7 @@ def _ungated(logging_obj: Any) -> Call | None:
     ledger = registered_ledger()
     if ledger is None:
         return None
-    request: Request = logged_request(call_type, logging_obj.model_call_details)
+    request = logged_request(call_type, logging_obj.model_call_details)
     call = Call(ledger, paying_user(ledger.settings, request.params), request)
     _admit(logging_obj, call)
     return call
@@ -177,7 +206,7 @@ def _succeeded(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         call.from_cache()
     elif result is not None and not isinstance(result, litellm.ModelResponseStream) and not _is_stream(result):
         # LiteLLM also reports each chunk of a stream here; only a whole answer says what the call cost.
-        call.answered(result, None)
+        call.answered(result, kwargs.get("response_cost"))
 
 
 def _is_stream(result: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from litellm_budget_plugin.pricing.entries import select
@@ -42,6 +42,14 @@ def estimate(request: Request, *, output_allowance: int, exact: bool = False) ->
     loose = terms.cl100k and not measure.exact and measure.loose >= _WORTH_COUNTING and usd > 0 and is_available()
     bounded = terms.priced and terms.closed and measure.certain and limited
     return Estimate(usd, floor, tokens, floor_tokens, terms.priced, bounded, loose)
+
+
+def dearest(estimates: Iterable[Estimate]) -> Estimate:
+    """The largest of several estimates. Those without a price count for nothing, unless there are no others; of no
+    estimates at all, nothing.
+    """
+    nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
+    return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)
 
 
 def _add_input(measure: Measure, request: Request) -> int:
