@@ -96,6 +96,16 @@ class BudgetCallback(BudgetHook):
             call.attempt.release()
         return data
 
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """The LiteLLM proxy has given a request up: its money comes back."""
+        gate.request_failed()
+
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Charge `response_obj` to the user of `kwargs`, once."""
         if gate.in_litellm.get() or self.budget_ledger is None:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import litellm
+from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks import passthrough
@@ -26,6 +27,8 @@ from litellm_budget_plugin.pricing import Request
 _logger = logging.getLogger("litellm_budget_plugin")
 in_litellm: ContextVar[bool] = ContextVar("litellm_budget_in_litellm", default=False)
 """Set while LiteLLM itself runs its callbacks: the calls that they report have been settled here."""
+_of_request: ContextVar[Call | None] = ContextVar("litellm_budget_call_of_request", default=None)
+"""The call of the proxy's request that is being served in this context."""
 
 
 def function_setup(
@@ -49,9 +52,13 @@ def function_setup(
 
 
 def _new_call(ledger: BudgetLedger, request: Request) -> Call:
+    user = paying_user(ledger.settings, request.params)
+    if not names_group(request):
+        return Call(ledger, user, request)
     # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
-    among = candidates(request) if names_group(request) else None
-    return Call(ledger, paying_user(ledger.settings, request.params), request, among)
+    call = Call(ledger, user, request, candidates(request))
+    _of_request.set(call)
+    return call
 
 
 def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
@@ -68,11 +75,21 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
             opened.admit()
             opened.attempt.release()
         elif call is None:
+            _of_request.set(opened)
             _admit(logging_obj, opened)
     elif call is not None and "," in call.asked.model:
         # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
         call.attempt.release()
         del data["litellm_logging_obj"]
+
+
+def request_failed() -> None:
+    """The proxy gives its request up: what was sent of it is charged, and its money comes back without waiting for the
+    end of LiteLLM's Logging object, which errors keep alive.
+    """
+    call = _of_request.get()
+    if call is not None:
+        call.attempt.abandon()
 
 
 def _admit(logging_obj: Any, call: Call) -> None:
@@ -98,6 +115,9 @@ def call_of(logging_obj: Any) -> Call | None:
 
 def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The tripwire right before a provider is contacted: it opens attempts, and holds for calls that came around the gate."""
+    if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in logging_obj.model_call_details:
+        # The proxy logs a request that it turns down as if it were calling somebody.
+        return original(logging_obj, *args, **kwargs)
     try:
         call = call_of(logging_obj) or _ungated(logging_obj)
         if call is not None:
@@ -113,8 +133,7 @@ def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwarg
 
 def _ungated(logging_obj: Any) -> Call | None:
     call_type = getattr(logging_obj, "call_type", None)
-    # The proxy's error paths log without calling anybody.
-    if call_type not in CALL_TYPES or "litellm_logging_no_upstream_llm_call" in logging_obj.model_call_details:
+    if call_type not in CALL_TYPES:
         return None
     ledger = registered_ledger()
     if ledger is None:

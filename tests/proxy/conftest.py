@@ -28,6 +28,7 @@ def upstream(shared_upstream: Upstream) -> Upstream:
     shared_upstream.served.clear()
     shared_upstream.bodies.clear()
     shared_upstream.requests = 0
+    shared_upstream.release.clear()
     return shared_upstream
 
 
