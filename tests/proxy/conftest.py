@@ -50,7 +50,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
     """Start a proxy for one test only."""
     started: list[Proxy] = []
 
-    def start_one(config: dict[str, Any], **settings: str) -> Proxy:
+    def start_one(config: dict[str, Any], **settings: Any) -> Proxy:
         started.append(Proxy(tmp_path, config, **settings))
         return started[-1]
 

@@ -62,12 +62,13 @@ def chat_only(url: str) -> dict[str, Any]:
     }
 
 
-def command(folder: Path, config: Mapping[str, Any], port: int) -> list[str]:
+def command(folder: Path, config: Mapping[str, Any], port: int, workers: int = 1) -> list[str]:
     """The command line that starts a proxy with `config`, written into `folder`."""
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     shutil.copy(Path(__file__).with_name("auth.py"), folder)
     litellm = Path(sys.executable).with_name("litellm")
-    return [str(litellm), "--config", str(folder / "config.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    arguments = {"config": folder / "config.yaml", "host": "127.0.0.1", "port": port, "num_workers": workers}
+    return [str(litellm), *(text for name, value in arguments.items() for text in (f"--{name}", str(value)))]
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -87,7 +88,7 @@ def free_port() -> int:
 class Proxy:
     """A proxy that runs until `stop`."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], **settings: str) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], workers: int = 1, **settings: str) -> None:
         self.folder = folder
         self.settings = BudgetSettings(store_url=f"sqlite:///{folder}/ledger.db", default_limit=LIMIT)
         port = free_port()
@@ -95,7 +96,11 @@ class Proxy:
         self.log = folder / "proxy.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                command(folder, config, port), stdout=log, stderr=log, cwd=folder, env=environment(folder, **settings)
+                command(folder, config, port, workers),
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env=environment(folder, **settings),
             )
         self._wait()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 
-from tests.proxy.desk import MESSAGES, WORTH, Proxy
-from tests.upstream import Upstream
+from tests.proxy.desk import MESSAGES, WORTH, Proxy, chat_only
+from tests.upstream import Upstream, Usage
 
 
 def test_a_call_is_charged(proxy: Proxy, upstream: Upstream) -> None:
@@ -56,17 +57,29 @@ def test_nothing_of_ours_reaches_the_provider(proxy: Proxy, upstream: Upstream) 
     assert set(upstream.bodies[0]) == {"model", "messages", "max_tokens"}
 
 
-def test_forty_calls_at_once_and_room_for_four(proxy: Proxy, upstream: Upstream) -> None:
-    def call(_: int) -> str:
-        try:
-            proxy.chat("crowd")
-        except openai.UnprocessableEntityError:
-            return "refused"
-        return "served"
+def _outcome(proxy: Proxy, user: str) -> str:
+    try:
+        proxy.chat(user)
+    except openai.UnprocessableEntityError:
+        return "refused"
+    return "served"
 
+
+def test_forty_calls_at_once_and_room_for_four(proxy: Proxy, upstream: Upstream) -> None:
     with ThreadPoolExecutor(40) as pool:
-        outcomes = list(pool.map(call, range(40)))
+        outcomes = list(pool.map(lambda _: _outcome(proxy, "crowd"), range(40)))
     assert (outcomes.count("served"), outcomes.count("refused")) == (4, 36)
     assert upstream.requests == 4
     assert proxy.calm("crowd", 4) == 4 * WORTH
     assert proxy.usage("crowd").refusals == 36
+
+
+def test_two_workers_keep_one_limit(start: Callable[..., Proxy], shared_upstream: Upstream) -> None:
+    shared_upstream.usage = Usage(1000, 1000)
+    shared_upstream.requests = 0
+    workers = start(chat_only(shared_upstream.url), workers=2)
+    with ThreadPoolExecutor(40) as pool:
+        outcomes = list(pool.map(lambda _: _outcome(workers, "crowd"), range(40)))
+    assert (outcomes.count("served"), outcomes.count("refused")) == (4, 36)
+    assert shared_upstream.requests == 4
+    assert workers.calm("crowd", 4) == 4 * WORTH
