@@ -22,6 +22,8 @@ def config(shared_upstream: Upstream) -> dict[str, Any]:
     config["model_list"] += [
         deployment("mixed", "openai/gate-cheap", url, CHEAP),
         deployment("mixed", "openai/gate-dear", url, DEAR),
+        deployment("gate-twin", "openai/gate-twin", url, CHEAP),
+        deployment("gate-twin", "openai/gate-twin", url, DEAR),
         deployment("embed", "openai/gate-embed", url, EMBED),
         deployment("text", "text-completion-openai/gate-text", url, CHAT),
         deployment("failing", "openai/gate-failing", url, DEAR),
@@ -59,8 +61,9 @@ def test_a_group_holds_what_its_dearest_deployment_may_cost(proxy: Proxy, upstre
 
 
 def test_each_deployment_is_charged_at_its_own_price(proxy: Proxy, upstream: Upstream) -> None:
+    """The hold for the group and one for the dear deployment have no room beside each other: the one replaces the other."""
     for number in range(12):
-        proxy.chat(f"mixed-{number}", "mixed")
+        proxy.chat(f"mixed-{number}", "mixed", max_tokens=3000)
     prices = {"gate-dear": DEAR_WORTH, "gate-cheap": CHEAP_WORTH}
     assert set(upstream.served) == set(prices)
     for number, model in enumerate(upstream.served):
@@ -83,6 +86,23 @@ def test_while_a_call_runs_its_deployments_own_price_is_held(proxy: Proxy, upstr
         upstream.release.set()
         stream.close()
     assert proxy.calm("holding", 1) > 0
+
+
+def test_deployments_of_one_model_are_told_apart(proxy: Proxy, upstream: Upstream) -> None:
+    """The group is called like its model, and only the prices of its deployments differ."""
+    upstream.script["gate-twin"].extend(["hang-stream"] * 12)
+    streams = [proxy.chat(f"twin-{number}", "gate-twin", stream=True) for number in range(12)]
+    try:
+        held = []
+        for number, stream in enumerate(streams):
+            next(stream)
+            held.append(proxy.held(f"twin-{number}"))
+        assert len(set(held)) == 2
+        assert min(held) < 1000 * DEAR[1] <= max(held)
+    finally:
+        upstream.release.set()
+        for stream in streams:
+            stream.close()
 
 
 @pytest.mark.parametrize("model", ["nick", "wild/gate-chat"])
