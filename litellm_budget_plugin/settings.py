@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.windows import checked_zone, parse_window
 from litellm_budget_plugin.errors import BudgetSettingsError
 
 PREFIX = "LITELLM_BUDGET_"
-USER_SOURCES = ("context", "metadata", "user", "default")
+USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
 
 _logger = logging.getLogger("litellm_budget_plugin")
 # What Kubernetes injects into every container for a service named "litellm-budget".

@@ -70,7 +70,7 @@ def test_without_a_limit_spend_is_recorded_only() -> None:
         ("on_missing_user", "guess", "'allow' or 'reject'"),
         ("default_user", "x" * 300, "256"),
         ("project", "tab\there", "printable"),
-        ("user_from", "user,header", "context, metadata, user, default"),
+        ("user_from", "user,header", "context, metadata, user, proxy, default"),
         ("user_from", "user,user", "at most once"),
         ("output_allowance", "0", "greater than or equal to 1"),
         ("hold_ttl", "0", "greater than or equal to 1"),

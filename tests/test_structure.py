@@ -27,6 +27,7 @@ BELOW = {
     "pricing": {"errors", "core"},
     "manager": {"errors", "core", "settings", "stores", "pricing"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
+    "proxy": {"hooks"},
 }
 
 

@@ -41,7 +41,7 @@ def admit(attempt: Attempt) -> None:
 
 def _hold(attempt: Attempt) -> None:
     ledger = attempt.ledger
-    attempt.estimate = estimate = _estimate(attempt)
+    attempt.estimate = estimate = attempt.bound()
     if estimate.priced and estimate.usd == 0:
         return
     try:
@@ -61,17 +61,7 @@ def _hold(attempt: Attempt) -> None:
         _take_back(attempt)
         raise
     if isinstance(reply, Refused):
-        _refuse(ledger, BudgetExceeded(reply, attempt.request.model))
-
-
-def _estimate(attempt: Attempt, *, exact: bool = False) -> pricing.Estimate:
-    ledger = attempt.ledger
-    return pricing.estimate(
-        attempt.request,
-        output_allowance=ledger.settings.output_allowance,
-        unbounded_hold=ledger.unbounded_hold,
-        exact=exact,
-    )
+        _refuse(ledger, BudgetExceeded(reply, attempt.called))
 
 
 def _take_back(attempt: Attempt) -> None:
@@ -91,14 +81,14 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
         expires_after=ledger.hold_ttl,
         defaults=ledger.defaults,
         floor=Amounts(estimate.floor, 1, estimate.floor_tokens),
+        replaces=attempt.replaces,
         cheap=estimate.loose,
         # What this process has yet to settle must not refuse its own calls.
         patient=ledger.settler.may_free(),
     )
     reply = ledger.ask_in_call(command)
     if isinstance(reply, CountExactly):
-        exact = _estimate(attempt, exact=True)
-        attempt.estimate = exact
+        attempt.estimate = exact = attempt.bound(exact=True)
         command = replace(command, want=_want(exact), cheap=False)
         reply = ledger.ask_in_call(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
@@ -114,7 +104,7 @@ def _want(estimate: pricing.Estimate) -> Amounts:
 
 
 def _check_unpriced(attempt: Attempt) -> None:
-    ledger, model = attempt.ledger, attempt.request.model
+    ledger, model = attempt.ledger, attempt.called
     if ledger.settings.on_unknown_price == "reject" and _limited(attempt):
         error = BudgetPriceUnknown(
             f"no price is known for {model!r}, and {attempt.user!r} has a limit; give a price with litellm.register_model "

@@ -22,29 +22,44 @@ class Attempt:
     """What is known of one attempt while it goes on.
 
     `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was
-    received is still known when the stream has been dropped. `answer` is a raw response that arrived.
+    received is still known when the stream has been dropped. `answer` is a raw response that arrived. `candidates` are
+    what the request may turn into: more than itself where a Router has yet to choose a deployment, nothing where not even
+    the candidates are known; then nothing is held until it has. `called` is the model's name as the caller gave it.
     """
 
     __slots__ = (
         "_claim",
         "answer",
+        "called",
+        "candidates",
         "chunks",
         "estimate",
         "held",
         "hold",
         "ledger",
         "models",
+        "replaces",
         "request",
         "sent",
         "user",
     )
 
-    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request, hold: str) -> None:
+    def __init__(
+        self,
+        ledger: BudgetLedger,
+        user: str,
+        request: pricing.Request,
+        hold: str,
+        candidates: tuple[pricing.Request, ...] | None = None,
+    ) -> None:
         self.ledger = ledger
         self.user = user
         self.request = request
         self.hold = hold
-        self.models = pricing.model_names(request)
+        self.candidates = (request,) if candidates is None else candidates
+        self.called = request.model
+        self.replaces: str | None = None
+        self.models = _names(self.candidates) or (request.model,)
         self.estimate: pricing.Estimate | None = None
         self.held = False
         self.sent = False
@@ -56,6 +71,10 @@ class Attempt:
     def over(self) -> bool:
         """Whether somebody has settled, or is settling, this attempt."""
         return self._claim.locked()
+
+    def bound(self, *, exact: bool = False) -> pricing.Estimate:
+        """What the attempt may cost at most: with several candidates, what the dearest one may."""
+        return pricing.dearest(bound_of(self.ledger, request, exact=exact) for request in self.candidates)
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
@@ -114,6 +133,11 @@ class Attempt:
         else:
             self.ledger.settler.untrack(self.hold)
 
+    def replaced(self) -> None:
+        """Another attempt's hold has taken the place of this one's; nothing was sent."""
+        if self._claim.acquire(blocking=False):
+            self.ledger.settler.untrack(self.hold)
+
     def abandon(self) -> None:
         """The call was dropped or cancelled, or its outcome is lost: charge what was sent and received, if anything."""
         if self.over:
@@ -131,3 +155,19 @@ class Attempt:
             _logger.exception("what was received of a %s call cannot be priced", self.request.model)
             cost = pricing.Cost(None, self.request.model, 0, 0, estimated=True)
         self.settle(cost, chunks[0] if chunks else None)
+
+
+def bound_of(ledger: BudgetLedger, request: pricing.Request, *, exact: bool = False) -> pricing.Estimate:
+    """What a request may cost at most, by the settings of this ledger."""
+    return pricing.estimate(
+        request,
+        output_allowance=ledger.settings.output_allowance,
+        unbounded_hold=ledger.unbounded_hold,
+        exact=exact,
+    )
+
+
+def _names(candidates: tuple[pricing.Request, ...]) -> tuple[str, ...]:
+    """The model names and families that all candidates share: whichever is chosen, a budget for one of them applies."""
+    names = [pricing.model_names(request) for request in candidates]
+    return tuple(name for name in names[0] if all(name in others for others in names)) if names else ()

@@ -10,27 +10,41 @@ from typing import Any
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.admission import admit
-from litellm_budget_plugin.hooks.attempt import Attempt
+from litellm_budget_plugin.hooks.attempt import Attempt, bound_of
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.requests import alike
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 
 
 class Call:
-    """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed."""
+    """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed.
 
-    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "refusal", "user")
+    `asked` is the request as the application made it. Where a Router has yet to choose a deployment for it, `candidates`
+    are the requests that it may become; see `deployments.candidates`.
+    """
 
-    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request) -> None:
+    __slots__ = ("_id", "_lock", "_number", "_open", "asked", "attempt", "ledger", "process", "refusal", "user")
+
+    def __init__(
+        self,
+        ledger: BudgetLedger,
+        user: str,
+        request: pricing.Request,
+        candidates: tuple[pricing.Request, ...] | None = None,
+    ) -> None:
         """Nothing is held before `admit`."""
         self.ledger = ledger
         self.user = user
+        self.asked = request
+        self._open = candidates is not None
         self.process = os.getpid()
         self.refusal: BudgetError | None = None
         self._id = new_id()
         self._number = 1
         self._lock = threading.Lock()
-        self.attempt = Attempt(ledger, user, request, f"{self._id}/1")
+        only = candidates[0] if candidates is not None and len(candidates) == 1 else request
+        self.attempt = Attempt(ledger, user, only, f"{self._id}/1", candidates)
+        self.attempt.called = request.model
 
     def admit(self) -> None:
         """Hold the money for the first attempt; raises what `admission.admit` raises."""
@@ -42,32 +56,51 @@ class Call:
 
     def sending(self, request: Callable[[], pricing.Request]) -> None:
         """A request is about to leave. The first opens the attempt that the gate held for; each later one is an attempt
-        of its own, at its own model's price; and so is the first if LiteLLM, or a hook of somebody else's, has made a dearer
-        request of it since. Raises what `admission.admit` raises.
+        of its own, at its own model's price. Where the first is now for another model, or a dearer request than the gate
+        has seen, its hold is swapped. Raises what `admission.admit` raises.
         """
         with self._lock:
-            now = request()
-            if self.attempt.sent or self.attempt.over or self._dearer(self.attempt, now):
-                self.attempt = self._next(self.attempt, now)
+            now, before = request(), self.attempt
+            if before.sent or before.over:
+                # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
+                before.abandon()
+                self.attempt = self._next(now)
+            elif self._differs(before, now):
+                self.attempt = self._instead(before, now)
             self.attempt.sent = True
 
-    def _dearer(self, attempt: Attempt, now: pricing.Request) -> bool:
+    def _differs(self, attempt: Attempt, now: pricing.Request) -> bool:
+        if self._open and len(attempt.candidates) != 1:
+            return True
         if alike(attempt.request, now):
             return False
-        estimate = pricing.estimate(
-            now,
-            output_allowance=self.ledger.settings.output_allowance,
-            unbounded_hold=self.ledger.unbounded_hold,
-        )
+        if self._open:
+            return True
+        estimate = bound_of(self.ledger, now)
         held = attempt.estimate.usd if attempt.estimate is not None else 0
         return estimate.priced and estimate.usd > held
 
-    def _next(self, before: Attempt, request: pricing.Request) -> Attempt:
-        # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
-        before.abandon()
+    def _next(self, request: pricing.Request, replaces: str | None = None) -> Attempt:
         self._number += 1
         attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}")
+        attempt.replaces = replaces
+        if self._open:
+            # Clients of the proxy know its groups, not what stands behind them.
+            attempt.called = self.asked.model
         admit(attempt)
+        return attempt
+
+    def _instead(self, before: Attempt, request: pricing.Request) -> Attempt:
+        """Swap the hold in one step: money that this call holds already cannot refuse it."""
+        try:
+            attempt = self._next(request, before.hold if before.held else None)
+        except BaseException:
+            before.release()
+            raise
+        if attempt.held:
+            before.replaced()
+        else:
+            before.release()
         return attempt
 
     def answered(self, response: Any, response_cost: float | None) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import Settle
+from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.hooks.arm import arm, disarm
 from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.caller import is_caller
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import BudgetHook, expect, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
@@ -82,19 +84,38 @@ class BudgetCallback(BudgetHook):
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`."""
-        if call_type in CALL_TYPES and self.budget_ledger is not None:
-            call = Call(self.budget_ledger, paying_user(self.settings, data), request_of(call_type, (), data))
+        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`.
+
+        In the LiteLLM proxy the gate holds for each call that it knows, and only pass-through requests are held for here.
+        """
+        ledger = self.budget_ledger
+        if ledger is None:
+            return data
+        if is_caller(user_api_key_dict):
+            gate.proxied(ledger, user_api_key_dict, data, call_type)
+        elif call_type in CALL_TYPES:
+            call = Call(ledger, paying_user(self.settings, data), request_of(call_type, (), data))
             call.admit()
             call.attempt.release()
         return data
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """The LiteLLM proxy has given a request up: its money comes back."""
+        gate.request_failed()
 
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Charge `response_obj` to the user of `kwargs`, once."""
         if in_litellm.get() or self.budget_ledger is None:
             return
         user = paying_user(self.settings, {**(kwargs.get("litellm_params") or {}), **kwargs})
-        request = logged_request(str(kwargs.get("call_type") or "completion"), kwargs)
+        call_type = kwargs.get("call_type")
+        request = logged_request(call_type if call_type in CALL_TYPES else "completion", kwargs)
         cost = pricing.cost_of_response(request, response_obj, kwargs.get("response_cost"))
         marks = response_marks(user, response_obj)
         ledger = self.budget_ledger

@@ -6,15 +6,24 @@ They act while a BudgetCallback is in `litellm.callbacks`; which one is asked an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
+from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
+
 from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.hooks import passthrough
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.carrier import call_of, carry, joins, serving
+from litellm_budget_plugin.hooks.deployments import candidates, chosen, names_group
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, later_request, logged_request, request_of
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Request
+
+_of_request: ContextVar[Call | None] = ContextVar("litellm_budget_call_of_request", default=None)
+"""The call of the proxy's request that is being served in this context."""
 
 
 def function_setup(
@@ -30,12 +39,52 @@ def function_setup(
         ledger = registered_ledger()
         if ledger is not None:
             try:
-                request = request_of(original_function, args, params)
-                _admit(logging_obj, Call(ledger, paying_user(ledger.settings, request.params), request))
+                _admit(logging_obj, _new_call(ledger, request_of(original_function, args, params)))
             except BaseException:
                 _unstamp(logging_obj)
                 raise
     return logging_obj, params
+
+
+def _new_call(ledger: BudgetLedger, request: Request) -> Call:
+    user = paying_user(ledger.settings, request.params)
+    if not names_group(request):
+        return Call(ledger, user, request)
+    # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
+    call = Call(ledger, user, request, candidates(request))
+    _of_request.set(call)
+    return call
+
+
+def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
+    """What the proxy asks its callbacks once for each request, before it is routed; `caller` has been authenticated.
+
+    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees.
+    """
+    logging_obj = data.get("litellm_logging_obj")
+    call = call_of(logging_obj)
+    if call_type == passthrough.CALL_TYPE:
+        user = paying_user(ledger.settings, {"metadata": {"user_api_key_auth": caller}})
+        opened = passthrough.PassThrough(ledger, user, data)
+        if logging_obj is None:
+            opened.admit()
+            opened.attempt.release()
+        elif call is None:
+            _of_request.set(opened)
+            _admit(logging_obj, opened)
+    elif call is not None and "," in call.asked.model:
+        # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
+        call.attempt.release()
+        del data["litellm_logging_obj"]
+
+
+def request_failed() -> None:
+    """The proxy gives its request up: what was sent of it is charged, and its money comes back without waiting for the
+    end of LiteLLM's Logging object, which errors keep alive.
+    """
+    call = _of_request.get()
+    if call is not None:
+        call.attempt.abandon()
 
 
 def _admit(logging_obj: Any, call: Call) -> None:
@@ -53,11 +102,14 @@ def _unstamp(logging_obj: Any) -> None:
 
 def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The tripwire right before a provider is contacted: it opens attempts, and holds for calls that came around the gate."""
+    if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in logging_obj.model_call_details:
+        # The proxy logs a request that it turns down as if it were calling somebody.
+        return original(logging_obj, *args, **kwargs)
     try:
         call = call_of(logging_obj) or _ungated(logging_obj)
         if call is not None:
-            first = call.attempt.request
-            call.sending(lambda: later_request(first, logging_obj))
+            asked = call.asked
+            call.sending(lambda: chosen(later_request(asked, logging_obj), logging_obj.model_call_details))
     except BudgetError as error:
         refused = call_of(logging_obj)
         if refused is not None:
@@ -68,13 +120,12 @@ def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwarg
 
 def _ungated(logging_obj: Any) -> Call | None:
     call_type = getattr(logging_obj, "call_type", None)
-    # The proxy's error paths log without calling anybody.
-    if call_type not in CALL_TYPES or "litellm_logging_no_upstream_llm_call" in logging_obj.model_call_details:
+    if call_type not in CALL_TYPES:
         return None
     ledger = registered_ledger()
     if ledger is None:
         return None
-    request: Request = logged_request(call_type, logging_obj.model_call_details)
+    request = logged_request(call_type, logging_obj.model_call_details)
     call = Call(ledger, paying_user(ledger.settings, request.params), request)
     _admit(logging_obj, call)
     return call

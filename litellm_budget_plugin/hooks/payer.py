@@ -10,6 +10,7 @@ from typing import Any
 
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError, BudgetUserMissing
+from litellm_budget_plugin.hooks.caller import account_of, caller_of
 from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -34,6 +35,9 @@ def budget_context(*, user: str | int) -> Iterator[None]:
 def paying_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
     """The id of the user who pays for a call with these keyword arguments.
 
+    For a request of the LiteLLM proxy that is the user, else the key, that the proxy has authenticated, whatever USER_FROM
+    says; what its client wrote into the request names nobody.
+
     Raises BudgetInputError for an id that cannot be one, BudgetUserMissing where the settings ask for a user; in shadow
     mode neither, but logs what it would have raised and names the default user.
     """
@@ -47,14 +51,15 @@ def paying_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
 
 
 def _found_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
-    for source in settings.user_sources:
+    sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
+    for source in sources:
         found = _FINDERS[source](params) if source != "default" else None
         if found is not None and found != "":
             return checked_id(found, f"the user of this call (from {source})")
     if settings.on_missing_user == "reject":
         raise BudgetUserMissing(
             "this call names no user; a user is looked for in "
-            f"{', '.join(settings.user_sources)}: pass user=..., metadata={{'budget_user': ...}} or use budget_context"
+            f"{', '.join(sources)}: pass user=..., metadata={{'budget_user': ...}} or use budget_context"
         )
     if settings.project not in _warned:
         _warned.add(settings.project)
@@ -70,8 +75,15 @@ def _from_metadata(params: Mapping[str, Any]) -> Any:
     return None
 
 
+def _from_proxy(params: Mapping[str, Any]) -> Any:
+    caller = caller_of(params)
+    return None if caller is None else account_of(caller)
+
+
+_PROXY_SOURCES = ("proxy", "context")
 _FINDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "context": lambda params: _context_user.get(),
     "metadata": _from_metadata,
     "user": lambda params: params.get("user"),
+    "proxy": _from_proxy,
 }

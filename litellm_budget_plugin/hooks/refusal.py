@@ -21,6 +21,9 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
     `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
     """
 
+    # The proxy writes this into the body of its answer, as it does for its own budgets.
+    type = "budget_exceeded"
+
     def __init__(self, refused: Refused, model: str) -> None:
         account = refused.account
         self.scope, self.subject, self.unit = account.scope, account.subject, account.unit

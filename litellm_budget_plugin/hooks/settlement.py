@@ -81,7 +81,7 @@ def _succeeded(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         call.from_cache()
     elif result is not None and not isinstance(result, litellm.ModelResponseStream) and not streams.is_stream(result):
         # LiteLLM also reports each chunk of a stream here; only a whole answer says what the call cost.
-        call.answered(_answer_in(result), None)
+        call.answered(_answer_in(result), kwargs.get("response_cost"))
 
 
 def _answer_in(result: Any) -> Any:

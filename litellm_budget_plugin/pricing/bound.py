@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
 from litellm_budget_plugin.pricing.entries import select
@@ -36,3 +36,11 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     terms = terms_of(select(request), params.get("service_tier"), params.get("speed"))
     family = _FAMILIES.get(request.call_type, chat.estimate)
     return family(request, terms, Options(output_allowance, unbounded_hold, exact))
+
+
+def dearest(estimates: Iterable[Estimate]) -> Estimate:
+    """The largest of several estimates. Those without a price count for nothing, unless there are no others; of no
+    estimates at all, nothing.
+    """
+    nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
+    return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)

@@ -1,0 +1,49 @@
+"""Whom the LiteLLM proxy has authenticated: the key, user and team behind a request, and the account that they pay from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_METADATA = ("metadata", "litellm_metadata")
+_HASHED = re.compile(r"(hashed-jwt-)?[0-9a-f]{64}")
+
+
+def caller_of(params: Mapping[str, Any]) -> Any | None:
+    """The proxy's record of the caller (its UserAPIKeyAuth) in the arguments of a call; None outside of the proxy.
+
+    The proxy puts the object itself into one of the two metadata dictionaries. What a client writes there arrives as
+    JSON and is never one, whatever it is called.
+    """
+    for name in _METADATA:
+        metadata = params.get(name)
+        record = metadata.get("user_api_key_auth") if isinstance(metadata, Mapping) else None
+        if record is not None and is_caller(record):
+            return record
+    return None
+
+
+def is_caller(record: Any) -> bool:
+    """Whether this is the proxy's own record of a caller."""
+    # The proxy has loaded this module; where nobody has, there is no such object.
+    kind = getattr(sys.modules.get("litellm.proxy._types"), "UserAPIKeyAuth", None)
+    return kind is not None and isinstance(record, kind)
+
+
+def account_of(caller: Any) -> str | None:
+    """The id that pays for what a caller asks of the proxy: its user, else its key; None if it has neither.
+
+    A key is named by LiteLLM's hash of it, which nobody can choose. An alias can be chosen, and could be somebody's user id.
+    """
+    if caller.user_id not in (None, ""):
+        return str(caller.user_id)
+    key = caller.api_key or caller.token
+    if not key:
+        return None
+    if _HASHED.fullmatch(key) or key == caller.key_alias:
+        # LiteLLM's own services use one name for both; that is no secret.
+        return str(key)
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,24 @@
+"""The proxy's authentication in these tests, copied beside its config: without a database, keys say whose they are."""
+
+from __future__ import annotations
+
+from litellm.proxy._types import UserAPIKeyAuth
+
+
+async def user_api_key_auth(request: object, api_key: str) -> UserAPIKeyAuth:
+    """`sk-user-NAME` is a user's key, `sk-team-TEAM-NAME` a team member's, `sk-key-ALIAS` a key without a user; `plain-…`
+    is a key in a form that LiteLLM does not hash, and `sk-nobody` one that names nobody.
+    """
+    kind, _, name = api_key.removeprefix("sk-").partition("-")
+    if kind == "user":
+        return UserAPIKeyAuth(api_key=api_key, user_id=name)
+    if kind == "team":
+        team, _, name = name.partition("-")
+        return UserAPIKeyAuth(api_key=api_key, user_id=name, team_id=team)
+    if kind == "key":
+        return UserAPIKeyAuth(api_key=api_key, key_alias=name)
+    if kind == "plain":
+        return UserAPIKeyAuth(api_key=api_key)
+    if kind == "nobody":
+        return UserAPIKeyAuth()
+    raise ValueError("no such key")
