@@ -131,12 +131,13 @@ class Call:
         else:
             attempt.release()
 
+    def given_up(self) -> None:
+        """Nobody goes on with this call: what was sent and received is charged."""
+        self.attempt.abandon()
+
     def dropped(self) -> None:
         """LiteLLM's Logging object is gone, so nobody will say any more how the call ended. Called by a finalizer, which
         must not do anything but append to a queue; and nothing at all in a forked child, which would settle its parent's calls.
         """
         if self.process == os.getpid() and not self.attempt.over:
-            self.ledger.settler.later(self._abandon)
-
-    def _abandon(self) -> None:
-        self.attempt.abandon()
+            self.ledger.settler.later(self.given_up)

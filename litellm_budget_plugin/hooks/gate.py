@@ -65,7 +65,8 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
     call = call_of(logging_obj)
     if call_type == passthrough.CALL_TYPE:
         user = paying_user(ledger.settings, {"metadata": {"user_api_key_auth": caller}})
-        opened = passthrough.PassThrough(ledger, user, data)
+        # A websocket's request carries no Logging object: it is refused or let pass, and that is all.
+        opened = passthrough.PassThrough(ledger, user, data, logging_obj)
         if logging_obj is None:
             opened.admit()
             opened.attempt.release()
@@ -84,7 +85,7 @@ def request_failed() -> None:
     """
     call = _of_request.get()
     if call is not None:
-        call.attempt.abandon()
+        call.given_up()
 
 
 def _admit(logging_obj: Any, call: Call) -> None:

@@ -88,7 +88,14 @@ def free_port() -> int:
 class Proxy:
     """A proxy that runs until `stop`."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], workers: int = 1, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        workers: int = 1,
+        variables: Mapping[str, str] | None = None,
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.settings = BudgetSettings(store_url=f"sqlite:///{folder}/ledger.db", default_limit=LIMIT)
         port = free_port()
@@ -100,7 +107,7 @@ class Proxy:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=environment(folder, **settings),
+                env={**environment(folder, **settings), **(variables or {})},
             )
         self._wait()
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -93,3 +98,88 @@ def test_many_at_once_are_each_charged(proxy: Proxy, upstream: Upstream) -> None
     assert set(statuses) <= {200, 422}
     assert proxy.calm("crowd", statuses.count(200)) == statuses.count(200) * WORTH
     assert upstream.requests == statuses.count(200)
+
+
+class _Messages(BaseHTTPRequestHandler):
+    """A provider of Anthropic's messages: 1,000 tokens in, 1,000 out. With stop sequences its streams break off."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_sequence": None}
+        begun = {**message, "content": [], "stop_reason": None, "usage": {"input_tokens": 1000, "output_tokens": 1}}
+        text = {"type": "text", "text": "hello"}
+        if not body.get("stream"):
+            usage = {"input_tokens": 1000, "output_tokens": 1000}
+            data = json.dumps({**message, "content": [text], "stop_reason": "end_turn", "usage": usage}).encode()
+            return self._send("application/json", data)
+        events: list[dict[str, Any]] = [
+            {"type": "message_start", "message": begun},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hello"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1000}},
+            {"type": "message_stop"},
+        ]
+        if body.get("stop_sequences"):
+            del events[3:]
+        lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events]
+        return self._send("text/event-stream", "".join(lines).encode(), missing=1000 * bool(body.get("stop_sequences")))
+
+    def _send(self, kind: str, data: bytes, missing: int = 0) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data) + missing))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture(scope="module")
+def messages_url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Messages)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any], messages_url: str) -> Iterator[Proxy]:
+    """With a built-in pass-through route to a provider that LiteLLM can price."""
+    folder: Path = tmp_path_factory.mktemp("proxy")
+    variables = {
+        "ANTHROPIC_API_KEY": "sk-upstream",
+        # LiteLLM reads the streams of this host only; an HTTP proxy is what stands behind its name here.
+        "ANTHROPIC_API_BASE": "http://api.anthropic.com",
+        "HTTP_PROXY": messages_url,
+        "NO_PROXY": "127.0.0.1",
+        "DISABLE_AIOHTTP_TRANSPORT": "True",
+    }
+    running = Proxy(folder, config, variables=variables)
+    yield running
+    running.stop()
+
+
+def _message(proxy: Proxy, payer: str, **more: Any) -> httpx.Response:
+    body = {"model": "claude-sonnet-4-5", "messages": MESSAGES, "max_tokens": 1000, **more}
+    return proxy.post(f"sk-user-{payer}", "/anthropic/v1/messages", body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_litellm_prices_is_charged(proxy: Proxy, stream: bool) -> None:
+    """A thousand tokens in at $3 a million and a thousand out at $15."""
+    payer = f"messages-{stream}"
+    answer = _message(proxy, payer, stream=stream)
+    assert answer.status_code == 200, answer.text
+    assert "hello" in answer.text
+    assert proxy.calm(payer, 1) == 18_000_000
+    assert proxy.usage(payer).output_tokens == 1000
+
+
+def test_a_stream_that_breaks_is_charged_as_far_as_litellm_has_read_it(proxy: Proxy) -> None:
+    """The input side is in its first event."""
+    with pytest.raises(httpx.RemoteProtocolError):
+        _message(proxy, "broken", stream=True, stop_sequences=["break"])
+    assert 3_000_000 <= proxy.calm("broken", 1) < 4_000_000
