@@ -1,0 +1,127 @@
+"""Two thousand calls of every kind, ended in every way, from threads and tasks at once: the ledger stays right and small."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.hooks.desk import Desk
+from tests.surface.provider import Provider
+from tests.surface.ways import WAYS, WORTH, Place, Way
+
+CALLS = 2_000
+WARMING = 400
+THREADS = 16
+TASKS = 64
+GROWTH = 20 * 2**20
+SYNC = [way for way in WAYS if not way.awaited and not way.name.startswith("batch")]
+AWAITED = [way for way in WAYS if way.awaited]
+# How a call ends, and how often: answered, an HTTP error, a lost connection, a stream cut off or dropped, a cancelled task.
+ENDINGS = ("answer", "answer", "answer", "500", "429", "cut", "cut-stream", "drop", "cancel")
+
+
+class Soak:
+    """Calls that are made at random; `answered` counts, by user, those that came to their end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answered: Counter[str] = Counter()
+        self.lock = threading.Lock()
+
+    def pick(self, ways: list[Way], chance: random.Random) -> tuple[Way, str, str]:
+        """A way, an ending, and who calls: who is only answered, and who is not, are not the same users."""
+        way, ending = chance.choice(ways), chance.choice(ENDINGS)
+        if (ending in ("cut-stream", "drop") and not way.streams) or (ending == "cancel" and not way.awaited):
+            ending = "answer"
+        return way, ending, f"{'calm' if ending == 'answer' else 'odd'}-{chance.randrange(8)}"
+
+    def thread(self, seed: int, calls: int) -> None:
+        """Make calls one after the other."""
+        chance = random.Random(seed)
+        for _ in range(calls):
+            way, ending, user = self.pick(SYNC, chance)
+            if ending == "answer":
+                way.call(Place(self.url), user)
+                self._note(user)
+            elif ending == "drop":
+                way.call(Place(self.url), user, most=2)
+            else:
+                with contextlib.suppress(Exception):
+                    way.call(Place(self.url, ending), user)
+
+    async def task(self, seed: int, calls: int) -> None:
+        """The same on a loop."""
+        chance = random.Random(seed)
+        for _ in range(calls):
+            way, ending, user = self.pick(AWAITED, chance)
+            if ending == "answer":
+                await way.acall(Place(self.url), user)
+                self._note(user)
+            elif ending == "drop":
+                await way.acall(Place(self.url), user, most=2)
+            elif ending == "cancel":
+                task = asyncio.create_task(way.acall(Place(self.url), user))
+                await asyncio.sleep(chance.random() / 50)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+            else:
+                with contextlib.suppress(Exception):
+                    await way.acall(Place(self.url, ending), user)
+
+    def _note(self, user: str) -> None:
+        with self.lock:
+            self.answered[user] += 1
+
+    def run(self, calls: int, seed: int) -> None:
+        """Make this many calls, half of them from threads and half of them from tasks."""
+        workers = [
+            threading.Thread(target=self.thread, args=(seed + number, calls // 2 // THREADS))
+            for number in range(THREADS)
+        ]
+        for worker in workers:
+            worker.start()
+
+        async def tasks() -> None:
+            await asyncio.gather(*[self.task(-seed - number, calls // 2 // TASKS) for number in range(TASKS)])
+
+        asyncio.run(tasks())
+        for worker in workers:
+            worker.join()
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.timeout(900)
+def test_soak(open_desk: Callable[..., Desk], upstream: Provider) -> None:
+    desk = open_desk(default_limit="1000")
+    soak = Soak(upstream.url)
+    soak.run(WARMING, seed=1)
+    users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
+    for user in users:
+        desk.calm(user)
+    upstream.bodies.clear()
+    before = _resident()
+    soak.run(CALLS, seed=1_000)
+    spent = {user: desk.calm(user) for user in users}
+    upstream.bodies.clear()
+    grown = _resident() - before
+    # Who was only ever answered has paid to the nano-dollar; the others no more than what their calls are worth.
+    assert {user: spent[user] for user in users if user.startswith("calm")} == {
+        user: soak.answered[user] * WORTH for user in users if user.startswith("calm")
+    }
+    assert all(spent[user] > 0 for user in users if user.startswith("odd"))
+    assert sum(soak.answered.values()) > CALLS // 4
+    assert grown < GROWTH, f"resident memory grew by {grown / 2**20:.1f} MB"
