@@ -26,7 +26,7 @@ _DIALECTS = {
     "text_completion": _CHAT._replace(call_type="text_completion"),
     "embedding": _CHAT._replace(call_type="embedding"),
     "responses": Dialect(responses.usage_of, responses.texts_of, responses.receive, "responses"),
-    "messages": Dialect(messages.usage_of, messages.texts_of, messages.receive, "anthropic_messages"),
+    "messages": Dialect(read_usage, messages.texts_of, messages.receive, "anthropic_messages"),
     "generate_content": Dialect(google.usage_of, google.texts_of, google.receive, "generate_content"),
     "realtime": Dialect(responses.usage_of, responses.texts_of, responses.receive_session, "completion"),
 }

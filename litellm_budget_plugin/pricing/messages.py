@@ -8,7 +8,7 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.measure import PER_CALL, PER_MESSAGE, PROVIDER_CALL, Measure
 from litellm_budget_plugin.pricing.output import Asked, budget, token_limit
-from litellm_budget_plugin.pricing.usage import Counted, Received, as_mapping, events, field, from_anthropic, read_usage
+from litellm_budget_plugin.pricing.usage import Received, as_mapping, events, field, read_usage
 
 _UNSEEN = ("container", "mcp_servers", "context_management", "extra_body")
 _FORMATS = ("output_format", "output_config")
@@ -35,12 +35,6 @@ def read(measure: Measure, params: Mapping[str, Any]) -> Asked:
         thinking=budget(params.get("thinking")),
         tools=params.get("tools"),
     )
-
-
-def usage_of(answer: object) -> Counted | None:
-    """The usage of an answer, cached input beside input_tokens."""
-    usage = as_mapping(field(answer, "usage"))
-    return from_anthropic(usage) if usage and "input_tokens" in usage else read_usage(answer)
 
 
 def texts_of(answer: object) -> list[str]:
@@ -81,5 +75,5 @@ def receive(chunks: Sequence[object]) -> Received:
         elif kind == "message_stop":
             received.finished = True
     if counts:
-        received.usage = usage_of({"usage": counts})
+        received.usage = read_usage({"usage": counts})
     return received

@@ -54,7 +54,7 @@ def read_usage(answer: object) -> Counted | None:
     if not usage:
         return None
     if "input_tokens" in usage and "prompt_tokens" not in usage:
-        return from_anthropic(usage)
+        return _from_anthropic(usage)
     read, wrote = number(usage.get("prompt_tokens")), number(usage.get("completion_tokens"))
     total = number(usage.get("total_tokens"))
     if read is None and wrote is None and total:
@@ -69,7 +69,7 @@ def counted(read: int, wrote: int, raw: Mapping[str, Any]) -> Counted | None:
     return Counted(read, wrote, {**raw, "prompt_tokens": read, "completion_tokens": wrote})
 
 
-def from_anthropic(usage: Mapping[str, Any]) -> Counted | None:
+def _from_anthropic(usage: Mapping[str, Any]) -> Counted | None:
     """Anthropic counts cached input beside input_tokens, LiteLLM inside prompt_tokens."""
     import litellm
 

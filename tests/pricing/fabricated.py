@@ -29,6 +29,11 @@ from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, route
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
+EVERY_FAMILY = [
+    "completion", "text_completion", "embedding", "responses", "messages", "generate_content", "image_generation",
+    "image_edit", "image_variation", "speech", "transcription", "rerank", "ocr", "search", "video_generation", "moderation",
+    "realtime", "unheard_of",
+]  # fmt: skip
 SIZES = [None, "auto", "256x256", "1024x1024", "1024x1536", "1536x1024", "1792x1024", "1024x1792", "2048x2048"]
 QUALITIES = [None, "auto", "standard", "hd", "low", "medium", "high"]
 RESOLUTIONS = [None, "480p", "720p", "768p", "1080p", "2k", "4k"]

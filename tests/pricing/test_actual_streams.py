@@ -18,6 +18,7 @@ from litellm_budget_plugin.pricing import (
     cost_of_response,
 )
 from litellm_budget_plugin.pricing.tokens import count
+from tests.pricing.fabricated import EVERY_FAMILY
 from tests.pricing.test_actual_families import (
     GENERATED,
     GENERATED_COST,
@@ -158,14 +159,9 @@ GARBAGE: list[Any] = [
     {"candidates": [None, 3, {"content": 5}], "usageMetadata": "no"}, {"data": 3, "meta": 7, "pages": "x", "usage_info": 1},
     object(), b'data: {"type": "message_start", "message": 4}\n\n', "data: [DONE]\n\n", float("nan"), {"duration": "long"},
 ]  # fmt: skip
-FAMILIES = [
-    "completion", "text_completion", "embedding", "responses", "messages", "generate_content", "image_generation",
-    "image_edit", "image_variation", "speech", "transcription", "rerank", "ocr", "search", "video_generation", "moderation",
-    "realtime", "unheard_of",
-]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_garbage_never_raises(family: str) -> None:
     for model in ("gpt-4o", "gpt-image-1", "tts-1", "whisper-1", "claude-sonnet-4-5", "tavily/search", "", "no/such"):
         for params in ({}, {"input": 5, "prompt": object(), "messages": 7, "contents": 3, "file": 8, "document": "x"}):

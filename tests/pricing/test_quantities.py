@@ -11,18 +11,66 @@ from typing import Any
 
 import litellm
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate
 from litellm_budget_plugin.pricing.documents import count_pages
 from litellm_budget_plugin.pricing.recording import recording
-from tests.pricing.fabricated import mp3, pdf, wav
+from tests.pricing.fabricated import EVERY_FAMILY, mp3, pdf, wav
 
 HOLD = 100_000_000
 
 
 def _estimate(call_type: str, model: str, **params: Any) -> Estimate:
     return estimate(Request(call_type, model, None, params), output_allowance=4096, unbounded_hold=HOLD)
+
+
+_NAMES = (
+    "input", "prompt", "messages", "contents", "config", "instructions", "tools", "system", "text", "text_format", "file",
+    "document", "pages", "query", "documents", "n", "size", "quality", "image", "mask", "seconds", "max_results", "voice",
+    "thinking", "max_tokens", "max_output_tokens", "extra_body", "resolution", "width", "height", "search_provider",
+    "advanced_settings", "partial_images", "sampleCount", "bbox_annotation_format", "service_tier", "systemInstruction",
+)  # fmt: skip
+_LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.binary(max_size=20),
+    st.sampled_from(["auto", "1024x1024", "99999999x1", "data:application/pdf;base64,JVBERi0=", "type", b"RIFF", object()]),
+)  # fmt: skip
+_VALUES = st.recursive(
+    _LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "role", "content", "parts", "text", "inlineData", "url", "document_url", "max_results"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("family", EVERY_FAMILY)
+@given(params=st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_no_request_is_too_odd_for_an_estimate(family: str, params: dict[str, Any]) -> None:
+    for model in (
+        "gpt-4o",
+        "azure/dall-e-3",
+        "gpt-image-1",
+        "whisper-1",
+        "tts-1",
+        "mistral/mistral-ocr-latest",
+        "",
+        "a/b",
+    ):
+        found = estimate(Request(family, model, None, params), output_allowance=1, unbounded_hold=HOLD)
+        assert 0 <= found.floor <= found.usd
+        assert found.tokens >= 0
 
 
 # OCR.
