@@ -62,13 +62,12 @@ def chat_only(url: str) -> dict[str, Any]:
     }
 
 
-def command(folder: Path, config: Mapping[str, Any], port: int, workers: int = 1) -> list[str]:
+def command(folder: Path, config: Mapping[str, Any], port: int) -> list[str]:
     """The command line that starts a proxy with `config`, written into `folder`."""
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     shutil.copy(Path(__file__).with_name("auth.py"), folder)
     litellm = Path(sys.executable).with_name("litellm")
-    arguments = {"config": folder / "config.yaml", "host": "127.0.0.1", "port": port, "num_workers": workers}
-    return [str(litellm), *(text for name, value in arguments.items() for text in (f"--{name}", str(value)))]
+    return [str(litellm), "--config", str(folder / "config.yaml"), "--host", "127.0.0.1", "--port", str(port)]
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -92,7 +91,6 @@ class Proxy:
         self,
         folder: Path,
         config: Mapping[str, Any],
-        workers: int = 1,
         variables: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
@@ -100,10 +98,10 @@ class Proxy:
         self.settings = BudgetSettings(store_url=f"sqlite:///{folder}/ledger.db", default_limit=LIMIT)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.log = folder / "proxy.log"
+        self.log = folder / f"proxy-{port}.log"
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                command(folder, config, port, workers),
+                command(folder, config, port),
                 stdout=log,
                 stderr=log,
                 cwd=folder,
