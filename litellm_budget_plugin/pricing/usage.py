@@ -26,7 +26,10 @@ def field(value: object, name: str) -> Any:
     """A field of a dictionary or an object; None where there is none."""
     if isinstance(value, Mapping):
         return value.get(name)
-    return getattr(value, name, None)
+    try:
+        return getattr(value, name, None)
+    except Exception:  # noqa: BLE001  # somebody else's property: what a call did cost is found out all the same
+        return None
 
 
 def number(value: object) -> int | None:

@@ -153,7 +153,15 @@ def test_the_answers_of_a_session_are_added_up() -> None:
     assert cost_of_chunks(request, []).usd == 0
 
 
+class _Raises:
+    """An object all of whose fields fail."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
 GARBAGE: list[Any] = [
+    _Raises(),
     None, 5, "", "garbage", b"\xff\xfe", [], {}, {"usage": 5}, {"usage": {"input_tokens": "x", "output_tokens": None}},
     {"type": 7, "delta": {"text": 9}, "response": 3, "message": [], "usage": []}, {"output": 4, "content": {"a": 1}},
     {"candidates": [None, 3, {"content": 5}], "usageMetadata": "no"}, {"data": 3, "meta": 7, "pages": "x", "usage_info": 1},
