@@ -6,15 +6,16 @@ This is the only place that reads the environment. docs/reference.md lists every
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import re
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.money import charge_nanos
@@ -78,6 +79,16 @@ class BudgetSettings(BaseSettings):
     output_allowance: int = Field(
         4096, ge=1, le=10_000_000, description="Output tokens that are held for a call without `max_tokens`."
     )
+    cap_output: bool = Field(
+        False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
+    )
+    min_output: int = Field(
+        256, ge=1, le=10_000_000, description="Output tokens that CAP_OUTPUT leaves every call; less is refused."
+    )
+    fallback_models: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="JSON object from a model to a cheaper one of the same provider, which near a limit takes its calls.",
+    )
     hold_ttl: float = Field(
         120.0,
         ge=1,
@@ -131,6 +142,31 @@ class BudgetSettings(BaseSettings):
         if not set(names) <= set(USER_SOURCES) or len(set(names)) != len(names):
             raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
         return ",".join(names)
+
+    @field_validator("fallback_models", mode="before")
+    @classmethod
+    def _json(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, dict):
+            raise ValueError('it is a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')  # noqa: TRY004  # pydantic adds the setting's name
+        return value
+
+    @field_validator("fallback_models")
+    @classmethod
+    def _chains(cls, value: dict[str, str]) -> dict[str, str]:
+        for start in value:
+            chain = [start]
+            while chain[-1] in value:
+                chain.append(value[chain[-1]])
+                if chain[-1] in chain[:-1]:
+                    raise ValueError(f"a model must not lead back to itself: {' -> '.join(chain)}")
+            if not all(name.strip() for name in chain):
+                raise ValueError("a model's name must not be empty")
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> BudgetSettings:

@@ -22,11 +22,13 @@ class Attempt:
     """What is known of one attempt while it goes on.
 
     `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was
-    received is still known when the stream has been dropped. `answer` is a raw response that arrived.
+    received is still known when the stream has been dropped. `answer` is a raw response that arrived. `allowance` is the
+    output, in tokens, that is held for if the request states no limit.
     """
 
     __slots__ = (
         "_claim",
+        "allowance",
         "answer",
         "chunks",
         "estimate",
@@ -39,8 +41,9 @@ class Attempt:
         "user",
     )
 
-    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request, hold: str) -> None:
+    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request, hold: str, *, allowance: int) -> None:
         self.ledger = ledger
+        self.allowance = allowance
         self.user = user
         self.request = request
         self.hold = hold
@@ -56,6 +59,12 @@ class Attempt:
     def over(self) -> bool:
         """Whether somebody has settled, or is settling, this attempt."""
         return self._claim.locked()
+
+    def become(self, request: pricing.Request, estimate: pricing.Estimate) -> None:
+        """The attempt is made with another request than it was meant to; before anything is sent."""
+        self.request = request
+        self.estimate = estimate
+        self.models = pricing.model_names(request)
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""

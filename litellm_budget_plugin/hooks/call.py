@@ -13,6 +13,7 @@ from litellm_budget_plugin.hooks.admission import admit
 from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.requests import alike
+from litellm_budget_plugin.hooks.thrift import Thrift
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 
 ATTRIBUTE = "_litellm_budget_call"
@@ -21,23 +22,27 @@ ATTRIBUTE = "_litellm_budget_call"
 class Call:
     """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed."""
 
-    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "refusal", "user")
+    __slots__ = ("_id", "_lock", "_number", "attempt", "ledger", "process", "refusal", "thrift", "user")
 
-    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request) -> None:
-        """Nothing is held before `admit`."""
+    def __init__(self, ledger: BudgetLedger, user: str, request: pricing.Request, thrift: Thrift | None = None) -> None:
+        """Nothing is held before `admit`. `thrift` is what can be done for the first attempt near a limit."""
         self.ledger = ledger
         self.user = user
         self.process = os.getpid()
+        self.thrift = thrift
         self.refusal: BudgetError | None = None
         self._id = new_id()
         self._number = 1
         self._lock = threading.Lock()
-        self.attempt = Attempt(ledger, user, request, f"{self._id}/1")
+        self.attempt = Attempt(ledger, user, request, f"{self._id}/1", allowance=self._allowance(request))
+
+    def _allowance(self, request: pricing.Request) -> int:
+        return self.ledger.settings.output_allowance if self.thrift is None else self.thrift.allowance(request)
 
     def admit(self) -> None:
         """Hold the money for the first attempt; raises what `admission.admit` raises."""
         try:
-            admit(self.attempt)
+            admit(self.attempt, self.thrift)
         except BaseException:
             self.attempt.release()
             raise
@@ -63,7 +68,7 @@ class Call:
     def _dearer(self, attempt: Attempt, now: pricing.Request) -> bool:
         if alike(attempt.request, now):
             return False
-        estimate = pricing.estimate(now, output_allowance=self.ledger.settings.output_allowance)
+        estimate = pricing.estimate(now, output_allowance=self._allowance(now))
         held = attempt.estimate.usd if attempt.estimate is not None else 0
         return estimate.priced and estimate.usd > held
 
@@ -71,7 +76,8 @@ class Call:
         # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
         before.abandon()
         self._number += 1
-        attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}")
+        allowance = self._allowance(request)
+        attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}", allowance=allowance)
         admit(attempt)
         return attempt
 

@@ -15,6 +15,7 @@ from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import BudgetHook, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
+from litellm_budget_plugin.hooks.thrift import thrift_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.marks import response_marks
@@ -82,7 +83,9 @@ class BudgetCallback(BudgetHook):
     ) -> dict[str, Any]:
         """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`."""
         if call_type in CALL_TYPES and self.budget_ledger is not None:
-            call = Call(self.budget_ledger, paying_user(self.settings, data), request_of(call_type, (), data))
+            request = request_of(call_type, (), data)
+            thrift = thrift_for(self.settings, request, frozenset())
+            call = Call(self.budget_ledger, paying_user(self.settings, data), request, thrift)
             call.admit()
             call.attempt.release()
         return data

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,7 +18,8 @@ from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.call import ATTRIBUTE, Call
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
-from litellm_budget_plugin.hooks.requests import CALL_TYPES, later_request, logged_request, request_of
+from litellm_budget_plugin.hooks.requests import CALL_TYPES, by_position, later_request, logged_request, request_of
+from litellm_budget_plugin.hooks.thrift import thrift_for
 from litellm_budget_plugin.pricing import Request
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -39,7 +41,11 @@ def function_setup(
         if ledger is not None:
             try:
                 request = request_of(original_function, args, params)
-                _admit(logging_obj, Call(ledger, paying_user(ledger.settings, request.params), request))
+                thrift = thrift_for(ledger.settings, request, by_position(original_function, args))
+                call = Call(ledger, paying_user(ledger.settings, request.params), request, thrift)
+                _admit(logging_obj, call)
+                if thrift is not None:
+                    thrift.apply(params, call.user)
             except BaseException:
                 _unstamp(logging_obj)
                 raise
@@ -108,14 +114,33 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The answer, with its cost, just before the caller gets it. For streams the cost is not known yet."""
+    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
+    note = call.thrift.note if call is not None and call.thrift is not None else {}
+    if "moved_to" in note and "model" in kwargs:
+        # LiteLLM has noted the model that was called, and would price by it what has no price under its own name.
+        kwargs["model"] = note["moved_to"]
     outcome = original(*args, **kwargs)
     result = args[0] if args else kwargs.get("result")
-    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
+    if note:
+        _show(result, note)
     if call is not None and not _is_stream(result):
         hidden = getattr(result, "_hidden_params", None)
         if hidden is not None:
             call.answered(result, _field(hidden, "response_cost"))
     return outcome
+
+
+def _show(result: Any, note: dict[str, Any]) -> None:
+    """Put what was done to a call where LiteLLM's users look for what is not part of the answer."""
+    hidden = getattr(result, "_hidden_params", None)
+    if isinstance(hidden, dict):
+        hidden["budget"] = note
+    elif hidden is not None:
+        hidden.budget = note
+    else:
+        # LiteLLM's stream of text completions has none of its own. A dictionary cannot carry any.
+        with suppress(AttributeError):
+            result._hidden_params = {"budget": note}
 
 
 def _field(hidden: Any, name: str) -> Any:

@@ -39,6 +39,11 @@ def request_of(call_type: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     )
 
 
+def by_position(call_type: str, args: Sequence[Any]) -> frozenset[str]:
+    """The names of the arguments that were given by position: what LiteLLM hands on of these cannot be changed."""
+    return frozenset(_parameters(CALL_TYPES[call_type])[: len(args)]) if args else frozenset()
+
+
 @cache
 def _parameters(function: str) -> tuple[str, ...]:
     return tuple(inspect.signature(getattr(litellm, function)).parameters)
