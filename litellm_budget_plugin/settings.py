@@ -6,15 +6,17 @@ This is the only place that reads the environment. docs/reference.md lists every
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 import re
 from decimal import Decimal
-from typing import Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.money import charge_nanos
@@ -82,6 +84,16 @@ class BudgetSettings(BaseSettings):
         Decimal("0.10"),
         description="USD that is held for a call whose most cannot be computed: OCR of a URL, a realtime session, ...",
     )
+    cap_output: bool = Field(
+        False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
+    )
+    min_output: int = Field(
+        256, ge=1, le=10_000_000, description="Output tokens that CAP_OUTPUT leaves every call; less is refused."
+    )
+    fallback_models: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="JSON object from a model to a cheaper one of the same provider, which near a limit takes its calls.",
+    )
     hold_ttl: float = Field(
         120.0,
         ge=1,
@@ -136,6 +148,31 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
         return ",".join(names)
 
+    @field_validator("fallback_models", mode="before")
+    @classmethod
+    def _json(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+        if not isinstance(value, dict):
+            raise ValueError('it is a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')  # noqa: TRY004  # pydantic adds the setting's name
+        return value
+
+    @field_validator("fallback_models")
+    @classmethod
+    def _chains(cls, value: dict[str, str]) -> dict[str, str]:
+        for start in value:
+            chain = [start]
+            while chain[-1] in value:
+                chain.append(value[chain[-1]])
+                if chain[-1] in chain[:-1]:
+                    raise ValueError(f"a model must not lead back to itself: {' -> '.join(chain)}")
+            if not all(name.strip() for name in chain):
+                raise ValueError("a model's name must not be empty")
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> BudgetSettings:
         if self.store_url is not None and self.client_type != "local":
@@ -153,6 +190,11 @@ class BudgetSettings(BaseSettings):
     def user_sources(self) -> tuple[str, ...]:
         """USER_FROM as names."""
         return tuple(self.user_from.split(","))
+
+    @cached_property
+    def unbounded_hold_nanos(self) -> int:
+        """UNBOUNDED_HOLD in nano-dollars."""
+        return charge_nanos(self.unbounded_hold)
 
     @property
     def defaults(self) -> tuple[Default, ...]:

@@ -160,6 +160,8 @@ def _default(name: str) -> str:
         return "sqlite:///litellm_budget.db"
     if default is None:
         return "no limit"
+    if isinstance(default, bool):
+        return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

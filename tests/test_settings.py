@@ -39,6 +39,12 @@ def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert BudgetSettings(project="from-argument").project == "from-argument"
 
 
+def test_cheaper_models_are_a_json_object_or_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_FALLBACK_MODELS", '{"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "gpt-4.1-nano"}')
+    assert BudgetSettings().fallback_models == {"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "gpt-4.1-nano"}
+    assert BudgetSettings(fallback_models={"a": "b"}).fallback_models == {"a": "b"}
+
+
 def test_the_project_limit_is_a_second_default() -> None:
     settings = BudgetSettings(default_limit=1, project_limit=100, project_window="month", timezone="Europe/Berlin")
     assert settings.defaults == (
@@ -73,6 +79,15 @@ def test_without_a_limit_spend_is_recorded_only() -> None:
         ("user_from", "user,header", "context, metadata, user, proxy, default"),
         ("user_from", "user,user", "at most once"),
         ("output_allowance", "0", "greater than or equal to 1"),
+        ("cap_output", "perhaps", "valid boolean"),
+        ("min_output", "0", "greater than or equal to 1"),
+        ("fallback_models", "gpt-4o", "JSON object from model to cheaper model"),
+        ("fallback_models", '["gpt-4o"]', "JSON object from model to cheaper model"),
+        ("fallback_models", "null", "JSON object from model to cheaper model"),
+        ("fallback_models", '{"gpt-4o": 4}', "valid string"),
+        ("fallback_models", '{"gpt-4o": " "}', "must not be empty"),
+        ("fallback_models", '{"a": "a"}', "lead back to itself: a -> a"),
+        ("fallback_models", '{"a": "b", "b": "c", "c": "b"}', "lead back to itself: a -> b -> c -> b"),
         ("hold_ttl", "0", "greater than or equal to 1"),
         ("store_timeout", "-1", "greater than 0"),
         ("retention", "0", "greater than or equal to 1"),

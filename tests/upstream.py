@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ class Usage(NamedTuple):
 
 
 class Upstream:
-    """Answers chat, text completions and embeddings; `usage` says how many tokens each answer reports.
+    """Answers chat, text completions and embeddings; `usage` says how many tokens each answer reports. With `writes_all` an
+    answer has as many output tokens as its request allows, and `usage.completion` where it sets no limit. `answers_as` is
+    the model that every answer names, unless it is None. `watch` is called with each body before it is answered.
 
     `script[model]` is a queue of what the next requests for a model get instead of an answer: an HTTP status, "hang" (no
     answer until `release`), "cut" (the connection is cut before the answer), "cut-stream" (after two chunks),
@@ -27,9 +29,13 @@ class Upstream:
 
     def __init__(self, handler: type[Handler] | None = None) -> None:
         self.usage = Usage(10, 5)
+        self.writes_all = False
+        self.answers_as: str | None = None
+        self.watch: Callable[[dict[str, Any]], object] = len
         self.report_stream_usage = True
         self.script: dict[str, deque[Any]] = defaultdict(deque)
         self.served: list[str] = []
+        self.usages: list[Usage] = []
         self.requests = 0
         self.bodies: list[dict[str, Any]] = []
         self.release = threading.Event()
@@ -51,7 +57,8 @@ class Upstream:
     def billed(self, prices: dict[str, tuple[int, int]]) -> int:
         """Nano-dollars for everything served, by model: (per prompt token, per completion token)."""
         return sum(
-            prices[model][0] * self.usage.prompt + prices[model][1] * self.usage.completion for model in self.served
+            prices[model][0] * usage.prompt + prices[model][1] * usage.completion
+            for model, usage in zip(self.served, self.usages)
         )
 
 
@@ -81,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             upstream.requests += 1
             upstream.bodies.append(body)
             act = self.act(model)
+        upstream.watch(body)
         if isinstance(act, int):
             self._json(act, {"error": {"message": f"scripted {act}", "type": "scripted", "code": str(act)}})
         elif act == "context":
@@ -95,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self._stream(body, act)
         else:
-            self._count(model)
+            self._count(body)
             self.answer(body)
 
     def act(self, model: str) -> Any:
@@ -112,16 +120,24 @@ class Handler(BaseHTTPRequestHandler):
         """Send the whole answer."""
         self._json(200, self._answer(body))
 
-    def _count(self, model: str) -> None:
+    def _count(self, body: dict[str, Any]) -> None:
         with self.server.upstream.lock:
-            self.server.upstream.served.append(model)
+            self.server.upstream.served.append(body["model"])
+            self.server.upstream.usages.append(self._used(body))
 
-    def _usage(self) -> dict[str, int]:
-        prompt, completion = self.server.upstream.usage
+    def _used(self, body: dict[str, Any]) -> Usage:
+        usage = self.server.upstream.usage
+        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        if not self.server.upstream.writes_all or limit is None:
+            return usage
+        return Usage(usage.prompt, limit * max(body.get("n") or 1, body.get("best_of") or 1))
+
+    def _usage(self, body: dict[str, Any]) -> dict[str, int]:
+        prompt, completion = self._used(body)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        model, usage = body["model"], self._usage()
+        model, usage = self.server.upstream.answers_as or body["model"], self._usage(body)
         if self.path.endswith("/embeddings"):
             content = body["input"]
             count = len(content) if isinstance(content, list) and not isinstance(content[0], int) else 1
@@ -162,7 +178,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     return
                 if number == len(events) - 1:
-                    self._count(body["model"])
+                    self._count(body)
                 self._chunk(event.encode())
             self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
@@ -176,7 +192,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _chat_chunks(self, body: dict[str, Any]) -> Iterator[str]:
         chat = self.path.endswith("/chat/completions")
-        head = {"id": f"id-{id(body)}", "created": 1, "model": body["model"]}
+        model = self.server.upstream.answers_as or body["model"]
+        head = {"id": f"id-{id(body)}", "created": 1, "model": model}
         head["object"] = "chat.completion.chunk" if chat else "text_completion"
         for number in range(5):
             choice: dict[str, Any] = {"index": 0, "finish_reason": None}
@@ -189,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
         last.update({"delta": {}} if chat else {"text": ""})
         yield json.dumps({**head, "choices": [last]})
         if self.server.upstream.report_stream_usage:
-            yield json.dumps({**head, "choices": [], "usage": self._usage()})
+            yield json.dumps({**head, "choices": [], "usage": self._usage(body)})
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")

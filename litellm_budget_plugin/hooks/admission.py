@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.accounts import Amounts
 from litellm_budget_plugin.core.commands import (
     Accounts,
     Closed,
@@ -22,6 +21,7 @@ from litellm_budget_plugin.core.commands import (
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+from litellm_budget_plugin.hooks.thrift import Thrift, floor_of, want_of
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -29,17 +29,17 @@ _QUIET_SECONDS = 10.0
 _warned_at: dict[str, float] = {}
 
 
-def admit(attempt: Attempt) -> None:
-    """Hold what the attempt may cost at most.
+def admit(attempt: Attempt, thrift: Thrift | None = None) -> None:
+    """Hold what the attempt may cost at most; where there is no room, as much less as `thrift` can have it cost.
 
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
     """
-    _hold(attempt)
+    _hold(attempt, thrift)
     attempt.track()
 
 
-def _hold(attempt: Attempt) -> None:
+def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
     ledger = attempt.ledger
     attempt.estimate = estimate = attempt.bound()
     if estimate.priced and estimate.usd == 0:
@@ -48,7 +48,7 @@ def _hold(attempt: Attempt) -> None:
         if not estimate.priced:
             _check_unpriced(attempt)
             return
-        reply = _reserve(attempt, estimate)
+        reply = _reserve(attempt, estimate, thrift)
         if isinstance(reply, Granted):
             attempt.held = True
     except BudgetStoreError as error:
@@ -70,26 +70,29 @@ def _take_back(attempt: Attempt) -> None:
         attempt.ledger.settler.deliver_later(Release(attempt.hold, attempt.ledger.project))
 
 
-def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
+def _reserve(attempt: Attempt, estimate: pricing.Estimate, thrift: Thrift | None) -> Reply:
     ledger = attempt.ledger
     command = Reserve(
         hold=attempt.hold,
         project=ledger.project,
         subjects=ledger.subjects(attempt.user),
         models=attempt.models,
-        want=_want(estimate),
+        want=want_of(estimate),
         expires_after=ledger.hold_ttl,
         defaults=ledger.defaults,
-        floor=Amounts(estimate.floor, 1, estimate.floor_tokens),
+        floor=floor_of(estimate),
         replaces=attempt.replaces,
-        cheap=estimate.loose,
+        cheap=estimate.loose or thrift is not None,
         # What this process has yet to settle must not refuse its own calls.
         patient=ledger.settler.may_free(),
     )
     reply = ledger.ask_in_call(command)
-    if isinstance(reply, CountExactly):
+    if isinstance(reply, CountExactly) and thrift is not None:
+        command = replace(command, patient=False)
+        reply = thrift.reserve(attempt, command)
+    elif isinstance(reply, CountExactly):
         attempt.estimate = exact = attempt.bound(exact=True)
-        command = replace(command, want=_want(exact), cheap=False)
+        command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.ask_in_call(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
         ledger.settler.free()
@@ -97,10 +100,6 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate) -> Reply:
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {attempt.hold} was closed before it was granted")
     return reply
-
-
-def _want(estimate: pricing.Estimate) -> Amounts:
-    return Amounts(estimate.usd, 1, estimate.tokens)
 
 
 def _check_unpriced(attempt: Attempt) -> None:

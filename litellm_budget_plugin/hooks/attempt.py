@@ -25,10 +25,12 @@ class Attempt:
     received is still known when the stream has been dropped. `answer` is a raw response that arrived. `candidates` are
     what the request may turn into: more than itself where a Router has yet to choose a deployment, nothing where not even
     the candidates are known; then nothing is held until it has. `called` is the model's name as the caller gave it.
+    `allowance` is the output, in tokens, that is held for if the request states no limit.
     """
 
     __slots__ = (
         "_claim",
+        "allowance",
         "answer",
         "called",
         "candidates",
@@ -51,8 +53,11 @@ class Attempt:
         request: pricing.Request,
         hold: str,
         candidates: tuple[pricing.Request, ...] | None = None,
+        *,
+        allowance: int,
     ) -> None:
         self.ledger = ledger
+        self.allowance = allowance
         self.user = user
         self.request = request
         self.hold = hold
@@ -74,7 +79,16 @@ class Attempt:
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:
         """What the attempt may cost at most: with several candidates, what the dearest one may."""
-        return pricing.dearest(bound_of(self.ledger, request, exact=exact) for request in self.candidates)
+        return pricing.dearest(
+            bound_of(self.ledger, request, self.allowance, exact=exact) for request in self.candidates
+        )
+
+    def become(self, request: pricing.Request, estimate: pricing.Estimate) -> None:
+        """The attempt is made with another request than it was meant to; before anything is sent."""
+        self.request = request
+        self.candidates = (request,)
+        self.estimate = estimate
+        self.models = pricing.model_names(request)
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
@@ -157,13 +171,12 @@ class Attempt:
         self.settle(cost, chunks[0] if chunks else None)
 
 
-def bound_of(ledger: BudgetLedger, request: pricing.Request, *, exact: bool = False) -> pricing.Estimate:
-    """What a request may cost at most, by the settings of this ledger."""
+def bound_of(
+    ledger: BudgetLedger, request: pricing.Request, allowance: int, *, exact: bool = False
+) -> pricing.Estimate:
+    """What a request may cost at most, with `allowance` tokens of output if it states no limit."""
     return pricing.estimate(
-        request,
-        output_allowance=ledger.settings.output_allowance,
-        unbounded_hold=ledger.unbounded_hold,
-        exact=exact,
+        request, output_allowance=allowance, unbounded_hold=ledger.settings.unbounded_hold_nanos, exact=exact
     )
 
 

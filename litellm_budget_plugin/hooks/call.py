@@ -13,6 +13,7 @@ from litellm_budget_plugin.hooks.admission import admit
 from litellm_budget_plugin.hooks.attempt import Attempt, bound_of
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.requests import alike
+from litellm_budget_plugin.hooks.thrift import Thrift
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 
 
@@ -20,10 +21,23 @@ class Call:
     """A call and its latest attempt. Attempts follow one another: the next one begins when the one before has failed.
 
     `asked` is the request as the application made it. Where a Router has yet to choose a deployment for it, `candidates`
-    are the requests that it may become; see `deployments.candidates`.
+    are the requests that it may become; see `deployments.candidates`. `thrift` is what can be done for the first attempt
+    near a limit.
     """
 
-    __slots__ = ("_id", "_lock", "_number", "_open", "asked", "attempt", "ledger", "process", "refusal", "user")
+    __slots__ = (
+        "_id",
+        "_lock",
+        "_number",
+        "_open",
+        "asked",
+        "attempt",
+        "ledger",
+        "process",
+        "refusal",
+        "thrift",
+        "user",
+    )
 
     def __init__(
         self,
@@ -31,6 +45,7 @@ class Call:
         user: str,
         request: pricing.Request,
         candidates: tuple[pricing.Request, ...] | None = None,
+        thrift: Thrift | None = None,
     ) -> None:
         """Nothing is held before `admit`."""
         self.ledger = ledger
@@ -38,18 +53,22 @@ class Call:
         self.asked = request
         self._open = candidates is not None
         self.process = os.getpid()
+        self.thrift = thrift
         self.refusal: BudgetError | None = None
         self._id = new_id()
         self._number = 1
         self._lock = threading.Lock()
         only = candidates[0] if candidates is not None and len(candidates) == 1 else request
-        self.attempt = Attempt(ledger, user, only, f"{self._id}/1", candidates)
+        self.attempt = Attempt(ledger, user, only, f"{self._id}/1", candidates, allowance=self._allowance(request))
         self.attempt.called = request.model
+
+    def _allowance(self, request: pricing.Request) -> int:
+        return self.ledger.settings.output_allowance if self.thrift is None else self.thrift.allowance(request)
 
     def admit(self) -> None:
         """Hold the money for the first attempt; raises what `admission.admit` raises."""
         try:
-            admit(self.attempt)
+            admit(self.attempt, self.thrift)
         except BaseException:
             self.attempt.release()
             raise
@@ -76,13 +95,14 @@ class Call:
             return False
         if self._open:
             return True
-        estimate = bound_of(self.ledger, now)
+        estimate = bound_of(self.ledger, now, self._allowance(now))
         held = attempt.estimate.usd if attempt.estimate is not None else 0
         return estimate.priced and estimate.usd > held
 
     def _next(self, request: pricing.Request, replaces: str | None = None) -> Attempt:
         self._number += 1
-        attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}")
+        allowance = self._allowance(request)
+        attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}", allowance=allowance)
         attempt.replaces = replaces
         if self._open:
             # Clients of the proxy know its groups, not what stands behind them.

@@ -17,6 +17,7 @@ from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import BudgetHook, expect, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
 from litellm_budget_plugin.hooks.settlement import in_litellm
+from litellm_budget_plugin.hooks.thrift import thrift_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.marks import response_marks
@@ -94,7 +95,9 @@ class BudgetCallback(BudgetHook):
         if is_caller(user_api_key_dict):
             gate.proxied(ledger, user_api_key_dict, data, call_type)
         elif call_type in CALL_TYPES:
-            call = Call(ledger, paying_user(self.settings, data), request_of(call_type, (), data))
+            request = request_of(call_type, (), data)
+            thrift = thrift_for(self.settings, request, frozenset())
+            call = Call(ledger, paying_user(self.settings, data), request, thrift=thrift)
             call.admit()
             call.attempt.release()
         return data

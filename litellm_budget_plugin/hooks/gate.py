@@ -18,7 +18,8 @@ from litellm_budget_plugin.hooks.carrier import call_of, carry, joins, serving
 from litellm_budget_plugin.hooks.deployments import candidates, chosen, names_group
 from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
-from litellm_budget_plugin.hooks.requests import CALL_TYPES, later_request, logged_request, request_of
+from litellm_budget_plugin.hooks.requests import CALL_TYPES, by_position, later_request, logged_request, request_of
+from litellm_budget_plugin.hooks.thrift import thrift_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Request
 
@@ -39,17 +40,21 @@ def function_setup(
         ledger = registered_ledger()
         if ledger is not None:
             try:
-                _admit(logging_obj, _new_call(ledger, request_of(original_function, args, params)))
+                request = request_of(original_function, args, params)
+                call = _new_call(ledger, request, by_position(original_function, args))
+                _admit(logging_obj, call)
+                if call.thrift is not None:
+                    call.thrift.apply(params, call.user)
             except BaseException:
                 _unstamp(logging_obj)
                 raise
     return logging_obj, params
 
 
-def _new_call(ledger: BudgetLedger, request: Request) -> Call:
+def _new_call(ledger: BudgetLedger, request: Request, fixed: frozenset[str]) -> Call:
     user = paying_user(ledger.settings, request.params)
     if not names_group(request):
-        return Call(ledger, user, request)
+        return Call(ledger, user, request, thrift=thrift_for(ledger.settings, request, fixed))
     # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
     call = Call(ledger, user, request, candidates(request))
     _of_request.set(call)

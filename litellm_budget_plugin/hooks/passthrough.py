@@ -25,7 +25,7 @@ class PassThrough(Call):
         model = body.get("model")
         request = pricing.Request(CALL_TYPE, model if isinstance(model, str) and model else CALL_TYPE, None, {})
         super().__init__(ledger, user, request)
-        self.attempt = _Unpriced(ledger, user, request, self.attempt.hold)
+        self.attempt = _Unpriced(ledger, user, request, self.attempt.hold, allowance=0)
         self._logging = weakref.ref(logging_obj) if logging_obj is not None else lambda: None
 
     def sending(self, request: Any) -> None:

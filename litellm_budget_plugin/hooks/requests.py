@@ -60,6 +60,7 @@ _NAMES = {
     "generate_content": ("generate_content", "generate_content_stream"),
     "realtime": ("_realtime",),
 }
+_LITELLMS_IMAGE_MODEL = "dall-e-2"
 _VIA_RESPONSES = re.compile(r"^([^/]+/)?responses/")
 CALL_TYPES = {
     name: family
@@ -90,10 +91,17 @@ def _model(family: str, params: Mapping[str, Any]) -> str:
     if family == "search":
         # A search has no model; this is the name that LiteLLM prices it under.
         return f"{params.get('search_provider') or ''}/search"
+    if family in ("image_generation", "image_variation") and not model:
+        return _LITELLMS_IMAGE_MODEL
     if family not in ("completion", "text_completion"):
         return model
     # "openai/responses/gpt-4o" is how a chat call is sent to the Responses API: the model, and its price, are gpt-4o's.
     return _VIA_RESPONSES.sub(r"\1", str(litellm.model_alias_map.get(model, model)))
+
+
+def by_position(call_type: str, args: Sequence[Any]) -> frozenset[str]:
+    """The names of the arguments that were given by position: what LiteLLM hands on of these cannot be changed."""
+    return frozenset(_parameters(CALL_TYPES[call_type])[: len(args)]) if args else frozenset()
 
 
 @cache

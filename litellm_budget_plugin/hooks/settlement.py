@@ -6,6 +6,7 @@ No source is complete, and several report the same ending: what has been settled
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -33,16 +34,35 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The answer, with its cost, just before the caller gets it. For streams the cost is not known yet."""
+    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
+    note = call.thrift.note if call is not None and call.thrift is not None else {}
+    if "moved_to" in note and "model" in kwargs:
+        # LiteLLM has noted the model that was called, and would price by it what has no price under its own name.
+        kwargs["model"] = note["moved_to"]
     outcome = original(*args, **kwargs)
     result = args[0] if args else kwargs.get("result")
-    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
     if call is not None and result is not None:
+        if note:
+            _show(result, note)
         hidden = getattr(result, "_hidden_params", None)
         if streams.is_stream(result):
             streams.begin(result, call)
         elif hidden is not None or isinstance(result, dict):
             call.answered(result, _field(hidden, "response_cost"))
     return outcome
+
+
+def _show(result: Any, note: dict[str, Any]) -> None:
+    """Put what was done to a call where LiteLLM's users look for what is not part of the answer."""
+    hidden = getattr(result, "_hidden_params", None)
+    if isinstance(hidden, dict):
+        hidden["budget"] = note
+    elif hidden is not None:
+        hidden.budget = note
+    else:
+        # LiteLLM's stream of text completions has none of its own. A dictionary cannot carry any.
+        with suppress(AttributeError):
+            result._hidden_params = {"budget": note}
 
 
 def _field(hidden: Any, name: str) -> Any:

@@ -10,7 +10,6 @@ import uuid
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import MICROS, Command, Reply
-from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetSettingsError
@@ -41,7 +40,6 @@ class BudgetLedger:
         self.project = settings.project
         self.defaults: tuple[Default, ...] = settings.defaults
         self.hold_ttl = round(settings.hold_ttl * MICROS)
-        self.unbounded_hold = charge_nanos(settings.unbounded_hold)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
         self.settler = _acquire(self._key, self._patience)

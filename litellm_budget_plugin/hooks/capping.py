@@ -1,0 +1,112 @@
+"""Capping: lowering the output limit that a call sends, so that what it may cost fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.pricing import Request
+from litellm_budget_plugin.pricing.entries import select
+from litellm_budget_plugin.pricing.terms import terms_of
+from litellm_budget_plugin.settings import BudgetSettings
+
+# The arguments that limit the output, by the family of the call. The first is set where the caller gives none: LiteLLM
+# maps max_tokens to what a model takes (max_completion_tokens for OpenAI's reasoning models).
+LIMITS = {
+    "completion": ("max_tokens", "max_completion_tokens"),
+    "text_completion": ("max_tokens",),
+    "messages": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+}
+# Providers' own names of the same: which of two limits counts is not known.
+_OTHER_NAMES = frozenset(
+    {"max_output_tokens", "maxOutputTokens", "max_new_tokens", "max_gen_len", "max_tokens_to_sample", "num_predict"}
+)
+_EFFORTS = ("reasoning_effort", "reasoning")
+_MOST_TOKENS = 10**9
+
+
+class Cap(NamedTuple):
+    """The room for manoeuvre in one call's output limit, in tokens for each choice."""
+
+    names: tuple[str, ...]
+    """The arguments that carry the limit."""
+    least: int
+    """It is never set lower: MIN_OUTPUT beside a thinking budget, or the caller's own limit if that is smaller."""
+    most: int
+    """The caller's limit, else what is held for a call without one."""
+    maximum: int | None
+    """What the model can write, where LiteLLM's cost map says so."""
+    stated: bool
+    """The caller gives a limit."""
+
+    @property
+    def open(self) -> bool:
+        """The call as it is can answer with more than `most`."""
+        return not self.stated and (self.maximum is None or self.maximum > self.most)
+
+    def on(self, request: Request, tokens: int) -> Request:
+        """The request with its limit lowered to `tokens`, never raised."""
+        limits = {name: _lower(request.params.get(name), tokens) for name in self.names}
+        return replace(request, params={**request.params, **limits})
+
+
+def _lower(given: Any, tokens: int) -> Any:
+    return tokens if given is None else min(given, tokens)
+
+
+def cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[str]) -> Cap | None:
+    """How far the call's output limit can be lowered; None where it cannot.
+
+    `fixed` are the arguments that cannot be changed. Not capped: a call with a thinking budget that is not known, or whose
+    limit would not surely reach the provider and bound the cost.
+    """
+    names = LIMITS.get(request.call_type, ())
+    given = _given(request.params, names)
+    budget = _thinking_budget(request.params)
+    if given is None or budget is None or not fixed.isdisjoint(names):
+        return None
+    maximum = terms_of(select(request)).max_output
+    least = budget + settings.min_output
+    if given:
+        most = max(given.values())
+    else:
+        most = min(settings.output_allowance, maximum or settings.output_allowance)
+        most = max(most, least) if budget else most
+    cap = Cap(tuple(given) or names[:1], min(least, most), most, maximum, stated=bool(given))
+    limited = pricing.estimate(
+        cap.on(request, most),
+        output_allowance=settings.output_allowance,
+        unbounded_hold=settings.unbounded_hold_nanos,
+    )
+    return cap if limited.bounded else None
+
+
+def _given(params: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int] | None:
+    """The caller's own limits; None where there is one that is not understood, or that nobody sends."""
+    given = {name: params[name] for name in names if params.get(name) is not None}
+    dropped = params.get("additional_drop_params") or ()
+    others = _OTHER_NAMES.difference(names)
+    if not names or any(name in dropped for name in names) or any(params.get(name) is not None for name in others):
+        return None
+    understood = all(type(value) is int and 0 < value <= _MOST_TOKENS for value in given.values())
+    return given if understood else None
+
+
+def _thinking_budget(params: Mapping[str, Any]) -> int | None:
+    """Tokens that the caller sets aside for thinking, 0 for none; None where it is asked for without saying how much."""
+    config = params.get("output_config")
+    effort = config.get("effort") if isinstance(config, Mapping) else None
+    if any(asked not in (None, "none", "disable") for asked in (effort, *map(params.get, _EFFORTS))):
+        return None
+    thinking = params.get("thinking")
+    if thinking is None:
+        return 0
+    kind, budget = (
+        (thinking.get("type"), thinking.get("budget_tokens")) if isinstance(thinking, Mapping) else (None, None)
+    )
+    if kind == "disabled":
+        return 0
+    return budget if type(budget) is int and 0 < budget <= _MOST_TOKENS else None

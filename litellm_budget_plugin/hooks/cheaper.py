@@ -1,0 +1,186 @@
+"""Moving a call to a cheaper model: only where LiteLLM would reach it exactly as it reaches the model that was called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import litellm
+
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.hooks.capping import LIMITS
+from litellm_budget_plugin.pricing import Request
+from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, route, select
+from litellm_budget_plugin.pricing.measure import runs_at_caller
+from litellm_budget_plugin.pricing.terms import Terms, terms_of
+
+# Arguments that say where or as whom one model is called, or what it costs: they are not the other model's.
+_OWN = frozenset(
+    {
+        "api_base",
+        "base_url",
+        "api_key",
+        "api_version",
+        "client",
+        "organization",
+        "deployment_id",
+        "engine",
+        "model_list",
+    }
+    | {"headers", "extra_headers", "litellm_credential_name", "base_model", "model_info"}
+    # What the provider makes of these cannot be told for another model.
+    | {"extra_body", "prompt_id", "vector_store_ids", "plugins", "transforms", "previous_response_id"}
+)
+_OWN_PREFIXES = ("aws_", "azure_", "vertex_", "watsonx_", "gigachat_", "databricks_")
+_SENT_BY_OTHERS = ("model_group", "model_info", "user_api_key", "user_api_key_hash")
+# What a call needs of its model, by LiteLLM's names in the cost map.
+_NEEDS = {
+    "tools": "supports_function_calling",
+    "functions": "supports_function_calling",
+    "web_search_options": "supports_web_search",
+    "thinking": "supports_reasoning",
+    "reasoning_effort": "supports_reasoning",
+    "audio": "supports_audio_output",
+}
+_PARTS = (
+    ("image", "supports_vision"),
+    ("audio", "supports_audio_input"),
+    ("video", "supports_video_input"),
+    ("file", "supports_pdf_input"),
+    ("document", "supports_pdf_input"),
+)
+_DEPTH = 8
+
+
+def can_move(request: Request, cheaper: Mapping[str, str], fixed: frozenset[str]) -> bool:
+    """Whether there is a cheaper model for this call, and nothing in the call ties it to the model that it names.
+
+    Not moved: embeddings (another model's vectors do not fit), a model given by position, an explicit base, key,
+    deployment or price, tools that run at the provider, and whatever comes through a Router or the proxy.
+    """
+    if request.call_type not in LIMITS or "model" in fixed or _next(request, cheaper) is None:
+        return False
+    params = request.params
+    own = any(params.get(name) is not None for name in _OWN)
+    own = own or any(name.startswith(_OWN_PREFIXES) and value is not None for name, value in params.items())
+    return not own and not _routed(params) and not _hosted_tools(params) and not select(request).custom
+
+
+def _hosted_tools(params: Mapping[str, Any]) -> bool:
+    """Whether a declared tool runs at the provider: LiteLLM does not know which models have it."""
+    tools = params.get("tools")
+    listed = tools if isinstance(tools, (list, tuple)) else ()
+    return any(not isinstance(tool, Mapping) or not runs_at_caller(tool) for tool in listed)
+
+
+def _routed(params: Mapping[str, Any]) -> bool:
+    """Whether a Router or the proxy makes the call: it chooses models by itself."""
+    if params.get("proxy_server_request") is not None:
+        return True
+    for name in ("metadata", "litellm_metadata"):
+        metadata = params.get(name)
+        if isinstance(metadata, Mapping) and any(mark in metadata for mark in _SENT_BY_OTHERS):
+            return True
+    return False
+
+
+def _next(request: Request, cheaper: Mapping[str, str]) -> str | None:
+    """The model that takes the request's calls; one rule serves "gpt-4o" and "openai/gpt-4o"."""
+    stripped, provider = route(request.model, request.provider)
+    names = (request.model, stripped, f"{provider}/{stripped}")
+    return next((cheaper[name] for name in names if name in cheaper), None)
+
+
+def cheaper_requests(request: Request, cheaper: Mapping[str, str]) -> Iterator[Request]:
+    """The request for each cheaper model that can serve it, along the chain; a model that cannot is passed over."""
+    seen = {_identity(request)}
+    following = request
+    while True:
+        model = _next(following, cheaper)
+        if model is None:
+            return
+        following = replace(
+            request,
+            model=str(litellm.model_alias_map.get(model, model)),
+            params={**request.params, "model": model},
+        )
+        # The settings know no two names of one model.
+        if _identity(following) in seen:
+            return
+        seen.add(_identity(following))
+        if _serves(following, request):
+            yield following
+
+
+def _identity(request: Request) -> tuple[str, str | None]:
+    return route(request.model, request.provider)
+
+
+def _serves(cheaper: Request, request: Request) -> bool:
+    """Whether the cheaper model is priced, has the same provider, and takes everything that the call says."""
+    own, other = terms_of(select(request)), terms_of(select(cheaper))
+    same = own.provider is not None and own.provider not in ASKS_NETWORK and other.provider == own.provider
+    if not same or not other.priced:
+        return False
+    if request.provider is not None and route(cheaper.model, None)[1] not in (None, request.provider):
+        # With an explicit provider LiteLLM would send the name of another one's model as it stands.
+        return False
+    before, after = _entry(own), _entry(other)
+    if before.get("mode") != after.get("mode") or any(after.get(need) is not True for need in _needs(request.params)):
+        return False
+    return _takes(own, other, request.params) and _fits(cheaper, before, after, other)
+
+
+def _entry(terms: Terms) -> Mapping[str, Any]:
+    entry = litellm.model_cost.get(terms.key or "")
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _takes(own: Terms, other: Terms, params: Mapping[str, Any]) -> bool:
+    """Whether the other model takes every OpenAI parameter of the call that its own model takes."""
+    with suppress(Exception):
+        known = litellm.get_supported_openai_params(model=own.model, custom_llm_provider=own.provider) or ()
+        taken = litellm.get_supported_openai_params(model=other.model, custom_llm_provider=other.provider) or ()
+        return all(name in taken for name in known if params.get(name) is not None)
+    return False
+
+
+def _fits(cheaper: Request, before: Mapping[str, Any], after: Mapping[str, Any], other: Terms) -> bool:
+    """Whether the other model's window and output are wide enough, as far as LiteLLM's cost map knows them."""
+    limits = [cheaper.params.get(name) for name in LIMITS[cheaper.call_type]]
+    stated = max([limit for limit in limits if isinstance(limit, int)], default=0)
+    if other.max_output is not None and stated > other.max_output:
+        return False
+    window, wanted = after.get("max_input_tokens"), before.get("max_input_tokens")
+    if not isinstance(window, int) or (isinstance(wanted, int) and wanted <= window):
+        return True
+    unlimited = {name: value for name, value in cheaper.params.items() if name not in LIMITS[cheaper.call_type]}
+    return pricing.estimate(replace(cheaper, params=unlimited), output_allowance=0, unbounded_hold=0).tokens <= window
+
+
+def _needs(params: Mapping[str, Any]) -> set[str]:
+    needs = {need for name, need in _NEEDS.items() if params.get(name)}
+    response_format = params.get("response_format")
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else response_format
+    if kind not in (None, "text", "json_object"):
+        needs.add("supports_response_schema")
+    for name in ("messages", "input"):
+        needs |= set(_parts(params.get(name), _DEPTH))
+    return needs
+
+
+def _parts(content: object, depth: int) -> Iterator[str]:
+    """What the parts of a call's content need, wherever they are nested."""
+    if isinstance(content, Mapping) and depth:
+        kind = content.get("type")
+        if isinstance(kind, str):
+            yield from (need for word, need in _PARTS if word in kind)
+        yield from _parts(content.get("content"), depth - 1)
+    elif isinstance(content, (list, tuple)) and depth:
+        for part in content:
+            yield from _parts(part, depth - 1)
+    elif depth:
+        # A message of an earlier answer, as LiteLLM's own object.
+        yield from _parts(getattr(content, "content", None), depth - 1)
