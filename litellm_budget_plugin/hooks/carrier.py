@@ -31,7 +31,8 @@ class Carrier:
         return self
 
 
-_serving: ContextVar[Carrier | None] = ContextVar("litellm_budget_serving", default=None)
+# Weak, for contexts are copied into tasks and timers that live on: they must not keep a call from ending.
+_serving: ContextVar[weakref.ref[Carrier] | None] = ContextVar("litellm_budget_serving", default=None)
 
 
 def carry(logging_obj: Any, call: Call) -> None:
@@ -53,7 +54,8 @@ def call_of(logging_obj: Any) -> Call | None:
 @contextmanager
 def serving(logging_obj: Any) -> Iterator[None]:
     """Within this context LiteLLM serves the call of `logging_obj` by calling another public function of its own."""
-    token = _serving.set(_carrier_of(logging_obj))
+    carrier = _carrier_of(logging_obj)
+    token = _serving.set(None if carrier is None else weakref.ref(carrier))
     try:
         yield
     finally:
@@ -62,7 +64,8 @@ def serving(logging_obj: Any) -> Iterator[None]:
 
 def joins(logging_obj: Any) -> bool:
     """Whether a new Logging object belongs to a call that is being served: it carries that one then, which is held for."""
-    carrier = _serving.get()
+    served = _serving.get()
+    carrier = None if served is None else served()
     if carrier is None:
         return False
     setattr(logging_obj, _ATTRIBUTE, carrier)

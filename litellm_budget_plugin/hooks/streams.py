@@ -91,6 +91,10 @@ class Recorded:
         except StopAsyncIteration:
             self._call.ended()
             raise
+        except BaseException as error:
+            # LiteLLM reports it later, from a queue of its own that may never be read.
+            self._call.failed(error)
+            raise
         self._chunks.append(chunk)
         return chunk
 

@@ -67,7 +67,7 @@ def _settle(request: Request, name: str, counted: Counted, answer: object, *, es
 
 def _usage(request: Request, answer: object) -> Counted | None:
     with suppress(Exception):
-        return dialect_of(request).usage(answer)
+        return dialect_of(request, answer).usage(answer)
     return None
 
 
@@ -102,7 +102,7 @@ def _computed(request: Request, answer: object) -> Cost:
         return _settle(request, name, usage, answer, estimated=False)
     texts: list[str] = []
     with suppress(Exception):
-        texts = dialect_of(request).texts(answer)
+        texts = dialect_of(request, answer).texts(answer)
     return _from_text(request, name, texts)
 
 
@@ -125,7 +125,7 @@ def cost_of_chunks(request: Request, chunks: Sequence[Any]) -> Cost:
         return _computed(request, next((chunk for chunk in reversed(chunks) if field(chunk, "usage")), None))
     received = Received()
     with suppress(Exception):
-        received = dialect_of(request).receive(chunks)
+        received = dialect_of(request, chunks[0] if chunks else None).receive(chunks)
     name, usage = received.model or request.model, received.usage
     if usage is None:
         return _from_text(request, name, received.texts)

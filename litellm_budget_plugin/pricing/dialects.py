@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from litellm_budget_plugin.pricing import google, messages, responses
-from litellm_budget_plugin.pricing.usage import Counted, Received, answer_text, read_usage, receive_choices
+from litellm_budget_plugin.pricing.usage import Counted, Received, answer_text, field, read_usage, receive_choices
 from litellm_budget_plugin.pricing.values import Request
 
 
@@ -32,6 +32,14 @@ _DIALECTS = {
 }
 
 
-def dialect_of(request: Request) -> Dialect:
-    """The dialect of a request's family."""
-    return _DIALECTS.get(request.call_type, _CHAT)
+def dialect_of(request: Request, answer: object = None) -> Dialect:
+    """The dialect of an answer, or of the chunks that begin with `answer`: that of the request's family, unless LiteLLM has
+    had it served by another API and reports that one's answers.
+    """
+    own = _DIALECTS.get(request.call_type, _CHAT)
+    if request.call_type == "realtime":
+        return own
+    kind = field(answer, "type")
+    if field(answer, "object") == "response" or (isinstance(kind, str) and kind.startswith("response.")):
+        return _DIALECTS["responses"]
+    return _CHAT if own.receive is not receive_choices and field(answer, "choices") is not None else own

@@ -19,6 +19,8 @@ _HEAD = 4096
 # Formats of a WAV file whose every second takes the same bytes: PCM, float, A-law, mu-law, extensible.
 _EVEN = frozenset({1, 3, 6, 7, 0xFFFE})
 _LEAST_RATE = 1000
+# RIFF and its size, WAVE, the format, data and its size: what is before the sound at the least.
+_WAV_HEAD = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def _wav(head: bytes, size: int) -> int | None:
         return None
     coding, _, _, rate = struct.unpack_from("<HHII", head, at + 8)
     # The size of the file, not what the header says of it: a stream's header says anything.
-    return -(-size // rate) if coding in _EVEN and rate >= _LEAST_RATE else None
+    return -(-max(size - _WAV_HEAD, 1) // rate) if coding in _EVEN and rate >= _LEAST_RATE else None
 
 
 def _flac(head: bytes) -> int | None:

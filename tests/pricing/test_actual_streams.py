@@ -179,3 +179,16 @@ def test_garbage_never_raises(family: str) -> None:
                     assert found.usd is None or found.usd >= 0
             for found in (cost_of_chunks(request, GARBAGE), cost_of_output(request, "x")):
                 assert found.usd is None or found.usd >= 0
+
+
+@pytest.mark.parametrize("request_", [RESPONSES, MESSAGES, GOOGLE], ids=lambda request: request.call_type)
+def test_a_call_that_is_served_by_chat_is_charged_by_the_chunks_of_the_chat(request_: Request) -> None:
+    chunks = [{"model": request_.model, "choices": [{"index": 0, "delta": {"content": text}}]} for text in TEXT]
+    assert cost_of_chunks(request_, chunks) == cost_of_output(request_, "".join(TEXT))
+
+
+def test_messages_that_are_served_by_the_responses_api_are_charged_by_its_events() -> None:
+    events = _response_events()
+    assert cost_of_chunks(MESSAGES, events[:-1]).output_tokens == cost_of_output(MESSAGES, "".join(TEXT)).output_tokens
+    usage: Any = RESPONSE["usage"]
+    assert cost_of_chunks(MESSAGES, events).input_tokens == usage["input_tokens"]

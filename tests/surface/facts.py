@@ -14,7 +14,7 @@ from tests.surface.provider import Provider
 from tests.surface.ways import WORTH, Place, Way
 
 PAGE = Path(__file__).parents[2] / "docs" / "surface.md"
-HEAD = ("way of calling", "refused before sending", "charged", "bound", "dropped after two chunks")
+HEAD = ("way of calling", "refused before sending", "charged", "bound", "dropped in the middle")
 BEGIN, END = "<!-- measured: python -m tests.surface -->", "<!-- end of what is measured -->"
 
 
@@ -76,7 +76,7 @@ def measure(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> Fac
     spent = desk.calm("alice")
     dropped = None
     if way.streams:
-        way.call(place, "bob", most=2)
+        way.call(place, "bob", most=4)
         dropped = desk.calm("bob")
     assert desk.usage("anonymous").calls == 0, "somebody else has paid"
     return Facts(way, refused, requests, at_once, spent, estimates[0].bounded, dropped)

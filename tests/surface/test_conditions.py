@@ -80,8 +80,15 @@ async def _awaited(way: Way, place: Place) -> Any:
         await GLOBAL_LOGGING_WORKER.flush()
 
 
+async def _drained() -> None:
+    GLOBAL_LOGGING_WORKER.start()
+    await GLOBAL_LOGGING_WORKER.flush()
+
+
 def _outcome(way: Way, place: Place, callbacks: list[Any]) -> tuple[str, list[tuple[str, ...]]]:
     """How a call ends, and what somebody else's callback hears of it."""
+    # What earlier calls have left to report is not for these ears.
+    asyncio.run(_drained())
     theirs = _Theirs()
     litellm.callbacks = [theirs, *callbacks]
     try:

@@ -53,7 +53,7 @@ class Soak:
                 way.call(Place(self.url), user)
                 self._note(user)
             elif ending == "drop":
-                way.call(Place(self.url), user, most=2)
+                way.call(Place(self.url), user, most=4)
             else:
                 with contextlib.suppress(Exception):
                     way.call(Place(self.url, ending), user)
@@ -67,7 +67,7 @@ class Soak:
                 await way.acall(Place(self.url), user)
                 self._note(user)
             elif ending == "drop":
-                await way.acall(Place(self.url), user, most=2)
+                await way.acall(Place(self.url), user, most=4)
             elif ending == "cancel":
                 task = asyncio.create_task(way.acall(Place(self.url), user))
                 await asyncio.sleep(chance.random() / 50)
