@@ -155,9 +155,10 @@ class Call:
         """Nobody goes on with this call: what was sent and received is charged."""
         self.attempt.abandon()
 
-    def dropped(self) -> None:
-        """LiteLLM's Logging object is gone, so nobody will say any more how the call ended. Called by a finalizer, which
-        must not do anything but append to a queue; and nothing at all in a forked child, which would settle its parent's calls.
+    def dropped(self, attempt: Attempt | None = None) -> None:
+        """Nobody will say any more how the call, or this attempt of it, ended: LiteLLM's Logging object, or the stream, is
+        gone. Called by finalizers, which must not do anything but append to a queue; and nothing at all in a forked child,
+        which would settle its parent's calls.
         """
-        if self.process == os.getpid() and not self.attempt.over:
-            self.ledger.settler.later(self.given_up)
+        if self.process == os.getpid() and not (attempt or self.attempt).over:
+            self.ledger.settler.later(self.given_up if attempt is None else attempt.abandon)

@@ -14,7 +14,10 @@ import litellm
 
 from litellm_budget_plugin.hooks import streams
 from litellm_budget_plugin.hooks.carrier import call_of
+from litellm_budget_plugin.pricing.usage import parse_raw
 
+# What Rust serves is reported nowhere else before the caller has it: the families, and a field that only an answer has.
+_RUST = {"ocr": "usage_info", "messages": "stop_reason"}
 in_litellm: ContextVar[bool] = ContextVar("litellm_budget_in_litellm", default=False)
 """Set while LiteLLM itself runs its callbacks: the calls that they report have been settled here."""
 
@@ -26,9 +29,10 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
         answer = args[0] if args else kwargs.get("original_response")
         if isinstance(answer, dict) or (isinstance(answer, str) and '"usage' in answer):
             call.attempt.answer = answer
-            if call.attempt.request.call_type == "ocr":
-                # Rust serves it, and reports the answer nowhere else before the caller has it.
-                call.ended()
+        if isinstance(answer, str) and call.attempt.request.call_type in _RUST:
+            whole = parse_raw(answer)
+            if isinstance(whole, dict) and _RUST[call.attempt.request.call_type] in whole:
+                call.answered(whole, None)
     return original(logging_obj, *args, **kwargs)
 
 
@@ -47,6 +51,11 @@ def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs:
         hidden = getattr(result, "_hidden_params", None)
         if streams.is_stream(result):
             streams.begin(result, call)
+        elif (
+            isinstance(result, dict) and not call.attempt.sent and call.attempt.request.call_type == "generate_content"
+        ):
+            # Served by a chat call whose answer was in LiteLLM's cache; only that call's own answer says so.
+            call.from_cache()
         elif hidden is not None or isinstance(result, dict):
             call.answered(result, _field(hidden, "response_cost"))
     return outcome

@@ -5,6 +5,7 @@ LiteLLM has several classes of streams. Some keep their chunks, some are told ea
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -81,6 +82,8 @@ class Recorded:
         self._stream = stream
         self._chunks = chunks
         self._call = call
+        # Dropped, such a stream leaves LiteLLM's Logging object in a queue, which a loop that has ended never reads.
+        weakref.finalize(self, call.dropped, call.attempt).atexit = False
 
     def __aiter__(self) -> Recorded:
         return self

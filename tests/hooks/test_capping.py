@@ -78,7 +78,7 @@ def _most(body: dict[str, Any]) -> int:
     """The most that a request, as the upstream received it, can cost."""
     prefix = "" if body["model"].startswith("gpt-") else "openai/"
     request = pricing.Request("completion", prefix + body["model"], None, body)
-    estimate = pricing.estimate(request, output_allowance=4096, exact=True)
+    estimate = pricing.estimate(request, output_allowance=4096, unbounded_hold=0, exact=True)
     # Without a limit it is the model's own.
     assert estimate.bounded or litellm.model_cost[f"openai/{body['model']}"]["max_tokens"] == 4096
     return estimate.usd
@@ -251,7 +251,9 @@ def test_text_is_counted_exactly_before_anything_is_capped(thrifty: Callable[...
     _sync(desk, model="gpt-4", messages=[{"role": "user", "content": content}], max_tokens=500)
     assert upstream.bodies[0]["max_tokens"] == 500
     assert (
-        pricing.estimate(pricing.Request("completion", "gpt-4", None, upstream.bodies[0]), output_allowance=4096).usd
+        pricing.estimate(
+            pricing.Request("completion", "gpt-4", None, upstream.bodies[0]), output_allowance=4096, unbounded_hold=0
+        ).usd
         > 10**8
     )
     desk.callback.manager.reset_cost("alice")
@@ -619,7 +621,7 @@ def test_the_limit_that_is_set_costs_no_more_than_is_held(
     prices = {"input_cost_per_token": input_rate / 7e12, "output_cost_per_token": rate / 3e12}
     request = _request("gpt-4o", n=choices, max_tokens=most, **prices)
     cap = Cap(("max_tokens",), 256, most, None, stated=True)
-    offer = Offer(request, cap, 4096)
+    offer = Offer(request, cap, BudgetSettings(store_url="memory://"))
     low, high = want_of(offer.least.estimate), want_of(offer.full.estimate)
     amounts = Amounts(low.usd + int((high.usd - low.usd) * share), 1, high.tokens)
     chosen = offer.within(amounts)
@@ -627,7 +629,7 @@ def test_the_limit_that_is_set_costs_no_more_than_is_held(
     assert 256 <= limit <= most
     assert chosen.estimate.usd <= amounts.usd
     if limit + 2 <= most and rate >= 9000:
-        assert pricing.estimate(cap.on(request, limit + 2), output_allowance=4096).usd > amounts.usd
+        assert pricing.estimate(cap.on(request, limit + 2), output_allowance=4096, unbounded_hold=0).usd > amounts.usd
 
 
 class Overtaking:

@@ -17,7 +17,7 @@ import litellm
 
 from litellm_budget_plugin import BudgetCallback
 from tests.hooks.desk import Desk, register_prices
-from tests.surface.facts import BEGIN, END, PAGE, measure, table
+from tests.surface.facts import BEGIN, BOUNDS, END, PAGE, bounds_table, measure, table
 from tests.surface.provider import Provider
 from tests.surface.ways import WAYS, Way, register_models
 from tests.upstream import Usage
@@ -57,8 +57,10 @@ def main() -> None:
     if wanted:
         return
     text = PAGE.read_text("utf-8")
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    PAGE.write_text(f"{before}\n\n{table(rows)}\n\n{after}", "utf-8")
+    for begin, measured_table in ((BEGIN, table(rows)), (BOUNDS, bounds_table())):
+        at = text.index(begin) + len(begin)
+        text = f"{text[:at]}\n\n{measured_table}\n\n{text[text.index(END, at) :]}"
+    PAGE.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from unittest import mock
 
 from litellm_budget_plugin import BudgetExceeded, pricing
 from tests.hooks.desk import Desk
+from tests.pricing import bounds
 from tests.surface.provider import Provider
 from tests.surface.ways import WORTH, Place, Way
 
 PAGE = Path(__file__).parents[2] / "docs" / "surface.md"
 HEAD = ("way of calling", "refused before sending", "charged", "bound", "dropped in the middle")
 BEGIN, END = "<!-- measured: python -m tests.surface -->", "<!-- end of what is measured -->"
+BOUNDS = "<!-- counted: python -m tests.surface -->"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,16 @@ def measure(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> Fac
 def table(rows: list[str]) -> str:
     """The part of the page that is measured."""
     return "\n".join([f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *rows])
+
+
+def bounds_table() -> str:
+    """How many models of LiteLLM's cost map are bounded, and why the others are not."""
+    head = ("family", "models", "with a price", "bounded", "why the others are not")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in bounds.rows():
+        why = "; ".join(f"{reason} ({count})" for reason, count in row.reasons.most_common()) or "-"
+        lines.append(f"| {row.family} (mode `{row.mode}`) | {row.models} | {row.priced} | {row.bounded} | {why} |")
+    return "\n".join(lines)
 
 
 def page_rows() -> list[str]:

@@ -15,7 +15,7 @@ SECONDS = 10.0
 
 
 class Provider(Upstream):
-    """OpenAI, Anthropic, Google, Cohere, Mistral and Tavily on one port.
+    """OpenAI, Anthropic, Google, Cohere, Mistral and Serper on one port.
 
     An address that begins with `/do-ACT` is not answered but treated as `Upstream.script` would have it.
     """
@@ -82,7 +82,7 @@ class _Provider(Handler):
                 "results": [{"flagged": False, "categories": {}, "category_scores": {}}],
             },
             "ocr": self._pages,
-            "search": lambda _: {"results": [{"title": "t", "url": "http://x", "content": "c", "score": 0.9}]},
+            "search": lambda _: {"organic": [{"title": "t", "link": "http://x", "snippet": "c"}]},
             "videos": lambda body: {
                 "id": "video_1",
                 "object": "video",

@@ -7,6 +7,7 @@ import io
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import litellm
@@ -29,7 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "openai/gate-transcription": {"mode": "audio_transcription", "input_cost_per_second": 0.0125 / SECONDS},
     "cohere/gate-rerank": {"mode": "rerank", "input_cost_per_query": 0.0125},
     "mistral/gate-ocr": {"mode": "ocr", "ocr_cost_per_page": 0.003125},
-    "tavily/search": {"mode": "search", "input_cost_per_query": 0.0125},
+    "serper/search": {"mode": "search", "input_cost_per_query": 0.0125},
     "openai/gate-video": {"mode": "video_generation", "output_cost_per_video_per_second": 0.003125},
     "openai/gate-moderation": {"mode": "moderation", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
 }
@@ -250,7 +251,7 @@ KINDS = (
         litellm.search,
         litellm.asearch,
         "",
-        _fields(query="x", search_provider="tavily"),
+        _fields(query="x", search_provider="serper"),
         versioned=False,
         payer="litellm_metadata",
     ),
@@ -332,11 +333,23 @@ def _direct(kind: Kind, function: Callable[..., Any], *, stream: bool) -> Callab
 def _routed(kind: Kind, method: str, *, stream: bool) -> Callable[[Place, str], Any]:
     def start(place: Place, user: str) -> Any:
         given = arguments(kind, place, user)
-        params = {name: given.pop(name) for name in ("model", "api_base", "api_key", "max_retries") if name in given}
-        router = Router(model_list=[{"model_name": "group", "litellm_params": params}], num_retries=0)
-        return getattr(router, method)(model="group", **given, **({"stream": True} if stream else {}))
+        for name in _DEPLOYED:
+            given.pop(name, None)
+        return getattr(_router(kind, place), method)(model="group", **given, **({"stream": True} if stream else {}))
 
     return start
+
+
+_DEPLOYED = ("model", "api_base", "api_key", "max_retries")
+
+
+@lru_cache(maxsize=256)
+def _router(kind: Kind, place: Place) -> Router:
+    """A Router with one deployment. It is kept: LiteLLM never lets go of one, as a service never does."""
+    given = arguments(kind, place, "nobody")
+    params = {name: given[name] for name in _DEPLOYED if name in given}
+    deployments = [{"model_name": "group", "litellm_params": params}]
+    return Router(model_list=deployments, num_retries=0, disable_cooldowns=True)
 
 
 def _several(kind: Kind) -> list[Way]:
