@@ -80,6 +80,9 @@ class Call:
         """
         with self._lock:
             now, before = request(), self.attempt
+            if before.sent and not before.over and before.request.call_type == "realtime":
+                # LiteLLM reports every message of a session here.
+                return
             if before.sent or before.over:
                 # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
                 before.abandon()

@@ -108,6 +108,10 @@ def _succeeded(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     cache_hit = args[3] if len(args) > 3 else kwargs.get("cache_hit")
     if cache_hit:
         call.from_cache()
+    elif isinstance(result, list):
+        # The messages of a realtime session, which is over.
+        call.attempt.chunks = result
+        call.ended()
     elif result is not None and not isinstance(result, litellm.ModelResponseStream) and not streams.is_stream(result):
         # LiteLLM also reports each chunk of a stream here; only a whole answer says what the call cost.
         call.answered(_answer_in(result), kwargs.get("response_cost"))

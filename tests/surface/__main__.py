@@ -47,6 +47,7 @@ def main() -> None:
     """Put the table into the page."""
     logging.disable(logging.WARNING)
     litellm.suppress_debug_info = True
+    counted = bounds_table()
     register_prices()
     register_models()
     rows = []
@@ -57,7 +58,7 @@ def main() -> None:
     if wanted:
         return
     text = PAGE.read_text("utf-8")
-    for begin, measured_table in ((BEGIN, table(rows)), (BOUNDS, bounds_table())):
+    for begin, measured_table in ((BEGIN, table(rows)), (BOUNDS, counted)):
         at = text.index(begin) + len(begin)
         text = f"{text[:at]}\n\n{measured_table}\n\n{text[text.index(END, at) :]}"
     PAGE.write_text(text, "utf-8")

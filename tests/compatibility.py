@@ -1,0 +1,54 @@
+"""The tests of everything that leans on LiteLLM, on several versions of it, each in an environment of its own:
+
+    python -m tests.compatibility                    # the lowest version that pyproject.toml accepts
+    python -m tests.compatibility 1.105.0 1.106.2    # these
+
+Environments are kept in .compatibility/, so that the second run starts at once.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = ROOT / ".compatibility"
+TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/pricing/test_actual_families.py")
+
+
+def lowest() -> str:
+    """The lowest version of LiteLLM that pyproject.toml accepts."""
+    found = re.search(r'"litellm>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert found
+    return found[1]
+
+
+def environment(version: str) -> Path:
+    """The Python of an environment with this LiteLLM and everything that the tests need."""
+    folder = ENVIRONMENTS / version
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    command = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}[dev]", f"litellm=={version}"]
+    subprocess.run(command, check=True)
+    return python
+
+
+def main(versions: list[str]) -> int:
+    """Run the tests on each version; how many versions fail."""
+    failing = []
+    for version in versions:
+        print(f"LiteLLM {version}", flush=True)
+        command = [str(environment(version)), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            failing.append(version)
+    if failing:
+        print(f"failing: {', '.join(failing)}")
+    return len(failing)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or [lowest()]))
