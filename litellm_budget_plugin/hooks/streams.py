@@ -70,6 +70,9 @@ def begin(stream: Any, call: Call) -> None:
     inner: Any = getattr(stream, "completion_stream", None)
     if isinstance(kept, list):
         call.attempt.chunks = kept
+        lines = getattr(stream, "stream_iterator", None)
+        if lines is not None:
+            stream.stream_iterator = Lines(lines, call)
     elif call.attempt.request.call_type == "messages" and hasattr(inner, "__anext__"):
         call.attempt.chunks = chunks = Received()
         stream.completion_stream = Recorded(inner, chunks, call)
@@ -103,3 +106,43 @@ class Recorded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class Lines:
+    """The lines that a stream of Google's makes its events of. Where they end, the call is settled, before the reader learns of it."""
+
+    def __init__(self, lines: Any, call: Call) -> None:
+        self._lines = lines
+        self._call = call
+        self._pending = False
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            line = next(self._lines)
+        except StopIteration:
+            self._stopped()
+            raise
+        self._pending = line != ""
+        return line
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            line = await self._lines.__anext__()
+        except StopAsyncIteration:
+            self._stopped()
+            raise
+        self._pending = line != ""
+        return line
+
+    def _stopped(self) -> None:
+        # Lines without an empty one behind them are an event too: LiteLLM hands it on, and asks once more.
+        if self._pending:
+            self._pending = False
+        else:
+            self._call.ended()

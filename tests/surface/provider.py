@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.upstream import Handler, Upstream
@@ -22,6 +25,24 @@ class Provider(Upstream):
 
     def __init__(self) -> None:
         super().__init__(_Provider)
+
+
+@contextmanager
+def apart() -> Iterator[str]:
+    """The address of a provider in a process of its own, whose every answer reports a thousand tokens each way."""
+    program = (
+        "import sys; from tests.surface.provider import Provider; from tests.upstream import Usage; server = Provider(); "
+        "server.usage = Usage(1000, 1000); server.bodies = __import__('collections').deque(maxlen=0); "
+        "print(server.url, flush=True); sys.stdin.read()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert running.stdout is not None
+        yield running.stdout.readline().strip()
+    finally:
+        running.communicate()
 
 
 class _Provider(Handler):

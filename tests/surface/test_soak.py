@@ -10,17 +10,18 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import litellm
 import pytest
 
 from tests.hooks.desk import Desk
-from tests.surface.provider import Provider
+from tests.surface.provider import apart
 from tests.surface.ways import WAYS, WORTH, Place, Way
 
 CALLS = 2_000
-WARMING = 1_200
+WARMING = 2_000
 THREADS = 16
 TASKS = 64
 GROWTH = 20 * 2**20
@@ -31,11 +32,15 @@ ENDINGS = ("answer", "answer", "answer", "500", "429", "cut", "cut-stream", "dro
 
 
 class Soak:
-    """Calls that are made at random; `answered` counts, by user, those that came to their end."""
+    """Calls that are made at random; `answered` counts, by user, those that came to their end.
+
+    `lost` counts those that a busy machine did not connect in LiteLLM's five seconds: whether one was served, nobody knows.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.answered: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.lock = threading.Lock()
 
     def pick(self, ways: list[Way], chance: random.Random) -> tuple[Way, str, str]:
@@ -51,8 +56,8 @@ class Soak:
         for _ in range(calls):
             way, ending, user = self.pick(SYNC, chance)
             if ending == "answer":
-                way.call(Place(self.url), user)
-                self._note(user)
+                with self._noted(user):
+                    way.call(Place(self.url), user)
             elif ending == "drop":
                 way.call(Place(self.url), user, most=4)
             else:
@@ -65,8 +70,8 @@ class Soak:
         for _ in range(calls):
             way, ending, user = self.pick(AWAITED, chance)
             if ending == "answer":
-                await way.acall(Place(self.url), user)
-                self._note(user)
+                with self._noted(user):
+                    await way.acall(Place(self.url), user)
             elif ending == "drop":
                 await way.acall(Place(self.url), user, most=4)
             elif ending == "cancel":
@@ -79,9 +84,15 @@ class Soak:
                 with contextlib.suppress(Exception):
                     await way.acall(Place(self.url, ending), user)
 
-    def _note(self, user: str) -> None:
+    @contextlib.contextmanager
+    def _noted(self, user: str) -> Iterator[None]:
+        count = self.answered
+        try:
+            yield
+        except litellm.Timeout:
+            count = self.lost
         with self.lock:
-            self.answered[user] += 1
+            count[user] += 1
 
     def run(self, calls: int, seed: int) -> None:
         """Make this many calls, half of them from threads and half of them from tasks."""
@@ -108,23 +119,23 @@ def _resident() -> int:
 
 
 @pytest.mark.timeout(900)
-def test_soak(open_desk: Callable[..., Desk], upstream: Provider) -> None:
+def test_soak(open_desk: Callable[..., Desk]) -> None:
     desk = open_desk(default_limit="1000")
-    soak = Soak(upstream.url)
-    soak.run(WARMING, seed=1)
     users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
-    for user in users:
-        desk.calm(user)
-    upstream.bodies.clear()
-    before = _resident()
-    soak.run(CALLS, seed=1_000)
-    spent = {user: desk.calm(user) for user in users}
-    upstream.bodies.clear()
-    grown = _resident() - before
-    # Who was only ever answered has paid to the nano-dollar; the others no more than what their calls are worth.
-    assert {user: spent[user] for user in users if user.startswith("calm")} == {
-        user: soak.answered[user] * WORTH for user in users if user.startswith("calm")
-    }
+    with apart() as url:
+        soak = Soak(url)
+        soak.run(WARMING, seed=1)
+        for user in users:
+            desk.calm(user)
+        before = _resident()
+        soak.run(CALLS, seed=1_000)
+        spent = {user: desk.calm(user) for user in users}
+        grown = _resident() - before
+    # Who was only ever answered has paid to the nano-dollar.
+    for user in users[:8]:
+        most = (soak.answered[user] + soak.lost[user]) * WORTH
+        assert soak.answered[user] * WORTH <= spent[user] <= most
+    assert sum(soak.lost.values()) < CALLS // 100
     assert all(spent[user] > 0 for user in users if user.startswith("odd"))
     assert sum(soak.answered.values()) > CALLS // 4
     assert grown < GROWTH, f"resident memory grew by {grown / 2**20:.1f} MB"
