@@ -15,6 +15,9 @@ from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.requests import alike
 from litellm_budget_plugin.hooks.thrift import Thrift
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.pricing.usage import field
+
+_GOES_ON = ("queued", "in_progress")
 
 
 class Call:
@@ -129,8 +132,14 @@ class Call:
     def answered(self, response: Any, response_cost: float | None) -> None:
         """The latest attempt was answered."""
         attempt = self.attempt
-        if not attempt.over:
-            attempt.settle(pricing.cost_of_response(attempt.request, response, response_cost), response)
+        if attempt.over:
+            return
+        if attempt.request.call_type == "responses" and field(response, "status") in _GOES_ON:
+            # `background=True`: the provider works on, and nobody will say here what that costs: what is held is charged.
+            cost = pricing.Cost(None, attempt.request.model, 0, 0, estimated=True)
+        else:
+            cost = pricing.cost_of_response(attempt.request, response, response_cost)
+        attempt.settle(cost, response)
 
     def ended(self) -> None:
         """The stream that answers the latest attempt was read to its end: what came is what it cost."""

@@ -139,11 +139,15 @@ def _entry(terms: Terms) -> Mapping[str, Any]:
 
 
 def _takes(own: Terms, other: Terms, params: Mapping[str, Any]) -> bool:
-    """Whether the other model takes every OpenAI parameter of the call that its own model takes."""
+    """Whether the other model takes every OpenAI parameter of the call that its own model takes, with its value."""
     with suppress(Exception):
         known = litellm.get_supported_openai_params(model=own.model, custom_llm_provider=own.provider) or ()
         taken = litellm.get_supported_openai_params(model=other.model, custom_llm_provider=other.provider) or ()
-        return all(name in taken for name in known if params.get(name) is not None)
+        given = {name: params[name] for name in known if params.get(name) is not None}
+        if all(name in taken for name in given):
+            # A reasoning model takes a temperature, but only that of 1: this raises for what LiteLLM would not send.
+            litellm.utils.get_optional_params(model=other.model, custom_llm_provider=other.provider or "", **given)
+            return True
     return False
 
 

@@ -28,6 +28,7 @@ _CALL: dict[str, Any] = {
     "litellm_metadata": {"budget_user": _USER},
     "user": _USER,
     "no-log": True,
+    "cache": {"no-cache": True, "no-store": True},
 }
 
 
@@ -35,12 +36,13 @@ _CALL: dict[str, Any] = {
 class Check:
     """What `check` found. `armed` and `missing` name LiteLLM's functions that the gate stands around, or should.
 
-    `registered`: an open BudgetCallback is in `litellm.callbacks`. `blocks`: a call that was over budget was refused before it
+    `registered`: an open BudgetCallback is in `litellm.callbacks`; `mode` is its mode, and only "enforce" refuses anybody. `blocks`: a call that was over budget was refused before it
     left. `settles`: a call that had room was charged, and nothing stayed held.
     """
 
     litellm: str
     registered: bool
+    mode: str | None
     armed: tuple[str, ...]
     missing: tuple[str, ...]
     blocks: bool
@@ -49,12 +51,12 @@ class Check:
     @property
     def ok(self) -> bool:
         """Whether budgets hold in this process."""
-        return self.registered and not self.missing and self.blocks and self.settles
+        return self.mode == "enforce" and not self.missing and self.blocks and self.settles
 
     def __str__(self) -> str:
         lines = [
             f"LiteLLM {self.litellm}: {'budgets hold' if self.ok else 'BUDGETS DO NOT HOLD'}",
-            f"  a BudgetCallback is registered: {_word(self.registered)}",
+            f"  a BudgetCallback is registered: {_word(self.registered)}{f', mode {self.mode}' if self.mode else ''}",
             f"  a call over budget is refused:  {_word(self.blocks)}",
             f"  a call within budget is charged: {_word(self.settles)}",
             f"  armed: {', '.join(self.armed) or 'nothing'}",
@@ -73,9 +75,11 @@ def check() -> Check:
     wrong is in the answer.
     """
     armed, missing = arm.in_place()
+    ledger = registered_ledger()
     return Check(
         litellm=arm.litellm_version(),
-        registered=registered_ledger() is not None,
+        registered=ledger is not None,
+        mode=None if ledger is None else ledger.settings.mode,
         armed=armed,
         missing=missing,
         blocks=_blocks(),
@@ -94,6 +98,8 @@ def _trial(limit: str) -> Iterator[BudgetLedger]:
         project_limit=None,
         mode="enforce",
         user_from="metadata",
+        cap_output=False,
+        fallback_models={},
     )
     ledger = BudgetLedger(settings)
     try:

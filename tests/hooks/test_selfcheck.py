@@ -50,7 +50,8 @@ def test_a_settlement_that_charges_nothing_is_noticed(desk: Desk, monkeypatch: p
 
 
 def test_the_settings_of_the_environment_do_not_matter(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"MODE": "off", "DEFAULT_LIMIT": "0", "USER_FROM": "default", "CLIENT_TYPE": "hosted"}.items():
+    values = {"MODE": "off", "DEFAULT_LIMIT": "0", "USER_FROM": "default", "CLIENT_TYPE": "hosted"}
+    for name, value in {**values, "CAP_OUTPUT": "true", "MIN_OUTPUT": "1", "FALLBACK_MODELS": '{"a": "b"}'}.items():
         monkeypatch.setenv(f"LITELLM_BUDGET_{name}", value)
     assert check().ok
 
@@ -63,3 +64,16 @@ def test_somebody_elses_failing_hook_is_no_reason_to_raise(open_desk: Callable[.
     desk = open_desk()
     litellm.callbacks = [Theirs(), desk.callback]
     assert check().ok
+
+
+def test_shadow_mode_does_not_hold_budgets(open_desk: Callable[..., Desk]) -> None:
+    open_desk(mode="shadow")
+    found = check()
+    assert (found.ok, found.registered, found.mode) == (False, True, "shadow")
+    assert "mode shadow" in str(found)
+
+
+def test_the_applications_cache_is_left_alone(desk: Desk) -> None:
+    litellm.cache = litellm.Cache(type="local")
+    assert check().ok and check().ok
+    assert not litellm.cache.cache.cache_dict

@@ -125,6 +125,8 @@ class _Provider(Handler):
     def _response(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt, completion = self.server.upstream.usage
         content = [{"type": "output_text", "text": "hello", "annotations": []}]
+        if body.get("background"):
+            return {**self._response({**body, "background": False}), "status": "queued", "output": [], "usage": None}
         return {
             "id": f"resp_{id(body)}",
             "object": "response",

@@ -15,7 +15,7 @@ from litellm_budget_plugin import BudgetExceeded
 from tests.hooks.desk import Desk
 from tests.surface.facts import measure, page_rows, refusal_of
 from tests.surface.provider import Provider
-from tests.surface.ways import WAYS, WORTH, Place, Way
+from tests.surface.ways import WAYS, WORTH, Place, Way, arguments
 from tests.upstream import Usage
 
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -137,3 +137,13 @@ def test_usage_of_zero_output_is_exact_too(open_desk: Callable[..., Desk], upstr
         if way.name in ("responses", "anthropic.messages", "generate_content"):
             way.call(Place(upstream.url), "alice")
     assert desk.calm("alice") == 0
+
+
+def test_a_response_in_the_background_is_charged_what_is_held(
+    open_desk: Callable[..., Desk], upstream: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = open_desk(default_limit="10")
+    way = next(way for way in WAYS if way.name == "responses")
+    litellm.responses(**arguments(way.kind, Place(upstream.url), "alice"), background=True)
+    assert desk.calm("alice") == WORTH
+    assert "what was held for it is charged" in caplog.text
