@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".compatibility"
-TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/pricing/test_actual_families.py")
+TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/surface/test_realtime.py")
 
 
 def lowest() -> str:

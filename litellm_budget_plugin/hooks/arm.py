@@ -14,6 +14,7 @@ import litellm.images.main
 import litellm.main
 import litellm.rerank_api.main
 import litellm.utils
+from litellm.caching.caching_handler import LLMCachingHandler
 from litellm.google_genai.adapters.handler import GenerateContentToCompletionHandler
 from litellm.litellm_core_utils.litellm_logging import Logging
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
@@ -40,6 +41,8 @@ SEAMS = (
     Seam(litellm.utils, "function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
     Seam(GenerateContentToCompletionHandler, "generate_content_handler", gate.served_by_chat, _SERVED),
     Seam(GenerateContentToCompletionHandler, "async_generate_content_handler", gate.async_served_by_chat, _SERVED),
+    Seam(LLMCachingHandler, "sync_get_cache", settlement.sync_get_cache, ("self", "logging_obj")),
+    Seam(LLMCachingHandler, "async_get_cache", settlement.async_get_cache, ("self", "logging_obj")),
     Seam(litellm.utils, "update_response_metadata", settlement.update_response_metadata, ("result", "logging_obj")),
     *(
         Seam(owner, "exception_type", settlement.exception_type, ("original_exception", "extra_kwargs"))

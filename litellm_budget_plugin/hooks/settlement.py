@@ -74,6 +74,29 @@ def _show(result: Any, note: dict[str, Any]) -> None:
             result._hidden_params = {"budget": note}
 
 
+def sync_get_cache(original: Callable[..., Any], handler: Any, *args: Any, **kwargs: Any) -> Any:
+    """LiteLLM has looked into its cache. What is there costs nothing, and its money comes back before the caller has it."""
+    found = original(handler, *args, **kwargs)
+    _looked_up(found, kwargs.get("logging_obj"))
+    return found
+
+
+async def async_get_cache(original: Callable[..., Awaitable[Any]], handler: Any, *args: Any, **kwargs: Any) -> Any:
+    """The same, for asynchronous calls."""
+    found = await original(handler, *args, **kwargs)
+    _looked_up(found, kwargs.get("logging_obj"))
+    return found
+
+
+def _looked_up(found: Any, logging_obj: Any) -> None:
+    call = call_of(logging_obj)
+    # Of embeddings a part can be there; the rest is asked for, and paid.
+    part = getattr(found, "final_embedding_cached_response", None) is not None
+    whole = getattr(found, "cached_result", None) is not None and not part
+    if call is not None and (whole or getattr(found, "embedding_all_elements_cache_hit", False)):
+        call.from_cache()
+
+
 def _field(hidden: Any, name: str) -> Any:
     return hidden.get(name) if isinstance(hidden, dict) else getattr(hidden, name, None)
 

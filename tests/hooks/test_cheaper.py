@@ -318,6 +318,8 @@ def test_a_message_object_of_an_earlier_answer_is_looked_into() -> None:
         ("gpt-4o", "openai/gpt-4o-mini", {"logprobs": True}, True),
         # The o-series takes no top_p.
         ("gpt-4o", "o3-mini", {"top_p": 0.5}, False),
+        # gpt-5 takes a temperature, but only that of 1.
+        ("gpt-4o", "gpt-5-nano", {"temperature": 0}, False),
         ("gpt-4o", "gpt-4o-mini", {"tools": [{"type": "web_search"}]}, False),
         ("gpt-4o", "gpt-3.5-turbo", {"messages": IMAGE}, False),
         ("gpt-4o", "gpt-3.5-turbo", {"max_tokens": 8000}, False),

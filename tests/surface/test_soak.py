@@ -15,6 +15,7 @@ from pathlib import Path
 
 import litellm
 import pytest
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from tests.hooks.desk import Desk
 from tests.surface.provider import apart
@@ -105,10 +106,12 @@ class Soak:
 
         async def tasks() -> None:
             await asyncio.gather(*[self.task(-seed - number, calls // 2 // TASKS) for number in range(TASKS)])
+            for worker in workers:
+                await asyncio.to_thread(worker.join)
+            # What LiteLLM has yet to report, it reports on this loop.
+            await GLOBAL_LOGGING_WORKER.flush()
 
         asyncio.run(tasks())
-        for worker in workers:
-            worker.join()
 
 
 def _resident() -> int:
