@@ -36,13 +36,16 @@ class Seam(NamedTuple):
 
 _SERVED = ("model", "contents", "kwargs")
 
+# Before LiteLLM 1.106 these two names begin with an underscore.
+_PRIVATE = "" if hasattr(LLMCachingHandler, "sync_get_cache") else "_"
+
 # docs/guarantees.md says what each of them is for; the contract tests hold each against the installed LiteLLM.
 SEAMS = (
     Seam(litellm.utils, "function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
     Seam(GenerateContentToCompletionHandler, "generate_content_handler", gate.served_by_chat, _SERVED),
     Seam(GenerateContentToCompletionHandler, "async_generate_content_handler", gate.async_served_by_chat, _SERVED),
-    Seam(LLMCachingHandler, "sync_get_cache", settlement.sync_get_cache, ("self", "logging_obj")),
-    Seam(LLMCachingHandler, "async_get_cache", settlement.async_get_cache, ("self", "logging_obj")),
+    Seam(LLMCachingHandler, f"{_PRIVATE}sync_get_cache", settlement.sync_get_cache, ("self", "logging_obj")),
+    Seam(LLMCachingHandler, f"{_PRIVATE}async_get_cache", settlement.async_get_cache, ("self", "logging_obj")),
     Seam(litellm.utils, "update_response_metadata", settlement.update_response_metadata, ("result", "logging_obj")),
     *(
         Seam(owner, "exception_type", settlement.exception_type, ("original_exception", "extra_kwargs"))
