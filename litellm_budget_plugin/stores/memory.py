@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.core.ledger import DictBook, apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 
 _NAME = "memory://"
 
@@ -25,6 +28,10 @@ class MemoryStore:
     def execute(self, command: Command, timeout: float | None = None) -> Reply:  # noqa: ARG002  # the contract's
         """Apply a command and answer it. There is nobody outside to wait for: `timeout` has no meaning here."""
         return self._guard.run(_NAME, self._timeout, self._apply, command)
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other and answer each."""
+        return one_by_one(self, commands, timeout)
 
     def _apply(self, command: Command) -> Reply:
         if self._book is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Union, runtime_checkable
 
 from litellm_budget_plugin.core.commands import Command, Reply, Roll, RollNeeded
 from litellm_budget_plugin.core.windows import bounds, parse_window
-from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
+
+Outcome = Union[Reply, BudgetInputError]
+"""What became of one command of many: its reply, or why it can never be applied."""
 
 _ROUNDS = 4
 """The question and at most three rounds of windows."""
@@ -32,6 +36,12 @@ class Store(Protocol):
         process keep busy; threads of one process queue up to the store's own.
         """
 
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other, each in an atomic step of its own, in one round trip where the engine has
+        them, and answer each. A command that cannot be accepted is answered by its BudgetInputError and keeps none of the
+        others back. When this raises, some may have been applied: all may be sent again.
+        """
+
     def sync(self) -> None:
         """Make every charge that was acknowledged before this call survive a power cut; upkeep that may take time."""
 
@@ -50,6 +60,32 @@ def ask(store: Store, command: Command, timeout: float | None = None) -> Reply:
             return reply
         command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
+
+
+def ask_all(store: Store, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+    """Execute commands in their order, opening the windows that the store asks for. Never answers RollNeeded.
+
+    A command whose window has to be opened is applied after the others. Raises what `execute_all` and `ask` raise.
+    """
+    outcomes = store.execute_all(commands, timeout)
+    for place, outcome in enumerate(outcomes):
+        if isinstance(outcome, RollNeeded):
+            try:
+                outcomes[place] = ask(store, commands[place], timeout)
+            except BudgetInputError as error:
+                outcomes[place] = error
+    return outcomes
+
+
+def one_by_one(store: Store, commands: Sequence[Command], timeout: float | None) -> list[Outcome]:
+    """`execute_all` of an engine for which a round trip costs nothing."""
+    outcomes: list[Outcome] = []
+    for command in commands:
+        try:
+            outcomes.append(store.execute(command, timeout))
+        except BudgetInputError as error:
+            outcomes.append(error)
+    return outcomes
 
 
 def rolls_for(needed: RollNeeded) -> tuple[Roll, ...]:

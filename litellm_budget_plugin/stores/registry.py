@@ -16,6 +16,7 @@ ENGINES = {
 }
 """The function that opens each scheme's store; imported when it is asked for."""
 
+_WITHOUT_SECRETS = ("memory", "sqlite")
 _LATER = ("redis", "rediss", "postgresql", "postgres", "http", "https")
 _ACCEPTED = "memory://, sqlite:///relative.db and sqlite:////absolute.db"
 
@@ -56,7 +57,7 @@ def masked(url: str) -> str:
     Rather too much is hidden than too little: passwords are met that were not encoded.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    if scheme.lower() in ENGINES:
+    if scheme.lower() in _WITHOUT_SECRETS:
         return url
     secret, at, place = rest.rpartition("@")
     place, question, query = place.partition("?")

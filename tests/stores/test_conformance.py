@@ -6,22 +6,36 @@ import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.book import Changes
-from litellm_budget_plugin.core.commands import Accounts, Command, PutBudget, Read, ReadUsage, Reply, Settle, UsageRows
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    Command,
+    Granted,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Reply,
+    RollNeeded,
+    Settle,
+    Settled,
+    UsageRows,
+)
 from litellm_budget_plugin.core.ledger import DictBook, apply
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.book import SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import connect
-from tests.commands import command_lists, drive, questions
+from tests.commands import START, command_lists, drive, questions
+from tests.stores.desk import charge_of, hold_of
 from tests.stores.engines import ENGINES
 
 Opener = Callable[..., Store]
@@ -111,6 +125,25 @@ def test_projects_are_apart(engine_url: str, opened: Opener) -> None:
         assert isinstance(reply, Accounts)
         limits.append(reply.accounts[0].limit)
     assert limits == [1, 2]
+
+
+def test_many_commands_at_once_are_each_their_own(engine_url: str, opened: Opener) -> None:
+    """In their order, windows opened on the way, and one that cannot be accepted keeps back no other."""
+    store = opened(engine_url, test_clock=True)
+    daily = (Default("user", "day", 1000),)
+    hold = replace(hold_of("h", now=START), defaults=daily)
+    charge = replace(charge_of("h", now=START), defaults=daily)
+    windowed, bad = replace(charge, hold="other"), replace(charge, hold="bad", cost=-1)
+    commands = [hold, charge, charge, bad, windowed, Read("p", "user", "alice", defaults=daily, now=START)]
+    first = store.execute_all(commands)
+    assert [type(outcome) for outcome in first[:3]] == [RollNeeded] * 3
+    outcomes = ask_all(store, commands[:-1])
+    assert outcomes[:3] == [Granted("h", Amounts(10)), Settled("h"), Settled("h")]
+    assert isinstance(outcomes[3], BudgetInputError) and "Settle.cost" in str(outcomes[3])
+    assert outcomes[4] == Settled("other")
+    [accounts] = store.execute_all(commands[-1:])
+    assert isinstance(accounts, Accounts) and accounts.accounts[0].spent == 20
+    assert store.execute_all([]) == []
 
 
 def test_the_book_of_sqlite_keeps_every_field(database: Path) -> None:

@@ -7,12 +7,14 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reset
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 from litellm_budget_plugin.stores.sqlite import connecting
 from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
@@ -72,6 +74,10 @@ class SqliteStore:
         except (sqlite3.Error, OSError, *UNSTORABLE) as error:
             raise explained(error, self._path, seconds) from error
         return reply
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other and answer each."""
+        return one_by_one(self, commands, timeout)
 
     def _answer(self, command: Command, seconds: float) -> Reply:
         deadline = time.monotonic() + seconds
