@@ -67,6 +67,17 @@ class BudgetSettings(BaseSettings):
     on_store_error: Literal["reject", "allow"] = Field(
         "reject", description="What happens to calls while the store does not answer."
     )
+    journal: str | None = Field(
+        None,
+        description="Directory for charges that the store cannot take; `off` keeps them in memory only. Default: "
+        "`litellm_budget_journal` beside the database, or in the working directory.",
+    )
+    journal_limit: int = Field(
+        100_000,
+        ge=1,
+        le=100_000_000,
+        description="Charges that may wait in one process; beyond it calls are refused until the store answers.",
+    )
     on_unknown_price: Literal["reject", "allow"] = Field(
         "reject", description="What happens to a call whose model has no known price, where a limit applies."
     )

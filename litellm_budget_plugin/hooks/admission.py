@@ -35,7 +35,8 @@ def admit(attempt: Attempt, thrift: Thrift | None = None) -> None:
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
     """
-    _hold(attempt, thrift)
+    with attempt.ledger.one_call():
+        _hold(attempt, thrift)
     attempt.track()
 
 
@@ -95,7 +96,7 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate, thrift: Thrift | None
         command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.ask_in_call(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
-        ledger.settler.free()
+        ledger.free()
         reply = ledger.ask_in_call(replace(command, patient=False))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {attempt.hold} was closed before it was granted")
@@ -137,10 +138,15 @@ def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown) ->
 
 
 def _without_store(ledger: BudgetLedger, error: BudgetStoreError) -> None:
-    if ledger.settings.on_store_error == "reject" and ledger.settings.mode == "enforce":
-        if isinstance(error, BudgetStoreUnavailable):
-            raise error
-        raise BudgetStoreUnavailable(str(error)) from error
+    if ledger.settings.mode == "enforce":
+        if ledger.settings.on_store_error == "reject":
+            if isinstance(error, BudgetStoreUnavailable):
+                raise error
+            raise BudgetStoreUnavailable(str(error)) from error
+        if ledger.settler.delivery.full:
+            raise BudgetStoreUnavailable(
+                f"{ledger.settler.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
+            ) from error
     now = time.monotonic()
     if now - _warned_at.get(ledger.project, -_QUIET_SECONDS) >= _QUIET_SECONDS:
         _warned_at[ledger.project] = now

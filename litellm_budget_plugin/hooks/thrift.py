@@ -187,7 +187,7 @@ class Thrift:
         ):
             # What this process has yet to settle must not cap its own calls.
             self._freed = True
-            ledger.settler.free()
+            ledger.free()
             room = room_for(ledger, command)
         self._left = self._left or _left(room)
         return room

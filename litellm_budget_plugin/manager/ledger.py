@@ -7,18 +7,25 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import MICROS, Command, Reply
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetSettingsError
+from litellm_budget_plugin.errors import BudgetSettingsError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.settler import Settler
 from litellm_budget_plugin.settings import BudgetSettings
-from litellm_budget_plugin.stores.protocol import Store, ask
-from litellm_budget_plugin.stores.registry import open_store
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.registry import masked, open_store
+from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
+_LOCAL = ("memory:", "sqlite:")
+_until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
@@ -42,7 +49,7 @@ class BudgetLedger:
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
-        self.settler = _acquire(self._key, self._patience)
+        self.settler = _acquire(self._key, self._patience, settings)
         self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
         self._closed = False
 
@@ -56,14 +63,35 @@ class BudgetLedger:
         subject = Subject("user", checked_id(user, "user"))
         return (subject,) if len(self.defaults) == 1 else (subject, Subject("project", self.project))
 
+    @contextmanager
+    def one_call(self) -> Iterator[None]:
+        """All that is asked in a call inside of this waits for STORE_TIMEOUT at most, taken together."""
+        token = _until.set(time.monotonic() + self.settings.store_timeout)
+        try:
+            yield
+        finally:
+            _until.reset(token)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the call may still wait for the store."""
+        until = _until.get()
+        return self.settings.store_timeout if until is None else max(0.0, until - time.monotonic())
+
     def ask_in_call(self, command: Command) -> Reply:
-        """Have the store answer within STORE_TIMEOUT, for a call that waits."""
-        return ask(self.store, command, self.settings.store_timeout)
+        """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while
+        a networked store is known to be away.
+        """
+        return self.settler.ask_in_call(command, self.seconds_left)
+
+    def free(self) -> None:
+        """Settle what this process has yet to settle, in the `seconds_left`: it must not refuse this process's own calls."""
+        self.settler.free(self.seconds_left)
 
     def ask(self, command: Command) -> Reply:
         """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.settler.keep_synced()
-        return ask(self.store, command, self._patience)
+        return self.settler.ask(command, self._patience)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
@@ -101,13 +129,44 @@ _opened: dict[str, _Opened] = {}
 _opening = threading.Lock()
 
 
-def _acquire(key: str, timeout: float) -> Settler:
+def _acquire(key: str, timeout: float, settings: BudgetSettings) -> Settler:
     with _opening:
         opened = _opened.get(key)
         if opened is None:
-            opened = _opened[key] = _Opened(Settler(open_store(key, timeout=timeout), timeout))
+            directory = journal_directory(key, settings.journal)
+            journal = None if directory is None else Journal(directory, masked(key))
+            settler = Settler(_open(key, timeout), timeout, journal, settings.journal_limit)
+            opened = _opened[key] = _Opened(settler)
         opened.users += 1
         return opened.settler
+
+
+def _open(key: str, timeout: float) -> Store:
+    try:
+        return open_store(key, timeout=timeout)
+    except BudgetStoreUnavailable as error:
+        if key.startswith(_LOCAL):
+            raise
+        # A service must be able to start while its store is away; its calls fare by ON_STORE_ERROR.
+        _logger.error("the store does not answer at the start, and is tried again: %s", error)
+        return Reopening(lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
+
+
+def journal_directory(key: str, setting: str | None) -> str | None:
+    """Where charges wait that the store named by `key` cannot take; None where they wait in memory only."""
+    if setting == "off" or key.startswith("memory:"):
+        return None
+    beside = os.path.dirname(key.removeprefix("sqlite:///")) if key.startswith("sqlite:") else ""
+    directory = os.path.abspath(setting or os.path.join(beside, "litellm_budget_journal"))
+    place = directory
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        _logger.warning(
+            "LITELLM_BUDGET_JOURNAL: %s cannot be written; charges that the store cannot take would wait in memory only",
+            directory,
+        )
+    return directory
 
 
 def _let_go(key: str) -> None:

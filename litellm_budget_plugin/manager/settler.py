@@ -1,4 +1,4 @@
-"""The one background thread of a store: it settles what was dropped, renews holds, delivers late charges, syncs.
+"""The one background thread of a store: it settles what was dropped, delivers charges, renews holds, syncs.
 
 Nothing but `later` may be called from a finalizer: garbage collection can run it inside any lock of any thread, so it
 only appends to a deque and to a SimpleQueue, which take no lock of ours.
@@ -16,21 +16,24 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from litellm_budget_plugin.core.commands import Command, Renew, Sweep
+from litellm_budget_plugin.core.commands import Command, Read, Renew, Reply, Sweep
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
-from litellm_budget_plugin.stores.protocol import Store, ask
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.breaker import RETRY_SECONDS, Breaker
+from litellm_budget_plugin.manager.delivery import Charge, Delivery
+from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
-# Such a command is given up: kept, it would hold back every charge and renewal behind it.
-_UNSTORABLE = "a charge cannot be stored, its hold is charged the floor when it expires: %s"
+_GATHER_SECONDS = 0.02
+"""How long charges for a networked store are gathered into one round trip."""
 
 
 class LiveHold(NamedTuple):
@@ -46,10 +49,11 @@ class LiveHold(NamedTuple):
 class Settler:
     """Settles, renews and syncs for one store in this process. Threads and forks may share it."""
 
-    def __init__(self, store: Store, timeout: float) -> None:
+    def __init__(self, store: Store, timeout: float, journal: Journal | None = None, most: int = 100_000) -> None:
         self.store = store
         self._timeout = timeout
         self._retention: dict[str, tuple[int, int]] = {}
+        self.delivery = Delivery(self._ask_all, journal, most, self._kept_for)
         self.begin()
         _settlers.add(self)
 
@@ -57,7 +61,6 @@ class Settler:
         """Start with nothing: at first, and in a forked child, for what waits and goes on belongs to the parent."""
         self._jobs: deque[Callable[[], None]] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._undelivered: deque[Command] = deque()
         self._live: dict[str, LiveHold] = {}
         self._working = threading.RLock()
         self._starting = threading.Lock()
@@ -65,6 +68,12 @@ class Settler:
         self._closing = self._closed = False
         self._collected_at = -_COLLECT_SECONDS
         self._renewed_at = self._swept_at = time.monotonic()
+        self.delivery.begin()
+        self.breaker = Breaker()
+
+    def _kept_for(self, project: str) -> int | None:
+        # Not to the last moment: what is delivered must be remembered until it is known to have been.
+        return self._retention[project][0] * 9 // 10 if project in self._retention else None
 
     def keep(self, project: str, marks_kept: int, days_kept: int) -> None:
         """Sweep `project` now and then, with these retentions (microseconds)."""
@@ -86,54 +95,98 @@ class Settler:
 
     def may_free(self) -> bool:
         """Whether `free` could give money back: something waits to be settled, or calls of this process hold some."""
-        return bool(self._jobs or self._undelivered or self._live)
+        return bool(self._jobs or self.delivery.waiting or self._live)
 
-    def free(self) -> None:
+    def free(self, timeout: float) -> None:
         """Settle what waits, and what nobody can reach any more: a dropped stream stays until garbage is collected, and
-        must not refuse the next call. Collects at most once in _COLLECT_SECONDS.
+        must not refuse the next call. Collects at most once in _COLLECT_SECONDS. A networked store has `timeout` seconds.
         """
+        until = time.monotonic() + timeout
         now = time.monotonic()
         if self._live and now - self._collected_at >= _COLLECT_SECONDS:
             self._collected_at = now
             gc.collect()
-        with self._working:
-            self._drain()
-
-    def deliver(self, command: Command, timeout: float) -> bool:
-        """Have the store apply `command` within `timeout` seconds; if it cannot, keep trying in the background.
-
-        Returns whether the command is in the ledger now.
-        """
+        if not self._working.acquire(timeout=timeout):
+            return
         try:
-            ask(self.store, command, timeout)
+            self._drain()
+            if self.store.remote:
+                self.delivery.run(max(0.0, until - time.monotonic()))
+        finally:
+            self._working.release()
+
+    def ask(self, command: Command, timeout: float) -> Reply:
+        """Have the store answer within `timeout` seconds, whatever the breaker says."""
+        try:
+            reply = ask(self.store, command, timeout)
+        except BudgetStoreUnavailable as error:
+            self.breaker.failed(error)
+            raise
+        self.breaker.worked()
+        return reply
+
+    def _ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
+        try:
+            outcomes = ask_all(self.store, commands, timeout)
+        except BudgetStoreUnavailable as error:
+            self.breaker.failed(error)
+            raise
+        self.breaker.worked()
+        return outcomes
+
+    def ask_in_call(self, command: Command, timeout: float) -> Reply:
+        """The same for a call that waits: it learns at once that a networked store is away."""
+        if self.store.remote:
+            self.breaker.check()
+        return self.ask(command, timeout)
+
+    def deliver(self, command: Charge, timeout: float) -> bool:
+        """Have the store apply `command`: a local one within `timeout` seconds, a networked one in the background, as one
+        that cannot do it now. Returns whether the command is in the ledger now.
+        """
+        if self.store.remote:
+            self.deliver_later(command)
+            return False
+        try:
+            self.ask(command, timeout)
         except BudgetStoreError as error:
             _logger.error("a charge waits for the store and will be delivered later: %s", error)
             self.deliver_later(command)
             return False
         except BudgetInputError as error:
-            _logger.error(_UNSTORABLE, error)
+            _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
             return False
         self.keep_synced()
         return True
 
-    def deliver_later(self, command: Command) -> None:
+    def deliver_later(self, command: Charge) -> None:
         """Have the store apply `command` as soon as it can."""
+        self.delivery.put(command)
         if self._closed:
-            _logger.error("a charge came after the ledger was closed, and is lost: %s", command)
-        self._undelivered.append(command)
+            self.delivery.keep()
+            self.delivery.close()
+            _logger.error(
+                "a charge came after the ledger was closed; it waits in the journal, if there is one: %s", command
+            )
+            return
+        self._wake.put(None)
         self.keep_synced()
 
     def flush(self) -> None:
         """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
         with self._working:
             self._drain()
-            self._redeliver()
+            self.delivery.run(self._timeout)
         self.store.sync()
 
-    def settle_waiting(self) -> bool:
-        """Settle what waits, without delivering late charges or syncing; returns whether there was anything."""
+    def settle_waiting(self) -> None:
+        """Settle what waits, so that a read that follows counts it; does not sync. Raises BudgetStoreError if a networked
+        store cannot take it.
+        """
         with self._working:
-            return self._drain()
+            self._drain()
+            if self.store.remote:
+                self.delivery.run(self._timeout)
 
     def close(self) -> None:
         """Settle what waits, then let go of the store; while calls still go on, the thread does so after the last."""
@@ -150,7 +203,8 @@ class Settler:
         try:
             self.flush()
         except BudgetStoreError as error:
-            _logger.error("%d charges could not be delivered before closing: %s", len(self._undelivered), error)
+            _logger.error("%d charges could not be delivered before closing: %s", self.delivery.waiting, error)
+        self.delivery.close()
         self.store.close()
 
     def keep_synced(self) -> None:
@@ -169,8 +223,7 @@ class Settler:
                 return
             self._thread = thread
 
-    def _drain(self) -> bool:
-        drained = False
+    def _drain(self) -> None:
         while self._jobs:
             job = self._jobs.popleft()
             try:
@@ -181,21 +234,10 @@ class Settler:
             except BaseException:
                 self._jobs.appendleft(job)
                 raise
-            drained = True
-        return drained
-
-    def _redeliver(self) -> None:
-        while self._undelivered:
-            try:
-                ask(self.store, self._undelivered[0], self._timeout)
-            except BudgetInputError as error:
-                _logger.error(_UNSTORABLE, error)
-            self._undelivered.popleft()
 
     def _run(self) -> None:
         while not self._closed:
-            with contextlib.suppress(queue.Empty):
-                self._wake.get(timeout=_SYNC_SECONDS)
+            self._wait()
             try:
                 with self._working:
                     self._drain()
@@ -206,25 +248,30 @@ class Settler:
             if self._closing and not self._live:
                 self._finish()
 
+    def _wait(self) -> None:
+        """Until there is something to do. What others do in the same moment comes along."""
+        with contextlib.suppress(queue.Empty):
+            self._wake.get(timeout=_SYNC_SECONDS)
+            if self.breaker.open:
+                time.sleep(RETRY_SECONDS)
+            elif self.store.remote and not self._closing:
+                time.sleep(_GATHER_SECONDS)
+            while True:
+                self._wake.get_nowait()
+
     def _upkeep(self) -> None:
-        self._redeliver()
+        if self.breaker.open:
+            self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+        self.delivery.run(self._timeout)
         now = time.monotonic()
         live = dict(self._live)
         if live and now - self._renewed_at >= min(hold.ttl for hold in live.values()) / 3e6:
-            self._renew(live)
+            self._ask_all(_renewals(live), self._timeout)
             self._renewed_at = now
         if now - self._swept_at >= _SWEEP_SECONDS:
             for project, (marks_kept, days_kept) in list(self._retention.items()):
-                ask(self.store, Sweep(project, marks_kept, days_kept), self._timeout)
+                self.ask(Sweep(project, marks_kept, days_kept), self._timeout)
             self._swept_at = now
-
-    def _renew(self, live: dict[str, LiveHold]) -> None:
-        groups: dict[tuple[str, int], list[str]] = {}
-        for hold, (project, ttl, _) in live.items():
-            groups.setdefault((project, ttl), []).append(hold)
-        for (project, ttl), holds in groups.items():
-            for first in range(0, len(holds), _RENEWAL_BATCH):
-                ask(self.store, Renew(tuple(holds[first : first + _RENEWAL_BATCH]), project, ttl), self._timeout)
 
     def end(self) -> None:
         """The interpreter ends: calls still going on are settled as dropped."""
@@ -234,6 +281,17 @@ class Settler:
             live.abandon()
         self._live.clear()
         self.close()
+
+
+def _renewals(live: dict[str, LiveHold]) -> list[Renew]:
+    groups: dict[tuple[str, int], list[str]] = {}
+    for hold, (project, ttl, _) in live.items():
+        groups.setdefault((project, ttl), []).append(hold)
+    return [
+        Renew(tuple(holds[first : first + _RENEWAL_BATCH]), project, ttl)
+        for (project, ttl), holds in groups.items()
+        for first in range(0, len(holds), _RENEWAL_BATCH)
+    ]
 
 
 _settlers: weakref.WeakSet[Settler] = weakref.WeakSet()

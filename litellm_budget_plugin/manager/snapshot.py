@@ -18,6 +18,7 @@ from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.shape import changes, running, whole_record
 from litellm_budget_plugin.manager.users import SCOPE, Budget, Users
+from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 FILE = "user_cost.json"
 _WAY_OUT = "Nothing was imported. Correct the file, or move it away to start without it"
@@ -119,23 +120,15 @@ def _replace(path: str, text: str) -> None:
                 os.chmod(temporary, os.stat(path).st_mode & 0o7777)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_directory(os.path.dirname(path))
-
-
-def _sync_directory(directory: str) -> None:
-    # Windows cannot open directories, and some file systems cannot sync them; the rename is atomic all the same.
+    # Some file systems cannot sync directories; the rename is atomic all the same.
     with suppress(OSError):
-        opened = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        sync_directory(os.path.dirname(path))
 
 
 def _digest(*parts: str) -> str:

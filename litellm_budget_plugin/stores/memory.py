@@ -17,6 +17,8 @@ _NAME = "memory://"
 class MemoryStore:
     """A ledger of its own, shared by the threads of this process. A forked child goes on with a copy of its own."""
 
+    remote = False
+
     def __init__(self, *, test_clock: bool = False, timeout: float = 2.0) -> None:
         self._book: DictBook | None = DictBook()
         self._now = clock(test_clock)

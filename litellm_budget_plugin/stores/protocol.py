@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, Union, runtime_checkable
@@ -29,7 +30,10 @@ class Store(Protocol):
     - A `Settle` that has replied survives a power cut once `sync` has returned; a budget change survives it at once.
     - `now` in a command counts only if the store was opened with a test clock.
     - `close` releases what the store holds open; it may be called twice. Commands are refused afterwards.
+    - `remote` says whether a command is a round trip to somewhere else: charges are delivered in the background then.
     """
+
+    remote: bool
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it. `timeout` (seconds) shortens the store's own, for what others outside of this
@@ -52,13 +56,16 @@ class Store(Protocol):
 def ask(store: Store, command: Command, timeout: float | None = None) -> Reply:
     """Execute a command, opening the windows that the store asks for. Never replies RollNeeded.
 
-    Raises BudgetStoreUnavailable like `execute`, and when the windows kept moving for three rounds.
+    Raises BudgetStoreUnavailable like `execute`, and when the windows kept moving for three rounds. `timeout` (seconds)
+    bounds all rounds together.
     """
+    until = None if timeout is None else time.monotonic() + timeout
     for _ in range(_ROUNDS):
         reply = store.execute(command, timeout)
         if not isinstance(reply, RollNeeded):
             return reply
         command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
+        timeout = None if until is None else max(0.0, until - time.monotonic())
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
 
 

@@ -12,6 +12,7 @@ import pytest
 from litellm_budget_plugin import BudgetExceeded, BudgetPriceUnknown, BudgetStoreUnavailable
 from litellm_budget_plugin.core.commands import Reserve, Settle
 from litellm_budget_plugin.hooks import admission, attempt
+from litellm_budget_plugin.stores.protocol import one_by_one
 from tests.hooks.desk import WORTH, Desk
 from tests.upstream import Upstream
 
@@ -108,6 +109,8 @@ def test_a_price_given_with_the_call_counts(desk: Desk, upstream: Upstream) -> N
 class _Away:
     """A store that answers nothing, or settles nothing."""
 
+    remote = False
+
     def __init__(self, store: Any, refuse: Callable[[Any], bool]) -> None:
         self._store = store
         self.refuse = refuse
@@ -116,6 +119,9 @@ class _Away:
         if self.refuse(command):
             raise BudgetStoreUnavailable("the test has taken the store away")
         return self._store.execute(command, timeout)
+
+    def execute_all(self, commands: Any, timeout: float | None = None) -> Any:
+        return one_by_one(self, commands, timeout)
 
     def sync(self) -> None:
         self._store.sync()

@@ -17,6 +17,7 @@ import pytest
 from litellm_budget_plugin.core.commands import Reserve, Settle
 from litellm_budget_plugin.hooks import carrier
 from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.stores.protocol import one_by_one
 from tests.hooks.desk import INPUT, WORTH, Desk
 from tests.upstream import Upstream
 
@@ -128,6 +129,11 @@ def test_live_holds_are_renewed_and_a_dead_process_s_come_back(open_desk: Callab
     store = ledger.settler.store
 
     class Watched:
+        remote = False
+
+        def execute_all(self, commands: Any, timeout: float | None = None) -> Any:
+            return one_by_one(self, commands, timeout)
+
         def execute(self, command: Any, timeout: float | None = None) -> Any:
             sent.append(command)
             return store.execute(command, timeout)

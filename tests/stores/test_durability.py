@@ -12,6 +12,7 @@ import pytest
 
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import DropBudget, PutBudget, Reset
+from litellm_budget_plugin.stores import disk
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.sqlite import connecting, files
 from litellm_budget_plugin.stores.sqlite import store as sqlite_store
@@ -34,7 +35,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return noted
 
     monkeypatch.setattr(sqlite_store, "sync_file", note(files.sync_file))
-    monkeypatch.setattr(sqlite_store, "sync_directory", note(files.sync_directory))
+    monkeypatch.setattr(sqlite_store, "sync_directory", note(disk.sync_directory))
     return names
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 _MOUNTS = "/proc/self/mountinfo"
 _NETWORK = frozenset(
@@ -148,28 +148,7 @@ def sync_file(path: str) -> int:
     except FileNotFoundError:
         return 0
     try:
-        _flush(descriptor)
+        flush(descriptor)
         return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
-
-
-def _flush(descriptor: int) -> None:
-    if sys.platform == "darwin":
-        import fcntl
-
-        # fsync on macOS leaves the data in the drive's cache.
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
-
-
-def sync_directory(directory: str) -> None:
-    """Make the names in a directory survive a power cut. Windows has no such call and does it by itself."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

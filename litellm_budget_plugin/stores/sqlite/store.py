@@ -13,13 +13,14 @@ from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, 
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
+from litellm_budget_plugin.stores.disk import sync_directory
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 from litellm_budget_plugin.stores.sqlite import connecting
 from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
 from litellm_budget_plugin.stores.sqlite.failures import UNSTORABLE, explained, is_busy
-from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_directory, sync_file
+from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_file
 
 _log = logging.getLogger("litellm_budget_plugin")
 
@@ -42,6 +43,8 @@ class SqliteStore:
     Before a fork the connection is closed, after it parent and child open their own: SQLite keeps what it has locked in
     the process's memory, so a child that inherits an open connection believes that it holds locks which it does not.
     """
+
+    remote = False
 
     def __init__(self, path: str, *, test_clock: bool = False, timeout: float = 2.0) -> None:
         self._path = path

@@ -1,0 +1,66 @@
+"""The breaker: while a networked store is away, calls learn so at once instead of each waiting for its time-out."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+FAILURES = 3
+"""How many questions in a row the store must leave unanswered."""
+RETRY_SECONDS = 1.0
+"""How often the settler asks a store that is away."""
+_ORPHANED = 5 * RETRY_SECONDS
+"""After this long without an attempt by the settler, a call makes one: the settler's thread could not be started."""
+
+
+class Breaker:
+    """Counts what the store leaves unanswered. Open after FAILURES in a row; then only the settler asks, until an answer comes.
+
+    Used by many threads without a lock: each field is set in one step, and a count that is off by one does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._last: BudgetStoreUnavailable | None = None
+        self._tried_at = 0.0
+        self._since = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether calls are kept from asking."""
+        return self._failures >= FAILURES
+
+    def check(self) -> None:
+        """Raise BudgetStoreUnavailable, without asking, while the store is known to be away."""
+        if self._failures < FAILURES:
+            return
+        now = time.monotonic()
+        if now - self._tried_at >= _ORPHANED:
+            self._tried_at = now
+            return
+        raise BudgetStoreUnavailable(
+            f"the store has not answered for {now - self._since:.0f} s and is asked in the background: {self._last}"
+        ) from self._last
+
+    def failed(self, error: BudgetStoreUnavailable) -> None:
+        """A question was left unanswered."""
+        now = self._tried_at = time.monotonic()
+        if not self._failures:
+            self._since = now
+        self._last = error
+        self._failures += 1
+        if self._failures == FAILURES:
+            _logger.error("the store is away; calls are no longer kept waiting for it: %s", error)
+
+    def worked(self) -> None:
+        """The store has answered."""
+        if not self._failures:
+            return
+        if self._failures >= FAILURES:
+            _logger.warning("the store answers again, after %.0f s", time.monotonic() - self._since)
+        self._failures = 0
+        self._last = None

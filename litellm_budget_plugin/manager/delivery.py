@@ -1,0 +1,169 @@
+"""What becomes of charges that wait for the store: delivered in batches, and kept in the journal while it is away."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Union
+
+from litellm_budget_plugin.core.commands import Release, Settle
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.stores.protocol import Outcome
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+Charge = Union[Settle, Release]
+AskAll = Callable[[Sequence[Charge], float], list[Outcome]]
+KeptFor = Callable[[str], Union[int, None]]
+
+_BATCH = 200
+_SAY_AT = 0.8
+_ADOPT_SECONDS = 30.0
+
+
+class Delivery:
+    """The charges and releases of this process that the store has not acknowledged yet, in their order.
+
+    They wait in memory, and once the store has failed to take them in the journal: what is there outlives this process.
+    `most` is how many may wait; beyond it `full` says so, and calls must not go out that could not be charged. Charges of
+    calls that are in flight by then are taken all the same. `kept_for` says how long (microseconds) a project's store
+    remembers what it has settled: an older entry may have been counted and forgotten, and is set aside for a person.
+    """
+
+    def __init__(self, ask_all: AskAll, journal: Journal | None, most: int, kept_for: KeptFor) -> None:
+        self._ask_all = ask_all
+        self._journal = journal
+        self._most = most
+        self._kept_for = kept_for
+        self.begin()
+
+    def begin(self) -> None:
+        """Start with nothing: at first, and in a forked child."""
+        self._queue: deque[Charge] = deque()
+        self._lock = threading.RLock()
+        self._said = False
+        self._adopt_at = 0.0
+        if self._journal is not None:
+            self._journal.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many charges and releases wait, in memory and in the journal."""
+        return len(self._queue) + (self._journal.waiting if self._journal is not None else 0)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many wait as may."""
+        return self.waiting >= self._most
+
+    def put(self, command: Charge) -> None:
+        """Have the command delivered by the next `run`. Takes no lock."""
+        self._queue.append(command)
+
+    def run(self, timeout: float) -> None:
+        """Deliver what waits, each batch within `timeout` seconds. Raises BudgetStoreError if the store cannot take it now;
+        all of it is in the journal then, or still in memory if that cannot be written.
+        """
+        with self._lock:
+            try:
+                self._adopt()
+                self._deliver_journal(timeout)
+                self._deliver_queue(timeout)
+                self._said = False
+            except BudgetStoreError:
+                self.keep()
+                raise
+
+    def keep(self) -> None:
+        """Write what waits in memory into the journal."""
+        with self._lock:
+            commands = list(self._queue)
+            if self._journal is not None and commands:
+                try:
+                    self._journal.keep(commands)
+                except OSError as error:
+                    _logger.error(
+                        "the journal %s cannot be written, %d charges wait in memory only: %s",
+                        self._journal.directory,
+                        len(commands),
+                        error,
+                    )
+                else:
+                    self._taken(len(commands))
+            self._say_how_full()
+
+    def close(self) -> None:
+        """Leave the journal to the next process."""
+        with self._lock:
+            if self._journal is not None:
+                self._journal.close()
+
+    def _adopt(self) -> None:
+        now = time.monotonic()
+        if self._journal is not None and now >= self._adopt_at:
+            self._adopt_at = now + _ADOPT_SECONDS
+            self._journal.adopt()
+
+    def _deliver_journal(self, timeout: float) -> None:
+        while self._journal is not None and (file := self._journal.first()) is not None:
+            found = file.next(_BATCH)
+            lines = [line for line, _ in found]
+            torn = [line for line in lines if not line.endswith(b"\n")]
+            entries = [entry for _, entry in found if entry is not None]
+            old = {id(entry) for entry in entries if self._too_old(entry.at, entry.command)}
+            aside = [line for line, entry in found if line not in torn and (entry is None or id(entry) in old)]
+            self._send([entry.command for entry in entries if id(entry) not in old], timeout)
+            if torn:
+                _logger.warning("%s: the last entry was never finished; its call was not charged yet", file.path)
+            if aside:
+                try:
+                    path = file.set_aside(aside)
+                except OSError as error:
+                    raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
+                _logger.error(
+                    "%d charges are damaged or older than the store's memory and wait for you in %s; "
+                    "see docs/how-to/survive-an-outage.md",
+                    len(aside),
+                    path,
+                )
+            file.passed(lines)
+
+    def _too_old(self, at: int, command: Charge) -> bool:
+        kept_for = self._kept_for(command.project)
+        return kept_for is not None and time.time_ns() // 1000 - at >= kept_for
+
+    def _deliver_queue(self, timeout: float) -> None:
+        while self._queue:
+            commands = list(islice(self._queue, _BATCH))
+            self._send(commands, timeout)
+            self._taken(len(commands))
+
+    def _taken(self, count: int) -> None:
+        for _ in range(count):
+            self._queue.popleft()
+
+    def _send(self, commands: list[Charge], timeout: float) -> None:
+        for command, outcome in zip(commands, self._ask_all(commands, timeout) if commands else ()):
+            if isinstance(outcome, BudgetInputError):
+                # Kept, it would hold back every charge behind it.
+                _logger.error(
+                    "a charge cannot be stored, its hold is charged the floor when it expires: %s (%s)",
+                    outcome,
+                    command.hold,
+                )
+
+    def _say_how_full(self) -> None:
+        waiting = self.waiting
+        if waiting >= self._most:
+            _logger.error(
+                "%d charges wait for the store, as many as JOURNAL_LIMIT allows: calls are refused until it answers",
+                waiting,
+            )
+        elif waiting >= _SAY_AT * self._most and not self._said:
+            self._said = True
+            _logger.error("%d charges wait for the store; at %d calls are refused", waiting, self._most)

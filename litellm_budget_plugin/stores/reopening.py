@@ -1,0 +1,59 @@
+"""A store that did not answer when it was to be opened: opened by the first command that it answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.protocol import Outcome, Store
+
+
+class Reopening:
+    """Stands for a networked store. `reopen` is given the seconds that it may take, and raises BudgetStoreUnavailable while
+    the store is away.
+    """
+
+    remote = True
+
+    def __init__(self, reopen: Callable[[float], Store], timeout: float) -> None:
+        self._reopen = reopen
+        self._timeout = timeout
+        self._store: Store | None = None
+        self._opening = threading.Lock()
+        self._closed = False
+
+    def _opened(self, timeout: float | None) -> Store:
+        if self._store is not None:
+            return self._store
+        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        if not self._opening.acquire(timeout=max(0.0, seconds)):
+            raise BudgetStoreUnavailable("another thread is opening the store; ask again")
+        try:
+            if self._closed:
+                raise BudgetStoreError("this store was closed")
+            if self._store is None:
+                self._store = self._reopen(seconds)
+            return self._store
+        finally:
+            self._opening.release()
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        """Apply a command and answer it."""
+        return self._opened(timeout).execute(command, timeout)
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other and answer each."""
+        return self._opened(timeout).execute_all(commands, timeout)
+
+    def sync(self) -> None:
+        """Make what was acknowledged survive a power cut."""
+        if self._store is not None:
+            self._store.sync()
+
+    def close(self) -> None:
+        """Let go of the store, opened or not."""
+        self._closed = True
+        if self._store is not None:
+            self._store.close()

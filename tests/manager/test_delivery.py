@@ -1,0 +1,273 @@
+"""Charges for a networked store: gathered, delivered once, and kept while the store is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from litellm_budget_plugin.core.commands import Settle
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.manager import delivery as deliveries
+from litellm_budget_plugin.manager import journal as journals
+from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.manager.settler import Settler
+from tests.manager.faraway import Faraway
+from tests.stores.desk import charge_of
+from tests.stores.processes import Child
+
+OpenSettler = Callable[..., Settler]
+
+
+@pytest.fixture
+def open_settler(tmp_path: Path) -> Iterator[OpenSettler]:
+    """A settler without its thread: the tests say when it works."""
+    opened: list[Settler] = []
+
+    def make(store: Faraway, most: int = 1_000, journal: bool = True) -> Settler:
+        settler = Settler(store, 1.0, Journal(str(tmp_path / "j"), "faraway://") if journal else None, most)
+        settler.keep("p", 30 * DAY, 400 * DAY)
+        settler.keep_synced = lambda: None  # type: ignore[method-assign]
+        opened.append(settler)
+        return settler
+
+    yield make
+    for settler in opened:
+        settler.close()
+
+
+def _files(tmp_path: Path) -> list[str]:
+    directory = tmp_path / "j"
+    return sorted(os.listdir(directory)) if directory.exists() else []
+
+
+def test_many_charges_are_one_round_trip(open_settler: OpenSettler) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    for number in range(150):
+        assert not settler.deliver(charge_of(f"h{number}"), 1.0)
+    assert store.asked == []
+    settler.flush()
+    assert [len(commands) for commands in store.asked] == [150]
+    assert store.calls() == 150
+
+
+def test_charges_wait_on_the_disk_while_the_store_is_away(
+    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    store.away = True
+    settler.deliver(charge_of("a"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    settler.deliver(charge_of("b"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    assert settler.delivery.waiting == 2 and len(_files(tmp_path)) == 1
+    assert any("are kept in" in record.message for record in caplog.records)
+    store.away = False
+    settler.deliver(charge_of("c"), 1.0)
+    settler.flush()
+    assert list(dict.fromkeys(store.charged[2:])) == ["a", "b", "c"]
+    assert store.calls() == 3 and settler.delivery.waiting == 0 and _files(tmp_path) == []
+
+
+def test_a_charge_whose_answer_was_lost_counts_once(open_settler: OpenSettler) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    store.deaf = True
+    settler.deliver(charge_of("a"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    store.deaf = False
+    settler.flush()
+    settler.flush()
+    assert store.calls() == 1
+
+
+def test_the_next_process_delivers_what_the_one_before_left(open_settler: OpenSettler, tmp_path: Path) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    store.away = True
+    settler.deliver(charge_of("a"), 1.0)
+    settler.close()
+    assert len(_files(tmp_path)) == 1 and store.closed == 1
+    store.away = False
+    open_settler(store).flush()
+    assert store.calls() == 1 and _files(tmp_path) == []
+
+
+def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(
+    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faraway()
+
+    def work(line: Child) -> None:
+        away = Faraway()
+        away.away = True
+        settler = open_settler(away)
+        for number in range(300):
+            settler.delivery.put(charge_of(f"h{number}"))
+        settler.delivery.keep()
+        line.tell()
+        line.wait()
+
+    child = Child(work)
+    child.wait()
+    os.kill(child.pid, signal.SIGKILL)
+    child.result()
+    settlers = [open_settler(store) for _ in range(8)]
+    threads = [threading.Thread(target=settler.flush) for settler in settlers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.calls() == 300 and _files(tmp_path) == []
+    assert len([record for record in caplog.records if "process that is gone" in record.message]) == 1
+
+
+def test_a_charge_after_the_end_is_kept(open_settler: OpenSettler, tmp_path: Path) -> None:
+    """A stream that is dropped after the callback was closed."""
+    store = Faraway()
+    settler = open_settler(store)
+    settler.close()
+    settler.deliver(charge_of("late"), 1.0)
+    assert len(_files(tmp_path)) == 1
+    open_settler(store).flush()
+    assert store.calls() == 1
+
+
+def test_an_outage_in_the_middle_of_the_journal_goes_on_where_it_was(
+    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "_BATCH", 10)
+    store = Faraway()
+    settler = open_settler(store)
+    for number in range(50):
+        settler.delivery.put(charge_of(f"h{number}"))
+    settler.delivery.keep()
+    execute_all = store.execute_all
+
+    def twice(commands: list[Settle], timeout: float | None = None) -> object:
+        store.away = len(store.asked) >= 3
+        return execute_all(commands, timeout)
+
+    monkeypatch.setattr(store, "execute_all", twice)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    assert 0 < store.calls() < 50
+    monkeypatch.setattr(store, "execute_all", execute_all)
+    store.away = False
+    settler.flush()
+    assert store.calls() == 50
+
+
+def test_what_the_store_may_have_forgotten_waits_for_a_person(
+    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After RETENTION a settled call is no longer remembered: delivered again, it would be charged again."""
+    store = Faraway()
+    settler = open_settler(store)
+    month_ago = journals.time.time_ns() - 30 * DAY * 1000
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.time, "time_ns", lambda: month_ago)
+        settler.delivery.put(charge_of("old"))
+        settler.delivery.keep()
+    settler.delivery.put(charge_of("new"))
+    settler.delivery.keep()
+    settler.flush()
+    assert store.charged[-1] == "new" and "old" not in store.charged
+    [aside] = _files(tmp_path)
+    assert aside.endswith(journals.ASIDE) and '"old"' in (tmp_path / "j" / aside).read_text()
+    assert any("wait for you" in record.message for record in caplog.records)
+
+
+def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_settler: OpenSettler, tmp_path: Path) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    for hold in "abc":
+        settler.delivery.put(charge_of(hold))
+    settler.delivery.keep()
+    settler.delivery.close()
+    [path] = (tmp_path / "j").iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"hold":"b"', b'"hold":"x"'))
+    open_settler(store).flush()
+    assert store.calls() == 2
+    assert [name.endswith(journals.ASIDE) for name in _files(tmp_path)] == [True]
+
+
+def test_it_says_when_it_fills_and_when_it_is_full(open_settler: OpenSettler, caplog: pytest.LogCaptureFixture) -> None:
+    store = Faraway()
+    store.away = True
+    settler = open_settler(store, most=10)
+    said = []
+    for number in range(11):
+        settler.deliver(charge_of(f"h{number}"), 1.0)
+        caplog.clear()
+        with caplog.at_level(logging.ERROR), pytest.raises(BudgetStoreUnavailable):
+            settler.flush()
+        said.append([record.message for record in caplog.records if "charges wait" in record.message])
+    assert [len(messages) for messages in said] == [0] * 7 + [1, 0, 1, 1]
+    assert settler.delivery.full
+    store.away = False
+    settler.flush()
+    assert not settler.delivery.full and store.calls() == 11
+
+
+def test_without_a_disk_charges_wait_in_memory(
+    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "j").write_text("a file where the directory should be")
+    store = Faraway()
+    store.away = True
+    settler = open_settler(store)
+    settler.deliver(charge_of("a"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    assert any("wait in memory only" in record.message for record in caplog.records)
+    store.away = False
+    (tmp_path / "j").unlink()
+    settler.flush()
+    assert store.calls() == 1
+
+
+def test_without_a_journal_they_do_so_by_order(open_settler: OpenSettler, tmp_path: Path) -> None:
+    store = Faraway()
+    store.away = True
+    settler = open_settler(store, journal=False)
+    settler.deliver(charge_of("a"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    store.away = False
+    settler.flush()
+    assert store.calls() == 1 and _files(tmp_path) == []
+
+
+def test_a_charge_that_can_never_be_stored_is_given_up(
+    open_settler: OpenSettler, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    settler.deliver(charge_of("bad", usd=-1), 1.0)
+    settler.deliver(charge_of("good"), 1.0)
+    settler.flush()
+    assert store.calls() == 1 and settler.delivery.waiting == 0
+    assert any("cannot be stored" in record.message for record in caplog.records)
+
+
+def test_the_thread_delivers_by_itself(tmp_path: Path) -> None:
+    store = Faraway()
+    settler = Settler(store, 1.0, None)
+    settler.deliver(charge_of("a"), 1.0)
+    deadline = journals.time.monotonic() + 30
+    while not store.calls():
+        assert journals.time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    settler.close()

@@ -1,0 +1,226 @@
+"""The journal's files: what was kept is there after any death, in its order, and belongs to one process at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from litellm_budget_plugin.core.commands import Release, Settle
+from litellm_budget_plugin.manager import journal as journals
+from litellm_budget_plugin.manager.journal import Entry, Journal, JournalFile
+from tests.stores.desk import charge_of
+from tests.stores.processes import Child
+
+PLACE = "redis://host/0"
+
+
+def _holds(file: JournalFile) -> list[str | None]:
+    return [None if entry is None else entry.command.hold for _, entry in file.next(1_000)]
+
+
+def _adopted(directory: Path, place: str = PLACE) -> Journal:
+    journal = Journal(str(directory), place)
+    journal.adopt()
+    return journal
+
+
+def _files(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory)) if directory.exists() else []
+
+
+def test_what_was_kept_comes_back_in_its_order(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "j"), PLACE)
+    assert _files(tmp_path / "j") == []
+    journal.keep([charge_of("a"), Release("b", "p")])
+    journal.keep([charge_of("c")])
+    assert journal.waiting == 3
+    journal.close()
+    again = _adopted(tmp_path / "j")
+    file = again.first()
+    assert file is not None and _holds(file) == ["a", "b", "c"]
+    [(_, entry), *_] = file.next(1)
+    # The day of the charge is the day on which it was made, not that of its delivery.
+    assert entry is not None and isinstance(entry.command, Settle) and entry.command.at == entry.at
+    again.close()
+
+
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "j"), PLACE)
+    journal.keep([charge_of("a")])
+    assert (tmp_path / "j").stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "j").iterdir()] == [0o600]
+    journal.close()
+
+
+def test_a_file_that_was_delivered_is_removed(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a"), charge_of("b")])
+    file = journal.first()
+    assert file is not None
+    file.passed([line for line, _ in file.next(1)])
+    assert _holds(file) == ["b"] and journal.waiting == 1
+    file.passed([line for line, _ in file.next(1)])
+    assert journal.first() is None and _files(tmp_path) == []
+    journal.keep([charge_of("c")])
+    assert journal.waiting == 1 and len(_files(tmp_path)) == 1
+    journal.close()
+
+
+def test_a_journal_of_another_store_is_left_alone(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a")])
+    journal.close()
+    other = _adopted(tmp_path, "redis://host/1")
+    assert other.first() is None and len(_files(tmp_path)) == 1
+
+
+def test_a_living_process_keeps_its_file_and_a_dead_one_s_is_taken_over(tmp_path: Path) -> None:
+    def live(line: Child) -> None:
+        Journal(str(tmp_path), PLACE).keep([charge_of("a")])
+        line.tell()
+        line.wait()
+
+    child = Child(live)
+    child.wait()
+    assert _adopted(tmp_path).first() is None
+    os.kill(child.pid, signal.SIGKILL)
+    child.result()
+    journal = _adopted(tmp_path)
+    file = journal.first()
+    assert file is not None and _holds(file) == ["a"]
+    # And only by one.
+    assert _adopted(tmp_path).first() is None
+    journal.close()
+
+
+def test_a_forked_child_lets_go_of_its_parent_s_file(tmp_path: Path) -> None:
+    """Otherwise a worker that outlives its parent would keep everybody from delivering what the parent left."""
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a")])
+
+    def worker(line: Child) -> None:
+        journal.close()
+        line.tell()
+        line.wait()
+
+    child = Child(worker)
+    child.wait()
+    assert _adopted(tmp_path).first() is None, "the parent's lock went with the child's"
+    journal.close()
+    adopted = _adopted(tmp_path)
+    assert adopted.first() is not None
+    adopted.close()
+    child.tell()
+    child.result()
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30, -1])
+def test_an_entry_that_was_never_finished_does_not_count(tmp_path: Path, cut: int) -> None:
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a"), charge_of("b")])
+    journal.close()
+    [path] = tmp_path.iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:cut])
+    file = JournalFile.adopt(str(path))
+    assert file is not None and _holds(file) == ["a", None]
+    assert file.waiting == 1
+    file.let_go()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line.replace(b'"cost":10', b'"cost":90'),
+        lambda line: b"garbage\n",
+        lambda line: b"\n",
+        lambda line: b"\xff" + line,
+    ],
+)
+def test_a_damaged_entry_is_seen(tmp_path: Path, damage: object) -> None:
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a"), charge_of("b"), charge_of("c")])
+    journal.close()
+    [path] = tmp_path.iterdir()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + damage(lines[1]) + lines[2])  # type: ignore[operator]
+    file = JournalFile.adopt(str(path))
+    assert file is not None and _holds(file) == ["a", None, "c"]
+    file.let_go()
+
+
+def test_a_write_that_fails_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up in the middle of an entry must not spoil the entry after it."""
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a")])
+
+    def full(descriptor: int, data: bytes) -> int:
+        written: int = write(descriptor, data[:20])
+        monkeypatch.setattr(journals.os, "write", fail)
+        return written
+
+    def fail(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    write = os.write
+    monkeypatch.setattr(journals.os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        journal.keep([charge_of("b")])
+    monkeypatch.setattr(journals.os, "write", write)
+    assert journal.waiting == 1
+    journal.keep([charge_of("c")])
+    file = journal.first()
+    assert file is not None and _holds(file) == ["a", "c"]
+    journal.close()
+
+
+def test_everything_kept_survives_death_in_mid_write(tmp_path: Path) -> None:
+    """A process is killed while it writes; whatever it was told to be kept is there, whole and once."""
+    for round_ in range(20):
+        directory = tmp_path / str(round_)
+
+        kept_read, kept_write = os.pipe()
+
+        def work(line: Child, directory: Path = directory, kept_write: int = kept_write) -> None:
+            journal, number = Journal(str(directory), PLACE), 0
+            while True:
+                journal.keep([charge_of(f"h{number}-{part}") for part in range(5)])
+                os.write(kept_write, f"{number}\n".encode())
+                number += 1
+                if number == 2:
+                    line.tell()
+
+        child = Child(work)
+        os.close(kept_write)
+        child.wait()
+        for _ in range(round_ * 3_000):
+            pass
+        os.kill(child.pid, signal.SIGKILL)
+        child.result()
+        with open(kept_read) as said:
+            acknowledged = [int(line) for line in said.read().splitlines()]
+        journal = _adopted(directory)
+        file = journal.first()
+        assert file is not None
+        found = [hold for hold in _holds(file) if hold is not None]
+        expected = [f"h{number}-{part}" for number in acknowledged for part in range(5)]
+        assert found[: len(expected)] == expected and len(found) == len(set(found)) <= len(expected) + 5
+        journal.close()
+
+
+def test_an_empty_file_of_a_process_that_died_at_once_is_cleared_away(tmp_path: Path) -> None:
+    JournalFile.create(str(tmp_path), journals.store_digest(PLACE)).let_go()
+    assert _adopted(tmp_path).first() is None and _files(tmp_path) == []
+
+
+def test_entries_set_aside_are_whole_lines(tmp_path: Path) -> None:
+    file = JournalFile.create(str(tmp_path), "d")
+    file.append([Entry(1, charge_of("a"))])
+    [(line, _)] = file.next(1)
+    path = file.set_aside([line, b"torn"])
+    assert Path(path).read_bytes() == line + b"torn\n"
+    file.remove()
+    assert [name.endswith(journals.ASIDE) for name in _files(tmp_path)] == [True]
