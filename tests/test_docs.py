@@ -158,6 +158,8 @@ def _default(name: str) -> str:
     default = BudgetSettings.model_fields[name].default
     if name == "store_url":
         return "sqlite:///litellm_budget.db"
+    if name == "journal":
+        return "litellm_budget_journal"
     if default is None:
         return "no limit"
     if isinstance(default, bool):

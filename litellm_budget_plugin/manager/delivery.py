@@ -127,7 +127,7 @@ class Delivery:
                     raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
                 _logger.error(
                     "%d charges are damaged or older than the store's memory and wait for you in %s; "
-                    "see docs/how-to/survive-an-outage.md",
+                    "see docs/how-to/when-the-store-fails.md",
                     len(aside),
                     path,
                 )
