@@ -109,7 +109,8 @@ END
 $$;
 
 -- The accounts that apply, in the order of their keys, with open windows: [ref, limit of the default that it follows]. `subjects`
--- are [scope, id, [[model, window, unit, limit, carry_over] of each default that applies]], `legs` those of the hold that is settled.
+-- are [scope, id, {key: default}, how many defaults] with each default that can apply, [model, window, unit, limit, carry_over], under
+-- "unit window model"; `legs` are those of the hold that is settled.
 -- `stem` begins the ids of rows that are made. Undoes the command if windows are new or over despite `rolls`.
 CREATE FUNCTION ledger.applying_v1(
     owner text, subjects jsonb, models jsonb, rolls jsonb, legs jsonb, stem text, now bigint
@@ -133,7 +134,7 @@ BEGIN
             FROM existing e WHERE (e.pinned OR e.blocked) AND (e.model = '' OR applying_v1.models ? e.model)
             UNION ALL
             SELECT s.scope, s.id, d->>0, d->>1, d->>2, d
-            FROM subject s, jsonb_array_elements(s.defaults) d
+            FROM subject s, jsonb_each(s.defaults) AS each (key, d)
             WHERE NOT EXISTS (
                 SELECT FROM existing e
                 WHERE e.pinned AND e.scope = s.scope AND e.subject = s.id AND e.model = d->>0 AND e.unit = d->>2

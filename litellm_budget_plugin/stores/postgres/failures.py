@@ -56,8 +56,6 @@ def retry_helps(failure: Exception) -> bool:
 
 def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
     """The error of this package that tells what went wrong at the address called `name`, and the way out."""
-    if isinstance(failure, UNSTORABLE):
-        return BudgetInputError(f"{name}: the command holds text that cannot be stored: {failure}")
     if isinstance(failure, Overrun):
         return BudgetStoreUnavailable(f"{name}: no answer within {seconds:g} s; ask again")
     if isinstance(failure, ServerError):
@@ -73,9 +71,14 @@ def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
 def _explained(error: ServerError, name: str) -> BudgetError:
     state, kind = error.state, error.state[:2]
     if state in _TOO_MUCH or kind in _TOO_MUCH:
-        return BudgetInputError(f"{name}: the command holds text or a number that cannot be stored: {error}")
+        return unstorable(error, name)
     if way_out := _WAYS_OUT.get(state) or _WAYS_OUT.get(kind):
         return BudgetStoreError(f"{name}: {way_out} ({error})")
     if what := _TEMPORARY.get(state) or _TEMPORARY.get(kind):
         return BudgetStoreUnavailable(f"{name}: {what} ({error}); ask again")
     return BudgetStoreError(f"{name}: {error} (SQLSTATE {state})")
+
+
+def unstorable(error: Exception, name: str) -> BudgetInputError:
+    """The error for a command that can never be applied."""
+    return BudgetInputError(f"{name}: the command holds text or a number that cannot be stored: {error}")

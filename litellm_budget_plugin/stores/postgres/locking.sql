@@ -67,6 +67,23 @@ BEGIN
 END
 $$;
 
+-- Take the project's lock beside others.
+CREATE FUNCTION ledger.beside_v1(owner text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM ledger.prepare_v1();
+    PERFORM pg_advisory_xact_lock_shared(ledger.lock_key_v1(owner));
+END
+$$;
+
+-- Leave the block of a command that turns out to have to be alone, with everything that it has locked and written.
+CREATE FUNCTION ledger.leave_v1() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'LB001', MESSAGE = 'this command has to be alone';
+END
+$$;
+
 -- Return when everything that was committed before is on disk (and on the standbys, as synchronous_commit says).
 CREATE FUNCTION ledger.durable_v1() RETURNS void
 LANGUAGE plpgsql AS $$

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -40,6 +40,7 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Settled,
     Sweep,
+    Swept,
     UsageRows,
 )
 from litellm_budget_plugin.core.names import clean_label
@@ -57,20 +58,17 @@ def stored_id(text: str) -> str:
 
 def _subjects(
     subjects: tuple[Subject, ...], models: tuple[str, ...], defaults: tuple[Default, ...]
-) -> list[tuple[str, str, list[tuple[str, str, str, int | None, int]]]]:
-    """The subjects in order, each with the defaults that can apply to it."""
-    return [
-        (
-            scope,
-            name,
-            [
-                (default.model, default.window, default.unit, default.limit, default.carry_over)
-                for default in defaults
-                if default.scope == scope and (not default.model or default.model in models)
-            ],
-        )
-        for scope, name in (sorted(set(subjects)) if len(subjects) > 1 else subjects)
-    ]
+) -> list[tuple[str, str, Fields, int]]:
+    """The subjects in order, each with the defaults that can apply to it, under the keys of their accounts."""
+    found = []
+    for scope, name in sorted(set(subjects)) if len(subjects) > 1 else subjects:
+        applying = {
+            f"{unit} {window} {model}": (model, window, unit, limit, carry_over)
+            for its_scope, window, limit, model, unit, carry_over in defaults
+            if its_scope == scope and (not model or model in models)
+        }
+        found.append((scope, name, applying, len(applying)))
+    return found
 
 
 def _rolls(rolls: tuple[Roll, ...]) -> list[Roll]:
@@ -163,33 +161,35 @@ def _reading(command: Read | ReadUsage | Sweep) -> Fields:
     return {name: value for name, value in _given(command).items() if value is not None}
 
 
-_MESSAGES: dict[type, tuple[str, Callable[[Any], Fields]]] = {
-    Reserve: ("reserve_v1", _reserve),
-    Settle: ("settle_v1", _settle),
-    Release: ("release_v1", lambda command: {"hold": stored_id(command.hold), "project": command.project}),
-    Renew: ("renew_v1", _renew),
-    PutBudget: ("put_budget_v1", _put_budget),
-    DropBudget: ("drop_budget_v1", _on_budgets),
-    Reset: ("reset_v1", _on_budgets),
-    Read: ("read_v1", _reading),
-    ReadUsage: ("read_usage_v1", _reading),
-    Sweep: ("sweep_v1", _reading),
+_MESSAGES: dict[type, tuple[tuple[str, ...], Callable[[Any], Fields]]] = {
+    Reserve: (("reserve_v1",), _reserve),
+    Settle: (("settle_v1",), _settle),
+    Release: (("release_v1",), lambda command: {"hold": stored_id(command.hold), "project": command.project}),
+    Renew: (("renew_v1",), _renew),
+    PutBudget: (("put_budget_v1",), _put_budget),
+    DropBudget: (("drop_budget_v1",), _on_budgets),
+    Reset: (("reset_v1",), _on_budgets),
+    Read: (("read_v1",), _reading),
+    ReadUsage: (("read_usage_v1",), _reading),
+    Sweep: (("sweep_v1", "forget_v1"), _reading),
 }
 
 
-def message_of(command: Command, test_clock: bool) -> tuple[str, str]:
-    """The name of the function for a command, and what it takes. Raises UnicodeError or ValueError for text that has no UTF-8."""
-    function, build = _MESSAGES[type(command)]
+def message_of(command: Command, test_clock: bool) -> tuple[tuple[str, ...], str]:
+    """The names of the functions that together apply a command, and what each of them takes. Raises one of
+    failures.UNSTORABLE for text that has no UTF-8.
+    """
+    functions, build = _MESSAGES[type(command)]
     message = build(command)
     if test_clock and command.now is not None:
         message["now"] = command.now
-    return function, to_json(message).decode()
+    return functions, to_json(message).decode()
 
 
-def reply_of(command: Command, text: str) -> Reply:
-    """The reply to a command, from the server's words."""
-    data = from_json(text)
-    kind = data["type"]
+def reply_of(command: Command, texts: Sequence[str]) -> Reply:
+    """The reply to a command, from its functions' words."""
+    data = from_json(texts[0])
+    kind = data.get("type")
     if kind == "Granted":
         return Granted(command.hold, Amounts(*data["amounts"]))  # type: ignore[union-attr]  # only a Reserve is granted
     if kind == "Settled" and not data["crossings"]:
@@ -198,6 +198,8 @@ def reply_of(command: Command, text: str) -> Reply:
         return Accounts(data["now"], tuple(_state(row) for row in data["rows"]), data["after"])
     if kind == "UsageRows":
         return UsageRows(tuple((UsageKey(*row[:4]), Usage(*row[4:])) for row in data["rows"]))
+    if kind is None:
+        return Swept(data["expired"], from_json(texts[1])["forgotten"], data["folded"])
     if "hold" in data:
         data["hold"] = command.hold  # type: ignore[union-attr]  # a long one is kept under its digest
     if kind == "Renewed":

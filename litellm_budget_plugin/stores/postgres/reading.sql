@@ -77,21 +77,17 @@ BEGIN
 END
 $$;
 
--- Expire every hold that is due, forget old marks and fold old days into day 0: project, marks_kept, days_kept.
+-- Expire every hold that is due, and fold old days into day 0: project, days_kept.
 CREATE FUNCTION ledger.sweep_v1(command jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    owner text := command->>'project';
-    now bigint := ledger.alone_v1(command);
-    before_day bigint := floor((now - (command->>'days_kept')::bigint)::numeric / 86400000000);
+    owner constant text := command->>'project';
+    now constant bigint := ledger.alone_v1(command);
+    before_day constant bigint := floor((now - (command->>'days_kept')::bigint)::numeric / 86400000000);
     expired bigint;
-    forgotten bigint;
     folded bigint;
 BEGIN
     expired := ledger.expire_v1(owner, ledger.due_v1(owner, now, NULL), NULL, now, '{}');
-    DELETE FROM ledger.holds
-    WHERE project = owner AND state <> 'open' AND at < now - (command->>'marks_kept')::bigint;
-    GET DIAGNOSTICS forgotten = ROW_COUNT;
     INSERT INTO ledger.usage AS u
     SELECT project, scope, subject, 0, model, sum(spent), sum(calls), sum(input_tokens), sum(output_tokens), sum(refusals),
         sum(unsettled)
@@ -102,6 +98,24 @@ BEGIN
         refusals = u.refusals + excluded.refusals, unsettled = u.unsettled + excluded.unsettled;
     DELETE FROM ledger.usage WHERE project = owner AND day > 0 AND day < before_day;
     GET DIAGNOSTICS folded = ROW_COUNT;
-    RETURN jsonb_build_object('type', 'Swept', 'expired', expired, 'forgotten', forgotten, 'folded', folded);
+    RETURN jsonb_build_object('expired', expired, 'folded', folded);
+END
+$$;
+
+-- The other half of a Sweep, in a transaction of its own, for it may take long: forget old marks. Takes no lock but on marks that
+-- nobody else has, and waits for nobody: project, marks_kept.
+CREATE FUNCTION ledger.forget_v1(command jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    before constant bigint := ledger.now_v1(command) - (command->>'marks_kept')::bigint;
+    forgotten bigint;
+BEGIN
+    PERFORM ledger.prepare_v1();
+    DELETE FROM ledger.holds WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM ledger.holds
+        WHERE project = command->>'project' AND state <> 'open' AND at < before FOR UPDATE SKIP LOCKED
+    ));
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    RETURN jsonb_build_object('forgotten', forgotten);
 END
 $$;

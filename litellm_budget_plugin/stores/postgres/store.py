@@ -12,7 +12,7 @@ from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.postgres.address import Address
-from litellm_budget_plugin.stores.postgres.failures import UNSTORABLE, explained, retry_helps
+from litellm_budget_plugin.stores.postgres.failures import UNSTORABLE, explained, retry_helps, unstorable
 from litellm_budget_plugin.stores.postgres.line import Answer, Lost, Overrun, ServerError, Statement, connect
 from litellm_budget_plugin.stores.postgres.messages import message_of, reply_of
 from litellm_budget_plugin.stores.postgres.migrating import bring_up_to_date
@@ -47,51 +47,48 @@ class PostgresStore:
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""
-        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
-        deadline = time.monotonic() + seconds
-        check(command)
-        statements = [self._statement(command)]
-        if isinstance(command, _DURABLE):
-            statements.append(self._flush)
-        return self._reply(command, self._ask(statements, deadline, seconds)[0])
+        [outcome] = self.execute_all((command,), timeout)
+        if isinstance(outcome, BudgetInputError):
+            raise outcome
+        return outcome
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         """Apply commands one after the other and answer each, in one round trip."""
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
         deadline = time.monotonic() + seconds
-        refused: dict[int, BudgetInputError] = {}
-        statements: list[Statement] = []
-        for place, command in enumerate(commands):
-            try:
-                check(command)
-                statements.append(self._statement(command))
-            except BudgetInputError as error:
-                refused[place] = error
+        parts = [self._statements(command) for command in commands]
+        statements = [statement for part in parts if isinstance(part, list) for statement in part]
         if not statements:
-            return list(refused.values())
+            return [part for part in parts if not isinstance(part, list)]
         if any(isinstance(command, _DURABLE) for command in commands):
             statements.append(self._flush)
         answers = iter(self._ask(statements, deadline, seconds))
-        outcomes: list[Outcome] = []
-        for place, command in enumerate(commands):
-            try:
-                outcomes.append(refused[place] if place in refused else self._reply(command, next(answers)))
-            except BudgetInputError as error:
-                outcomes.append(error)
-        return outcomes
+        return [
+            self._outcome(command, [next(answers) for _ in part]) if isinstance(part, list) else part
+            for command, part in zip(commands, parts)
+        ]
 
-    def _statement(self, command: Command) -> Statement:
+    def _statements(self, command: Command) -> list[Statement] | BudgetInputError:
         try:
-            function, message = message_of(command, self._test_clock)
+            check(command)
+            functions, message = message_of(command, self._test_clock)
+        except BudgetInputError as error:
+            return error
         except UNSTORABLE as error:
-            raise explained(error, self._address.name, 0.0) from error
-        return f"SELECT {self._address.schema}.{function}($1)", (message,)
+            return unstorable(error, self._address.name)
+        return [(f"SELECT {self._address.schema}.{function}($1)", (message,)) for function in functions]
 
-    def _reply(self, command: Command, answer: Answer) -> Reply:
-        if isinstance(answer, ServerError):
-            raise explained(answer, self._address.name, 0.0) from answer
-        assert answer is not None
-        return reply_of(command, answer)
+    def _outcome(self, command: Command, answers: Sequence[Answer]) -> Outcome:
+        texts = []
+        for answer in answers:
+            if isinstance(answer, ServerError):
+                failure = explained(answer, self._address.name, 0.0)
+                if isinstance(failure, BudgetInputError):
+                    return failure
+                raise failure from answer
+            assert answer is not None
+            texts.append(answer)
+        return reply_of(command, texts)
 
     def _ask(self, statements: Sequence[Statement], deadline: float, seconds: float) -> list[Answer]:
         """The answers to statements, which may be sent twice: commands are idempotent by their ids."""
