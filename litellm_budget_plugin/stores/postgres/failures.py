@@ -12,7 +12,7 @@ _REFUSALS = {
     "password authentication failed": "the user or the password is wrong",
     "no password supplied": "a password is needed; put it into the URL or a password file",
     "authentication failed": "the server does not let this user in; see its pg_hba.conf",
-    "no pg_hba.conf entry": "the server does not let this user in from here; see its pg_hba.conf",
+    "pg_hba.conf": "the server does not let this user in from here; see its pg_hba.conf",
     "does not exist": "create the database or the role, or name others",
     "permission denied for database": "this user may not connect; GRANT CONNECT ON DATABASE",
     "is not permitted to log in": "ALTER ROLE ... LOGIN lets the user in",
@@ -21,7 +21,7 @@ _REFUSALS = {
     "invalid sslmode": "see libpq's documentation of sslmode",
 }
 # Those that pass by themselves, though they match a line above.
-_PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "remaining connection slots", "socket")
+_PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "remaining connection slots")
 
 # By SQLSTATE, or by its class (the first two characters).
 _TEMPORARY = {

@@ -33,6 +33,11 @@ _VERSION = (
     "CREATE TABLE IF NOT EXISTS ledger.version "
     "(one boolean PRIMARY KEY DEFAULT true CHECK (one), newest integer NOT NULL, oldest integer NOT NULL)"
 )
+_HAS_SCHEMA = "SELECT 1 FROM pg_namespace WHERE nspname = 'ledger'"
+_HAS_VERSION = (
+    "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = 'ledger' AND c.relname = 'version'"
+)
 _PUT_VERSION = (
     "INSERT INTO ledger.version (newest, oldest) VALUES ({newest}, {oldest}) "
     "ON CONFLICT (one) DO UPDATE SET newest = excluded.newest, oldest = excluded.oldest"
@@ -61,7 +66,7 @@ def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps:
         if version < len(steps):
             if not version:
                 # Not IF NOT EXISTS alone: that needs the right to create schemas even where the schema is there.
-                if _run(line, f"SELECT to_regnamespace('{schema}')", deadline) is None:
+                if _run(line, _HAS_SCHEMA.replace("ledger", schema), deadline) is None:
                     _run(line, f"CREATE SCHEMA {schema}", deadline)
                 _run(line, in_schema(_VERSION, schema), deadline)
             for step in steps[version:]:
@@ -87,7 +92,8 @@ def _check_server(line: Line, name: str) -> None:
 
 def _version(line: Line, name: str, schema: str, deadline: float, known: int) -> int:
     """The schema's version, 0 if it is not there. Raises BudgetStoreError if it says that this package is too old for it."""
-    if _run(line, f"SELECT to_regclass('{schema}.version')", deadline) is None:
+    # Asked of the tables themselves: what functions like to_regclass say may be older than the lock that was waited for.
+    if _run(line, _HAS_VERSION.replace("ledger", schema), deadline) is None:
         return 0
     found = _run(line, in_schema("SELECT newest || ' ' || oldest FROM ledger.version", schema), deadline)
     newest, oldest = map(int, (found or "0 0").split())

@@ -285,6 +285,7 @@ DECLARE
     places tid[] := '{}';
     amounts bigint[] := '{}';
     refused jsonb;
+    known ledger.holds;
 BEGIN
     IF command ?| '{replaces,parent,rolls}' THEN
         RETURN ledger.reserve_alone_v1(command);
@@ -422,6 +423,12 @@ BEGIN
         -- Everything is given back that this block has locked and written.
         NULL;
     END;
+    -- A repetition, most likely. One whose hold is still open, or was refused, needs no lock for its answer.
+    SELECT * INTO known FROM ledger.holds WHERE project = owner AND id = hold_id;
+    now := ledger.now_v1(command);
+    IF known.state = 'open' AND known.at > now OR known.state = 'refused' AND known.reply <> '' THEN
+        RETURN ledger.repeated_reserve_v1(command, known, now);
+    END IF;
     RETURN ledger.reserve_alone_v1(command);
 END
 $$;

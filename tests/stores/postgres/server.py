@@ -116,6 +116,10 @@ class Server:
         assert process.stdin
         process.stdin.close()
         process.wait(_PATIENCE)
+        deadline = time.monotonic() + _PATIENCE
+        while any(_runs(victim) for victim in victims):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -128,6 +132,11 @@ class Server:
         schema = schema or f"t{os.getpid()}_{next(_schemas)}"
         query = "".join(f"&{key}={value}" for key, value in parameters.items())
         return f"postgresql://postgres@/postgres?host={host or self.folder}&schema={schema}{query}"
+
+
+def _runs(process: int) -> bool:
+    text = _read(Path(f"/proc/{process}/stat"))
+    return bool(text) and text.rpartition(")")[2].split()[0] != "Z"
 
 
 def _read(path: Path) -> str:
@@ -143,7 +152,7 @@ _shared: list[Server] = []
 def shared() -> Server:
     """The server of this process's tests, which trades safety for speed."""
     if not _shared:
-        _shared.append(Server("fsync=off", "full_page_writes=off", "max_connections=300", "deadlock_timeout=10ms"))
+        _shared.append(Server("fsync=off", "full_page_writes=off", "max_connections=300"))
     return _shared[0]
 
 
