@@ -13,12 +13,14 @@ from litellm_budget_plugin.stores.protocol import Store
 ENGINES = {
     "memory": "litellm_budget_plugin.stores.memory:open_memory",
     "sqlite": "litellm_budget_plugin.stores.sqlite.store:open_sqlite",
+    "postgresql": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
+    "postgres": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
 }
 """The function that opens each scheme's store; imported when it is asked for."""
 
 _WITHOUT_SECRETS = ("memory", "sqlite")
-_LATER = ("redis", "rediss", "postgresql", "postgres", "http", "https")
-_ACCEPTED = "memory://, sqlite:///relative.db and sqlite:////absolute.db"
+_LATER = ("redis", "rediss", "http", "https")
+_ACCEPTED = "memory://, sqlite:///relative.db, sqlite:////absolute.db and postgresql://user:password@host/database"
 
 
 def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> Store:

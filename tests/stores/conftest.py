@@ -9,12 +9,19 @@ import pytest
 
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
-from tests.stores.engines import ENGINES
+from tests.stores.engines import ENGINES, LOCAL
+from tests.stores.postgres import server as postgres
 
 
 @pytest.fixture(params=sorted(ENGINES))
 def engine_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty ledger, for every engine in turn."""
+    return ENGINES[request.param](tmp_path)
+
+
+@pytest.fixture(params=LOCAL)
+def local_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger, for every engine of this process in turn."""
     return ENGINES[request.param](tmp_path)
 
 
@@ -36,3 +43,8 @@ def opened() -> Iterator[Callable[..., Store]]:
 def database(tmp_path: Path) -> Path:
     """Where the SQLite tests keep their ledger."""
     return tmp_path / "ledger.db"
+
+
+def pytest_sessionfinish() -> None:
+    """Servers that tests have started end with them."""
+    postgres.remove_shared()

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.stores.postgres import server as postgres
+
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory://",
     "sqlite": lambda directory: f"sqlite:///{directory}/ledger.db",
+    "postgres": lambda directory: postgres.shared().url(),
 }
 """From a directory of the test's own to the URL of an empty ledger."""
+
+LOCAL = ("memory", "sqlite")
+"""Those that live inside of this process, behind a lock of its own."""

@@ -87,15 +87,15 @@ def test_forks_among_busy_threads(engine_url: str, opened: Opener) -> None:
     for thread in threads:
         thread.join()
     assert results == ["whole"] * 12
-    children = 12 if engine_url.startswith("sqlite") else 0
+    children = 0 if engine_url.startswith("memory") else 12
     assert calls_of(store) == sum(counts) + children
     assert account_of(store).held == 0
 
 
-def test_a_fork_in_the_middle_of_a_command(engine_url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_in_the_middle_of_a_command(local_url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that does not end is not waited for. The child of SQLite refuses to use what it inherited."""
     monkeypatch.setattr(guard, "FORK_WAIT", 0.01)
-    store: Any = opened(engine_url)
+    store: Any = opened(local_url)
     store.execute(charge_of("before"))
     inside, go_on, now = threading.Event(), threading.Event(), store._now
 
@@ -118,7 +118,7 @@ def test_a_fork_in_the_middle_of_a_command(engine_url: str, opened: Opener, monk
     go_on.set()
     thread.join()
     store._now = now
-    if engine_url.startswith("sqlite"):
+    if local_url.startswith("sqlite"):
         assert said.startswith("BudgetStoreError: ") and "forked" in said
     else:
         assert said == "2"

@@ -23,7 +23,12 @@ Opener = Callable[..., Store]
     ("url", "hint"),
     [
         ("redis://:secret@host/0", "redis:// needs a later version"),
-        ("postgresql://user:secret@host/db", "needs a later version"),
+        ("postgresql://user:secret@[host/db", "libpq cannot read this URL"),
+        ("postgresql://user:secret@host/db?sslmod=x", "libpq cannot read this URL"),
+        ("postgresql://user:secret@host,other/db?port=1,2,3", "as many ports as hosts"),
+        ("postgres://user:secret@host/db?schema=A-b", "a schema's name is"),
+        ("postgres://user:secret@host/db?pool_size=0", "pool_size must be from 1 to 999"),
+        ("postgres://user:secret@host/db?prepare=maybe", "prepare must be yes or no"),
         ("https://secret@host", "needs a later version"),
         ("sqlit:///x.db", "did you mean sqlite://?"),
         ("sqlite+aiosqlite:///x.db", "did you mean sqlite://?"),

@@ -64,9 +64,9 @@ def test_a_store_without_patience_tries_once(database: Path, opened: Opener) -> 
     other.close()
 
 
-def test_a_thread_that_stays_inside(engine_url: str, opened: Opener) -> None:
+def test_a_thread_that_stays_inside(local_url: str, opened: Opener) -> None:
     """Waiting for this process's own lock is part of the time-out, too."""
-    store: Any = opened(engine_url)
+    store: Any = opened(local_url)
     inside, go_on = threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -112,10 +112,10 @@ def collecting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]]
 
 
 def test_a_finalizer_in_the_middle_of_a_command(
-    engine_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
+    local_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
 ) -> None:
     """One that keeps to appending to a queue disturbs nothing."""
-    store, queue = opened(engine_url), SimpleQueue[str]()
+    store, queue = opened(local_url), SimpleQueue[str]()
     collecting(lambda: queue.put("freed"))
     store.execute(hold_of("h"))
     store.execute(charge_of("h"))
@@ -124,10 +124,10 @@ def test_a_finalizer_in_the_middle_of_a_command(
 
 
 def test_a_finalizer_that_asks_the_store(
-    engine_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
+    local_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
 ) -> None:
     """It is refused at once, instead of waiting for the lock that its own thread has, or changing rows underneath."""
-    store, refusals = opened(engine_url, timeout=3600.0), list[str]()
+    store, refusals = opened(local_url, timeout=3600.0), list[str]()
 
     def ask() -> None:
         try:

@@ -1,0 +1,1 @@
+"""The ledger in PostgreSQL: tables and one server-side function for each command."""

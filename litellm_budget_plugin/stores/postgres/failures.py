@@ -1,0 +1,84 @@
+"""What PostgreSQL's errors mean for whoever runs the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+
+from __future__ import annotations
+
+from pydantic_core import PydanticSerializationError
+
+from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.postgres.line import Lost, Overrun, ServerError
+
+# Texts with which a server, or libpq, refuses a connection: libpq gives no SQLSTATE for these.
+_REFUSALS = {
+    "password authentication failed": "the user or the password is wrong",
+    "no password supplied": "a password is needed; put it into the URL or a password file",
+    "authentication failed": "the server does not let this user in; see its pg_hba.conf",
+    "pg_hba.conf": "the server does not let this user in from here; see its pg_hba.conf",
+    "does not exist": "create the database or the role, or name others",
+    "permission denied for database": "this user may not connect; GRANT CONNECT ON DATABASE",
+    "is not permitted to log in": "ALTER ROLE ... LOGIN lets the user in",
+    "certificate": "the server's certificate or the client's is not accepted; see sslmode and sslrootcert",
+    "does not support SSL": "the server has no TLS; see sslmode",
+    "invalid sslmode": "see libpq's documentation of sslmode",
+}
+# Those that pass by themselves, though they match a line above.
+_PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "remaining connection slots")
+
+# By SQLSTATE, or by its class (the first two characters).
+_TEMPORARY = {
+    "08": "the connection failed",
+    "40": "the server undid the command, in favour of another one",
+    "53": "the server is short of resources",
+    "57": "the server is shutting down, or has ended the command",
+    "58": "the server's system failed",
+    "55P03": "the server's lock_timeout came first",
+    "25006": "the server is read-only, a standby perhaps",
+}
+_WAYS_OUT = {
+    "42501": "this user lacks a right; see docs/postgresql.md for the rights that are needed",
+    "28": "the server does not let this user in; see its pg_hba.conf",
+    "3D": "create the database, or name another one",
+    "3F": "the schema is missing; open the store anew, with a user who may create it",
+    "42883": "a function of the ledger is missing; open the store anew, with a user who may create it",
+    "42P01": "a table of the ledger is missing; restore a copy or name another schema",
+    "53100": "the server's disk is full; make room",
+    "XX": "the server reports damage; look into its log",
+}
+_TOO_MUCH = ("22", "54000")
+
+UNSTORABLE = (UnicodeError, PydanticSerializationError)
+"""What Python raises for half a surrogate pair."""
+
+
+def retry_helps(failure: Exception) -> bool:
+    """Whether the same command, sent again at once over a new connection, may well be applied."""
+    return isinstance(failure, Lost) or (isinstance(failure, ServerError) and failure.state[:2] in ("40", "57", "26"))
+
+
+def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
+    """The error of this package that tells what went wrong at the address called `name`, and the way out."""
+    if isinstance(failure, Overrun):
+        return BudgetStoreUnavailable(f"{name}: no answer within {seconds:g} s; ask again")
+    if isinstance(failure, ServerError):
+        return _explained(failure, name)
+    text = " ".join(str(failure).split())
+    if not any(sign in text for sign in _PASSING):
+        for sign, way_out in _REFUSALS.items():
+            if sign in text:
+                return BudgetStoreError(f"{name}: {way_out} ({text})")
+    return BudgetStoreUnavailable(f"{name}: {text or 'the connection was lost'}; ask again")
+
+
+def _explained(error: ServerError, name: str) -> BudgetError:
+    state, kind = error.state, error.state[:2]
+    if state in _TOO_MUCH or kind in _TOO_MUCH:
+        return unstorable(error, name)
+    if way_out := _WAYS_OUT.get(state) or _WAYS_OUT.get(kind):
+        return BudgetStoreError(f"{name}: {way_out} ({error})")
+    if what := _TEMPORARY.get(state) or _TEMPORARY.get(kind):
+        return BudgetStoreUnavailable(f"{name}: {what} ({error}); ask again")
+    return BudgetStoreError(f"{name}: {error} (SQLSTATE {state})")
+
+
+def unstorable(error: Exception, name: str) -> BudgetInputError:
+    """The error for a command that can never be applied."""
+    return BudgetInputError(f"{name}: the command holds text or a number that cannot be stored: {error}")

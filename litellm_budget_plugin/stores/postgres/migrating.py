@@ -1,0 +1,112 @@
+"""Creating the ledger's schema and bringing it up to date, once, whoever comes first.
+
+A schema is brought from version n to n + 1 by a step. Functions carry their version in their names and stay when newer ones
+come, so that older and newer packages work on one schema side by side. A step that older packages cannot live with says so:
+the table `version` names the newest step, and the oldest one that a package must know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.stores.postgres.line import Line, ServerError
+from litellm_budget_plugin.stores.sql import script
+
+_OLDEST_SERVER = 14
+
+
+class Step(NamedTuple):
+    """SQL that brings a schema one version further, and the version that a package must know to use it then."""
+
+    sql: str
+    oldest: int
+
+
+_FILES = ("schema", "locking", "holding", "applying", "reserve", "settle", "budgets", "reading")
+STEPS = (Step("\n".join(script(__package__, f"{file}.sql") for file in _FILES), 1),)
+"""Steps are added at the end and never changed."""
+
+_VERSION = (
+    "CREATE TABLE IF NOT EXISTS ledger.version "
+    "(one boolean PRIMARY KEY DEFAULT true CHECK (one), newest integer NOT NULL, oldest integer NOT NULL)"
+)
+_HAS_SCHEMA = "SELECT 1 FROM pg_namespace WHERE nspname = 'ledger'"
+_HAS_VERSION = (
+    "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = 'ledger' AND c.relname = 'version'"
+)
+_PUT_VERSION = (
+    "INSERT INTO ledger.version (newest, oldest) VALUES ({newest}, {oldest}) "
+    "ON CONFLICT (one) DO UPDATE SET newest = excluded.newest, oldest = excluded.oldest"
+)
+
+
+def in_schema(sql: str, schema: str) -> str:
+    """SQL of our files, where `ledger.` stands for the schema's own name."""
+    return re.sub(r"\bledger\.", f"{schema}.", sql)
+
+
+def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps: Sequence[Step] = STEPS) -> None:
+    """Create the schema, or apply the steps that it lacks, all in one transaction.
+
+    Raises BudgetStoreError, naming the ledger by `name`, if it cannot be used by this package; ServerError and what a
+    line raises as they are.
+    """
+    _check_server(line, name)
+    if _version(line, name, schema, deadline, len(steps)) >= len(steps):
+        return
+    try:
+        _run(line, "BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
+        _run(line, f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)
+        # Read again under the lock: another process may have done it meanwhile.
+        version = _version(line, name, schema, deadline, len(steps))
+        if version < len(steps):
+            if not version:
+                # Not IF NOT EXISTS alone: that needs the right to create schemas even where the schema is there.
+                if _run(line, _HAS_SCHEMA.replace("ledger", schema), deadline) is None:
+                    _run(line, f"CREATE SCHEMA {schema}", deadline)
+                _run(line, in_schema(_VERSION, schema), deadline)
+            for step in steps[version:]:
+                _run(line, in_schema(step.sql, schema), deadline)
+            oldest = max(step.oldest for step in steps)
+            _run(line, in_schema(_PUT_VERSION.format(newest=len(steps), oldest=oldest), schema), deadline)
+        _run(line, "COMMIT", deadline)
+    except ServerError:
+        _run(line, "ROLLBACK", deadline)
+        raise
+
+
+def _check_server(line: Line, name: str) -> None:
+    version = line.parameter("server_version")
+    if int(re.match(r"\d+", version)[0]) < _OLDEST_SERVER:  # type: ignore[index]  # every server has a number
+        raise BudgetStoreError(f"{name}: the server is PostgreSQL {version}; at least {_OLDEST_SERVER} is needed")
+    encoding = line.parameter("server_encoding")
+    if encoding != "UTF8":
+        raise BudgetStoreError(
+            f"{name}: the database's encoding is {encoding}; the ledger needs one whose ENCODING is UTF8"
+        )
+
+
+def _version(line: Line, name: str, schema: str, deadline: float, known: int) -> int:
+    """The schema's version, 0 if it is not there. Raises BudgetStoreError if it says that this package is too old for it."""
+    # Asked of the tables themselves: what functions like to_regclass say may be older than the lock that was waited for.
+    if _run(line, _HAS_VERSION.replace("ledger", schema), deadline) is None:
+        return 0
+    found = _run(line, in_schema("SELECT newest || ' ' || oldest FROM ledger.version", schema), deadline)
+    newest, oldest = map(int, (found or "0 0").split())
+    if oldest > known:
+        raise BudgetStoreError(
+            f"{name}: the schema {schema} is of a later version of litellm-budget-plugin (it needs schema version {oldest}, "
+            f"this one knows {known}); upgrade the package or name another schema"
+        )
+    return newest
+
+
+def _run(line: Line, sql: str, deadline: float) -> str | None:
+    answer = line.run(sql, deadline)[-1]
+    if isinstance(answer, ServerError):
+        raise answer
+    return answer
