@@ -67,6 +67,11 @@ class BudgetSettings(BaseSettings):
     on_store_error: Literal["reject", "allow"] = Field(
         "reject", description="What happens to calls while the store does not answer."
     )
+    slice: Decimal = Field(
+        Decimal(0),
+        description="USD that each process may hold ahead for a busy user on a networked ledger, to admit calls from memory. "
+        "0: every call asks the ledger.",
+    )
     journal: str | None = Field(
         None,
         description="Directory for charges that the store cannot take; `off` keeps them in memory only. Default: "
@@ -133,7 +138,7 @@ class BudgetSettings(BaseSettings):
     def _ids(cls, value: str) -> str:
         return checked_id(value, "it")
 
-    @field_validator("default_limit", "project_limit", "unbounded_hold")
+    @field_validator("default_limit", "project_limit", "unbounded_hold", "slice")
     @classmethod
     def _limits(cls, value: Decimal | None) -> Decimal | None:
         if value is not None:

@@ -14,7 +14,6 @@ from litellm_budget_plugin.core.commands import (
     Granted,
     Read,
     Refused,
-    Release,
     Reply,
     Reserve,
 )
@@ -68,7 +67,7 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
 def _take_back(attempt: Attempt) -> None:
     """The store may have held the money although nobody knows, or may do so yet: the attempt must not pay for that."""
     if not attempt.held:
-        attempt.ledger.settler.deliver_later(Release(attempt.hold, attempt.ledger.project))
+        attempt.ledger.release_later(attempt.hold)
 
 
 def _reserve(attempt: Attempt, estimate: pricing.Estimate, thrift: Thrift | None) -> Reply:
@@ -85,19 +84,19 @@ def _reserve(attempt: Attempt, estimate: pricing.Estimate, thrift: Thrift | None
         replaces=attempt.replaces,
         cheap=estimate.loose or thrift is not None,
         # What this process has yet to settle must not refuse its own calls.
-        patient=ledger.settler.may_free(),
+        patient=ledger.may_free(),
     )
-    reply = ledger.ask_in_call(command)
+    reply = ledger.reserve(command)
     if isinstance(reply, CountExactly) and thrift is not None:
         command = replace(command, patient=False)
         reply = thrift.reserve(attempt, command)
     elif isinstance(reply, CountExactly):
         attempt.estimate = exact = attempt.bound(exact=True)
         command = replace(command, want=want_of(exact), cheap=False)
-        reply = ledger.ask_in_call(command)
+        reply = ledger.reserve(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
-        ledger.free()
-        reply = ledger.ask_in_call(replace(command, patient=False))
+        ledger.free(command.subjects)
+        reply = ledger.reserve(replace(command, patient=False))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {attempt.hold} was closed before it was granted")
     return reply

@@ -12,7 +12,6 @@ from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
-from litellm_budget_plugin.manager.settler import LiveHold
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _unpriced: set[str] = set()
@@ -92,8 +91,7 @@ class Attempt:
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
-        ledger = self.ledger
-        ledger.settler.track(self.hold, LiveHold(ledger.project, ledger.hold_ttl, self.abandon))
+        self.ledger.track(self.hold, self.abandon)
 
     def settle(self, cost: pricing.Cost, response: Any = None) -> None:
         """Charge what the attempt cost, unless it is over already."""
@@ -119,7 +117,7 @@ class Attempt:
     def _deliver(self, command: Settle | Release) -> None:
         settler = self.ledger.settler
         try:
-            settler.deliver(command, self.ledger.settings.store_timeout)
+            self.ledger.deliver(command)
         except BaseException:
             # An interrupt can fall between any two lines; sent again, the command counts once.
             settler.deliver_later(command)

@@ -179,15 +179,10 @@ class Thrift:
 
     def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Room:
         room = room_for(ledger, command)
-        if (
-            not room.covers(want_of(offer.full.estimate))
-            and room.held
-            and not self._freed
-            and ledger.settler.may_free()
-        ):
+        if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.may_free():
             # What this process has yet to settle must not cap its own calls.
             self._freed = True
-            ledger.free()
+            ledger.free(command.subjects)
             room = room_for(ledger, command)
         self._left = self._left or _left(room)
         return room
@@ -203,7 +198,7 @@ class Thrift:
             floor=floor_of(chosen.estimate),
             cheap=False,
         )
-        reply = attempt.ledger.ask_in_call(command)
+        reply = attempt.ledger.reserve(command)
         if isinstance(reply, Granted):
             self._take(attempt, offer.within(reply.amounts) if reply.amounts.usd < want.usd else chosen)
         return reply

@@ -7,17 +7,19 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import MICROS, Command, Reply
+from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Release, Reply, Reserve, Settle
+from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetSettingsError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.settler import LiveHold, Settler
+from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked, open_store
@@ -26,6 +28,8 @@ from litellm_budget_plugin.stores.reopening import Reopening
 _logger = logging.getLogger("litellm_budget_plugin")
 _LOCAL = ("memory:", "sqlite:")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
+_LOOK_SECONDS = 1.0
+"""How often slices are looked after: so long may a budget that was blocked or is short still be spent from one."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
@@ -51,6 +55,14 @@ class BudgetLedger:
         self._key = store_key(settings.url)
         self.settler = _acquire(self._key, self._patience, settings)
         self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
+        self._slices: Slices | None = None
+        if settings.slice and self.store.remote:
+            size = charge_nanos(settings.slice)
+            self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id)
+            self.settler.attend(self)
+        elif settings.slice:
+            _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
+        self._look_at = 0.0
         self._closed = False
 
     @property
@@ -84,8 +96,72 @@ class BudgetLedger:
         """
         return self.settler.ask_in_call(command, self.seconds_left)
 
-    def free(self) -> None:
-        """Settle what this process has yet to settle, in the `seconds_left`: it must not refuse this process's own calls."""
+    def reserve(self, command: Reserve) -> Reply:
+        """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
+        slices = self._slices
+        if slices is None:
+            return self.ask_in_call(command)
+        reply: Reply | None = slices.reserve(command)
+        if slices.wanted:
+            self.settler.wake()
+        if reply is None:
+            reply = self.ask_in_call(command)
+            if command.replaces and isinstance(reply, (Granted, Closed)):
+                self._tell(slices.ended(Release(command.replaces, self.project)), but=command.replaces)
+        elif command.replaces:
+            self._tell(slices.ended(Release(command.replaces, self.project)))
+        return reply
+
+    def deliver(self, command: Settle | Release) -> None:
+        """Have the end of an attempt in the ledger, at once or as soon as it can be."""
+        for told in self._slices.ended(command) if self._slices is not None else (command,):
+            self.settler.deliver(told, self.settings.store_timeout)
+
+    def release_later(self, hold: str) -> None:
+        """Give a hold back that may never have been granted, without waiting."""
+        command = Release(hold, self.project)
+        self._tell(self._slices.ended(command) if self._slices is not None else (command,))
+
+    def track(self, hold: str, abandon: Callable[[], None]) -> None:
+        """An attempt goes on: renew its hold, and keep the ledger open until it is over."""
+        sliced = self._slices is not None and self._slices.holds(hold)
+        self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon))
+
+    def _tell(self, commands: Iterable[Settle | Release], but: str | None = None) -> None:
+        for command in commands:
+            if command.hold != but:
+                self.settler.deliver_later(command)
+
+    def begin(self) -> None:
+        """In a forked child: the slices are the parent's."""
+        if self._slices is not None:
+            self._slices.begin()
+
+    def attend(self) -> None:
+        """Take the slices that calls have wanted, and look after those that there are. For the settler's thread."""
+        slices, now = self._slices, time.monotonic()
+        if slices is None:
+            return
+        self._tell(slices.take(lambda command: self.settler.ask(command, self._patience)))
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._tell(slices.look(lambda commands: self.settler.ask_all(commands, self._patience)))
+
+    def end(self) -> None:
+        """Give back what is held ahead and no call uses."""
+        if self._slices is not None:
+            self._tell(self._slices.retire())
+
+    def may_free(self) -> bool:
+        """Whether `free` could give money back."""
+        return self.settler.may_free() or (self._slices is not None and self._slices.any)
+
+    def free(self, subjects: Iterable[Subject]) -> None:
+        """Settle what this process has yet to settle and give back what it holds ahead for `subjects`, in the `seconds_left`:
+        that must not refuse this process's own calls.
+        """
+        if self._slices is not None:
+            self._tell(self._slices.retire(subjects))
         self.settler.free(self.seconds_left)
 
     def ask(self, command: Command) -> Reply:
@@ -101,6 +177,7 @@ class BudgetLedger:
         """Settle what waits and let go of the store. May be called twice."""
         if not self._closed:
             self._closed = True
+            self.end()
             _let_go(self._key)
 
 

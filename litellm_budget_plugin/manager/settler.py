@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from litellm_budget_plugin.core.commands import Command, Read, Renew, Reply, Sweep
 from litellm_budget_plugin.core.windows import DAY
@@ -32,18 +32,31 @@ _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.05
 """How long charges for a networked store are gathered into one round trip."""
 
 
 class LiveHold(NamedTuple):
     """An attempt that is still going on, named by its hold's id, whether it holds money or not. `abandon` settles it as
-    dropped; it is called at interpreter exit.
+    dropped; it is called at interpreter exit. `ttl` is in microseconds; None if there is nothing to renew.
     """
 
     project: str
-    ttl: int
+    ttl: int | None
     abandon: Callable[[], None]
+
+
+class Attended(Protocol):
+    """Something that the settler's thread looks after."""
+
+    def begin(self) -> None:
+        """In a forked child: forget what is the parent's."""
+
+    def attend(self) -> None:
+        """Do what is to be done now. Raises BudgetStoreError if the store does not answer."""
+
+    def end(self) -> None:
+        """The store is about to be let go of."""
 
 
 class Settler:
@@ -53,7 +66,8 @@ class Settler:
         self.store = store
         self._timeout = timeout
         self._retention: dict[str, tuple[int, int]] = {}
-        self.delivery = Delivery(self._ask_all, journal, most, self._kept_for)
+        self.delivery = Delivery(self.ask_all, journal, most, self._kept_for)
+        self._attended: list[Attended] = []
         self.begin()
         _settlers.add(self)
 
@@ -70,6 +84,17 @@ class Settler:
         self._renewed_at = self._swept_at = time.monotonic()
         self.delivery.begin()
         self.breaker = Breaker()
+        for attended in self._attended:
+            attended.begin()
+
+    def attend(self, attended: Attended) -> None:
+        """Look after something, once in about a second and whenever `wake` is called."""
+        self._attended.append(attended)
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.put(None)
+        self.keep_synced()
 
     def _kept_for(self, project: str) -> int | None:
         # Not to the last moment: what is delivered must be remembered until it is known to have been.
@@ -125,7 +150,8 @@ class Settler:
         self.breaker.worked()
         return reply
 
-    def _ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
+    def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
+        """The same for many commands in one round trip."""
         try:
             outcomes = ask_all(self.store, commands, timeout)
         except BudgetStoreUnavailable as error:
@@ -169,8 +195,7 @@ class Settler:
                 "a charge came after the ledger was closed; it waits in the journal, if there is one: %s", command
             )
             return
-        self._wake.put(None)
-        self.keep_synced()
+        self.wake()
 
     def flush(self) -> None:
         """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
@@ -196,6 +221,8 @@ class Settler:
             self._finish()
 
     def _finish(self) -> None:
+        for attended in self._attended:
+            attended.end()
         with self._starting:
             if self._closed:
                 return
@@ -263,10 +290,12 @@ class Settler:
         if self.breaker.open:
             self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
         self.delivery.run(self._timeout)
+        for attended in self._attended:
+            attended.attend()
         now = time.monotonic()
-        live = dict(self._live)
-        if live and now - self._renewed_at >= min(hold.ttl for hold in live.values()) / 3e6:
-            self._ask_all(_renewals(live), self._timeout)
+        renewed = [(hold, live.project, live.ttl) for hold, live in list(self._live.items()) if live.ttl is not None]
+        if renewed and now - self._renewed_at >= min(ttl for *_, ttl in renewed) / 3e6:
+            self.ask_all(_renewals(renewed), self._timeout)
             self._renewed_at = now
         if now - self._swept_at >= _SWEEP_SECONDS:
             for project, (marks_kept, days_kept) in list(self._retention.items()):
@@ -283,9 +312,9 @@ class Settler:
         self.close()
 
 
-def _renewals(live: dict[str, LiveHold]) -> list[Renew]:
+def _renewals(live: list[tuple[str, str, int]]) -> list[Renew]:
     groups: dict[tuple[str, int], list[str]] = {}
-    for hold, (project, ttl, _) in live.items():
+    for hold, project, ttl in live:
         groups.setdefault((project, ttl), []).append(hold)
     return [
         Renew(tuple(holds[first : first + _RENEWAL_BATCH]), project, ttl)

@@ -34,6 +34,8 @@ class PostgresStore:
     A child after a fork has connections of its own. It lets go of those that it inherited without a word on them.
     """
 
+    remote = True
+
     def __init__(self, address: Address, *, test_clock: bool = False, timeout: float = 2.0) -> None:
         self._address = address
         self._test_clock = test_clock

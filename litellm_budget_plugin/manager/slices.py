@@ -1,0 +1,265 @@
+"""Slices: money that this process holds ahead on a networked ledger, and admits calls from without asking.
+
+A slice is a hold like any other, so what is admitted under it cannot pass a limit. Its calls exist in this process only; when
+they settle, their charge comes out of the slice. A slice goes back behind the charges of its calls, in their order: never is
+money free that a charge on its way still needs.
+
+Amounts are nano-dollars, calls and tokens; times are seconds of a clock that goes on while the machine sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Subject
+from litellm_budget_plugin.core.commands import (
+    MICROS,
+    Accounts,
+    AccountState,
+    Command,
+    Granted,
+    Read,
+    Release,
+    Renew,
+    Renewed,
+    Reply,
+    Reserve,
+    Settle,
+)
+from litellm_budget_plugin.core.holding import charge_of
+from litellm_budget_plugin.stores.protocol import Outcome
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+WARM_SECONDS = 5.0
+"""A slice is taken for whom a second call comes within this time, and goes back when none came for as long."""
+TIGHT_SECONDS = 1.0
+"""For how long nothing is held ahead for whom there was no room to."""
+_SHARE = 4
+"""A call that wants more than this part of a slice is held for by itself; a slice of which less is left is renewed."""
+_SHRINK = 8
+"""How much smaller a slice is tried, and how much larger the next one, when the ledger is short of room or is not."""
+_MOST_CALLS = 1_000
+_AHEAD = 0.75
+"""The part of its life on the ledger that a slice is used for: this process's clock may be slower than the ledger's."""
+
+Key = tuple[tuple[Subject, ...], tuple[str, ...]]
+
+
+def awake_time() -> float:
+    """Seconds that have passed, those included that the machine slept where the system can tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+@dataclass(slots=True)
+class Slice:
+    """One hold on the ledger. `lent` is what its calls may cost, `free` what no call has: together with what was charged they
+    are what was granted.
+    """
+
+    id: str
+    key: Key
+    granted: Amounts
+    free: Amounts
+    until: float
+    used_at: float
+    closing: bool = False
+    lent: dict[str, Amounts] = field(default_factory=dict)
+
+
+class Slices:
+    """The slices of one project in this process. Threads may share it; nothing in it waits for the ledger but `take` and `look`."""
+
+    def __init__(
+        self, project: str, size: int, ttl: int, defaults: tuple[Default, ...], new_id: Callable[[], str]
+    ) -> None:
+        self._project, self._size, self._ttl, self._defaults = project, size, ttl, defaults
+        self._new_id = new_id
+        self.begin()
+
+    def begin(self) -> None:
+        """Start with nothing: at first, and in a forked child, for the slices are the parent's."""
+        self._lock = threading.Lock()
+        self._open: dict[Key, Slice] = {}
+        self._closing: dict[str, Slice] = {}
+        self._of_hold: dict[str, Slice] = {}
+        self._seen: dict[Key, float] = {}
+        self._sizes: dict[Key, int] = {}
+        self._wanted: dict[Key, Amounts] = {}
+        self._not_before: dict[Key, float] = {}
+
+    def reserve(self, command: Reserve) -> Granted | None:
+        """Admit a call from memory; None if the ledger has to be asked. What `wanted` says afterwards is to be taken."""
+        key, want, now = (command.subjects, command.models), command.want, awake_time()
+        if want.usd * _SHARE > self._size or command.parent is not None:
+            return None
+        with self._lock:
+            if command.hold in self._of_hold:
+                return Granted(command.hold, self._of_hold[command.hold].lent[command.hold])
+            opened = self._open.get(key)
+            if opened is None or now >= opened.until:
+                if now - self._seen.get(key, -WARM_SECONDS) < WARM_SECONDS:
+                    self._want(key, want, now)
+                self._seen[key] = now
+                return None
+            opened.used_at = now
+            if not _covers(opened.free, want):
+                self._want(key, want, now)
+                return None
+            opened.free = opened.free.minus(want)
+            opened.lent[command.hold] = want
+            self._of_hold[command.hold] = opened
+            if opened.free.usd * _SHARE < opened.granted.usd:
+                self._want(key, want, now)
+        return Granted(command.hold, want)
+
+    def _want(self, key: Key, want: Amounts, now: float) -> None:
+        if now >= self._not_before.get(key, 0.0):
+            self._wanted[key] = want
+
+    @property
+    def wanted(self) -> bool:
+        """Whether `take` has something to do."""
+        return bool(self._wanted)
+
+    @property
+    def any(self) -> bool:
+        """Whether some money is held ahead."""
+        return bool(self._open)
+
+    def holds(self, hold: str) -> bool:
+        """Whether a call was admitted here."""
+        return hold in self._of_hold
+
+    def ended(self, command: Settle | Release) -> list[Settle | Release]:
+        """What the ledger has to be told of the end of a call: its charge if it has one, with the slice that pays it, and the
+        slice's own end if it was the last.
+        """
+        with self._lock:
+            found = self._of_hold.pop(command.hold, None)
+            if found is None:
+                return [command]
+            told: list[Settle | Release] = []
+            lent, cost = found.lent.pop(command.hold), NOTHING
+            if isinstance(command, Settle):
+                cost = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
+                told.append(replace(command, parent=found.id))
+            left = found.free.plus(lent)
+            found.free = left.minus(left.at_most(cost))
+            return told + self._given_back(found)
+
+    def _given_back(self, found: Slice) -> list[Settle | Release]:
+        if not found.closing or found.lent:
+            return []
+        self._closing.pop(found.id, None)
+        return [Release(found.id, self._project)]
+
+    def retire(self, subjects: Iterable[Subject] | None = None) -> list[Settle | Release]:
+        """Admit nothing more under the slices of these subjects, of all by default; returns what the ledger has to be told now.
+        What calls still hold goes back with the last of them.
+        """
+        wanted = None if subjects is None else set(subjects)
+        with self._lock:
+            keys = [key for key in self._open if wanted is None or wanted.intersection(key[0])]
+            return [command for key in keys for command in self._retired(self._open[key])]
+
+    def _retired(self, opened: Slice) -> list[Settle | Release]:
+        if self._open.get(opened.key) is opened:
+            del self._open[opened.key]
+        opened.closing = True
+        self._closing[opened.id] = opened
+        return self._given_back(opened)
+
+    def take(self, ask: Callable[[Command], Reply]) -> list[Settle | Release]:
+        """Hold ahead what calls have wanted, less of it near a limit; returns what the ledger has to be told.
+
+        Raises BudgetStoreError if the ledger does not answer.
+        """
+        told: list[Settle | Release] = []
+        while self._wanted:
+            with self._lock:
+                key, want = self._wanted.popitem()
+                size = min(self._size, self._sizes.get(key, self._size) * _SHRINK)
+            while size >= want.usd * _SHARE and size > 0:
+                opened = self._ask(key, want, size, ask)
+                if opened is not None:
+                    told += self._opened(opened)
+                    break
+                size //= _SHRINK
+            else:
+                self._not_before[key] = awake_time() + TIGHT_SECONDS
+            self._sizes[key] = max(size, 1)
+        return told
+
+    def _ask(self, key: Key, want: Amounts, size: int, ask: Callable[[Command], Reply]) -> Slice | None:
+        calls = min(_MOST_CALLS, size // max(1, want.usd))
+        amounts = Amounts(size, want.calls * calls, want.tokens * calls)
+        hold, asked_at = self._new_id(), awake_time()
+        # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.
+        reply = ask(Reserve(hold, self._project, *key, amounts, self._ttl, self._defaults, cheap=True, patient=True))
+        if not isinstance(reply, Granted):
+            return None
+        return Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at)
+
+    def _until(self, asked_at: float) -> float:
+        return asked_at + self._ttl / MICROS * _AHEAD
+
+    def _opened(self, opened: Slice) -> list[Settle | Release]:
+        with self._lock:
+            before = self._open.pop(opened.key, None)
+            self._open[opened.key] = opened
+            return self._retired(before) if before is not None else []
+
+    def look(self, ask_all: Callable[[Sequence[Command]], list[Outcome]]) -> list[Settle | Release]:
+        """Renew the slices, and retire those that nobody uses, that a block or limit has overtaken, or whose account has less
+        left than they hold: somebody may be refused for them. Returns what the ledger has to be told.
+
+        Raises BudgetStoreError if the ledger does not answer; the slices are used until their time has come.
+        """
+        now = awake_time()
+        with self._lock:
+            self._seen = {key: at for key, at in self._seen.items() if now - at < WARM_SECONDS}
+            self._not_before = {key: at for key, at in self._not_before.items() if now < at}
+            self._sizes = {key: size for key, size in self._sizes.items() if key in self._open or key in self._seen}
+            idle = [
+                opened for opened in self._open.values() if now - opened.used_at >= WARM_SECONDS or now >= opened.until
+            ]
+            told = [command for opened in idle for command in self._retired(opened)]
+            held = {opened.id: opened for opened in (*self._open.values(), *self._closing.values())}
+            keys = list(self._open)
+        if not held:
+            return told
+        subjects = sorted({subject for key in keys for subject in key[0]})
+        reads = [Read(self._project, *subject, defaults=self._defaults) for subject in subjects]
+        renewed, *read = ask_all([Renew(tuple(held), self._project, self._ttl), *reads])
+        missing = set(renewed.missing) if isinstance(renewed, Renewed) else set()
+        states = [state for reply in read if isinstance(reply, Accounts) for state in reply.accounts]
+        with self._lock:
+            for id_, opened in held.items():
+                if id_ in missing:
+                    told += self._retired(opened)
+                else:
+                    opened.until = self._until(now)
+                    if not opened.closing and any(_overtaken(opened, state) for state in states):
+                        told += self._retired(opened)
+                        self._not_before[opened.key] = now + TIGHT_SECONDS
+        return told
+
+
+def _covers(free: Amounts, want: Amounts) -> bool:
+    return free[0] >= want[0] and free[1] >= want[1] and free[2] >= want[2]
+
+
+def _overtaken(opened: Slice, state: AccountState) -> bool:
+    subjects, models = opened.key
+    if (state.ref.scope, state.ref.subject) not in subjects or state.ref.model not in ("", *models):
+        return False
+    amount = opened.granted.of(state.ref.unit)
+    return bool(amount) and (
+        state.blocked or (state.limit is not None and state.limit - state.spent - state.held < amount)
+    )
