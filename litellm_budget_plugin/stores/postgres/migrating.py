@@ -25,7 +25,7 @@ class Step(NamedTuple):
     oldest: int
 
 
-_FILES = ("schema", "locking", "holding", "applying", "reserve", "settle", "budgets", "reading")
+_FILES = ("schema", "locking", "holding", "applying", "reserve", "settle", "budgets", "reading", "copying")
 STEPS = (Step("\n".join(script(__package__, f"{file}.sql") for file in _FILES), 1),)
 """Steps are added at the end and never changed."""
 

@@ -6,22 +6,29 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Release, Reply, Reset, Settle
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.postgres.address import Address
+from litellm_budget_plugin.stores.postgres.copying import page_of, place_of, tables_of
 from litellm_budget_plugin.stores.postgres.failures import UNSTORABLE, explained, retry_helps, unstorable
 from litellm_budget_plugin.stores.postgres.line import Answer, Lost, Overrun, ServerError, Statement, connect
 from litellm_budget_plugin.stores.postgres.messages import message_of, reply_of
 from litellm_budget_plugin.stores.postgres.migrating import bring_up_to_date
 from litellm_budget_plugin.stores.postgres.pool import Pool
 from litellm_budget_plugin.stores.protocol import Outcome
+from litellm_budget_plugin.stores.rows import Page, Rows
 
 _log = logging.getLogger("litellm_budget_plugin")
 
 _DURABLE = (Settle, Release, PutBudget, DropBudget, Reset)
+_COPYING = 60.0
+"""The time-out (seconds) of copies, which are not on any call's way."""
 _TROUBLE = (Lost, Overrun, ServerError)
 
 
@@ -124,6 +131,28 @@ class PostgresStore:
             return answers
         finally:
             pool.leave(place)
+
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted."""
+        return list(self._copy("projects_v1()"))
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows in a stable order, up to `most` of one kind; "" starts."""
+        part, key = place_of(after)
+        rows = self._copy("export_v1($1, $2, $3::jsonb, $4)", project, part, to_json(key).decode(), str(most))
+        return page_of(part, rows, most)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put these rows as they are in place of rows with the same keys, in one step."""
+        tables = [to_json(table).decode() for table in tables_of(rows)]
+        self._copy("load_v1($1, $2::jsonb, $3::jsonb, $4::jsonb)", project, *tables)
+
+    def _copy(self, call: str, *values: str) -> Any:
+        statements = [(f"SELECT {self._address.schema}.{call}", values), self._flush]
+        answer = self._ask(statements, time.monotonic() + _COPYING, _COPYING)[0]
+        if isinstance(answer, ServerError):
+            raise explained(answer, self._address.name, _COPYING) from answer
+        return from_json(answer) if answer else None
 
     def _opened(self) -> Pool:
         pool = self._pool
