@@ -44,6 +44,7 @@ _SHARE = 4
 _SHRINK = 8
 """How much smaller a slice is tried, and how much larger the next one, when the ledger is short of room or is not."""
 _MOST_CALLS = 1_000
+"""How many calls a whole slice is for, where calls or tokens are limited as well."""
 _AHEAD = 0.75
 """The part of its life on the ledger that a slice is used for: this process's clock may be slower than the ledger's."""
 
@@ -197,7 +198,8 @@ class Slices:
         return told
 
     def _ask(self, key: Key, want: Amounts, size: int, ask: Callable[[Command], Reply]) -> Slice | None:
-        calls = min(_MOST_CALLS, size // max(1, want.usd))
+        # Most calls cost much less than they might, so more of them than may fit do.
+        calls = max(1, _MOST_CALLS * size // self._size)
         amounts = Amounts(size, want.calls * calls, want.tokens * calls)
         hold, asked_at = self._new_id(), awake_time()
         # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.

@@ -42,7 +42,7 @@ class Snapshot:
         Users who have a budget of their own already keep it as it is. Two processes may do this at once. Raises
         BudgetFileError, with nothing imported, if the file cannot be read as LiteLLM's.
         """
-        if self._known() or not os.path.isfile(self.path):
+        if not os.path.isfile(self.path) or self._known():
             return
         records = self._parse(self._read())
         imported = 0
