@@ -30,6 +30,8 @@ _LOCAL = ("memory:", "sqlite:")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
 _LOOK_SECONDS = 1.0
 """How often slices are looked after: so long may a budget that was blocked or is short still be spent from one."""
+_GATHER_SECONDS = 0.25
+"""How long charges are gathered where there are slices: until they are delivered, their slice still holds the money."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
@@ -60,6 +62,7 @@ class BudgetLedger:
             size = charge_nanos(settings.slice)
             self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id)
             self.settler.attend(self)
+            self.settler.gather = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
         self._look_at = 0.0
@@ -103,7 +106,7 @@ class BudgetLedger:
             return self.ask_in_call(command)
         reply: Reply | None = slices.reserve(command)
         if slices.wanted:
-            self.settler.wake()
+            self.settler.hurry()
         if reply is None:
             reply = self.ask_in_call(command)
             if command.replaces and isinstance(reply, (Granted, Closed)):

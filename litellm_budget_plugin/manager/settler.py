@@ -32,7 +32,7 @@ _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
-_GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.05
 """How long charges for a networked store are gathered into one round trip."""
 
 
@@ -68,6 +68,7 @@ class Settler:
         self._retention: dict[str, tuple[int, int]] = {}
         self.delivery = Delivery(self.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
+        self.gather = GATHER_SECONDS
         self.begin()
         _settlers.add(self)
 
@@ -75,6 +76,7 @@ class Settler:
         """Start with nothing: at first, and in a forked child, for what waits and goes on belongs to the parent."""
         self._jobs: deque[Callable[[], None]] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self._live: dict[str, LiveHold] = {}
         self._working = threading.RLock()
         self._starting = threading.Lock()
@@ -88,11 +90,12 @@ class Settler:
             attended.begin()
 
     def attend(self, attended: Attended) -> None:
-        """Look after something, once in about a second and whenever `wake` is called."""
+        """Look after something, once in about a second and whenever `hurry` is called."""
         self._attended.append(attended)
 
-    def wake(self) -> None:
-        """There is something to do."""
+    def hurry(self) -> None:
+        """There is something to do that should not wait for other things to come along."""
+        self._hurry.set()
         self._wake.put(None)
         self.keep_synced()
 
@@ -195,7 +198,8 @@ class Settler:
                 "a charge came after the ledger was closed; it waits in the journal, if there is one: %s", command
             )
             return
-        self.wake()
+        self._wake.put(None)
+        self.keep_synced()
 
     def flush(self) -> None:
         """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
@@ -282,7 +286,8 @@ class Settler:
             if self.breaker.open:
                 time.sleep(RETRY_SECONDS)
             elif self.store.remote and not self._closing:
-                time.sleep(_GATHER_SECONDS)
+                self._hurry.wait(self.gather)
+            self._hurry.clear()
             while True:
                 self._wake.get_nowait()
 
