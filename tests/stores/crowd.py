@@ -38,6 +38,8 @@ PROJECT = Subject("project", "p")
 DEFAULTS = (Default("user", "none", 6_000), Default("project", "none", 40_000))
 LIMITS = {"user": 6_000, "project": 40_000}
 MINUTE = 60_000_000
+PATIENCE = 30.0
+"""How long (seconds) after its time a member still asks a store that does not answer."""
 
 
 class Member:
@@ -93,12 +95,14 @@ class Member:
                     reply = ask(self._store, command)
                     break
                 except BudgetStoreUnavailable:
+                    if time.monotonic() > self._until + PATIENCE:
+                        raise
                     time.sleep(0.01)
         return reply
 
     def _look(self) -> None:
         for scope, limit in LIMITS.items():
-            reply = ask(self._store, Read("p", scope, defaults=DEFAULTS))
+            reply = self._ask(Read("p", scope, defaults=DEFAULTS))
             assert isinstance(reply, Accounts)
             for account in reply.accounts:
                 assert account.spent + account.held <= limit and account.held >= 0, account

@@ -3,8 +3,8 @@
 -- The keys are the ledger's own, compared byte by byte, which for UTF-8 is the order of code points. Amounts are integers in the
 -- account's unit, times are microseconds since 1970-01-01 UTC. Names and meanings are those of core/accounts.py.
 
--- Two updates in the life of each call: room on the page keeps them off the index (HOT). No index names a column that changes
--- in the life of a call.
+-- Two updates in the life of each call: room on the page keeps them off the index (HOT), and no index names a column that they
+-- change. The same holds for totals.
 CREATE TABLE ledger.accounts (
     project      text COLLATE "C" NOT NULL,
     scope        text COLLATE "C" NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE ledger.holds (
     charged      jsonb,
     reply        text,
     PRIMARY KEY (project, id)
-) WITH (fillfactor = 80);
+);
 
 CREATE INDEX holds_open ON ledger.holds (project, at, id) WHERE state = 'open';
 

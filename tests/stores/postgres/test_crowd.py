@@ -25,8 +25,14 @@ def test_a_crowd(url: str, opened: Callable[..., Store], look: Look) -> None:
         subprocess.Popen([*command, str(SECONDS), str(seed)], cwd=ROOT, text=True, stdout=subprocess.PIPE)
         for seed in range(PROCESSES)
     ]
-    said = [json.loads(process.communicate()[0]) for process in crowd]
+    try:
+        outputs = [process.communicate(timeout=SECONDS + 120)[0] for process in crowd]
+    finally:
+        for process in crowd:
+            process.kill()
+            process.wait()
     assert not any(process.returncode for process in crowd)
+    said = [json.loads(output) for output in outputs]
     charged = sum((Counter(each["charged"]) for each in said), Counter[str]())
     calls = sum(each["calls"] for each in said)
     refused = sum(each["refused"] for each in said)

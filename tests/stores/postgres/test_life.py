@@ -8,13 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from litellm_budget_plugin.core.commands import Refused, Settled
+from litellm_budget_plugin.stores.postgres.address import address_from
+from litellm_budget_plugin.stores.postgres.line import Overrun
+from litellm_budget_plugin.stores.postgres.pool import Pool
 from litellm_budget_plugin.stores.protocol import Store
 from tests.stores.desk import MINUTE, account_of, calls_of, charge_of, hold_of
 from tests.stores.postgres.conftest import Look
@@ -98,8 +103,6 @@ def test_a_store_that_is_only_opened_has_no_connection(url: str, opened: Opener,
 def test_a_command_inside_a_command(url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finalizer or a signal handler may ask the store in the middle of another command: it takes a connection of its own."""
     store = opened(url, timeout=30.0)
-    from litellm_budget_plugin.stores.postgres.pool import Pool
-
     enter = Pool.enter
 
     def entering(pool: Pool, deadline: float) -> object:
@@ -139,3 +142,20 @@ def test_an_interrupt_leaves_every_place(url: str, opened: Opener) -> None:
         store.execute(hold_of("h"))
     assert moments > 20
     assert account_of(store).held == 10
+
+
+def test_who_waits_for_a_place_gets_the_next_one(url: str) -> None:
+    """A thread that comes back at once would else take it again and again, while others wait for seconds."""
+    pool = Pool(address_from(f"{url}&pool_size=1"))
+    place, soon, got = pool.enter(time.monotonic()), time.monotonic() + 30.0, SimpleQueue[object]()
+    thread = threading.Thread(target=lambda: got.put(pool.enter(soon)))
+    thread.start()
+    while not pool._waiting:
+        time.sleep(0.001)
+    pool.leave(place)
+    with pytest.raises(Overrun):
+        pool.enter(time.monotonic())
+    assert got.get(timeout=30.0) is place
+    thread.join()
+    pool.leave(place)
+    assert pool.enter(time.monotonic()) is place
