@@ -44,6 +44,8 @@ class RedisStore:
     Connections are opened when they are needed, and never used by another process than the one that opened them.
     """
 
+    remote = True
+
     def __init__(self, address: Address, *, test_clock: bool = False, timeout: float = 2.0) -> None:
         self._address, self._test_clock, self._timeout = address, test_clock, timeout
         self._vetting = Vetting(address.name)
