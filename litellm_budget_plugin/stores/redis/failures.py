@@ -66,6 +66,8 @@ def is_temporary(error: Exception) -> bool:
     """Whether somebody else may serve, or the same server soon."""
     if code_of(error) in _TEMPORARY:
         return True
+    if isinstance(error, BudgetStoreError):
+        return isinstance(error, BudgetStoreUnavailable)
     return isinstance(explained(error, "redis+cluster", 0.0), BudgetStoreUnavailable)
 
 

@@ -60,23 +60,32 @@ def _reserved(command: Reserve, answer: Any) -> Reply:
     if kind == b"Granted":
         return Granted(hold, Amounts(*rest))
     if kind == b"Refused":
-        reason: Any = text(rest[5])
-        limit, spent, held, requested = map(int, rest[6:10])
-        return Refused(hold, _ref(rest), reason, limit, spent, held, requested, _number(rest[10]))
+        return refused_of(hold, rest)
     if kind == b"RollNeeded":
         return _roll_needed(rest)
     return Closed(hold) if kind == b"Closed" else CountExactly(hold)
 
 
+def refused_of(hold: str, rest: Sequence[Any]) -> Refused:
+    """What follows {"Refused", in the reply of reserve.lua and in a mark."""
+    reason: Any = text(rest[5])
+    limit, spent, held, requested = map(int, rest[6:10])
+    return Refused(hold, _ref(rest), reason, limit, spent, held, requested, _number(rest[10]))
+
+
 def _settled(command: Settle, answer: Any) -> Reply:
+    if answer != 1 and answer[0] == b"RollNeeded":
+        return _roll_needed(answer[1:])
+    return settled_of(command.hold, answer)
+
+
+def settled_of(hold: str, answer: Any) -> Settled | AlreadyCharged:
+    """What a charge was answered."""
     if answer == 1:
-        return Settled(command.hold)
-    kind, *rest = answer
-    if kind == b"RollNeeded":
-        return _roll_needed(rest)
-    if kind == b"AlreadyCharged":
-        return AlreadyCharged(command.hold)
-    return Settled(command.hold, tuple(Crossing(_ref(row), *map(int, row[5:])) for row in rest))
+        return Settled(hold)
+    if answer[0] == b"AlreadyCharged":
+        return AlreadyCharged(hold)
+    return Settled(hold, tuple(Crossing(_ref(row), *map(int, row[5:])) for row in answer[1:]))
 
 
 def _changed(command: PutBudget | DropBudget | Reset, answer: Any) -> Reply:

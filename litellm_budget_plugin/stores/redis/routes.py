@@ -12,6 +12,7 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST, code_of
 from litellm_budget_plugin.stores.redis.lines import Answer, Line, Lines, dial
+from litellm_budget_plugin.stores.redis.scripts import packed_words
 
 Node = tuple[str, int]
 Vet = Callable[[Line, float], None]
@@ -169,7 +170,7 @@ class Cluster(_Moving):
 
 def _answers(servers: list[Lines], command: tuple[str, ...], deadline: float) -> Iterator[Answer]:
     """What each server answers, until one is believed; one that hangs may not use up the time of all."""
-    packed = b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%b\r\n" % (len(p.encode()), p.encode()) for p in command)
+    packed = packed_words(*(word.encode() for word in command))
     for place, lines in enumerate(servers):
         now = time.monotonic()
         try:

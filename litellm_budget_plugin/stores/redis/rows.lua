@@ -57,7 +57,7 @@ function work.account_before(one, other)
     return work.before(one.unit, other.unit)
 end
 
-local function account_of(subject, r)
+function work.account_of(subject, r)
     return {
         subject = subject, model = r[1], window = r[2], unit = r[3], id = r[4], created_at = r[5], start = r[6],
         stop = r[7], pinned = r[8], limit = r[9], spent = r[10], held = r[11], epoch = r[12], models = r[13],
@@ -102,7 +102,7 @@ local function loaded(scope, id, name, packed)
     local subject = {scope = scope, id = id, name = name, accounts = {}, known = packed and true or false}
     if packed then
         for place, row in ipairs(cmsgpack.unpack(packed)) do
-            subject.accounts[place] = account_of(subject, row)
+            subject.accounts[place] = work.account_of(subject, row)
         end
     end
     work.subjects[name] = subject
@@ -138,7 +138,7 @@ end
 -- A new account. `command` is the kind and id of what makes it.
 function work.make(subject, model, window, unit, command, start, stop)
     work.rows_made = work.rows_made + 1
-    local account = account_of(subject, {model, window, unit, command .. ':' .. work.rows_made, work.now, start, stop,
+    local account = work.account_of(subject, {model, window, unit, command .. ':' .. work.rows_made, work.now, start, stop,
         false, false, 0, 0, 0, {}})
     table.insert(subject.accounts, account)
     work.stage(account)
@@ -297,6 +297,7 @@ end
 -- Every first write of a command is one that a server without memory refuses: so it is refused as a whole.
 local function save_holds(gone)
     local rows, opened, closed = {'HSET', ROOT .. ':h'}, {'ZADD', ROOT .. ':o'}, {'ZADD', ROOT .. ':c'}
+    local adopted = {}
     for id, hold in pairs(work.changed) do
         local recorded, open = work.recorded[id], hold.state == 'open'
         local row = hold_row(hold)
@@ -318,7 +319,7 @@ local function save_holds(gone)
             gone[#gone + 1] = {'SREM', ROOT .. ':k:' .. before, id}
         end
         if parent and parent ~= before then
-            work.adopted = {'SADD', ROOT .. ':k:' .. parent, id}
+            adopted[#adopted + 1] = {'SADD', ROOT .. ':k:' .. parent, id}
         end
     end
     for _, command in ipairs({rows, opened, closed}) do
@@ -326,8 +327,8 @@ local function save_holds(gone)
             call(command[1], command[2], unpack(command, first, math.min(#command, first + 1999)))
         end
     end
-    if work.adopted then
-        call(unpack(work.adopted))
+    for _, command in ipairs(adopted) do
+        call(unpack(command))
     end
 end
 

@@ -45,6 +45,11 @@ def _call(name: str, root: bytes, whole: bool) -> bytes:
     return b"*6\r\n" + b"".join(map(_bulk, (verb, body, b"1", root)))
 
 
+def packed_words(*words: bytes) -> bytes:
+    """A command that is no script's, for the wire."""
+    return b"*%d\r\n" % len(words) + b"".join(map(_bulk, words))
+
+
 def _bulk(part: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(part), part)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import Accounts, Command, Read, ReadUsage, Reply, Sweep, Swept, UsageRows
@@ -15,16 +15,20 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.redis.address import Address
+from litellm_budget_plugin.stores.redis.copying import export_request, load_request, page_of
 from litellm_budget_plugin.stores.redis.failures import LOST, code_of, explained, is_temporary
-from litellm_budget_plugin.stores.redis.lines import Answer
-from litellm_budget_plugin.stores.redis.names import check_root, root_of
+from litellm_budget_plugin.stores.redis.lines import Answer, Lines
+from litellm_budget_plugin.stores.redis.names import check_root, project_of, root_of
 from litellm_budget_plugin.stores.redis.replies import accounts_of, reply_to, text, usage_row
 from litellm_budget_plugin.stores.redis.requests import request_for, usage_request
 from litellm_budget_plugin.stores.redis.routes import route_to
-from litellm_budget_plugin.stores.redis.scripts import Request
+from litellm_budget_plugin.stores.redis.scripts import Request, packed_words
 from litellm_budget_plugin.stores.redis.vetting import Vetting
+from litellm_budget_plugin.stores.rows import Page, Rows
 
 _log = logging.getLogger("litellm_budget_plugin")
+
+T = TypeVar("T")
 
 VERSION = 1
 """Of the keys and of what lies in them. A server with a higher one is refused."""
@@ -135,8 +139,44 @@ class RedisStore:
             expired, forgotten, folded = expired + and_expired, forgotten + and_forgotten, folded + and_folded
         return Swept(expired, forgotten, folded)
 
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted. Looks through all keys of the servers, some at a time."""
+        deadline = time.monotonic() + self._timeout
+        return sorted(self._patiently(lambda: self._projects(deadline), deadline))
+
+    def _projects(self, deadline: float) -> set[str]:
+        prefix, found = self._address.prefix, set[str]()
+        for lines in self._route.everywhere(deadline):
+            cursor = b"0"
+            while True:
+                # One letter at the end: the keys of subjects and holds, which are the many, stay on the server.
+                words = (b"SCAN", cursor, b"MATCH", f"{prefix}{{*}}:[ahct]".encode(), b"COUNT", b"1000")
+                (answer,) = lines.exchange([packed_words(*words)], deadline)
+                if isinstance(answer, Exception):
+                    raise _Refused(answer)
+                cursor, keys = answer
+                found.update(project for key in keys if (project := project_of(prefix, text(key))) is not None)
+                if cursor == b"0":
+                    break
+        return found
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows of a project in a stable order, about `most`; "" begins, `after` of a page goes on."""
+        request = export_request(root_of(self._address.prefix, project), after, most)
+        (answer,) = self._answers([request], time.monotonic() + self._timeout)
+        return page_of(after, answer)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in place of those with the same keys, in one step."""
+        request = load_request(root_of(self._address.prefix, project), rows)
+        self._answers([request], time.monotonic() + self._timeout)
+
     def _answers(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
         """What the scripts return. Raises BudgetStoreError if one of them could not be run."""
+        return self._patiently(lambda: self._attempt(requests, deadline), deadline)
+
+    def _patiently(self, attempt: Callable[[], T], deadline: float) -> T:
+        """What `attempt` returns, tried again until the deadline while another server may take over."""
         if self._closed:
             raise BudgetStoreError(f"{self._address.name}: this store was closed")
         if self._pid != os.getpid():
@@ -144,15 +184,15 @@ class RedisStore:
         began = time.monotonic()
         while True:
             try:
-                return self._attempt(requests, deadline)
-            except BudgetStoreError as error:
-                raise type(error)(f"{self._address.name}: {error}") from error.__cause__
-            except (*LOST, _Refused) as error:
+                return attempt()
+            except (*LOST, _Refused, BudgetStoreError) as error:
                 cause = error.reply if isinstance(error, _Refused) else error
                 self._route.forget()
                 if self._route.moves and is_temporary(cause) and time.monotonic() + _PAUSE < deadline:
                     time.sleep(_PAUSE)
                     continue
+                if isinstance(error, BudgetStoreError):
+                    raise type(error)(f"{self._address.name}: {error}") from error.__cause__
                 raise explained(cause, self._address.name, deadline - began) from cause
 
     def _attempt(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
@@ -168,7 +208,7 @@ class RedisStore:
             first = last
         return answers
 
-    def _run(self, lines: Any, requests: Sequence[Request], deadline: float) -> list[Answer]:
+    def _run(self, lines: Lines, requests: Sequence[Request], deadline: float) -> list[Answer]:
         # A script that the server has not got could let the commands behind it overtake its own: among several, the
         # first run of each brings its text.
         whole = len(requests) > 1
@@ -176,7 +216,7 @@ class RedisStore:
             answers = lines.exchange(_packed(requests, whole), deadline)
             failed = [answer for answer in answers if isinstance(answer, Exception)]
             if not failed:
-                return answers  # type: ignore[no-any-return]
+                return answers
             if any(code_of(error) != "NOSCRIPT" for error in failed):
                 raise _Refused(next(error for error in failed if code_of(error) != "NOSCRIPT"))
             whole = True
