@@ -57,6 +57,8 @@ def code_of(error: Exception) -> str:
     if not isinstance(error, ResponseError):
         return ""
     # An error inside of a script quotes the one of the command that it has called.
+    if "user executing the script can't" in str(error):
+        return "NOPERM"
     words = str(error).replace("-", " ").split()
     known = (word for word in words if word in _TEMPORARY or word in _WAYS_OUT or word == "NOSCRIPT")
     return next(known, words[0] if words else "")

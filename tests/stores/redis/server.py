@@ -44,9 +44,10 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
         self.port, self.socket = port, self.directory / "s"
         self._sentinel = sentinel
-        lines = [f"port {port}", "bind 127.0.0.1", f"unixsocket {self.socket}", f"dir {self.directory}", "save ''"]
+        lines = [f"port {port}", "bind 127.0.0.1", f"unixsocket {self.socket}", f"dir {self.directory}"]
+        lines += [] if sentinel else ['save ""']
         self._file = self.directory / "redis.conf"
-        self._file.write_text("\n".join([*(line.replace("''", '""') for line in lines), *settings]) + "\n")
+        self._file.write_text("\n".join([*lines, *settings]) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self._end, os.getpid())
         self.start()
@@ -74,12 +75,12 @@ class Server:
                 try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return
                 except redis.ConnectionError as error:
                     if time.monotonic() > end or self._process.poll() is not None:
                         raise AssertionError((self.directory / "log").read_text()) from error
                     time.sleep(0.01)
-                except redis.exceptions.AuthenticationError:
-                    return
 
     def send(self, number: signal.Signals) -> None:
         """Send its process a signal."""

@@ -35,7 +35,9 @@ def exported(store: Any, project: str, most: int) -> Rows:
         holds += rows.holds
         usage += rows.usage
     return Rows(
-        tuple(sorted(accounts, key=lambda row: row.ref)), tuple(sorted(holds, key=lambda row: row.id)), tuple(sorted(usage))
+        tuple(sorted(accounts, key=lambda row: row.ref)),
+        tuple(sorted(holds, key=lambda row: row.id)),
+        tuple(sorted(usage)),
     )
 
 
@@ -61,7 +63,9 @@ def test_rows_are_cores_and_survive_the_way_into_another_ledger(commands: list[C
         rows = exported(store, project, 3)
         held = [row for (owner, _), found in book._accounts.items() if owner == project for row in found.values()]
         assert list(rows.accounts) == sorted(held, key=lambda row: row.ref)
-        assert list(map(parsed, rows.holds)) == [parsed(hold) for _, hold in sorted(book._holds.get(project, {}).items())]
+        assert list(map(parsed, rows.holds)) == [
+            parsed(hold) for _, hold in sorted(book._holds.get(project, {}).items())
+        ]
         assert rows.usage == tuple(sorted(book._usage.get(project, {}).items()))
         for _ in range(2):
             other.load(project, rows)
