@@ -1,5 +1,5 @@
 -- Which accounts a command names, and the opening of their windows: core/applying.py.
--- needs: rows
+-- needs: rows, large, rare
 --
 -- A default is {scope, window, limit or false, model, unit, carry over}. A roll is {scope, id, model, window, unit,
 -- old end or false, start, end or false}.
@@ -40,53 +40,6 @@ function applying.charge(account, amount, model)
     account.models[model] = rest
 end
 
-function applying.clear(account)
-    account.spent, account.models, account.alerted, account.epoch = 0, {}, 0, account.epoch + 1
-end
-
-function applying.begin_window(account, start, stop, default)
-    local limit = applying.own_limit(account, default)
-    local cap = account.carry_over
-    if not account.pinned and default then
-        cap = default[6]
-    end
-    if not limit then
-        account.carried = 0
-    else
-        local all = numbers.add(limit, account.carried)
-        account.carried = math.min(cap, math.max(0, tonumber(numbers.sub(all, account.spent))))
-        if account.stop and start > account.stop then
-            account.carried = math.min(cap, tonumber(numbers.add(limit, account.carried)))
-        end
-    end
-    account.start, account.stop = start, stop
-    applying.clear(account)
-end
-
--- The default that an account without a limit of its own follows.
-function applying.default_of(account, defaults)
-    if account.pinned then
-        return false
-    end
-    for _, default in ipairs(defaults) do
-        if default[1] == account.subject.scope and default[4] == account.model and default[2] == account.window
-            and default[5] == account.unit then
-            return default
-        end
-    end
-    return false
-end
-
-local function roll_for(rolls, subject, model, window, unit)
-    for place = #rolls, 1, -1 do
-        local roll = rolls[place]
-        if roll[1] == subject.scope and roll[2] == subject.id and roll[3] == model and roll[4] == window
-            and roll[5] == unit then
-            return roll
-        end
-    end
-end
-
 -- The account with an open window, made or rolled if need be; nil if that takes a roll that is not there.
 function applying.open_window(subject, model, window, unit, default, rolls, command)
     local account = work.account(subject, model, window, unit)
@@ -94,7 +47,7 @@ function applying.open_window(subject, model, window, unit, default, rolls, comm
         account.dropped = false
         return account
     end
-    local roll = roll_for(rolls, subject, model, window, unit)
+    local roll = applying.roll_for(rolls, subject, model, window, unit)
     if roll and (roll[7] > work.now or (roll[8] and work.now >= roll[8])) then
         roll = nil
     end
@@ -113,13 +66,6 @@ function applying.open_window(subject, model, window, unit, default, rolls, comm
     end
     account.dropped = false
     return account
-end
-
--- What the caller must know to compute the bounds.
-function applying.roll_due(subject, model, window, unit)
-    local account = work.account(subject, model, window, unit)
-    return {subject.scope, subject.id, model, window, unit, account and account.start or false,
-        account and account.stop or false}
 end
 
 local function contains(list, wanted)
@@ -202,6 +148,3 @@ function applying.find(subjects, order, models, defaults, rolls, hold, command)
     return found, due
 end
 
-function applying.roll_needed(due)
-    return {'RollNeeded', work.now, unpack(due)}
-end

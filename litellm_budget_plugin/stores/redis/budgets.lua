@@ -1,5 +1,5 @@
 -- What the changes of budgets have in common: core/budgets.py.
--- needs: applying
+-- needs: applying, rolling
 
 local budgets = {}
 

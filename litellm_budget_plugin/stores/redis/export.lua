@@ -1,6 +1,6 @@
 -- Rows as they lie there, in a stable order: accounts by their subjects, open holds and marks by their times, totals by their
 -- subjects.
--- needs: rows
+-- needs: large, rare
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [kind, after, skip, how many about]; kind is one of the indexes s (accounts), o (open holds), c (marks) and t

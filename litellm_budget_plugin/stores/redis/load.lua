@@ -1,5 +1,5 @@
 -- Puts rows in place of those with the same keys.
--- needs: rows
+-- needs: large, rare
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [[scope, id, account], ...], accounts as in read.lua but for their models, which are an object

@@ -1,5 +1,5 @@
 -- Read: the accounts as they lie there; the client presents them.
--- needs: holding
+-- needs: closing
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [now, scope, subject or false, after, page]

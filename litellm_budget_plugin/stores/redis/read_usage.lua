@@ -1,5 +1,5 @@
 -- ReadUsage: some totals as they lie there, subject by subject; the client sorts them.
--- needs: rows
+-- needs: large, rare
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [scope, subject or false, since, until, after, how many rows about]

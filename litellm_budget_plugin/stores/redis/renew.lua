@@ -1,5 +1,5 @@
 -- Renew: core/settling.py.
--- needs: holding
+-- needs: closing
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [holds, now, lifetime]

@@ -1,5 +1,5 @@
 -- Reserve: core/reserving.py.
--- needs: holding
+-- needs: closing
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [hold, now, subjects [[scope, id], ...], order of the subjects [place, ...], models, want [usd, calls, tokens],
@@ -15,27 +15,30 @@ local id, now, subjects, order, models, want, lifetime, floor, at_least, replace
 local defaults = cjson.decode(ARGV[2])
 local least = {at_least or want[1], want[2], want[3]}
 
-local function subject_of(account)
+local rare = {}     -- what is needed when money is refused, replaced or lent
+
+-- lazily: rare
+function rare.subject_of(account)
     return account.subject.scope, account.subject.id
 end
 
-local function refused(account, reason, limit, spent, held, needed, stop)
-    local scope, subject = subject_of(account)
+function rare.refused(account, reason, limit, spent, held, needed, stop)
+    local scope, subject = rare.subject_of(account)
     return {'Refused', scope, subject, account.model, account.window, account.unit, reason, limit, spent, held, needed, stop}
 end
 
-local function refused_by_limit(account, limit, held, needed)
+function rare.refused_by_limit(account, limit, held, needed)
     local room_unheld, reason = tonumber(numbers.sub(limit, account.spent)), 'held'
     if account.blocked then
         reason = 'blocked'
     elseif room_unheld < needed or room_unheld <= 0 then
         reason = 'spent'
     end
-    return refused(account, reason, limit, account.spent, held, needed, account.stop)
+    return rare.refused(account, reason, limit, account.spent, held, needed, account.stop)
 end
 
 -- What the hold that is to be replaced would free on an account.
-local function freed_on(account, replaced)
+function rare.freed_on(account, replaced)
     if not replaced or replaced.state ~= 'open' or (replaced.parent and replaced.parent ~= '') then
         return 0
     end
@@ -49,9 +52,7 @@ local function freed_on(account, replaced)
     return 0
 end
 
--- Each of these returns what is granted, or nil and the reply that tells why not.
-
-local function grant_from_parent(applies)
+function rare.grant_from_parent(applies)
     local parent, room, legs = holding.lending_parent(parent_id), {0, 0, 0}, {}
     if parent then
         local replaced = replaces and work.hold(replaces)
@@ -64,13 +65,13 @@ local function grant_from_parent(applies)
     for _, entry in ipairs(applies) do
         local account, unit, covered = entry.account, UNITS[entry.account.unit], false
         if account.blocked and want[unit] ~= 0 then
-            return nil, refused_by_limit(account, 0, account.held, least[unit])
+            return nil, rare.refused_by_limit(account, 0, account.held, least[unit])
         end
         for _, leg in ipairs(legs) do
             covered = covered or work.leg(parent, leg) == account
         end
         if not covered or room[unit] < least[unit] then
-            return nil, refused(account, 'parent', room[unit], 0, 0, least[unit], false)
+            return nil, rare.refused(account, 'parent', room[unit], 0, 0, least[unit], false)
         end
     end
     if not parent then
@@ -79,14 +80,37 @@ local function grant_from_parent(applies)
     return {math.min(want[1], room[1]), math.min(want[2], room[2]), math.min(want[3], room[3])}
 end
 
-local function stands_before(one, other)
-    local rank, other_rank = RANKS[one[7]], RANKS[other[7]]
-    return rank < other_rank
+function rare.repeated(known)
+    if known.state == 'open' and known.at > work.now then
+        return {'Granted', unpack(known.amounts)}
+    elseif known.state == 'refused' and known.reply then
+        return known.reply
+    elseif known.state == 'open' and not holding.expire_every() then
+        return {'Again'}
+    end
+    -- The attempt that this hold was for goes on without it, but the one before is over all the same.
+    if replaces then
+        holding.give_back(replaces)
+    end
+    work.save()
+    return {'Closed'}
 end
+
+function rare.refuse(reply)
+    if reply[7] ~= 'parent' and not (patient and reply[7] == 'held') then
+        work.put_hold(work.new_hold(id, 'refused', work.now, {reply = reply}))
+        for _, subject in ipairs(subjects) do
+            work.add_total(subject[1], subject[2], work.day, label, {0, 0, 0, 0, 1, 0})
+        end
+    end
+    work.save()
+    return reply
+end
+-- and at once:
 
 local function grant(applies)
     if parent_id then
-        return grant_from_parent(applies)
+        return rare.grant_from_parent(applies)
     end
     local replaced = replaces and work.hold(replaces)
     local first, usd, plenty = nil, want[1], true
@@ -95,13 +119,13 @@ local function grant(applies)
         local wanted, needed, limit = want[unit], least[unit], applying.limit(account, entry.default)
         if wanted ~= 0 and (limit or account.blocked) then
             limit = limit or 0
-            local held = numbers.sub(account.held, freed_on(account, replaced))
+            local held = replaced and numbers.sub(account.held, rare.freed_on(account, replaced)) or account.held
             local room = tonumber(numbers.sub(numbers.sub(limit, account.spent), held))
             plenty = plenty and (unit == 2 or room >= PLENTY * wanted)
             if account.blocked or room < needed or room <= 0 then
-                local reply = refused_by_limit(account, limit, held, needed)
+                local reply = rare.refused_by_limit(account, limit, held, needed)
                 -- They come in the order of their keys: the first of the lowest rank counts.
-                if not first or stands_before(reply, first) then
+                if not first or RANKS[reply[7]] < RANKS[first[7]] then
                     first = reply
                 end
             elseif unit == 1 then
@@ -122,33 +146,6 @@ local function in_the_way(amounts, reply)
         return amounts[1] < want[1]
     end
     return reply[1] == 'Refused' and reply[7] ~= 'parent'
-end
-
-local function repeated(known)
-    if known.state == 'open' and known.at > work.now then
-        return {'Granted', unpack(known.amounts)}
-    elseif known.state == 'refused' and known.reply then
-        return known.reply
-    elseif known.state == 'open' and not holding.expire_every() then
-        return {'Again'}
-    end
-    -- The attempt that this hold was for goes on without it, but the one before is over all the same.
-    if replaces then
-        holding.give_back(replaces)
-    end
-    work.save()
-    return {'Closed'}
-end
-
-local function refuse(reply)
-    if reply[7] ~= 'parent' and not (patient and reply[7] == 'held') then
-        work.put_hold(work.new_hold(id, 'refused', work.now, {reply = reply}))
-        for _, subject in ipairs(subjects) do
-            work.add_total(subject[1], subject[2], work.day, label, {0, 0, 0, 0, 1, 0})
-        end
-    end
-    work.save()
-    return reply
 end
 
 local function take(amounts, applies)
@@ -172,7 +169,7 @@ end
 work.begin(now)
 local known = work.hold(id)
 if known then
-    return repeated(known)
+    return rare.repeated(known)
 end
 holding.expire_few(replaces)
 local applies, due = applying.find(subjects, order, models, defaults, rolls, false, 'R:' .. id)
@@ -194,4 +191,4 @@ if amounts then
 elseif reply[1] == 'CountExactly' then
     return reply
 end
-return refuse(reply)
+return rare.refuse(reply)

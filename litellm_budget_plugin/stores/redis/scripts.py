@@ -9,6 +9,15 @@ from importlib import resources
 from typing import NamedTuple
 
 _NEEDS = re.compile(r"^-- needs: (.*)$", re.MULTILINE)
+_LAZY = re.compile(r"^-- lazily: (\w+)$(.*?)(?:^-- and at once:$|\Z)", re.MULTILINE | re.DOTALL)
+_LAZILY = r"""
+setmetatable(\1, {__index = function(_, key)
+setmetatable(\1, nil)
+\2
+return rawget(\1, key)
+end})
+"""
+_TABLE = re.compile(r"^local (\w+) = \{(?=\}$|[a-z_]+ = )", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*$|^\s+|\s+-- .*$", re.MULTILINE)
 
 
@@ -25,8 +34,17 @@ def script(name: str) -> Script:
     """The script of `name`.lua with the files that it needs before it, each once."""
     parts: dict[str, str] = {}
     _collect(name, parts)
-    text = "\n".join(_COMMENT.sub("", part) for part in parts.values()).encode()
+    # A server runs the whole text at every call, definitions included. So the functions that few calls need are made when
+    # they are needed, and the tables of the others are made in their size: growing costs more than filling.
+    at_once = "\n".join(_LAZY.sub("", part) for part in parts.values())
+    lines = "\n".join(_COMMENT.sub("", _LAZY.sub(_LAZILY, part)) for part in parts.values())
+    text = _TABLE.sub(lambda found: found[0] + _places(found[1], at_once), lines).encode()
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+def _places(table: str, source: str) -> str:
+    names = re.findall(rf"^function {table}\.(\w+)\(", source, re.MULTILINE)
+    return "".join(f"{name} = false, " for name in names)
 
 
 def _collect(name: str, parts: dict[str, str]) -> None:

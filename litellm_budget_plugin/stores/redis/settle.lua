@@ -1,5 +1,5 @@
 -- Settle: core/settling.py.
--- needs: holding
+-- needs: closing
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [hold, now, subjects [[scope, id], ...], order of the subjects [place, ...], models, cost, model, input tokens,

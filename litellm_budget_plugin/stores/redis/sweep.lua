@@ -1,5 +1,5 @@
 -- Sweep, in bounded rounds.
--- needs: holding
+-- needs: closing
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [now, marks kept, days kept]
