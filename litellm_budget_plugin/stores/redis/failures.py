@@ -87,7 +87,7 @@ def explained(error: Exception, name: str, seconds: float) -> BudgetError:
 
 def _lost(error: Exception, name: str, seconds: float, said: str) -> BudgetError:
     if isinstance(error, (RedisTimeoutError, TimeoutError)):
-        return BudgetStoreUnavailable(f"{name}: no answer within {seconds:.3g} s; ask again")
+        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
     if "certificate verify failed" in said or "CERTIFICATE_VERIFY_FAILED" in said:
         return BudgetStoreError(
             f"{name}: its certificate cannot be verified; name its authority by ?ssl_ca_certs= ({said})"
