@@ -122,10 +122,14 @@ def run() -> list[Row]:
         rows.append(Row("calls a second (reserve + settle), 1 process", f"{alone:,.0f}", "-", "-"))
         for processes in (2, 4, 8):
             found = rate(server.url, processes)
-            rows.append(Row(f"calls a second, {processes} processes", f"{found:,.0f}", "1 process", f"{found / alone:.2f}x"))
+            rows.append(
+                Row(f"calls a second, {processes} processes", f"{found:,.0f}", "1 process", f"{found / alone:.2f}x")
+            )
         used = server.client.info("memory")["used_memory"]
         marks = server.client.zcard("litellm-budget:{benchmark}:c")
-        rows.append(Row("memory of the server for each settled call (two marks)", f"{used / marks * 2:,.0f} bytes", "-", "-"))
+        rows.append(
+            Row("memory of the server for each settled call (two marks)", f"{used / marks * 2:,.0f} bytes", "-", "-")
+        )
         return rows
     finally:
         server.stop()

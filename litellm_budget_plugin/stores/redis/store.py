@@ -12,7 +12,6 @@ from typing import TypeVar
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import Accounts, Command, Read, ReadUsage, Reply, Sweep, Swept, UsageRows
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
-from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.copying import export_request, load_request, page_of
@@ -57,7 +56,6 @@ class RedisStore:
         self._pid = os.getpid()
         self._closed = False
         self._open()
-        watch_forks(self)
         _log.info("the budget ledger is %s", address.name)
 
     def _open(self) -> None:
@@ -179,7 +177,7 @@ class RedisStore:
         """What `attempt` returns, tried again until the deadline while another server may take over."""
         if self._closed:
             raise BudgetStoreError(f"{self._address.name}: this store was closed")
-        if self._pid != os.getpid():
+        if self._pid != os.getpid():  # also after a fork that Python does not see, as uWSGI's
             self._keep_inherited()
         began = time.monotonic()
         while True:
@@ -229,14 +227,6 @@ class RedisStore:
         self._closed = True
         if self._pid == os.getpid():
             self._route.close()
-
-    def before_fork(self) -> None:
-        """Nothing to wait for: a child has connections of its own."""
-
-    def after_fork(self, in_child: bool) -> None:
-        """The child leaves its parent's connections alone."""
-        if in_child:
-            self._keep_inherited()
 
     def _keep_inherited(self) -> None:
         self._pid = os.getpid()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 
 
@@ -16,6 +17,7 @@ class Proxy:
         self.port = self._listening.getsockname()[1]
         self._lock = threading.Lock()
         self._lose = 0
+        self.trickles = False
         self.lost = self.accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -23,6 +25,10 @@ class Proxy:
         """Forward the next `count` scripts, wait for their answers, and close their connections instead of giving them."""
         with self._lock:
             self._lose = count
+
+    def trickle(self) -> None:
+        """From now on, begin an answer that does not end, a little at a time."""
+        self.trickles = True
 
     def close(self) -> None:
         """Accept nobody any more."""
@@ -52,6 +58,9 @@ class Proxy:
     def _answer(self, server: socket.socket, client: socket.socket, cut: threading.Event) -> None:
         with suppress(OSError):
             while data := server.recv(65536):
+                while self.trickles:
+                    client.sendall(b"*1\r\n")
+                    time.sleep(0.02)
                 if cut.is_set():
                     self.lost += 1
                     break
