@@ -57,14 +57,15 @@ def _read(work: Work, command: Read, book: Book) -> Accounts:
         ids = book.subjects(work.project, command.scope, command.after, command.page)
         after = ids[-1] if len(ids) == command.page else None
     states = [
-        _state(account, default_of(account, command.defaults), work.now)
+        state_of(account, default_of(account, command.defaults), work.now)
         for subject in ids
         for _, account in sorted(work.accounts(Subject(command.scope, subject)).items())
     ]
     return Accounts(work.now, tuple(states), after)
 
 
-def _state(recorded: Account, default: Default | None, now: int) -> AccountState:
+def state_of(recorded: Account, default: Default | None, now: int) -> AccountState:
+    """An account as readers see it at `now`: one whose window has ended looks empty, but is not changed."""
     account, ended = recorded, recorded.over(now)
     if ended:
         account = recorded.copy()

@@ -15,12 +15,22 @@ ENGINES = {
     "sqlite": "litellm_budget_plugin.stores.sqlite.store:open_sqlite",
     "postgresql": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
     "postgres": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
+    "redis": "litellm_budget_plugin.stores.redis.opening:open_redis",
+    "rediss": "litellm_budget_plugin.stores.redis.opening:open_rediss",
+    "redis+unix": "litellm_budget_plugin.stores.redis.opening:open_unix",
+    "redis+cluster": "litellm_budget_plugin.stores.redis.opening:open_cluster",
+    "rediss+cluster": "litellm_budget_plugin.stores.redis.opening:open_secure_cluster",
+    "redis+sentinel": "litellm_budget_plugin.stores.redis.opening:open_sentinel",
+    "rediss+sentinel": "litellm_budget_plugin.stores.redis.opening:open_secure_sentinel",
 }
 """The function that opens each scheme's store; imported when it is asked for."""
 
 _WITHOUT_SECRETS = ("memory", "sqlite")
-_LATER = ("redis", "rediss", "http", "https")
-_ACCEPTED = "memory://, sqlite:///relative.db, sqlite:////absolute.db and postgresql://user:password@host/database"
+_LATER = ("http", "https")
+_ACCEPTED = (
+    "memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0 (also rediss://, redis+unix://, "
+    "redis+cluster:// and redis+sentinel://) and postgresql://user:password@host/database"
+)
 
 
 def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> Store:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.stores.postgres import server as postgres
+from tests.stores.redis.server import redis_url
 
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory://",
     "sqlite": lambda directory: f"sqlite:///{directory}/ledger.db",
     "postgres": lambda directory: postgres.shared().url(),
+    "redis": redis_url,
 }
 """From a directory of the test's own to the URL of an empty ledger."""
 

@@ -1,0 +1,242 @@
+"""Connections to one server: a bounded number, opened when needed, each exchange within its deadline."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ResponseError
+from redis.retry import Retry
+
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.stores.redis.address import Address
+from litellm_budget_plugin.stores.redis.failures import LOST
+
+Answer = Any
+"""What the server returned, or the ResponseError that it returned instead."""
+
+
+class _Bounded:
+    """A socket whose sending and receiving together end by a deadline, however the data trickles in."""
+
+    __slots__ = ("_socket", "deadline")
+
+    def __init__(self, plain: socket.socket, deadline: float) -> None:
+        self._socket = plain
+        self.deadline = deadline
+
+    def _limit(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time is over")
+        self._socket.settimeout(left)
+
+    def sendall(self, data: bytes) -> None:
+        self._limit()
+        self._socket.sendall(data)
+
+    def recv(self, *args: Any) -> bytes:
+        self._limit()
+        return self._socket.recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self._limit()
+        return self._socket.recv_into(*args)
+
+    def settimeout(self, _: float | None) -> None:
+        """The deadline rules."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class Line:
+    """One connection. `connection` is redis-py's: it knows how to log in, and to pack and read what is sent."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
+        """Send commands at once and read the answer to each. Raises one of LOST if the connection is of no more use."""
+        connection = self.connection
+        connection._sock.deadline = deadline  # noqa: SLF001  # put there by _bounded
+        connection.send_packed_command([b"".join(packed)], check_health=False)
+        answers = []
+        for _ in packed:
+            try:
+                answers.append(connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+
+    def ask(self, *arguments: str, deadline: float) -> Answer:
+        """One command that is no script's."""
+        return self.exchange([b"".join(self.connection.pack_command(*arguments))], deadline)[0]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.disconnect()
+
+
+def _bounded(kind: type[Any], deadline: float) -> type[Any]:
+    class Bounded(kind):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            return _Bounded(super()._connect(), deadline)
+
+    return Bounded
+
+
+def dial(address: Address, node: tuple[str, int] | None, sentinel: bool, seconds: float) -> Line:
+    """A connection to one node of an address, logged in. Blocks for `seconds` or, while a name is resolved, longer."""
+    options: dict[str, Any] = {
+        "username": address.sentinel_username if sentinel else address.username,
+        "password": address.sentinel_password if sentinel else address.password,
+        "db": 0 if sentinel else address.db,
+        "protocol": 2,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    kind: type[Any]
+    if node is None:
+        kind, options["path"] = UnixDomainSocketConnection, address.path
+    else:
+        kind = Connection if address.tls is None else SSLConnection
+        options.update(host=node[0], port=node[1], **(address.tls or {}))
+    connection = _bounded(kind, time.monotonic() + seconds)(**options)
+    connection.connect()
+    return Line(connection)
+
+
+class _Dialling:
+    """The opening of a connection by a thread of its own: nothing else bounds the time that resolving a name takes."""
+
+    def __init__(self, open_line: Callable[[], Line], left: Callable[[Line | None], None]) -> None:
+        self._open_line, self._left = open_line, left
+        self._claim, self._done = threading.Lock(), threading.Event()
+        self._line: Line | None = None
+        self._error: BaseException | None = None
+        try:
+            threading.Thread(target=self._run, name="budget-redis-connect", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending: no new threads
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            self._line = self._open_line()
+        except BaseException as error:  # noqa: BLE001  # handed over to whoever waits
+            self._error = error
+        if not self._claim.acquire(blocking=False):
+            self._left(self._line)
+        self._done.set()
+
+    def line(self, deadline: float) -> Line:
+        """The connection. Raises what opening it has raised; _LeftBehind if it takes too long: then it, and the permit,
+        are given to `left` when it is there.
+        """
+        try:
+            if not self._done.wait(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+        except BaseException as error:
+            if self._claim.acquire(blocking=False):
+                raise _LeftBehind from error
+            self._done.wait()
+        if self._line is None:
+            raise self._error or TimeoutError()
+        return self._line
+
+
+class _LeftBehind(Exception):
+    """A connection is still being opened, and who asked for it waits no longer."""
+
+
+class Lines:
+    """The connections to one server: `most` at once, the one that was used last is used next.
+
+    Without locks: a finalizer or a signal handler may ask in the middle of anything.
+    """
+
+    def __init__(self, open_line: Callable[[], Line], most: int) -> None:
+        self._open_line = open_line
+        self._idle: deque[Line] = deque()
+        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._most = most
+        self._closed = False
+        for _ in range(most):
+            self._permits.put(None)
+
+    def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
+        """Send commands over one of the connections and read the answers.
+
+        Raises one of LOST if that fails, BudgetStoreUnavailable if none of the connections comes free in time, and what
+        opening one raises.
+        """
+        try:
+            self._permits.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            raise BudgetStoreUnavailable(
+                f"all {self._most} connections to the server are busy (more by ?connections=)"
+            ) from None
+        ours = True
+        try:
+            line = self._idle_line()
+            if line is not None:
+                try:
+                    return self._use(line, packed, deadline)
+                except LOST:
+                    # The server may have closed it while nobody used it. Commands may be sent twice: their ids see to it.
+                    if time.monotonic() >= deadline:
+                        raise
+            try:
+                line = _Dialling(self._open_line, self._give).line(deadline)
+            except _LeftBehind as left:
+                ours = False
+                raise left.__cause__ or TimeoutError() from None
+            return self._use(line, packed, deadline)
+        finally:
+            if ours:
+                self._permits.put(None)
+
+    def _idle_line(self) -> Line | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _use(self, line: Line, packed: Sequence[bytes], deadline: float) -> list[Answer]:
+        try:
+            answers = line.exchange(packed, deadline)
+        except BaseException:
+            # Whatever is still to come over it would be taken for the answer to something else.
+            line.close()
+            raise
+        self._keep(line)
+        return answers
+
+    def _keep(self, line: Line) -> None:
+        self._idle.append(line)
+        if self._closed:
+            self.close()
+
+    def _give(self, line: Line | None) -> None:
+        if line is not None:
+            self._keep(line)
+        self._permits.put(None)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the others when they come back."""
+        self._closed = True
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return

@@ -1,0 +1,207 @@
+"""Which server has a project: the one of the URL, the master that a sentinel names, or the node of a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from redis.crc import key_slot
+
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.stores.redis.address import Address
+from litellm_budget_plugin.stores.redis.failures import LOST, code_of
+from litellm_budget_plugin.stores.redis.lines import Answer, Line, Lines, dial
+from litellm_budget_plugin.stores.redis.scripts import packed_words
+
+Node = tuple[str, int]
+Vet = Callable[[Line, float], None]
+"""Looks whether the server at the end of a new connection may keep a ledger; raises BudgetStoreError if not."""
+
+
+class Route(Protocol):
+    """The way to the servers of one address."""
+
+    moves: bool
+    """Whether another server may take over: then `forget` and ask again."""
+
+    def lines(self, root: bytes, deadline: float) -> Lines:
+        """The connections to the server that has the project with this root. Raises one of LOST, or
+        BudgetStoreUnavailable, if that cannot be found out.
+        """
+
+    def everywhere(self, deadline: float) -> list[Lines]:
+        """The connections to every server that has projects."""
+
+    def forget(self) -> None:
+        """Find out anew who serves, the next time."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Single:
+    """The server of the URL."""
+
+    moves = False
+
+    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
+        node = address.nodes[0] if address.nodes else None
+        self._lines = Lines(lambda: _dialled(address, node, seconds, vet), address.connections)
+
+    def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # the protocol's
+        """The one there is."""
+        return self._lines
+
+    def everywhere(self, deadline: float) -> list[Lines]:  # noqa: ARG002  # the protocol's
+        """The one there is."""
+        return [self._lines]
+
+    def forget(self) -> None:
+        """Nobody else may take over."""
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._lines.close()
+
+
+class _Moving:
+    """Servers that others tell about."""
+
+    moves = True
+
+    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
+        self._address, self._seconds, self._vet = address, seconds, vet
+        self._servers: dict[Node, Lines] = {}
+
+    def _to(self, node: Node) -> Lines:
+        address, seconds, vet = self._address, self._seconds, self._vet
+        found = self._servers.get(node)
+        if found is None:
+            found = Lines(lambda: _dialled(address, node, seconds, vet), address.connections)
+            # Of two threads that make one at the same time, both use the first.
+            found = self._servers.setdefault(node, found)
+        return found
+
+    def close(self) -> None:
+        """Close every connection."""
+        for lines in list(self._servers.values()):
+            lines.close()
+
+
+class Sentinel(_Moving):
+    """The master that the sentinels of the URL name."""
+
+    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
+        super().__init__(address, seconds, vet)
+        self._sentinels = {node: Lines(_sentinel(address, node, seconds), 2) for node in address.nodes}
+        self._master: Node | None = None
+
+    def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # the protocol's
+        """The master's."""
+        master = self._master
+        if master is None:
+            master = self._master = self._found(deadline)
+        return self._to(master)
+
+    def everywhere(self, deadline: float) -> list[Lines]:
+        """The master's."""
+        return [self.lines(b"", deadline)]
+
+    def forget(self) -> None:
+        """Ask the sentinels again, the next time."""
+        self._master = None
+
+    def close(self) -> None:
+        """Close every connection."""
+        super().close()
+        for lines in self._sentinels.values():
+            lines.close()
+
+    def _found(self, deadline: float) -> Node:
+        asked = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master)
+        for answer in _answers(list(self._sentinels.values()), asked, deadline):
+            if answer:
+                host, port = answer
+                return host.decode(), int(port)
+        raise BudgetStoreUnavailable(f"no sentinel that can be reached knows the master {self._address.master!r}")
+
+
+class Cluster(_Moving):
+    """The node that has the project's hash slot."""
+
+    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
+        super().__init__(address, seconds, vet)
+        self._slots: list[tuple[int, int, Node]] = []
+        self._known: tuple[Node, ...] = ()
+
+    def lines(self, root: bytes, deadline: float) -> Lines:
+        """Those of the slot's node."""
+        slot = key_slot(root)
+        for first, last, node in self._slots or self._found(deadline):
+            if first <= slot <= last:
+                return self._to(node)
+        self._slots = []
+        raise BudgetStoreUnavailable(f"no node of the cluster has the hash slot {slot}")
+
+    def everywhere(self, deadline: float) -> list[Lines]:
+        """Those of every node that has slots."""
+        return [self._to(node) for node in dict.fromkeys(node for _, _, node in self._found(deadline))]
+
+    def forget(self) -> None:
+        """Ask for the slots again, the next time."""
+        self._slots = []
+
+    def _found(self, deadline: float) -> list[tuple[int, int, Node]]:
+        nodes = list(dict.fromkeys((*self._known, *self._address.nodes)))
+        for answer in _answers([self._to(node) for node in nodes], ("CLUSTER", "SLOTS"), deadline):
+            slots = [
+                (first, last, (master[0].decode(), master[1]))
+                for first, last, master, *_ in answer
+                # A node that does not know its own address gives an empty one.
+                if master[0]
+            ]
+            if slots:
+                self._known = tuple(dict.fromkeys(node for _, _, node in slots))
+                self._slots = slots
+                return slots
+        raise BudgetStoreUnavailable("no node of the cluster that can be reached knows who has which hash slot")
+
+
+def _answers(servers: list[Lines], command: tuple[str, ...], deadline: float) -> Iterator[Answer]:
+    """What each server answers, until one is believed; one that hangs may not use up the time of all."""
+    packed = packed_words(*(word.encode() for word in command))
+    for place, lines in enumerate(servers):
+        now = time.monotonic()
+        try:
+            (answer,) = lines.exchange([packed], now + (deadline - now) / (len(servers) - place))
+        except LOST as error:
+            if code_of(error):
+                raise
+            continue
+        except BudgetStoreUnavailable:
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+
+def _sentinel(address: Address, node: Node, seconds: float) -> Callable[[], Line]:
+    return lambda: dial(address, node, True, seconds)
+
+
+def _dialled(address: Address, node: Node | None, seconds: float, vet: Vet) -> Line:
+    end = time.monotonic() + seconds
+    line = dial(address, node, False, seconds)
+    try:
+        vet(line, end)
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def route_to(address: Address, seconds: float, vet: Vet) -> Route:
+    """The way that an address asks for. Nothing is connected yet."""
+    kinds: dict[str, type[Single | Sentinel | Cluster]] = {"sentinel": Sentinel, "cluster": Cluster}
+    return kinds.get(address.kind, Single)(address, seconds, vet)

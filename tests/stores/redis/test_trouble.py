@@ -1,0 +1,416 @@
+"""Servers that end, stall, refuse or lose answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import Accounts, Granted, PutBudget, Read, ReadUsage, Settled, UsageRows
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.redis import lines as redis_lines
+from litellm_budget_plugin.stores.registry import open_store
+from tests.stores.crowd import DEFAULTS, LIMITS
+from tests.stores.desk import account_of, calls_of, charge_of, hold_of
+from tests.stores.processes import Child
+from tests.stores.redis.proxy import Proxy
+from tests.stores.redis.server import Server, free_port
+
+Opener = Callable[..., Any]
+OwnServer = Callable[..., Server]
+ROOT = Path(__file__).parents[3]
+DURABLE = ("appendonly yes", "appendfsync always")
+PROCESSES, SECONDS = 8, 30
+
+
+def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
+    """Nothing acknowledged is lost, nothing counts twice: each charge is sent until it is acknowledged, and then again."""
+    server = own_server(*DURABLE)
+    store, done, acknowledged = opened(server.url, timeout=5.0), threading.Event(), [0] * 4
+
+    def work(thread: int) -> None:
+        while not done.is_set():
+            charge = charge_of(f"{thread}-{acknowledged[thread]}")
+            while True:
+                try:
+                    store.execute(charge)
+                    break
+                except BudgetStoreUnavailable:
+                    time.sleep(0.01)
+            acknowledged[thread] += 1
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        before = sum(acknowledged)
+        while sum(acknowledged) < before + 50:
+            time.sleep(0.001)
+        server.kill()
+        server.start()
+    done.set()
+    for thread in threads:
+        thread.join()
+    for thread in range(4):
+        store.execute(charge_of(f"{thread}-0"))
+    assert calls_of(store) == sum(acknowledged)
+    assert account_of(store).spent == 10 * sum(acknowledged)
+
+
+def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
+    """One is asked for again within the call; two make it unavailable; either way each counts once."""
+    server = own_server()
+    proxy = Proxy(server.port)
+    url = server.url.replace(f":{server.port}/", f":{proxy.port}/")
+    with closing(proxy):
+        store = opened(url)
+        assert store.execute(charge_of("h0")) == Settled("h0")
+        proxy.lose_answers(1)
+        assert store.execute(charge_of("h1")) == Settled("h1")
+        proxy.lose_answers(2)
+        with pytest.raises(BudgetStoreUnavailable, match="was lost"):
+            store.execute(hold_of("h2"))
+        assert proxy.lost == 3
+        assert store.execute(hold_of("h2")) == Granted("h2", hold_of("h2").want)
+        assert (account_of(store).spent, account_of(store).held, calls_of(store)) == (20, 10, 2)
+        proxy.lose_answers(2)
+        with pytest.raises(BudgetStoreUnavailable):
+            store.execute_all([charge_of("h3"), charge_of("h4")])
+        assert store.execute_all([charge_of("h3"), charge_of("h4")]) == [Settled("h3"), Settled("h4")]
+        assert calls_of(store) == 4
+
+
+def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
+    """On a connection there is, and on one that has to be opened."""
+    server = own_server()
+    store = opened(server.url)
+    store.execute(charge_of("before"))
+    server.send(signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(BudgetStoreUnavailable, match="no answer within 0.1 s"):
+                store.execute(charge_of("h"), timeout=0.1)
+            assert 0.09 <= time.monotonic() - began < 1.0
+        began = time.monotonic()
+        with pytest.raises(BudgetStoreUnavailable):
+            open_store(server.url, timeout=0.1)
+        assert time.monotonic() - began < 1.0
+    finally:
+        server.send(signal.SIGCONT)
+    assert store.execute(charge_of("h")) == Settled("h")
+    assert calls_of(store) == 2
+
+
+def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
+    """A time-out of each reading would never be over."""
+    server = own_server()
+    proxy = Proxy(server.port)
+    with closing(proxy):
+        store = opened(server.url.replace(f":{server.port}/", f":{proxy.port}/"))
+        store.execute(charge_of("h"))
+        proxy.trickle()
+        began = time.monotonic()
+        with pytest.raises(BudgetStoreUnavailable, match="no answer within 0.2 s"):
+            store.execute(charge_of("h2"), timeout=0.2)
+        assert time.monotonic() - began < 1.0
+
+
+def test_a_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing interrupts the resolver: it is left behind."""
+    go_on = threading.Event()
+
+    def resolve(*_: Any) -> Any:
+        go_on.wait()
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    began = time.monotonic()
+    with pytest.raises(BudgetStoreUnavailable, match="redis://nowhere.example"):
+        open_store("redis://nowhere.example", timeout=0.1)
+    assert time.monotonic() - began < 1.0
+    go_on.set()
+
+
+def test_a_server_that_is_away() -> None:
+    began = time.monotonic()
+    with pytest.raises(
+        BudgetStoreUnavailable, match=r"redis://\*\*\*@127.0.0.1:\d+: the connection could not be made"
+    ) as raised:
+        open_store(f"redis://:secret@127.0.0.1:{free_port()}")
+    assert time.monotonic() - began < 1.0
+    assert "secret" not in str(raised.value)
+
+
+def test_connections_that_went_stale(own_server: OwnServer, opened: Opener) -> None:
+    """A server that was restarted while nobody asked is no news."""
+    server = own_server(*DURABLE)
+    store = opened(server.url)
+    store.execute(charge_of("before"))
+    server.kill()
+    server.start()
+    assert store.execute(charge_of("after")) == Settled("after")
+    assert calls_of(store) == 2
+
+
+def test_scripts_that_the_server_forgets(own_server: OwnServer, opened: Opener) -> None:
+    """One at a time and many at once, in their order even if some are still there."""
+    server = own_server()
+    store = opened(server.url)
+    with server.client() as client:
+        client.script_flush()
+        assert store.execute(hold_of("a")) == Granted("a", hold_of("a").want)
+        client.script_flush()
+        store.execute(charge_of("warm"))
+        assert store.execute_all([hold_of("b"), charge_of("b"), hold_of("c"), charge_of("c")]) == [
+            Granted("b", hold_of("b").want), Settled("b"), Granted("c", hold_of("c").want), Settled("c"),
+        ]  # fmt: skip
+    assert (account_of(store).spent, account_of(store).held) == (30, 10)
+
+
+def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener) -> None:
+    """Whoever finds none free waits, and is told why that took too long."""
+    server = own_server()
+    store = opened(f"{server.url}&connections=2", timeout=10.0)
+    threads = [threading.Thread(target=store.execute, args=(charge_of(f"{n}"),)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with server.client() as client:
+        assert len([one for one in client.client_list() if one["addr"].startswith("127.")]) <= 2
+    server.send(signal.SIGSTOP)
+    try:
+        stuck = [
+            threading.Thread(
+                target=pytest.raises, args=(BudgetStoreUnavailable, store.execute, charge_of(f"s{n}"), 1.0)
+            )
+            for n in range(2)
+        ]
+        for thread in stuck:
+            thread.start()
+        while store._route._lines._permits.qsize():
+            time.sleep(0.001)
+        with pytest.raises(BudgetStoreUnavailable, match="all 2 connections"):
+            store.execute(charge_of("late"), timeout=0.05)
+        for thread in stuck:
+            thread.join()
+    finally:
+        server.send(signal.SIGCONT)
+    assert store.execute(charge_of("late")) == Settled("late")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_refused(own_server: OwnServer, policy: str) -> None:
+    """Also if it tells only by INFO, as managed ones do."""
+    settings = ("maxmemory-policy " + policy, 'rename-command CONFIG ""')
+    for some in (settings[:1], settings):
+        with pytest.raises(BudgetStoreError, match=f"evicts keys.*{policy}.*set maxmemory-policy noeviction") as raised:
+            open_store(own_server(*some).url)
+        assert not isinstance(raised.value, BudgetStoreUnavailable)
+
+
+def test_a_server_that_does_not_tell_is_warned_of_once(
+    own_server: OwnServer, opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(own_server('rename-command CONFIG ""', 'rename-command INFO ""').url)
+    store.execute(charge_of("h"))
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1 and "noeviction" in warnings[0]
+
+
+def test_a_server_without_memory_changes_nothing(own_server: OwnServer, opened: Opener) -> None:
+    """What it refuses it refuses as a whole."""
+    server = own_server()
+    store = opened(server.url)
+    store.execute(hold_of("h"))
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        for command in (charge_of("h"), hold_of("h2")):
+            with pytest.raises(BudgetStoreError, match="memory is full"):
+                store.execute(command)
+        assert (account_of(store).spent, account_of(store).held) == (0, 10)
+        client.config_set("maxmemory", 0)
+    assert store.execute(charge_of("h")) == Settled("h")
+    assert (account_of(store).spent, account_of(store).held) == (10, 0)
+
+
+def test_passwords_and_permissions(own_server: OwnServer, opened: Opener) -> None:
+    """The ACL of docs/redis.md is enough, and what is missing is told at the start."""
+    server = own_server("requirepass secret")
+    place = server.url.removeprefix("redis://")
+    for url, hint in (
+        (server.url, "asks for a password|refuses the user"),
+        (f"redis://:wrong@{place}", "refuses the user"),
+    ):
+        with pytest.raises(BudgetStoreError, match=hint) as raised:
+            open_store(url)
+        assert not isinstance(raised.value, BudgetStoreUnavailable) and "wrong" not in str(raised.value)
+    page = (ROOT / "docs" / "redis.md").read_text()
+    (acl,) = [line for line in page.splitlines() if line.startswith("ACL SETUSER")]
+    rules = [word.strip('"') for word in acl.split()[3:] if not word.startswith(("~", ">", "on"))]
+    with server.client(password="secret") as client:
+        client.execute_command("ACL", "SETUSER", "ledger", "on", ">pw", "~t*", *rules)
+        client.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~t*", *rules, "-zadd")
+    store = opened(f"redis://ledger:pw@{place}")
+    assert store.execute(charge_of("h")) == Settled("h")
+    assert store.projects() == ["p"]
+    with pytest.raises(BudgetStoreError, match="lacks a permission") as raised:
+        open_store(f"redis://poor:pw@{place}")
+    assert not isinstance(raised.value, BudgetStoreUnavailable)
+
+
+def test_a_replica_and_a_later_version(own_server: OwnServer) -> None:
+    master = own_server()
+    replica = own_server(f"replicaof 127.0.0.1 {master.port}")
+    with replica.client() as client:
+        while client.info("replication")["master_link_status"] != "up":
+            time.sleep(0.01)
+    with pytest.raises(BudgetStoreUnavailable, match="read-only replica"):
+        open_store(replica.url)
+    url = master.url
+    open_store(url).close()
+    with master.client() as client:
+        client.hset(url.partition("prefix=")[2] + "{%check}:version", "keys", 2)
+    with pytest.raises(BudgetStoreError, match="later version"):
+        open_store(url)
+
+
+def test_a_clock_that_is_wrong_by_an_hour(url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's counts: the worker's hold is neither over at once nor held for longer."""
+    right, wrong = opened(url), opened(url)
+    for off in (-3600, 3600):
+        now = int((time.time() + off) * 1e6)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda now=now: now / 1e6)
+            patch.setattr(time, "time_ns", lambda now=now: now * 1000)
+            wrong.execute(hold_of(f"h{off}", now=now))
+        assert right.execute(hold_of(f"h{off}")) == Granted(f"h{off}", hold_of("h").want)
+    assert account_of(right).held == 20
+    assert abs(right.execute(Read("p", "user")).now - time.time() * 1e6) < 60e6
+
+
+def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> None:
+    """Its hold comes back by the time limit, charged its floor."""
+    store, start = opened(url, test_clock=True), 1_774_734_000_000_000
+
+    def hold(parent: Child) -> None:
+        open_store(url, test_clock=True).execute(hold_of("h", usd=100, floor=7, now=start))
+        parent.tell()
+        parent.wait()
+
+    child = Child(hold)
+    child.wait()
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    assert account_of(store, now=start + 59_000_000).held == 100
+    state = account_of(store, now=start + 60_000_000)
+    assert (state.spent, state.held) == (7, 0)
+
+
+def test_a_fork_with_open_connections(own_server: OwnServer, opened: Opener) -> None:
+    """The child opens its own, and its end is not noticed on the parent's."""
+    server = own_server()
+    store = opened(server.url)
+    store.execute(charge_of("before"))
+
+    def ids() -> set[str]:
+        with server.client() as client:
+            return {one["id"] for one in client.client_list() if one["addr"].startswith("127.")}
+
+    before = ids()
+    said = Child(lambda parent: (store.execute(charge_of("child")), len(ids() - before), store.close())[1]).result()
+    assert said == "1"
+    assert store.execute(charge_of("after")) == Settled("after")
+    assert ids() == before
+    assert calls_of(store) == 3
+
+
+def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
+    url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one would take it for its own."""
+    store = opened(url)
+    store.execute(charge_of("before"))
+    exchange, interrupted = redis_lines.Line.exchange, []
+
+    def interrupt(self: Any, packed: Any, deadline: float) -> Any:
+        if not interrupted:
+            interrupted.append(True)
+            self.connection.send_packed_command([b"".join(packed)], check_health=False)
+            raise KeyboardInterrupt
+        return exchange(self, packed, deadline)
+
+    monkeypatch.setattr(redis_lines.Line, "exchange", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.execute(charge_of("h"))
+    assert store.execute(hold_of("h2")) == Granted("h2", hold_of("h2").want)
+    assert store._route._lines._permits.qsize() == 16
+
+
+def test_text_that_is_no_text(url: str, opened: Opener) -> None:
+    store = opened(url)
+    for command in (charge_of("\ud800"), PutBudget("c", "\ud800", Subject("user", "a"), limit=1)):
+        with pytest.raises(BudgetInputError, match="cannot be stored"):
+            store.execute(command)
+    with pytest.raises(BudgetInputError, match="raised_until"):
+        store.execute(PutBudget("c", "p", Subject("user", "a"), raised_until=2**60))
+    assert store.execute(charge_of("h")) == Settled("h")
+
+
+def test_eight_processes_race_for_one_account(url: str, opened: Opener) -> None:
+    """A limit of 1000 has room for 33 holds of 30."""
+    command = [sys.executable, "-m", "tests.stores.worker", "race", url, "12"]
+    workers = [
+        subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)
+    ]
+    for worker in workers:
+        assert worker.stdout and worker.stdout.readline() == "ready\n"
+    granted = 0
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        granted += int(worker.communicate()[0])
+        assert worker.returncode == 0
+    assert granted == 33
+    assert account_of(opened(url)).held == 990
+
+
+def test_a_crowd(url: str, opened: Opener) -> None:
+    """Nothing over its limit, held returns to zero, and spent is the sum of the acknowledged charges to the nano-dollar."""
+    command = [sys.executable, "-m", "tests.stores.crowd", url]
+    crowd = [
+        subprocess.Popen([*command, str(SECONDS), str(seed)], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+        for seed in range(PROCESSES)
+    ]
+    said = [json.loads(process.communicate()[0]) for process in crowd]
+    assert not any(process.returncode for process in crowd)
+    charged = sum((Counter(each["charged"]) for each in said), Counter[str]())
+    calls, refused = sum(each["calls"] for each in said), sum(each["refused"] for each in said)
+    assert calls > 1000 and refused > 100, (calls, refused)
+    store, found = opened(url), {}
+    for scope, limit in LIMITS.items():
+        accounts, usage = store.execute(Read("p", scope, defaults=DEFAULTS)), store.execute(ReadUsage("p", scope))
+        assert isinstance(accounts, Accounts) and isinstance(usage, UsageRows)
+        assert all(account.held == 0 and account.spent <= limit for account in accounts.accounts)
+        found[scope] = {account.ref.subject: account.spent for account in accounts.accounts}
+        assert sum(row.spent for _, row in usage.rows) == sum(charged.values())
+        assert sum(row.calls for _, row in usage.rows) == calls
+    assert found == {"user": dict(charged), "project": {"p": sum(charged.values())}}
+    assert isinstance(store.execute(Read("p", "user")), Accounts)
