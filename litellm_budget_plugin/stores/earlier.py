@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 from litellm_budget_plugin.core.accounts import Account, Hold
 from litellm_budget_plugin.errors import BudgetStoreError
@@ -15,6 +15,7 @@ _STATES = {"open": 0, "settled": 2}
 """The order of a hold's states: open, then any other, then settled."""
 
 
+@final
 class EarlierRows:
     """Rows by their keys, in a file of SQLite's own that goes away with this: a ledger may not fit into the memory."""
 
