@@ -25,7 +25,7 @@ class Named(NamedTuple):
 
 
 _account_fields = attrgetter(*(one.name for one in fields(Account)))
-_hold_fields = attrgetter(*(one.name for one in fields(Hold)))
+_hold_fields = attrgetter(*(one.name for one in fields(Hold) if one.name != "reply"))
 
 
 def named(rows: Rows) -> Iterator[Named]:
@@ -35,7 +35,9 @@ def named(rows: Rows) -> Iterator[Named]:
         said = [int(value) if isinstance(value, bool) else value for value in _account_fields(account)]
         yield _named(account, ["account", *account.ref], said)
     for hold in rows.holds:
-        yield _named(hold, ["hold", hold.id], _hold_fields(hold))
+        # A reply is JSON, which every store writes in a form of its own.
+        reply = json.loads(hold.reply) if hold.reply else None
+        yield _named(hold, ["hold", hold.id], [*_hold_fields(hold), reply])
     for key, usage in rows.usage:
         yield _named((key, usage), ["usage", *key], usage)
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import (
     Command,
+    Crossing,
     Granted,
     PutBudget,
     Release,
@@ -72,12 +74,13 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
-    """Every raw row of a project, in an order of their own."""
+    """Every raw row of a project, in an order of their own; replies, which are JSON, in one form."""
     found: list[object] = []
     after: str | None = ""
     while after is not None:
         page = store.export(project, after, most)
-        found += [*page.rows.accounts, *page.rows.holds, *page.rows.usage]
+        holds = (replace(hold, reply=hold.reply and wire.dumps(wire.loads(hold.reply))) for hold in page.rows.holds)
+        found += [*page.rows.accounts, *holds, *page.rows.usage]
         after = page.after
     return sorted(found, key=repr)
 
@@ -135,10 +138,9 @@ def test_every_field_arrives(pair: Pair) -> None:
     name = "ü:{x}'\"/\\ %_\U0001f600"
     ref, subject = Ref("user", name, "m", "day", "calls"), Subject("user", name)
     account = Account(ref, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 3, "n": 2})
+    reply = wire.dumps(Settled(name, (Crossing(ref, 1, 2**53 - 1, 800_000, 2**60),)))
     amounts = (Amounts(1, 2, 3), Amounts(4, 5, 6), Amounts(7, 8, 9))
-    hold = Hold(
-        name, "open", 1, "parent", *amounts, "m", (subject,), (ref,), (Charged(subject, "id", 2),), 3, '{ "a": 1}'
-    )
+    hold = Hold(name, "open", 1, "parent", *amounts, "m", (subject,), (ref,), (Charged(subject, "id", 2),), 3, reply)
     mark = Hold("command:x", "done", 5)
     total = (UsageKey("user", name, 1, ""), Usage(2**60, -2, 3, 4, 5, 6))
     rows = Rows((account, Account(ref._replace(model=""), "id2", 1, 2, None)), (hold, mark), (total,))
@@ -338,6 +340,10 @@ def test_one_field_that_differs_is_found() -> None:
             totals.add(row)
         return totals
 
+    assert total(Hold("a", "refused", 1, reply='{"a":1,"b":[2]}')) == total(
+        Hold("a", "refused", 1, reply='{"b": [2], "a": 1}')
+    )
+    assert total(Hold("a", "refused", 1, reply='{"a":1}')) != total(Hold("a", "refused", 1, reply='{"a":2}'))
     one, other, changed = Hold("a", "done", 1), Hold("b", "done", 2), Hold("b", "done", 3)
     assert total(one, other) == total(other, one)
     assert total(one, other) != total(one, changed)
