@@ -22,7 +22,7 @@ from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import checked_zone, parse_window
-from litellm_budget_plugin.errors import BudgetSettingsError
+from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
 
 PREFIX = "LITELLM_BUDGET_"
 USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
@@ -220,6 +220,21 @@ class BudgetSettings(BaseSettings):
             return (user,)
         window = parse_window(self.project_window, self.timezone).text
         return user, Default("project", window, _nanos(self.project_limit))
+
+
+def url_from(given: str) -> str:
+    """A store's URL as it was given or, for `env:NAME`, as the environment variable NAME has it: arguments of a command can
+    be read by everybody on the machine. Raises BudgetInputError if the variable is not set or empty.
+    """
+    if not given.startswith("env:"):
+        return given
+    name = given.removeprefix("env:")
+    url = os.environ.get(name, "")
+    if not url:
+        raise BudgetInputError(
+            f"{given}: the environment variable {name!r} is not set; it must hold the URL of a store"
+        )
+    return url
 
 
 def _nanos(limit: Decimal | None) -> int | None:

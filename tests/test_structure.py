@@ -28,6 +28,8 @@ BELOW = {
     "manager": {"errors", "core", "settings", "stores", "pricing"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
+    "cli": {"errors", "core", "settings", "stores"},
+    "__main__": {"cli"},
 }
 
 

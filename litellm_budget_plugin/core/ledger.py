@@ -131,6 +131,18 @@ class DictBook:
         # No hold's time limit comes before this: most commands need not look through all that are open.
         self._soonest: dict[str, int] = {}
 
+    def projects(self) -> set[str]:
+        """Every project that has a row."""
+        subjects = {project for (project, _), rows in self._accounts.items() if rows}
+        return subjects.union(
+            *({project for project, rows in kind.items() if rows} for kind in (self._holds, self._usage))
+        )
+
+    def keys(self, project: str) -> list[Subject | str | UsageKey]:
+        """What names the rows of a project, in order: subjects with accounts, then the ids of holds, then the totals."""
+        subjects = sorted(subject for (owner, subject), rows in self._accounts.items() if owner == project and rows)
+        return [*subjects, *sorted(self._holds.get(project, ())), *sorted(self._usage.get(project, ()))]
+
     def accounts(self, project: str, subject: Subject) -> list[Account]:
         """Every account of a subject."""
         return [account.copy() for account in self._accounts.get((project, subject), {}).values()]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from collections.abc import Sequence
 
+from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.core.ledger import DictBook, apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
+from litellm_budget_plugin.stores.rows import Page, Rows
 
 _NAME = "memory://"
 
@@ -25,6 +30,7 @@ class MemoryStore:
         self._timeout = timeout
         self._guard = Guard()
         self._paused = False
+        self._exporting: dict[str, list[Subject | str | UsageKey]] = {}
         watch_forks(self)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:  # noqa: ARG002  # the contract's
@@ -36,9 +42,38 @@ class MemoryStore:
         return one_by_one(self, commands, timeout)
 
     def _apply(self, command: Command) -> Reply:
+        return apply(self._open_book(), command, self._now(command))
+
+    def _open_book(self) -> DictBook:
         if self._book is None:
             raise BudgetStoreError(f"{_NAME}: this store was closed")
-        return apply(self._book, command, self._now(command))
+        return self._book
+
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted."""
+        return self._guard.run(_NAME, self._timeout, lambda: sorted(self._open_book().projects()))
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows of a project, in the order of their keys; `after` is the last one's place in that order, as JSON."""
+        return self._guard.run(_NAME, self._timeout, self._export, project, after, most)
+
+    def _export(self, project: str, after: str, most: int) -> Page:
+        book = self._open_book()
+        # Sorted once for all pages. A row that is made meanwhile may not be among them, one that has gone is passed over.
+        if not after or project not in self._exporting:
+            self._exporting[project] = book.keys(project)
+        keys = self._exporting[project]
+        first = bisect_right(keys, json.loads(after), key=_place) if after else 0
+        some = keys[first : first + most]
+        rows = _rows(book, project, some)
+        if first + most < len(keys):
+            return Page(rows, json.dumps(_place(some[-1])))
+        del self._exporting[project]
+        return Page(rows, None)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in place of those with the same keys."""
+        self._guard.run(_NAME, self._timeout, lambda: load(self._open_book(), project, rows))
 
     def sync(self) -> None:
         """Nothing here survives this process."""
@@ -57,6 +92,27 @@ class MemoryStore:
             self._guard.renew()
         elif self._paused:
             self._guard.resume()
+
+
+def _place(key: Subject | str | UsageKey) -> list[int | str]:
+    """What orders the keys as `DictBook.keys` does."""
+    if isinstance(key, str):
+        return [1, key]
+    return [0 if isinstance(key, Subject) else 2, *key]
+
+
+def _rows(book: DictBook, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
+    accounts, holds, totals = list[Account](), list[Hold](), list[tuple[UsageKey, Usage]]()
+    for key in keys:
+        if isinstance(key, Subject):
+            accounts += sorted(book.accounts(project, key), key=lambda account: account.ref)
+        elif isinstance(key, UsageKey):
+            usage = book.usage(project, key)
+            totals += [] if usage is None else [(key, usage)]
+        else:
+            hold = book.hold(project, key)
+            holds += [] if hold is None else [hold]
+    return Rows(tuple(accounts), tuple(holds), tuple(totals))
 
 
 def open_memory(rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:

@@ -10,6 +10,7 @@ from typing import Protocol, Union, runtime_checkable
 from litellm_budget_plugin.core.commands import Command, Reply, Roll, RollNeeded
 from litellm_budget_plugin.core.windows import bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.rows import Page, Rows
 
 Outcome = Union[Reply, BudgetInputError]
 """What became of one command of many: its reply, or why it can never be applied."""
@@ -48,6 +49,22 @@ class Store(Protocol):
 
     def sync(self) -> None:
         """Make every charge that was acknowledged before this call survive a power cut; upkeep that may take time."""
+
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted by code point."""
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows of a project, up to about `most`, each as it lies there: nothing expires or rolls by reading it.
+
+        "" begins, and a page's `after` goes on. Every row that stays unchanged meanwhile comes once, in a stable order;
+        a page costs the same wherever it lies.
+        """
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows as they are in place of those with the same keys, in one step that survives a power cut at once.
+
+        Done again, it changes nothing. Rows with other keys stay.
+        """
 
     def close(self) -> None:
         """Let go of files, connections and threads."""

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.accounts import Hold, Subject
 from litellm_budget_plugin.core.commands import DropBudget, PutBudget, Reset
 from litellm_budget_plugin.stores import disk
 from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.rows import Rows
 from litellm_budget_plugin.stores.sqlite import connecting, files
 from litellm_budget_plugin.stores.sqlite import store as sqlite_store
 from tests.stores.desk import calls_of, charge_of
@@ -74,6 +75,16 @@ def calls_without_log(database: Path, copy: Path) -> int:
     (calls,) = connection.execute("SELECT coalesce(sum(calls), 0) FROM usage").fetchone()
     connection.close()
     return int(calls)
+
+
+def test_rows_that_are_loaded_are_flushed_before_that_is_acknowledged(
+    database: Path, opened: Opener, flushed: list[str]
+) -> None:
+    store = opened(f"sqlite:///{database}")
+    store.load("p", Rows(holds=(Hold("h", "settled", 1),)))
+    assert flushed == ["ledger.db-wal", database.parent.name]
+    assert store.projects() == ["p"] and store.export("p", "", 1).rows == Rows()
+    assert len(flushed) == 2
 
 
 def test_a_sync_shortens_a_long_log(

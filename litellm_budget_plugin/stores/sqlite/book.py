@@ -107,6 +107,24 @@ class SqliteBook:
         self._run(_SQL["fold"], (project, before_day))
         return self._run(_SQL["folded"], (project, before_day)).rowcount
 
+    def projects(self) -> list[str]:
+        """Every project that has a row, in order of their code points."""
+        return [row[0] for row in self._run(_SQL["projects"]).fetchall()]
+
+    def accounts_from(self, project: str, ref: Ref, most: int) -> list[Account]:
+        """Up to `most` accounts in the order of their keys, beginning with `ref`."""
+        rows = self._run(_SQL["accounts_from"], (project, *ref, most)).fetchall()
+        return [_account(row[0], row[1], row[2:]) for row in rows]
+
+    def holds_from(self, project: str, hold: str, most: int) -> list[Hold]:
+        """Up to `most` holds and marks in the order of their ids, beginning with `hold`."""
+        return [_hold(row) for row in self._run(_SQL["holds_from"], (project, hold, most)).fetchall()]
+
+    def usage_from(self, project: str, key: UsageKey, most: int) -> list[tuple[UsageKey, Usage]]:
+        """Up to `most` totals in the order of their keys, beginning with `key`."""
+        rows = self._run(_SQL["usage_from"], (project, *key, most)).fetchall()
+        return [(UsageKey(*row[:4]), Usage(*row[4:])) for row in rows]
+
     def _must_be_writable(self) -> None:
         if not self.writable:
             raise ReadOnly

@@ -64,3 +64,19 @@ ON CONFLICT (project, scope, subject, day, model) DO UPDATE SET
 
 -- name: folded
 DELETE FROM usage WHERE project = ? AND day > 0 AND day < ?
+
+-- name: projects
+SELECT project FROM accounts UNION SELECT project FROM holds UNION SELECT project FROM usage ORDER BY 1
+
+-- name: accounts_from
+SELECT scope, subject, model, period, unit, id, created_at, starts_at, ends_at, pinned, own_limit, spent, held, epoch, extra,
+       models
+FROM accounts WHERE project = ? AND (scope, subject, model, period, unit) >= (?, ?, ?, ?, ?)
+ORDER BY scope, subject, model, period, unit LIMIT ?
+
+-- name: holds_from
+SELECT id, state, at, detail, reply FROM holds WHERE project = ? AND id >= ? ORDER BY id LIMIT ?
+
+-- name: usage_from
+SELECT scope, subject, day, model, spent, calls, input_tokens, output_tokens, refusals, unsettled FROM usage
+WHERE project = ? AND (scope, subject, day, model) >= (?, ?, ?, ?) ORDER BY scope, subject, day, model LIMIT ?

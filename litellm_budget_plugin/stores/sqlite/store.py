@@ -7,7 +7,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reset
 from litellm_budget_plugin.core.ledger import apply
@@ -15,12 +16,17 @@ from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.disk import sync_directory
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
+from litellm_budget_plugin.stores.rows import Page, Rows
 from litellm_budget_plugin.stores.sqlite import connecting
 from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
+from litellm_budget_plugin.stores.sqlite.exporting import export
 from litellm_budget_plugin.stores.sqlite.failures import UNSTORABLE, explained, is_busy
 from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_file
+
+T = TypeVar("T")
 
 _log = logging.getLogger("litellm_budget_plugin")
 
@@ -69,30 +75,50 @@ class SqliteStore:
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        return self._serve(
+            lambda book: apply(book, command, self._now(command)),
+            seconds,
+            writes=not isinstance(command, _READS),
+            synced=isinstance(command, _SYNCED_AT_ONCE),
+        )
+
+    def _serve(self, work: Callable[[SqliteBook], T], seconds: float, *, writes: bool, synced: bool = False) -> T:
         try:
             # Threads that queue for the connection are being served: only a file that others keep busy is short of time.
-            reply: Reply = self._guard.run(self._path, self._timeout, self._answer, command, seconds)
-            if isinstance(command, _SYNCED_AT_ONCE):
+            done: T = self._guard.run(self._path, self._timeout, self._transact, work, seconds, writes)
+            if synced:
                 self._sync_guard.run(self._path, _SYNC_WAIT, self._sync_wal)
         except (sqlite3.Error, OSError, *UNSTORABLE) as error:
             raise explained(error, self._path, seconds) from error
-        return reply
+        return done
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         """Apply commands one after the other and answer each."""
         return one_by_one(self, commands, timeout)
 
-    def _answer(self, command: Command, seconds: float) -> Reply:
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted."""
+        return self._serve(SqliteBook.projects, self._timeout, writes=False)
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows of a project, in the order of their keys."""
+        return self._serve(lambda book: export(book, project, after, most), self._timeout, writes=False)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in place of those with the same keys."""
+        self._serve(lambda book: load(book, project, rows), self._timeout, writes=True, synced=True)
+
+    def _transact(self, work: Callable[[SqliteBook], T], seconds: float, writes: bool) -> T:
         deadline = time.monotonic() + seconds
         connection, book = self._opened(deadline)
         run = connection.execute
         if connection.in_transaction:  # a second interrupt fell into the ROLLBACK below
             run("ROLLBACK")
-        book.writable = not isinstance(command, _READS)
+        book.writable = writes
         while True:
             try:
                 run("BEGIN IMMEDIATE" if book.writable else "BEGIN")
-                reply = apply(book, command, self._now(command))
+                done = work(book)
                 run("COMMIT")
                 self._commits += book.writable
                 break
@@ -108,7 +134,7 @@ class SqliteStore:
             pause_before_retry()
         if self._commits >= self._measure_at:
             self._measure_log()
-        return reply
+        return done
 
     def _measure_log(self) -> None:
         """For programs that never call `sync`, so that the log does not grow for ever."""

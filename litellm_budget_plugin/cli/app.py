@@ -1,0 +1,27 @@
+"""The commands under one name; each has a file of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from litellm_budget_plugin.cli.copy import copy
+from litellm_budget_plugin.errors import BudgetError
+
+
+class _App(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BudgetError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="litellm-budget-plugin")
+def app() -> None:
+    """Look after the ledgers of litellm-budget-plugin."""
+
+
+app.add_command(copy)

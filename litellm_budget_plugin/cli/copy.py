@@ -1,0 +1,38 @@
+"""litellm-budget copy: a ledger from one store to another one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+
+import click
+
+from litellm_budget_plugin.cli.ledgers import ledger_url, opened
+from litellm_budget_plugin.cli.progress import shown_progress
+from litellm_budget_plugin.core.money import NANOS_PER_USD
+from litellm_budget_plugin.stores import copying
+
+
+@click.command()
+@click.argument("source", callback=ledger_url)
+@click.argument("target", callback=ledger_url)
+@click.option("--project", "projects", multiple=True, metavar="NAME", help="Copy this project; may be repeated.")
+@click.option("--replace", is_flag=True, help="Bring a target up to date that was copied while the source went on.")
+def copy(source: str, target: str, projects: tuple[str, ...], replace: bool) -> None:
+    """Copy a ledger from SOURCE to TARGET, and verify that it arrived.
+
+    Both are URLs of stores, or env:NAME for the environment variable that holds one: everybody on this machine can read
+    the arguments of a command. Stop what writes to either of them first. A copy that was interrupted is started again in
+    the same way. A target that holds more than the source is refused: nothing that was charged there is lost.
+    """
+    if source == target:
+        raise click.UsageError("SOURCE and TARGET are the same")
+    with ExitStack() as stack:
+        old, new = (stack.enter_context(closing(opened(url))) for url in (source, target))
+        progress = stack.enter_context(shown_progress())
+        copied = copying.copy(old, new, projects or None, replace=replace, progress=progress)
+    for project, totals, written in copied:
+        click.echo(
+            f"{project}: verified {totals.rows:,} rows ({totals.accounts:,} accounts, {totals.open_holds:,} open holds, "
+            f"{totals.marks:,} marks, {totals.usage_rows:,} totals), {written:,} of them written now; "
+            f"the accounts sum to ${totals.spent.usd / NANOS_PER_USD:,.6f} spent, ${totals.held.usd / NANOS_PER_USD:,.6f} held"
+        )

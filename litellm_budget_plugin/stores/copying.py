@@ -1,0 +1,158 @@
+"""Copying a ledger from one store to another one, of any engine, and making sure that it arrived.
+
+A row of the target is written only in place of an earlier state of the same row, never taken out. So a copy loses nothing
+that was charged on the target: where the target holds more than the source, it is refused before anything is written.
+
+A copy that was interrupted is started again: it reads everything once more, for the source may have changed, and writes
+what is missing. At the end both sides are read and compared, row by row through `Totals.fingerprint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.stores.earlier import EarlierRows
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.totals import Named, Totals, named, rows_of
+
+_PAGE = 1000
+_STOP = "stop every process that writes to either of them, and run it again"
+
+
+class Progress(NamedTuple):
+    """How far the copy is with a project. `step` is "comparing" (what the target holds already with the source), "copying"
+    or "verifying"; `rows` counts what this step has read.
+    """
+
+    project: str
+    step: str
+    rows: int
+
+
+class Copied(NamedTuple):
+    """A project that is the same on both sides. `written` rows were not there before."""
+
+    project: str
+    totals: Totals
+    written: int
+
+
+def copy(
+    source: Store,
+    target: Store,
+    projects: Sequence[str] | None = None,
+    *,
+    replace: bool = False,
+    progress: Callable[[Progress], object] = lambda _: None,
+) -> list[Copied]:
+    """Copy some projects (default: all) with every account, hold, mark and total, and verify them.
+
+    What the target holds of a project must be rows of the source, as a copy that was interrupted leaves them. With
+    `replace`, they may also be what the source's rows were before: a copy that was made while the source went on is
+    brought up to date. `progress` is called after each page.
+
+    Raises BudgetInputError for a project that the source lacks, and BudgetStoreError, naming the project and the way out,
+    if the target holds anything else (nothing of that project was written) or if one side changed meanwhile.
+    """
+    there = source.projects()
+    wanted = there if projects is None else list(dict.fromkeys(projects))
+    missing = sorted(set(wanted) - set(there))
+    if missing or not wanted:
+        has = f"it has {', '.join(map(repr, there))}" if there else "it is empty: is it the one that you meant?"
+        lacks = f"no project {', '.join(map(repr, missing))}" if missing else "no project"
+        raise BudgetInputError(f"the source has {lacks}; {has}")
+    copied = [_copy(_Reader(project, progress), source, target, replace) for project in wanted]
+    new = set(source.projects()) - set(there)
+    if projects is None and new:
+        raise BudgetStoreError(
+            f"the source changed while it was copied: new projects {', '.join(sorted(new))}; {_STOP}"
+        )
+    return copied
+
+
+class _Reader:
+    """Reads one project's rows and tells how far it is."""
+
+    def __init__(self, project: str, progress: Callable[[Progress], object]) -> None:
+        self.project = project
+        self._progress = progress
+
+    def pages(self, store: Store, step: str, read: int = 0) -> Iterator[list[Named]]:
+        """Every row; `read` of this step were read before."""
+        after: str | None = ""
+        while after is not None:
+            page = store.export(self.project, after, _PAGE)
+            after = page.after
+            rows = list(named(page.rows))
+            read += len(rows)
+            yield rows
+            self._progress(Progress(self.project, step, read))
+
+    def totals(self, store: Store, read: int = 0) -> Totals:
+        """What all rows add up to."""
+        totals = Totals()
+        for rows in self.pages(store, "verifying", read):
+            for row in rows:
+                totals.add(row)
+        return totals
+
+
+def _copy(reader: _Reader, source: Store, target: Store, replace: bool) -> Copied:
+    project = reader.project
+    with EarlierRows() as earlier:
+        if project in target.projects():
+            _compare(reader, source, target, earlier, replace)
+        read, written = Totals(), 0
+        for rows in reader.pages(source, "copying"):
+            for row in rows:
+                read.add(row)
+            lacking = [row for row in rows if not earlier.has(row)]
+            if lacking:
+                target.load(project, rows_of(lacking))
+                written += len(lacking)
+    _verify(reader, source, target, read)
+    return Copied(project, read, written)
+
+
+def _compare(reader: _Reader, source: Store, target: Store, earlier: EarlierRows, replace: bool) -> None:
+    """Refuse a target that holds what the source does not."""
+    for rows in reader.pages(target, "comparing"):
+        earlier.note(rows)
+    differ = 0
+    for rows in reader.pages(source, "comparing", earlier.left):
+        for row in rows:
+            changed, ahead = earlier.compare(row)
+            differ += changed
+            if ahead:
+                raise BudgetStoreError(f"project {reader.project!r}: the target went on by itself: {ahead}; {_EMPTY}")
+    if earlier.left:
+        raise BudgetStoreError(
+            f"project {reader.project!r}: the target holds {earlier.left} rows that the source does not have "
+            f"({earlier.example()}); {_EMPTY}"
+        )
+    if differ and not replace:
+        raise BudgetStoreError(
+            f"project {reader.project!r}: the target holds {differ} rows that the source has otherwise; if they are left of an "
+            "earlier copy, and the source went on since then, run it again with --replace (replace=True)"
+        )
+
+
+_EMPTY = "nothing was written. Copy into a store that is empty, or empty the target if nobody needs it"
+
+
+def _verify(reader: _Reader, source: Store, target: Store, read: Totals) -> None:
+    arrived = reader.totals(target)
+    # The source comes last: what changes in it is found until the very end.
+    now = reader.totals(source, arrived.rows)
+    if now != read:
+        raise BudgetStoreError(
+            f"project {reader.project!r}: the source changed while it was copied (before and after: {read.differences(now)}); "
+            f"{_STOP} with --replace (replace=True)"
+        )
+    if arrived != read:
+        raise BudgetStoreError(
+            f"project {reader.project!r}: the target does not hold what was copied (source and target: "
+            f"{read.differences(arrived)}); somebody uses it already: {_STOP}"
+        )
