@@ -9,7 +9,19 @@ from pathlib import Path
 from benchmarks.isolated import run_isolated
 from benchmarks.report import circumstances, document
 
-NAMES = ("caller", "prompt", "store", "redis", "postgres", "slices", "users", "contention", "pause", "manager", "overspend")
+NAMES = (
+    "caller",
+    "prompt",
+    "store",
+    "redis",
+    "postgres",
+    "slices",
+    "users",
+    "contention",
+    "pause",
+    "manager",
+    "overspend",
+)
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Outcome, Store
+from litellm_budget_plugin.stores.rows import Page, Rows
 
 
 class Reopening:
@@ -46,6 +47,18 @@ class Reopening:
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         """Apply commands one after the other and answer each."""
         return self._opened(timeout).execute_all(commands, timeout)
+
+    def projects(self) -> list[str]:
+        """Every project that has a row."""
+        return self._opened(None).projects()
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Some rows of a project, as they lie in the store."""
+        return self._opened(None).export(project, after, most)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in the place of those with the same keys."""
+        self._opened(None).load(project, rows)
 
     def sync(self) -> None:
         """Make what was acknowledged survive a power cut."""
