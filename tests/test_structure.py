@@ -28,7 +28,7 @@ BELOW = {
     "manager": {"errors", "core", "settings", "stores", "pricing"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
-    "cli": {"errors", "core", "settings", "stores"},
+    "cli": {"errors", "core", "settings", "stores", "manager"},
     "__main__": {"cli"},
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from litellm_budget_plugin.cli.copy import copy
+from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.errors import BudgetError
 
 
@@ -25,3 +26,4 @@ def app() -> None:
 
 
 app.add_command(copy)
+app.add_command(journal)

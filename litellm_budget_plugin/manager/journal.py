@@ -17,7 +17,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -43,6 +43,16 @@ class Entry(NamedTuple):
 
     at: int
     command: Settle | Release
+
+
+class Seen(NamedTuple):
+    """A file as it was found: whole entries, damaged ones, since when the first waits, and whether a living process has it."""
+
+    path: str
+    entries: int
+    damaged: int
+    since: int | None
+    in_use: bool
 
 
 def store_digest(place: str) -> str:
@@ -205,7 +215,7 @@ class Journal:
                 _logger.warning("%d charges of a process that is gone are delivered from %s", file.waiting, path)
                 self._files.insert(0, file)
 
-    def _paths(self) -> set[str]:
+    def _paths(self, suffix: str = SUFFIX) -> set[str]:
         try:
             names = os.listdir(self.directory)
         except FileNotFoundError:
@@ -216,8 +226,12 @@ class Journal:
         return {
             os.path.join(self.directory, name)
             for name in names
-            if name.startswith(self._digest) and name.endswith(SUFFIX)
+            if name.startswith(self._digest) and name.endswith(suffix)
         }
+
+    def seen(self) -> list[Seen]:
+        """Every file of this store that lies in the directory, those that wait for a person included, in the order of names."""
+        return [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + ASIDE))]
 
     def first(self) -> JournalFile | None:
         """The file to deliver from; those in which nothing waits are removed first."""
@@ -236,6 +250,35 @@ class Journal:
         while self._files:
             self._files.pop().let_go()
         self._own = None
+
+
+def _seen(path: str) -> Seen:
+    with open(path, "rb") as file:
+        entries = [_parsed(line) for line in file]
+        in_use = not path.endswith(ASIDE) and not _lock(file.fileno())
+    times = [entry.at for entry in entries if entry is not None]
+    return Seen(path, len(times), len(entries) - len(times), min(times, default=None), in_use)
+
+
+def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
+    """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it. Returns how many.
+
+    Raises what `send` raises, and OSError; then the file is as it was, and may be delivered again.
+    """
+    with open(path, "rb") as file:
+        lines = list(file)
+    entries = [entry for entry in map(_parsed, lines) if entry is not None]
+    send([entry.command for entry in entries])
+    damaged = [line for line in lines if _parsed(line) is None]
+    if not damaged:
+        os.unlink(path)
+        return len(entries)
+    with open(path + ".new", "wb") as file:
+        file.write(b"".join(damaged))
+        file.flush()
+        flush(file.fileno())
+    os.replace(path + ".new", path)
+    return len(entries)
 
 
 def _lock(descriptor: int) -> bool:

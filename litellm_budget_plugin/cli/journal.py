@@ -1,0 +1,84 @@
+"""litellm-budget journal: what waits on this machine for a store, and its delivery by hand."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import datetime, timezone
+
+import click
+
+from litellm_budget_plugin.cli.ledgers import ledger_url, opened
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.delivery import Charge, Delivery
+from litellm_budget_plugin.manager.journal import ASIDE, Journal, Seen, deliver_aside
+from litellm_budget_plugin.manager.ledger import journal_directory, store_key
+from litellm_budget_plugin.stores.protocol import Store, ask_all
+from litellm_budget_plugin.stores.registry import masked
+
+_TIMEOUT = 30.0
+_BATCH = 200
+
+
+@click.command()
+@click.argument("store", callback=ledger_url)
+@click.option("--directory", metavar="DIR", help="LITELLM_BUDGET_JOURNAL of the service, if it has one.")
+@click.option("--deliver", is_flag=True, help="Deliver what processes that are gone have left.")
+@click.option("--aside", is_flag=True, help="Deliver what was set aside as well: too old, or from a damaged file.")
+@click.option(
+    "--retention", type=click.IntRange(1), default=30, show_default=True, help="RETENTION of the service, in days."
+)
+def journal(store: str, directory: str | None, deliver: bool, aside: bool, retention: int) -> None:
+    """Show the charges that wait on this machine for STORE, a URL or env:NAME; deliver them, each once.
+
+    A living process delivers its own. What was set aside may have been charged before and forgotten since: look at the
+    user's totals before you deliver it.
+    """
+    key = store_key(store)
+    place = journal_directory(key, directory)
+    assert place is not None
+    files = Journal(place, masked(key))
+    if deliver or aside:
+        with closing(opened(store)) as target:
+            _deliver(target, files, retention)
+            if aside:
+                _deliver_aside(target, files)
+    seen = files.seen()
+    for file in seen:
+        click.echo(_line(file))
+    if not seen:
+        click.echo(f"nothing waits in {place}")
+
+
+def _deliver(store: Store, files: Journal, retention: int) -> None:
+    delivery = Delivery(
+        lambda commands, timeout: ask_all(store, commands, timeout), files, 1, lambda _: retention * DAY * 9 // 10
+    )
+    delivery.run(_TIMEOUT)
+    delivery.close()
+    store.sync()
+
+
+def _deliver_aside(store: Store, files: Journal) -> None:
+    def send(commands: list[Charge]) -> None:
+        for first in range(0, len(commands), _BATCH):
+            batch = commands[first : first + _BATCH]
+            for command, outcome in zip(batch, ask_all(store, batch, _TIMEOUT)):
+                if isinstance(outcome, BudgetInputError):
+                    raise click.ClickException(f"the charge {command.hold} cannot be stored: {outcome}")
+        store.sync()
+
+    for file in files.seen():
+        if file.path.endswith(ASIDE) and file.entries:
+            click.echo(f"{file.path}: {deliver_aside(file.path, send)} delivered")
+
+
+def _line(file: Seen) -> str:
+    since = (
+        ""
+        if file.since is None
+        else f", since {datetime.fromtimestamp(file.since / 1e6, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    )
+    damaged = f", {file.damaged} damaged" if file.damaged else ""
+    state = "set aside" if file.path.endswith(ASIDE) else "its process lives" if file.in_use else "its process is gone"
+    return f"{file.path}: {file.entries} wait{since}{damaged} ({state})"

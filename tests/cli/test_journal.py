@@ -1,0 +1,63 @@
+"""litellm-budget journal: shows what waits, and delivers it once."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.stores.registry import open_store
+from tests.cli.test_copy import run
+from tests.stores.desk import calls_of, charge_of
+
+URL = "sqlite:///ledger.db"
+
+
+def _journal(tmp_path: Path) -> Journal:
+    return Journal(str(tmp_path / "litellm_budget_journal"), f"sqlite:///{tmp_path}/ledger.db")
+
+
+def _calls(tmp_path: Path) -> int:
+    with closing(open_store(f"sqlite:///{tmp_path}/ledger.db")) as store:
+        return calls_of(store)
+
+
+def test_an_empty_one_says_so(tmp_path: Path) -> None:
+    done = run(tmp_path, "journal", URL)
+    assert (done.returncode, done.stdout) == (0, f"nothing waits in {tmp_path}/litellm_budget_journal\n")
+
+
+def test_it_shows_and_delivers_what_a_dead_process_left(tmp_path: Path) -> None:
+    left = _journal(tmp_path)
+    left.keep([charge_of("a"), charge_of("b")])
+    lives = run(tmp_path, "journal", URL, "--deliver")
+    assert ": 2 wait, since 20" in lives.stdout and "(its process lives)" in lives.stdout
+    assert _calls(tmp_path) == 0
+    left.close()
+    gone = run(tmp_path, "journal", URL)
+    assert "(its process is gone)" in gone.stdout
+    for _ in range(2):
+        done = run(tmp_path, "journal", URL, "--deliver")
+        assert done.returncode == 0 and "nothing waits" in done.stdout, done.stderr
+        assert _calls(tmp_path) == 2
+
+
+def test_what_was_set_aside_is_delivered_only_when_asked_for(tmp_path: Path) -> None:
+    left = _journal(tmp_path)
+    left.keep([charge_of("old"), charge_of("damaged")])
+    left.close()
+    [path] = (tmp_path / "litellm_budget_journal").iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"hold":"damaged"', b'"hold":"d"'))
+    path.rename(f"{path}.aside")
+    shown = run(tmp_path, "journal", URL, "--deliver")
+    assert ": 1 wait, since 20" in shown.stdout and ", 1 damaged (set aside)" in shown.stdout
+    # Opened by --deliver, and nothing charged.
+    assert _calls(tmp_path) == 0
+    for _ in range(2):
+        done = run(tmp_path, "journal", URL, "--aside")
+        assert done.returncode == 0 and ": 0 wait, 1 damaged (set aside)" in done.stdout, done.stderr
+        assert _calls(tmp_path) == 1
+
+
+def test_an_unknown_store_is_a_usage_error(tmp_path: Path) -> None:
+    assert run(tmp_path, "journal", "env:NOWHERE").returncode == 2
