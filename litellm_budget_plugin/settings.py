@@ -42,7 +42,8 @@ class BudgetSettings(BaseSettings):
     project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
     store_url: str | None = Field(
         None,
-        description="Where the ledger lives: `sqlite:///file.db` or `memory://`. Default: `sqlite:///litellm_budget.db`.",
+        description="Where the ledger lives: `sqlite:///file.db`, `postgresql://…`, `redis://…` or `memory://`. "
+        "Default: `sqlite:///litellm_budget.db`.",
     )
     client_type: Literal["local", "hosted", "client"] = Field(
         "local", description="LiteLLM's word for where budgets are saved. `hosted` and `client` need a later version."
