@@ -224,3 +224,18 @@ def test_entries_set_aside_are_whole_lines(tmp_path: Path) -> None:
     assert Path(path).read_bytes() == line + b"torn\n"
     file.remove()
     assert [name.endswith(journals.ASIDE) for name in _files(tmp_path)] == [True]
+
+
+def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking it: what is written to it from then on, nobody would ever find."""
+    owner = JournalFile.create(str(tmp_path), "d")
+    lock = journals._lock
+
+    def removed_meanwhile(descriptor: int) -> bool:
+        owner.remove()
+        return lock(descriptor)
+
+    monkeypatch.setattr(journals, "_lock", removed_meanwhile)
+    assert JournalFile.adopt(owner.path) is None
