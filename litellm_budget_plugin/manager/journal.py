@@ -18,6 +18,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -154,8 +155,8 @@ class JournalFile:
     def set_aside(self, lines: Sequence[bytes]) -> str:
         """Keep lines that wait for a person beside the file; returns where. Raises OSError."""
         path = self.path + ASIDE
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_TRANSLATION, 0o600)
-        with open(descriptor, "ab") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with _alone(path, flags) as descriptor, open(descriptor, "ab", closefd=False) as file:
             file.write(b"".join(line if line.endswith(b"\n") else line + b"\n" for line in lines))
             file.flush()
             flush(file.fileno())
@@ -261,7 +262,8 @@ def _seen(path: str) -> Seen:
 
 
 def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
-    """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it. Returns how many.
+    """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it, and so does
+    what is set aside meanwhile. Returns how many.
 
     Raises what `send` raises, and OSError; then the file is as it was, and may be delivered again.
     """
@@ -269,16 +271,47 @@ def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> 
         lines = list(file)
     entries = [entry for entry in map(_parsed, lines) if entry is not None]
     send([entry.command for entry in entries])
-    damaged = [line for line in lines if _parsed(line) is None]
-    if not damaged:
-        os.unlink(path)
-        return len(entries)
-    with open(path + ".new", "wb") as file:
-        file.write(b"".join(damaged))
-        file.flush()
-        flush(file.fileno())
-    os.replace(path + ".new", path)
+    # Not locked before: a service that sets something aside must not wait for this delivery.
+    try:
+        with _alone(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
+            found, delivered = file.read(), b"".join(lines)
+            # Else another process has delivered the same and taken it out.
+            if found.startswith(delivered):
+                damaged = [line for line in lines if _parsed(line) is None]
+                _put_back(path, b"".join(damaged) + found[len(delivered) :])
+    except FileNotFoundError:
+        pass
     return len(entries)
+
+
+def _put_back(path: str, left: bytes) -> None:
+    """Have `left` stand in the file's place, and no file if it is empty."""
+    if left:
+        unnamed = path + ".new"
+        descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_TRANSLATION, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(left)
+            file.flush()
+            flush(file.fileno())
+        os.replace(unnamed, path)
+    else:
+        os.unlink(path)
+    sync_directory(os.path.dirname(path))
+
+
+@contextmanager
+def _alone(path: str, flags: int) -> Iterator[int]:
+    """The file at `path`, while no other process is here with it. Raises OSError."""
+    while True:
+        descriptor = os.open(path, flags | _NO_TRANSLATION, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager import journal as journals
-from litellm_budget_plugin.manager.journal import Entry, Journal, JournalFile
+from litellm_budget_plugin.manager.journal import Entry, Journal, JournalFile, deliver_aside
 from tests.stores.desk import charge_of
 from tests.stores.processes import Child
 
@@ -239,3 +239,47 @@ def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
 
     monkeypatch.setattr(journals, "_lock", removed_meanwhile)
     assert JournalFile.adopt(owner.path) is None
+
+
+def test_what_is_set_aside_during_a_delivery_stays(tmp_path: Path) -> None:
+    """A service may add to the file between the moment it is read and the moment the delivered is taken out."""
+    journal = Journal(str(tmp_path), "store")
+    journal.keep([charge_of("first"), charge_of("later")])
+    file = journal.first()
+    assert file is not None
+    first, later = (line for line, _ in file.next(2))
+    path = file.set_aside([first, b"damaged\n"])
+
+    def send(commands: list[Settle | Release]) -> None:
+        assert [command.hold for command in commands] == ["first"]
+        file.set_aside([later])
+
+    assert deliver_aside(path, send) == 1
+    assert Path(path).read_bytes() == b"damaged\n" + later
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    journal.close()
+
+
+def test_two_deliveries_of_one_file_at_once(tmp_path: Path) -> None:
+    """The one that ends last finds its work done, and takes out nothing else."""
+    journal = Journal(str(tmp_path), "store")
+    journal.keep([charge_of("first"), charge_of("later")])
+    file = journal.first()
+    assert file is not None
+    first, later = (line for line, _ in file.next(2))
+    path = file.set_aside([first])
+
+    def deliver_too(_: list[Settle | Release]) -> None:
+        deliver_aside(path, lambda _: None)
+
+    assert deliver_aside(path, deliver_too) == 1
+    assert not Path(path).exists()
+
+    def deliver_too_and_add(_: list[Settle | Release]) -> None:
+        deliver_aside(path, lambda _: None)
+        file.set_aside([later])
+
+    file.set_aside([first])
+    deliver_aside(path, deliver_too_and_add)
+    assert Path(path).read_bytes() == later
+    journal.close()
