@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
@@ -16,6 +17,10 @@ class _App(click.Group):
         try:
             return super().invoke(ctx)
         except BudgetError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads the output has gone; click ends quietly
+                raise
             raise click.ClickException(str(error)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from datetime import datetime, timezone
 
@@ -36,7 +37,9 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
     """
     key = store_key(store)
     place = journal_directory(key, directory)
-    assert place is not None
+    if place is None:
+        reason = "off keeps charges in the service's memory only; name a directory"
+        raise click.BadParameter(reason, param_hint="--directory")
     files = Journal(place, masked(key))
     if deliver or aside:
         with closing(opened(store)) as target:
@@ -51,9 +54,9 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
 
 
 def _deliver(store: Store, files: Journal, retention: int) -> None:
-    delivery = Delivery(
-        lambda commands, timeout: ask_all(store, commands, timeout), files, 1, lambda _: retention * DAY * 9 // 10
-    )
+    # No calls go out here that a full journal could refuse.
+    most, kept_for = sys.maxsize, retention * DAY * 9 // 10
+    delivery = Delivery(lambda commands, timeout: ask_all(store, commands, timeout), files, most, lambda _: kept_for)
     delivery.run(_TIMEOUT)
     delivery.close()
     store.sync()

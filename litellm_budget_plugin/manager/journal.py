@@ -206,7 +206,12 @@ class Journal:
     def adopt(self) -> None:
         """Take over the files of processes that are gone."""
         ours = {file.path for file in self._files}
-        for path in sorted(self._paths() - ours) if fcntl is not None else ():
+        try:
+            theirs = sorted(self._paths() - ours) if fcntl is not None else []
+        except OSError as error:
+            _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
+            return
+        for path in theirs:
             try:
                 file = JournalFile.adopt(path)
             except OSError as error:
@@ -221,9 +226,6 @@ class Journal:
             names = os.listdir(self.directory)
         except FileNotFoundError:
             return set()
-        except OSError as error:
-            _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
-            return set()
         return {
             os.path.join(self.directory, name)
             for name in names
@@ -231,8 +233,12 @@ class Journal:
         }
 
     def seen(self) -> list[Seen]:
-        """Every file of this store that lies in the directory, those that wait for a person included, in the order of names."""
-        return [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + ASIDE))]
+        """Every file of this store that lies in the directory, those that wait for a person included, in the order of names.
+
+        Raises OSError if the directory or one of them cannot be read.
+        """
+        found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + ASIDE))]
+        return [seen for seen in found if seen is not None]
 
     def first(self) -> JournalFile | None:
         """The file to deliver from; those in which nothing waits are removed first."""
@@ -253,10 +259,14 @@ class Journal:
         self._own = None
 
 
-def _seen(path: str) -> Seen:
-    with open(path, "rb") as file:
-        entries = [_parsed(line) for line in file]
-        in_use = not path.endswith(ASIDE) and not _lock(file.fileno())
+def _seen(path: str) -> Seen | None:
+    """None for a file that has been delivered in this moment."""
+    try:
+        with open(path, "rb") as file:
+            entries = [_parsed(line) for line in file]
+            in_use = not path.endswith(ASIDE) and not _lock(file.fileno())
+    except FileNotFoundError:
+        return None
     times = [entry.at for entry in entries if entry is not None]
     return Seen(path, len(times), len(entries) - len(times), min(times, default=None), in_use)
 

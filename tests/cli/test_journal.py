@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -61,3 +64,45 @@ def test_what_was_set_aside_is_delivered_only_when_asked_for(tmp_path: Path) -> 
 
 def test_an_unknown_store_is_a_usage_error(tmp_path: Path) -> None:
     assert run(tmp_path, "journal", "env:NOWHERE").returncode == 2
+
+
+def test_a_service_without_a_directory_is_a_usage_error(tmp_path: Path) -> None:
+    done = run(tmp_path, "journal", URL, "--directory", "off")
+    assert done.returncode == 2 and "name a directory" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_read_is_no_empty_journal(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    left = _journal(tmp_path)
+    left.keep([charge_of("a")])
+    [path] = (tmp_path / "litellm_budget_journal").iterdir()
+    Path(f"{path}.aside").mkdir()
+    for arguments in ((), ("--directory", "file")):
+        done = run(tmp_path, "journal", URL, *arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert "irectory" in done.stderr and "Traceback" not in done.stderr
+    left.close()
+
+
+def test_a_store_that_does_not_answer_leaves_everything_where_it_was(tmp_path: Path) -> None:
+    """And says so, without a word about calls that are refused."""
+    left = _journal(tmp_path)
+    left.keep([charge_of("a"), charge_of("b")])
+    left.close()
+    assert _calls(tmp_path) == 0
+    program = (
+        "import sys\n"
+        "from litellm_budget_plugin.cli import ledgers, main\n"
+        "ledgers._TIMEOUT = 0.2\n"
+        f"sys.argv = ['litellm-budget', 'journal', '{URL}', '--deliver']\n"
+        "main()\n"
+    )
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1 and "kept it locked" in done.stderr.splitlines()[-1]
+    assert "calls are refused" not in done.stderr and "Traceback" not in done.stderr
+    assert ": 2 wait" in run(tmp_path, "journal", URL).stdout
+    assert "nothing waits" in run(tmp_path, "journal", URL, "--deliver").stdout and _calls(tmp_path) == 2
