@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
+from weakref import ref
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -159,6 +161,20 @@ class _LeftBehind(Exception):
     """A connection is still being opened, and who asked for it waits no longer."""
 
 
+class _Permit:
+    """The right to use one connection. One that an interrupt has dropped between two calls goes back by itself."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: SimpleQueue[_Permit]) -> None:
+        self._home = ref(home)
+
+    def __del__(self) -> None:
+        home = self._home()
+        if home is not None:
+            home.put(_Permit(home))
+
+
 class Lines:
     """The connections to one server: `most` at once, the one that was used last is used next.
 
@@ -168,11 +184,11 @@ class Lines:
     def __init__(self, open_line: Callable[[], Line], most: int) -> None:
         self._open_line = open_line
         self._idle: deque[Line] = deque()
-        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._permits: SimpleQueue[_Permit] = SimpleQueue()
         self._most = most
         self._closed = False
         for _ in range(most):
-            self._permits.put(None)
+            self._permits.put(_Permit(self._permits))
 
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
         """Send commands over one of the connections and read the answers.
@@ -181,7 +197,7 @@ class Lines:
         opening one raises.
         """
         try:
-            self._permits.get(timeout=max(0.0, deadline - time.monotonic()))
+            permit = self._permits.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             raise BudgetStoreUnavailable(
                 f"all {self._most} connections to the server are busy (more by ?connections=)"
@@ -197,14 +213,14 @@ class Lines:
                     if time.monotonic() >= deadline:
                         raise
             try:
-                line = _Dialling(self._open_line, self._give).line(deadline)
+                line = _Dialling(self._open_line, partial(self._give, permit)).line(deadline)
             except _LeftBehind as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
             return self._use(line, packed, deadline)
         finally:
             if ours:
-                self._permits.put(None)
+                self._permits.put(permit)
 
     def _idle_line(self) -> Line | None:
         try:
@@ -227,10 +243,10 @@ class Lines:
         if self._closed:
             self.close()
 
-    def _give(self, line: Line | None) -> None:
+    def _give(self, permit: _Permit, line: Line | None) -> None:
         if line is not None:
             self._keep(line)
-        self._permits.put(None)
+        self._permits.put(permit)
 
     def close(self) -> None:
         """Close the connections that nobody uses; the others when they come back."""

@@ -359,7 +359,34 @@ def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
     with pytest.raises(KeyboardInterrupt):
         store.execute(charge_of("h"))
     assert store.execute(hold_of("h2")) == Granted("h2", hold_of("h2").want)
-    assert store._route._lines._permits.qsize() == 16
+
+
+def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
+    """Also one that falls between taking a place and noting that it was taken."""
+    store = opened(f"{url}&connections=1", timeout=10.0)
+    moments = 0
+    for moment in range(1, 300):
+        seen = 0
+
+        def interrupt(frame: Any, event: str, _: object, moment: int = moment) -> None:
+            nonlocal seen
+            if event in ("call", "c_return") and "stores/redis" in frame.f_code.co_filename:
+                seen += 1
+                if seen == moment:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            store.execute(hold_of("h"))
+            break
+        except KeyboardInterrupt:
+            moments += 1
+        finally:
+            sys.setprofile(None)
+        store.execute(hold_of("h"))
+    assert moments > 20
+    assert account_of(store).held == 10
 
 
 def test_text_that_is_no_text(url: str, opened: Opener) -> None:
