@@ -80,7 +80,7 @@ class BudgetLedger:
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
-        """All that is asked in a call inside of this waits for STORE_TIMEOUT at most, taken together."""
+        """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
         token = _until.set(time.monotonic() + self.settings.store_timeout)
         try:
             yield
@@ -89,9 +89,12 @@ class BudgetLedger:
 
     @property
     def seconds_left(self) -> float:
-        """How long the call may still wait for the store."""
+        """How long the call may still wait for a networked store; for a local one, how long each question may."""
         until = _until.get()
-        return self.settings.store_timeout if until is None else max(0.0, until - time.monotonic())
+        # Threads that queue for a local file are being served one after the other: that time does not count.
+        if until is None or not self.store.remote:
+            return self.settings.store_timeout
+        return max(0.0, until - time.monotonic())
 
     def ask_in_call(self, command: Command) -> Reply:
         """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while

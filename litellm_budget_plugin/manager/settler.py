@@ -134,7 +134,7 @@ class Settler:
         if self._live and now - self._collected_at >= _COLLECT_SECONDS:
             self._collected_at = now
             gc.collect()
-        if not self._working.acquire(timeout=timeout):
+        if not self._working.acquire(timeout=timeout if self.store.remote else -1):
             return
         try:
             self._drain()
