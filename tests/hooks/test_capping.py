@@ -288,7 +288,8 @@ def _check_overspend(desk: Desk, upstream: Upstream, errors: list[BudgetExceeded
     assert spent == upstream.billed({"gate-chat": (0, RATE)}) == sum(map(_most, upstream.bodies))
     assert spent <= all_of_it
     assert upstream.requests + len(errors) == CALLS
-    assert upstream.requests >= 4
+    # Mostly many more; two halves of the limit, if the others came while both were in flight.
+    assert upstream.requests >= 2
     assert min(body.get("max_tokens", 4096) for body in upstream.bodies) >= 256
     for error in errors:
         assert round((error.limit - error.spent - error.held) * 1e9) < LEAST, error
