@@ -14,6 +14,7 @@ from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Release, Reply, Reset, Settle
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
+from litellm_budget_plugin.stores.places import NoPlace
 from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.copying import page_of, place_of, tables_of
 from litellm_budget_plugin.stores.postgres.failures import UNSTORABLE, explained, retry_helps, unstorable
@@ -121,7 +122,10 @@ class PostgresStore:
 
     def _ask_once(self, statements: Sequence[Statement], deadline: float, *, fresh: bool) -> list[Answer]:
         pool = self._opened()
-        place = pool.enter(deadline)
+        try:
+            place = pool.places.enter(deadline)
+        except NoPlace:
+            raise Overrun from None
         try:
             if fresh:
                 pool.clear()
@@ -130,7 +134,7 @@ class PostgresStore:
             pool.keep(line)
             return answers
         finally:
-            pool.leave(place)
+            pool.places.leave(place)
 
     def projects(self) -> list[str]:
         """Every project that has a row, sorted."""

@@ -8,9 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
-from weakref import ref
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -18,6 +16,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.stores.places import NoPlace, Place, Places
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST
 
@@ -142,7 +141,7 @@ class _Dialling:
         self._done.set()
 
     def line(self, deadline: float) -> Line:
-        """The connection. Raises what opening it has raised; _LeftBehind if it takes too long: then it, and the permit,
+        """The connection. Raises what opening it has raised; _LeftBehind if it takes too long: then it, and the place,
         are given to `left` when it is there.
         """
         try:
@@ -161,20 +160,6 @@ class _LeftBehind(Exception):
     """A connection is still being opened, and who asked for it waits no longer."""
 
 
-class _Permit:
-    """The right to use one connection. One that an interrupt has dropped between two calls goes back by itself."""
-
-    __slots__ = ("_home",)
-
-    def __init__(self, home: SimpleQueue[_Permit]) -> None:
-        self._home = ref(home)
-
-    def __del__(self) -> None:
-        home = self._home()
-        if home is not None:
-            home.put(_Permit(home))
-
-
 class Lines:
     """The connections to one server: `most` at once, the one that was used last is used next.
 
@@ -184,11 +169,9 @@ class Lines:
     def __init__(self, open_line: Callable[[], Line], most: int) -> None:
         self._open_line = open_line
         self._idle: deque[Line] = deque()
-        self._permits: SimpleQueue[_Permit] = SimpleQueue()
+        self.places = Places(most)
         self._most = most
         self._closed = False
-        for _ in range(most):
-            self._permits.put(_Permit(self._permits))
 
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
         """Send commands over one of the connections and read the answers.
@@ -197,8 +180,8 @@ class Lines:
         opening one raises.
         """
         try:
-            permit = self._permits.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
+            place = self.places.enter(deadline)
+        except NoPlace:
             raise BudgetStoreUnavailable(
                 f"all {self._most} connections to the server are busy (more by ?connections=)"
             ) from None
@@ -213,14 +196,14 @@ class Lines:
                     if time.monotonic() >= deadline:
                         raise
             try:
-                line = _Dialling(self._open_line, partial(self._give, permit)).line(deadline)
+                line = _Dialling(self._open_line, partial(self._give, place)).line(deadline)
             except _LeftBehind as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
             return self._use(line, packed, deadline)
         finally:
             if ours:
-                self._permits.put(permit)
+                self.places.leave(place)
 
     def _idle_line(self) -> Line | None:
         try:
@@ -243,10 +226,10 @@ class Lines:
         if self._closed:
             self.close()
 
-    def _give(self, permit: _Permit, line: Line | None) -> None:
+    def _give(self, place: Place, line: Line | None) -> None:
         if line is not None:
             self._keep(line)
-        self._permits.put(permit)
+        self.places.leave(place)
 
     def close(self) -> None:
         """Close the connections that nobody uses; the others when they come back."""

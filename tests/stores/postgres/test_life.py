@@ -8,18 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
 from litellm_budget_plugin.core.commands import Refused, Settled
-from litellm_budget_plugin.stores.postgres.address import address_from
-from litellm_budget_plugin.stores.postgres.line import Overrun
-from litellm_budget_plugin.stores.postgres.pool import Pool
+from litellm_budget_plugin.stores.places import Places
 from litellm_budget_plugin.stores.protocol import Store
 from tests.stores.desk import MINUTE, account_of, calls_of, charge_of, hold_of
 from tests.stores.postgres.conftest import Look
@@ -34,9 +30,9 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
     store = opened(url, test_clock=True)
     start = 1_774_734_000_000_000
     program = (
-        "import sys, time; from litellm_budget_plugin.stores.registry import open_store; "
+        "import signal, sys; from litellm_budget_plugin.stores.registry import open_store; "
         "from tests.stores.desk import hold_of; store = open_store(sys.argv[1], test_clock=True); "
-        f"print(type(store.execute(hold_of('h', usd=990, floor=7, now={start}))).__name__, flush=True); time.sleep(600)"
+        f"print(type(store.execute(hold_of('h', usd=990, floor=7, now={start}))).__name__, flush=True); signal.pause()"
     )
     worker = subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, text=True, stdout=subprocess.PIPE)
     assert worker.stdout and worker.stdout.readline() == "Granted\n"
@@ -103,15 +99,15 @@ def test_a_store_that_is_only_opened_has_no_connection(url: str, opened: Opener,
 def test_a_command_inside_a_command(url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finalizer or a signal handler may ask the store in the middle of another command: it takes a connection of its own."""
     store = opened(url, timeout=30.0)
-    enter = Pool.enter
+    enter = Places.enter
 
-    def entering(pool: Pool, deadline: float) -> object:
-        place = enter(pool, deadline)
-        monkeypatch.setattr(Pool, "enter", enter)
+    def entering(places: Places, deadline: float) -> object:
+        place = enter(places, deadline)
+        monkeypatch.setattr(Places, "enter", enter)
         store.execute(charge_of("inner"))
         return place
 
-    monkeypatch.setattr(Pool, "enter", entering)
+    monkeypatch.setattr(Places, "enter", entering)
     store.execute(charge_of("outer"))
     assert calls_of(store) == 2
 
@@ -142,20 +138,3 @@ def test_an_interrupt_leaves_every_place(url: str, opened: Opener) -> None:
         store.execute(hold_of("h"))
     assert moments > 20
     assert account_of(store).held == 10
-
-
-def test_who_waits_for_a_place_gets_the_next_one(url: str) -> None:
-    """A thread that comes back at once would else take it again and again, while others wait for seconds."""
-    pool = Pool(address_from(f"{url}&pool_size=1"))
-    place, soon, got = pool.enter(time.monotonic()), time.monotonic() + 30.0, SimpleQueue[object]()
-    thread = threading.Thread(target=lambda: got.put(pool.enter(soon)))
-    thread.start()
-    while not pool._waiting:
-        time.sleep(0.001)
-    pool.leave(place)
-    with pytest.raises(Overrun):
-        pool.enter(time.monotonic())
-    assert got.get(timeout=30.0) is place
-    thread.join()
-    pool.leave(place)
-    assert pool.enter(time.monotonic()) is place

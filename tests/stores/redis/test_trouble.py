@@ -203,7 +203,7 @@ def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener)
         ]
         for thread in stuck:
             thread.start()
-        while store._route._lines._permits.qsize():
+        while store._route._lines.places.free:
             time.sleep(0.001)
         with pytest.raises(BudgetStoreUnavailable, match="all 2 connections"):
             store.execute(charge_of("late"), timeout=0.05)
@@ -359,6 +359,7 @@ def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
     with pytest.raises(KeyboardInterrupt):
         store.execute(charge_of("h"))
     assert store.execute(hold_of("h2")) == Granted("h2", hold_of("h2").want)
+    assert store._route._lines.places.free == 16
 
 
 def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
@@ -387,6 +388,7 @@ def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener)
         store.execute(hold_of("h"))
     assert moments > 20
     assert account_of(store).held == 10
+    assert store._route._lines.places.free == 1
 
 
 def test_text_that_is_no_text(url: str, opened: Opener) -> None:
