@@ -15,7 +15,7 @@ from litellm_budget_plugin.manager.delivery import Charge, Delivery
 from litellm_budget_plugin.manager.journal import ASIDE, Journal, Seen, deliver_aside
 from litellm_budget_plugin.manager.ledger import journal_directory, store_key
 from litellm_budget_plugin.stores.protocol import Store, ask_all
-from litellm_budget_plugin.stores.registry import masked
+from litellm_budget_plugin.stores.registry import place_of
 
 _TIMEOUT = 30.0
 _BATCH = 200
@@ -40,7 +40,7 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
     if place is None:
         reason = "off keeps charges in the service's memory only; name a directory"
         raise click.BadParameter(reason, param_hint="--directory")
-    files = Journal(place, masked(key))
+    files = Journal(place, place_of(key))
     if deliver or aside:
         with closing(opened(store)) as target:
             _deliver(target, files, retention)

@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 
 
 def store_digest(place: str) -> str:
-    """What the names of a store's files begin with. `place` is its URL without secrets, so that a new password finds them."""
+    """What the names of a store's files begin with. `place` is `registry.place_of` its URL."""
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 

@@ -22,7 +22,7 @@ from litellm_budget_plugin.manager.settler import LiveHold, Settler
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
-from litellm_budget_plugin.stores.registry import masked, open_store
+from litellm_budget_plugin.stores.registry import open_store, place_of
 from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -217,7 +217,7 @@ def _acquire(key: str, timeout: float, settings: BudgetSettings) -> Settler:
         opened = _opened.get(key)
         if opened is None:
             directory = journal_directory(key, settings.journal)
-            journal = None if directory is None else Journal(directory, masked(key))
+            journal = None if directory is None else Journal(directory, place_of(key))
             settler = Settler(_open(key, timeout), timeout, journal, settings.journal_limit)
             opened = _opened[key] = _Opened(settler)
         opened.users += 1

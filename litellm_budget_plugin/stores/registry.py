@@ -26,6 +26,7 @@ ENGINES = {
 """The function that opens each scheme's store; imported when it is asked for."""
 
 _WITHOUT_SECRETS = ("memory", "sqlite")
+_SECRET = re.compile("pass|secret|token|key|cert", re.IGNORECASE)
 _LATER = ("http", "https")
 _ACCEPTED = (
     "memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0 (also rediss://, redis+unix://, "
@@ -61,6 +62,18 @@ def _why_not(scheme: str) -> str:
         return f"{scheme}:// needs a later version of litellm-budget-plugin"
     close = difflib.get_close_matches(scheme.split("+", maxsplit=1)[0], ENGINES, n=1)
     return f"no store is called {scheme}://" + (f" (did you mean {close[0]}://?)" if close else "")
+
+
+def place_of(url: str) -> str:
+    """What tells the ledger at `url` from every other one, and stays the same when a password changes: `url` without user,
+    password and those values of its query that name secrets. Not fit for messages and logs: see `masked`.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    if scheme.lower() in _WITHOUT_SECRETS:
+        return url
+    place, question, query = rest.rpartition("@")[2].partition("?")
+    told = sorted(part for part in query.split("&") if not _SECRET.search(part.partition("=")[0]))
+    return f"{scheme.lower()}{separator}{place}{question}{'&'.join(told)}"
 
 
 def masked(url: str) -> str:

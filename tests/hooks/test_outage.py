@@ -231,3 +231,20 @@ def test_an_outage_is_said_once_and_its_end_too(
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if "the store is away" in line]) == 1
     assert len([line for line in said if "answers again" in line]) == 1
+
+
+def test_what_waits_for_one_ledger_is_not_delivered_to_another(
+    server: PostgresServer, open_desk: Open, tmp_path: Path
+) -> None:
+    """Two ledgers of one database share a journal's directory."""
+    journal = {"journal": str(tmp_path / "journal"), "default_limit": "10", "on_store_error": "allow"}
+    mine = open_desk(store_url=server.url(), **journal)
+    server.stop(signal.SIGINT)
+    litellm.completion(**mine.arguments("alice"))
+    mine.callback.close()
+    assert len(_journal(tmp_path)) == 1
+    server.start()
+    other = open_desk(store_url=server.url(), **journal)
+    assert other.calm("alice") == 0
+    again = open_desk(store_url=mine.callback.settings.store_url, **journal)
+    assert again.calm("alice") == WORTH

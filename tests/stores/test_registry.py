@@ -13,7 +13,7 @@ import pytest
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.protocol import Store
-from litellm_budget_plugin.stores.registry import masked, open_store
+from litellm_budget_plugin.stores.registry import masked, open_store, place_of
 from tests.stores.desk import calls_of, charge_of
 
 Opener = Callable[..., Store]
@@ -87,6 +87,37 @@ def test_timeouts_that_mean_nothing(timeout: float) -> None:
 )
 def test_secrets_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        (
+            "postgresql://me:old@host/db?schema=a&sslmode=require",
+            "postgresql://me:new@host/db?sslmode=require&schema=a",
+        ),
+        ("redis://:old@host/0?prefix=a", "redis://:new@host/0?prefix=a"),
+        ("postgresql://host/db?password=old&schema=a", "postgresql://host/db?password=new&schema=a"),
+    ],
+)
+def test_a_new_password_names_the_same_ledger(url: str, same: str) -> None:
+    assert place_of(url) == place_of(same)
+    assert "old" not in place_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("postgresql://host/db?schema=a", "postgresql://host/db?schema=b"),
+        ("postgresql://me@/db?host=/a", "postgresql://me@/db?host=/b"),
+        ("redis://host/0?prefix=a", "redis://host/0?prefix=b"),
+        ("redis://host/0", "redis://host/1"),
+        ("sqlite:////a.db", "sqlite:////b.db"),
+    ],
+)
+def test_two_ledgers_are_told_apart(url: str, other: str) -> None:
+    """What waits for one must not be delivered to the other."""
+    assert place_of(url) != place_of(other)
 
 
 def test_a_relative_path_is_made_absolute_once(
