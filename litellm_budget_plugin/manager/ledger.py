@@ -60,7 +60,7 @@ class BudgetLedger:
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
             size = charge_nanos(settings.slice)
-            self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id)
+            self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id, self.settler.deliver_later)
             self.settler.attend(self)
             self.settler.gather = _GATHER_SECONDS
         elif settings.slice:
@@ -113,30 +113,26 @@ class BudgetLedger:
         if reply is None:
             reply = self.ask_in_call(command)
             if command.replaces and isinstance(reply, (Granted, Closed)):
-                self._tell(slices.ended(Release(command.replaces, self.project)), but=command.replaces)
+                slices.ended(Release(command.replaces, self.project))
         elif command.replaces:
-            self._tell(slices.ended(Release(command.replaces, self.project)))
+            self.release_later(command.replaces)
         return reply
 
     def deliver(self, command: Settle | Release) -> None:
         """Have the end of an attempt in the ledger, at once or as soon as it can be."""
-        for told in self._slices.ended(command) if self._slices is not None else (command,):
-            self.settler.deliver(told, self.settings.store_timeout)
+        if self._slices is None or not self._slices.ended(command):
+            self.settler.deliver(command, self.settings.store_timeout)
 
     def release_later(self, hold: str) -> None:
         """Give a hold back that may never have been granted, without waiting."""
         command = Release(hold, self.project)
-        self._tell(self._slices.ended(command) if self._slices is not None else (command,))
+        if self._slices is None or not self._slices.ended(command):
+            self.settler.deliver_later(command)
 
     def track(self, hold: str, abandon: Callable[[], None]) -> None:
         """An attempt goes on: renew its hold, and keep the ledger open until it is over."""
         sliced = self._slices is not None and self._slices.holds(hold)
         self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon))
-
-    def _tell(self, commands: Iterable[Settle | Release], but: str | None = None) -> None:
-        for command in commands:
-            if command.hold != but:
-                self.settler.deliver_later(command)
 
     def begin(self) -> None:
         """In a forked child: the slices are the parent's."""
@@ -148,15 +144,15 @@ class BudgetLedger:
         slices, now = self._slices, time.monotonic()
         if slices is None:
             return
-        self._tell(slices.take(lambda command: self.settler.ask(command, self._patience)))
+        slices.take(lambda command: self.settler.ask(command, self._patience))
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
-            self._tell(slices.look(lambda commands: self.settler.ask_all(commands, self._patience)))
+            slices.look(lambda commands: self.settler.ask_all(commands, self._patience))
 
     def end(self) -> None:
         """Give back what is held ahead and no call uses."""
         if self._slices is not None:
-            self._tell(self._slices.retire())
+            self._slices.retire()
 
     def may_free(self) -> bool:
         """Whether `free` could give money back."""
@@ -167,7 +163,7 @@ class BudgetLedger:
         that must not refuse this process's own calls.
         """
         if self._slices is not None:
-            self._tell(self._slices.retire(subjects))
+            self._slices.retire(subjects)
         self.settler.free(self.seconds_left)
 
     def ask(self, command: Command) -> Reply:

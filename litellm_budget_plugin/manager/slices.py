@@ -31,6 +31,7 @@ from litellm_budget_plugin.core.commands import (
     Settle,
 )
 from litellm_budget_plugin.core.holding import charge_of
+from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.protocol import Outcome
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -74,13 +75,23 @@ class Slice:
 
 
 class Slices:
-    """The slices of one project in this process. Threads may share it; nothing in it waits for the ledger but `take` and `look`."""
+    """The slices of one project in this process. Threads may share it; nothing in it waits for the ledger but `take` and `look`.
+
+    `tell` has a command delivered behind those that it was given before, without waiting. It is called under the lock: a
+    slice's end, whoever it comes from, stays behind every charge that the slice pays.
+    """
 
     def __init__(
-        self, project: str, size: int, ttl: int, defaults: tuple[Default, ...], new_id: Callable[[], str]
+        self,
+        project: str,
+        size: int,
+        ttl: int,
+        defaults: tuple[Default, ...],
+        new_id: Callable[[], str],
+        tell: Callable[[Settle | Release], None],
     ) -> None:
         self._project, self._size, self._ttl, self._defaults = project, size, ttl, defaults
-        self._new_id = new_id
+        self._new_id, self._tell = new_id, tell
         self.begin()
 
     def begin(self) -> None:
@@ -137,51 +148,47 @@ class Slices:
         """Whether a call was admitted here."""
         return hold in self._of_hold
 
-    def ended(self, command: Settle | Release) -> list[Settle | Release]:
-        """What the ledger has to be told of the end of a call: its charge if it has one, with the slice that pays it, and the
-        slice's own end if it was the last.
+    def ended(self, command: Settle | Release) -> bool:
+        """Whether a call that has ended was admitted here. Then the ledger is told of its charge, with the slice that pays it, and
+        of the slice's own end if the call was its last.
         """
         with self._lock:
             found = self._of_hold.pop(command.hold, None)
             if found is None:
-                return [command]
-            told: list[Settle | Release] = []
+                return False
             lent, cost = found.lent.pop(command.hold), NOTHING
             if isinstance(command, Settle):
                 cost = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
-                told.append(replace(command, parent=found.id))
+                self._tell(replace(command, parent=found.id))
             left = found.free.plus(lent)
             found.free = left.minus(left.at_most(cost))
-            return told + self._given_back(found)
+            self._give_back(found)
+            return True
 
-    def _given_back(self, found: Slice) -> list[Settle | Release]:
-        if not found.closing or found.lent:
-            return []
-        self._closing.pop(found.id, None)
-        return [Release(found.id, self._project)]
+    def _give_back(self, found: Slice) -> None:
+        if found.closing and not found.lent:
+            self._closing.pop(found.id, None)
+            self._tell(Release(found.id, self._project))
 
-    def retire(self, subjects: Iterable[Subject] | None = None) -> list[Settle | Release]:
-        """Admit nothing more under the slices of these subjects, of all by default; returns what the ledger has to be told now.
-        What calls still hold goes back with the last of them.
+    def retire(self, subjects: Iterable[Subject] | None = None) -> None:
+        """Admit nothing more under the slices of these subjects, of all by default. What calls still hold goes back with the
+        last of them.
         """
         wanted = None if subjects is None else set(subjects)
         with self._lock:
             keys = [key for key in self._open if wanted is None or wanted.intersection(key[0])]
-            return [command for key in keys for command in self._retired(self._open[key])]
+            for key in keys:
+                self._retire(self._open[key])
 
-    def _retired(self, opened: Slice) -> list[Settle | Release]:
+    def _retire(self, opened: Slice) -> None:
         if self._open.get(opened.key) is opened:
             del self._open[opened.key]
         opened.closing = True
         self._closing[opened.id] = opened
-        return self._given_back(opened)
+        self._give_back(opened)
 
-    def take(self, ask: Callable[[Command], Reply]) -> list[Settle | Release]:
-        """Hold ahead what calls have wanted, less of it near a limit; returns what the ledger has to be told.
-
-        Raises BudgetStoreError if the ledger does not answer.
-        """
-        told: list[Settle | Release] = []
+    def take(self, ask: Callable[[Command], Reply]) -> None:
+        """Hold ahead what calls have wanted, less of it near a limit. Raises BudgetStoreError if the ledger does not answer."""
         while self._wanted:
             with self._lock:
                 key, want = self._wanted.popitem()
@@ -189,13 +196,12 @@ class Slices:
             while size >= want.usd * _SHARE and size > 0:
                 opened = self._ask(key, want, size, ask)
                 if opened is not None:
-                    told += self._opened(opened)
+                    self._begin(opened)
                     break
                 size //= _SHRINK
             else:
                 self._not_before[key] = awake_time() + TIGHT_SECONDS
             self._sizes[key] = max(size, 1)
-        return told
 
     def _ask(self, key: Key, want: Amounts, size: int, ask: Callable[[Command], Reply]) -> Slice | None:
         # Most calls cost much less than they might, so more of them than may fit do.
@@ -203,7 +209,13 @@ class Slices:
         amounts = Amounts(size, want.calls * calls, want.tokens * calls)
         hold, asked_at = self._new_id(), awake_time()
         # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.
-        reply = ask(Reserve(hold, self._project, *key, amounts, self._ttl, self._defaults, cheap=True, patient=True))
+        command = Reserve(hold, self._project, *key, amounts, self._ttl, self._defaults, cheap=True, patient=True)
+        try:
+            reply = ask(command)
+        except BudgetStoreError:
+            # The ledger may hold it although nobody knows, or may do so yet.
+            self._tell(Release(hold, self._project))
+            raise
         if not isinstance(reply, Granted):
             return None
         return Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at)
@@ -211,15 +223,16 @@ class Slices:
     def _until(self, asked_at: float) -> float:
         return asked_at + self._ttl / MICROS * _AHEAD
 
-    def _opened(self, opened: Slice) -> list[Settle | Release]:
+    def _begin(self, opened: Slice) -> None:
         with self._lock:
             before = self._open.pop(opened.key, None)
             self._open[opened.key] = opened
-            return self._retired(before) if before is not None else []
+            if before is not None:
+                self._retire(before)
 
-    def look(self, ask_all: Callable[[Sequence[Command]], list[Outcome]]) -> list[Settle | Release]:
+    def look(self, ask_all: Callable[[Sequence[Command]], list[Outcome]]) -> None:
         """Renew the slices, and retire those that nobody uses, that a block or limit has overtaken, or whose account has less
-        left than they hold: somebody may be refused for them. Returns what the ledger has to be told.
+        left than they hold: somebody may be refused for them.
 
         Raises BudgetStoreError if the ledger does not answer; the slices are used until their time has come.
         """
@@ -231,11 +244,12 @@ class Slices:
             idle = [
                 opened for opened in self._open.values() if now - opened.used_at >= WARM_SECONDS or now >= opened.until
             ]
-            told = [command for opened in idle for command in self._retired(opened)]
+            for opened in idle:
+                self._retire(opened)
             held = {opened.id: opened for opened in (*self._open.values(), *self._closing.values())}
             keys = list(self._open)
         if not held:
-            return told
+            return
         subjects = sorted({subject for key in keys for subject in key[0]})
         reads = [Read(self._project, *subject, defaults=self._defaults) for subject in subjects]
         renewed, *read = ask_all([Renew(tuple(held), self._project, self._ttl), *reads])
@@ -244,13 +258,12 @@ class Slices:
         with self._lock:
             for id_, opened in held.items():
                 if id_ in missing:
-                    told += self._retired(opened)
+                    self._retire(opened)
                 else:
                     opened.until = self._until(now)
                     if not opened.closing and any(_overtaken(opened, state) for state in states):
-                        told += self._retired(opened)
+                        self._retire(opened)
                         self._not_before[opened.key] = now + TIGHT_SECONDS
-        return told
 
 
 def _covers(free: Amounts, want: Amounts) -> bool:

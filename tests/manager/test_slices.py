@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -270,6 +271,63 @@ def test_a_slice_s_end_stays_behind_its_charges(open_ledger: OpenLedger) -> None
     _charge(ledger, hold, 7)
     queued = [type(command) for command in ledger.settler.delivery._queue]
     assert queued[-2:] == [Settle, Release]
+
+
+def test_no_thread_ends_a_slice_before_another_s_charge(open_ledger: OpenLedger) -> None:
+    """The last call of a slice ends while another thread is about to pass its charge on."""
+    ledger = open_ledger()
+    _warm(ledger)
+    slices = ledger._slices
+    assert slices is not None
+    first, last = _hold(ledger), _hold(ledger)
+    for hold in (first, last):
+        ledger.reserve(hold)
+    slices.retire()
+    told: list[str] = []
+
+    def tell(command: Settle | Release) -> None:
+        if command.hold == first.hold:
+            other.start()
+            # Far longer than the other thread needs if nothing keeps it.
+            other.join(0.5)
+        told.append(type(command).__name__)
+
+    other = threading.Thread(target=_charge, args=(ledger, last, 1))
+    slices._tell = tell
+    _charge(ledger, first, 1)
+    other.join()
+    assert told == ["Settle", "Settle", "Release"]
+
+
+def test_a_slice_whose_grant_was_lost_goes_back(open_ledger: OpenLedger) -> None:
+    """The ledger holds it, and its answer did not arrive."""
+    ledger = open_ledger()
+    for _ in range(2):
+        _call(ledger)
+    ledger.settler.flush()
+    store = _store(ledger)
+    store.deaf = True
+    with pytest.raises(BudgetStoreUnavailable):
+        ledger.attend()
+    store.deaf = False
+    assert _state(ledger).held == 10 * CENT
+    ledger.settler.flush()
+    assert _state(ledger).held == 0
+
+
+def test_an_idle_slice_goes_back_after_an_outage(open_ledger: OpenLedger, clock: Clock) -> None:
+    """It was given up in the moment in which the ledger could not be reached for the others."""
+    ledger = open_ledger()
+    _warm(ledger, "bob")
+    clock.now += sliced.WARM_SECONDS
+    _warm(ledger, "alice")
+    ledger._look_at = 0.0
+    _store(ledger).away = True
+    with pytest.raises(BudgetStoreUnavailable):
+        ledger.attend()
+    _store(ledger).away = False
+    ledger.settler.flush()
+    assert (_state(ledger, "bob").held, _state(ledger, "alice").held) == (0, 10 * CENT)
 
 
 def test_a_call_dearer_than_its_hold_eats_into_the_slice_only(open_ledger: OpenLedger) -> None:
