@@ -22,7 +22,7 @@ from litellm_budget_plugin.manager.settler import LiveHold, Settler
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
-from litellm_budget_plugin.stores.registry import open_store, place_of
+from litellm_budget_plugin.stores.registry import masked, open_store, place_of
 from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -100,7 +100,11 @@ class BudgetLedger:
         """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while
         a networked store is known to be away.
         """
-        return self.settler.ask_in_call(command, self.seconds_left)
+        seconds = self.seconds_left
+        if not seconds:
+            # Not the store's failure: it is not asked.
+            raise BudgetStoreUnavailable(f"the call has waited for the store for {self.settings.store_timeout:g} s")
+        return self.settler.ask_in_call(command, seconds)
 
     def reserve(self, command: Reserve) -> Reply:
         """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
@@ -228,7 +232,7 @@ def _open(key: str, timeout: float) -> Store:
             raise
         # A service must be able to start while its store is away; its calls fare by ON_STORE_ERROR.
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        return Reopening(lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
+        return Reopening(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
 
 
 def journal_directory(key: str, setting: str | None) -> str | None:

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 from litellm_budget_plugin.core.commands import Command, Reply
-from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.stores.guard import Guard, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 
 class Reopening:
-    """Stands for a networked store. `reopen` is given the seconds that it may take, and raises BudgetStoreUnavailable while
+    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises BudgetStoreUnavailable while
     the store is away.
     """
 
     remote = True
 
-    def __init__(self, reopen: Callable[[float], Store], timeout: float) -> None:
+    def __init__(self, name: str, reopen: Callable[[float], Store], timeout: float) -> None:
+        self._name = name
         self._reopen = reopen
         self._timeout = timeout
         self._store: Store | None = None
-        self._opening = threading.Lock()
+        self._guard = Guard()
         self._closed = False
+        watch_forks(self)
 
     def _opened(self, timeout: float | None) -> Store:
         if self._store is not None:
             return self._store
         seconds = self._timeout if timeout is None else min(timeout, self._timeout)
-        if not self._opening.acquire(timeout=max(0.0, seconds)):
-            raise BudgetStoreUnavailable("another thread is opening the store; ask again")
-        try:
-            if self._closed:
-                raise BudgetStoreError("this store was closed")
-            if self._store is None:
-                self._store = self._reopen(seconds)
-            return self._store
-        finally:
-            self._opening.release()
+        return self._guard.run(self._name, seconds, self._open, seconds)
+
+    def _open(self, seconds: float) -> Store:
+        if self._closed:
+            raise BudgetStoreError(f"{self._name}: this store was closed")
+        if self._store is None:
+            self._store = self._reopen(seconds)
+        return self._store
+
+    def before_fork(self) -> None:
+        """Nothing to wait for: what a thread is opening, the child opens for itself."""
+
+    def after_fork(self, in_child: bool) -> None:
+        """In the child, the thread that was opening the store is gone."""
+        if in_child:
+            self._guard.renew()
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""
