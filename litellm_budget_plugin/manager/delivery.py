@@ -72,7 +72,11 @@ class Delivery:
         with self._lock:
             try:
                 self._adopt()
-                self._deliver_journal(timeout)
+                try:
+                    self._deliver_journal(timeout)
+                except OSError as error:
+                    # What waits in memory must not wait for a disk.
+                    _logger.error("a journal cannot be delivered, its charges wait: %s", error)
                 self._deliver_queue(timeout)
                 self._said = False
             except BudgetStoreError:
@@ -148,6 +152,12 @@ class Delivery:
             self._queue.popleft()
 
     def _send(self, commands: list[Charge], timeout: float) -> None:
+        # A charge whose window has to be opened is applied after the others of its round trip. The end of the slice that pays
+        # it must not come first, so what only gives money back goes behind.
+        self._send_together([command for command in commands if isinstance(command, Settle)], timeout)
+        self._send_together([command for command in commands if isinstance(command, Release)], timeout)
+
+    def _send_together(self, commands: Sequence[Charge], timeout: float) -> None:
         for command, outcome in zip(commands, self._ask_all(commands, timeout) if commands else ()):
             if isinstance(outcome, BudgetInputError):
                 # Kept, it would hold back every charge behind it.

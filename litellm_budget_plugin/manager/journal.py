@@ -18,7 +18,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -88,6 +88,7 @@ class JournalFile:
         self._size = os.fstat(descriptor).st_size
         self._read_to = 0
         self.waiting = entries
+        self.torn = False
 
     @classmethod
     def create(cls, directory: str, digest: str) -> JournalFile:
@@ -96,10 +97,16 @@ class JournalFile:
         name = f"{digest}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
         path, unnamed = os.path.join(directory, name), os.path.join(directory, f".{name}")
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _NO_TRANSLATION, 0o600)
-        _lock(descriptor)
-        # Under its name it is locked from the first moment: nobody can take it for a dead process's.
-        os.rename(unnamed, path)
-        sync_directory(directory)
+        try:
+            _lock(descriptor)
+            # Under its name it is locked from the first moment: nobody can take it for a dead process's.
+            os.rename(unnamed, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Some file systems cannot sync directories; the file is there for every process all the same.
+        with suppress(OSError):
+            sync_directory(directory)
         return cls(path, descriptor)
 
     @classmethod
@@ -128,7 +135,10 @@ class JournalFile:
                 written += os.write(self._descriptor, data[written:])
             flush(self._descriptor)
         except BaseException:
+            # Until that is taken back, what is written behind it would be one damaged line with it.
+            self.torn = True
             os.ftruncate(self._descriptor, self._size)
+            self.torn = False
             raise
         self._size += len(data)
         self.waiting += len(entries)
@@ -191,7 +201,7 @@ class Journal:
 
     def keep(self, commands: Sequence[Settle | Release]) -> None:
         """Write commands down, durably, behind those that wait. Raises OSError, having kept none of them."""
-        if self._own is None:
+        if self._own is None or self._own.torn:
             self._own = JournalFile.create(self.directory, self._digest)
             self._files.append(self._own)
             _logger.warning("charges that the store cannot take are kept in %s", self._own.path)

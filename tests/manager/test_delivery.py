@@ -7,19 +7,27 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from litellm_budget_plugin.core.commands import Settle
+from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager import delivery as deliveries
 from litellm_budget_plugin.manager import journal as journals
+from litellm_budget_plugin.manager import ledger as ledgers
+from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.reopening import Reopening
 from tests.manager.faraway import Faraway
-from tests.stores.desk import charge_of
+from tests.stores.desk import charge_of, hold_of
 from tests.stores.processes import Child
 
 OpenSettler = Callable[..., Settler]
@@ -271,3 +279,95 @@ def test_the_thread_delivers_by_itself(tmp_path: Path) -> None:
         assert journals.time.monotonic() < deadline
         threading.Event().wait(0.01)
     settler.close()
+
+
+def test_a_charge_whose_window_has_to_be_opened_comes_before_the_release_behind_it(open_settler: OpenSettler) -> None:
+    """The release may be of the slice that pays it: its money must not be free before."""
+    store = Faraway()
+    settler = open_settler(store)
+    daily = (Default("user", "day", 1000),)
+    settler.delivery.put(replace(charge_of("a"), defaults=daily, parent="slice"))
+    settler.delivery.put(Release("slice", "p"))
+    settler.flush()
+    sent = [command for commands in store.asked for command in commands]
+    applied = next(place for place, command in enumerate(sent) if isinstance(command, Settle) and command.rolls)
+    released = next(place for place, command in enumerate(sent) if isinstance(command, Release))
+    assert applied < released
+    assert store.calls() == 1
+
+
+def test_a_journal_that_cannot_be_removed_holds_up_no_charge(
+    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faraway()
+    settler = open_settler(store)
+    settler.delivery.put(charge_of("kept"))
+    settler.delivery.keep()
+    settler.delivery.put(charge_of("new"))
+
+    def fail(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.os, "unlink", fail)
+        settler.flush()
+    assert store.calls() == 2
+    assert any("Permission denied" in record.message for record in caplog.records)
+    settler.delivery._adopt_at = 0.0
+    settler.flush()
+    assert store.calls() == 2
+
+
+def test_a_call_without_time_left_says_nothing_of_the_store(
+    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was busy: three of them in a row must not keep all others from asking."""
+    store = Faraway()
+    monkeypatch.setattr(ledgers, "open_store", lambda key, timeout: store)
+    ledger = BudgetLedger(BudgetSettings(store_url="redis://somewhere", journal="off"))
+    later = ledgers.time.monotonic() + 60
+    for _ in range(5):
+        with ledger.one_call(), monkeypatch.context() as patched:
+            patched.setattr(ledgers.time, "monotonic", lambda: later)
+            with pytest.raises(BudgetStoreUnavailable, match="has waited for the store"):
+                ledger.ask_in_call(hold_of("h"))
+    assert store.asked == [] and not ledger.settler.breaker.open
+    ledger.ask_in_call(hold_of("h"))
+    ledger.close()
+
+
+def test_a_charge_by_hand_that_was_not_answered_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller is not told to try again, for that would be another charge."""
+    store = Faraway()
+    monkeypatch.setattr(ledgers, "open_store", lambda key, timeout: store)
+    ledger = BudgetLedger(BudgetSettings(project="p", store_url="redis://somewhere", journal="off"))
+    store.deaf = True
+    assert settle(ledger, "alice", Charge(0.5, "m"))
+    store.deaf = False
+    ledger.flush()
+    assert store.calls() == 1
+    ledger.close()
+
+
+def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
+    """The fork falls into the moment in which a thread of the parent is opening it: that thread is not in the child."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    def reopen(seconds: float) -> Store:
+        opening.set()
+        assert go_on.wait(30)
+        return Faraway()
+
+    store = Reopening("redis://somewhere", reopen, 5.0)
+    thread = threading.Thread(target=store.execute, args=(charge_of("parent"),))
+    thread.start()
+    assert opening.wait(30)
+
+    def child(_: Child) -> str:
+        go_on.set()
+        return type(store.execute(charge_of("child"))).__name__
+
+    said = Child(child).result()
+    go_on.set()
+    thread.join()
+    assert said == "Settled"

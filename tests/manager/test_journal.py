@@ -283,3 +283,41 @@ def test_two_deliveries_of_one_file_at_once(tmp_path: Path) -> None:
     deliver_aside(path, deliver_too_and_add)
     assert Path(path).read_bytes() == later
     journal.close()
+
+
+def test_half_an_entry_that_cannot_be_taken_back_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(tmp_path), PLACE)
+    journal.keep([charge_of("a")])
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        write(descriptor, data[:20])
+        raise OSError(5, "Input/output error")
+
+    def stuck(descriptor: int, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(journals.os, "write", half)
+        broken.setattr(journals.os, "ftruncate", stuck)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.keep([charge_of("b")])
+    journal.keep([charge_of("c")])
+    journal.close()
+    again = _adopted(tmp_path)
+    assert sorted(hold for file in again._files for hold in _holds(file) if hold) == ["a", "c"]
+    again.close()
+
+
+def test_a_file_that_cannot_be_made_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: str, target: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(journals.os, "rename", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OSError, match="Read-only"):
+            Journal(str(tmp_path), PLACE).keep([charge_of("a")])
+    assert len(os.listdir("/proc/self/fd")) == before
