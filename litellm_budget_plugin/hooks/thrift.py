@@ -138,6 +138,10 @@ class Thrift:
 
         A refusal is about the call as it was made. Raises BudgetStoreError.
         """
+        with attempt.ledger.turn():
+            return self._first_that_fits(attempt, command)
+
+    def _first_that_fits(self, attempt: Attempt, command: Reserve) -> Reply:
         original = Offer(self._request, self._cap, self._settings)
         lost: Refused | None = None
         for offer in self._offers(original):

@@ -21,6 +21,7 @@ from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.settler import LiveHold, Settler
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked, open_store, place_of
 from litellm_budget_plugin.stores.reopening import Reopening
@@ -66,6 +67,7 @@ class BudgetLedger:
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
         self._look_at = 0.0
+        self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
 
     @property
@@ -161,6 +163,25 @@ class BudgetLedger:
     def may_free(self) -> bool:
         """Whether `free` could give money back."""
         return self.settler.may_free() or (self._slices is not None and self._slices.any)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """What looks for room and then takes a part of it does so one thread after the other, in the order in which they came:
+        two that look at once would share all that is left. After the `seconds_left` it goes on beside the others.
+        """
+        if self._pid != os.getpid():
+            # The thread whose turn it was is the parent's.
+            self._pid, self._turns = os.getpid(), Places(1)
+        turns = self._turns
+        try:
+            place = turns.enter(time.monotonic() + self.seconds_left)
+        except NoPlace:
+            yield
+            return
+        try:
+            yield
+        finally:
+            turns.leave(place)
 
     def free(self, subjects: Iterable[Subject]) -> None:
         """Settle what this process has yet to settle and give back what it holds ahead for `subjects`, in the `seconds_left`:
