@@ -17,8 +17,8 @@ for name in [name for name in os.environ if name.upper().startswith("LITELLM_BUD
 def nothing_stays_open() -> Iterator[None]:
     """A ledger that a test leaves open would be found by the next one that names the same URL."""
     yield
-    ledgers = sys.modules.get("litellm_budget_plugin.manager.ledger")
-    if ledgers is not None:
-        left = list(ledgers._opened)
-        ledgers._opened.clear()
+    shared = sys.modules.get("litellm_budget_plugin.manager.sharing")
+    if shared is not None:
+        left = list(shared._opened)
+        shared._opened.clear()
         assert not left, f"still open after the test: {left}"

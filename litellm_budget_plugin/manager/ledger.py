@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -17,17 +16,14 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetSettingsError, BudgetStoreUnavailable
-from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.settler import LiveHold, Settler
+from litellm_budget_plugin.manager.settler import LiveHold
+from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
-from litellm_budget_plugin.stores.registry import masked, open_store, place_of
-from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
-_LOCAL = ("memory:", "sqlite:")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
 _LOOK_SECONDS = 1.0
 """How often slices are looked after: so long may a budget that was blocked or is short still be spent from one."""
@@ -48,7 +44,7 @@ class BudgetLedger:
         if settings.client_type != "local":
             raise BudgetSettingsError(
                 f"client_type {settings.client_type!r} needs a later version of litellm_budget_plugin; "
-                "this one accepts 'local', with a store_url of sqlite:///... or memory://"
+                "this one accepts 'local', with a store_url of sqlite:///..., postgresql://..., redis://... or memory://"
             )
         self.settings = settings
         self.project = settings.project
@@ -56,7 +52,7 @@ class BudgetLedger:
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
-        self.settler = _acquire(self._key, self._patience, settings)
+        self.settler = acquire(self._key, self._patience, settings)
         self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
@@ -205,89 +201,9 @@ class BudgetLedger:
         if not self._closed:
             self._closed = True
             self.end()
-            _let_go(self._key)
+            let_go(self._key)
 
 
 def new_id() -> str:
     """An id for a command: unique, and growing with time, so that the rows of recent calls lie side by side."""
     return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:20]}"
-
-
-def store_key(url: str) -> str:
-    """The URL with a relative path made absolute, so that it names one store whatever the working directory."""
-    prefix = "sqlite:///"
-    if url.startswith(prefix) and url != prefix and not url.startswith(prefix + "/"):
-        return prefix + os.path.abspath(url.removeprefix(prefix))
-    return url
-
-
-class _Opened:
-    __slots__ = ("settler", "users")
-
-    def __init__(self, settler: Settler) -> None:
-        self.settler = settler
-        self.users = 0
-
-
-_opened: dict[str, _Opened] = {}
-_opening = threading.Lock()
-
-
-def _acquire(key: str, timeout: float, settings: BudgetSettings) -> Settler:
-    with _opening:
-        opened = _opened.get(key)
-        if opened is None:
-            directory = journal_directory(key, settings.journal)
-            journal = None if directory is None else Journal(directory, place_of(key))
-            settler = Settler(_open(key, timeout), timeout, journal, settings.journal_limit)
-            opened = _opened[key] = _Opened(settler)
-        opened.users += 1
-        return opened.settler
-
-
-def _open(key: str, timeout: float) -> Store:
-    try:
-        return open_store(key, timeout=timeout)
-    except BudgetStoreUnavailable as error:
-        if key.startswith(_LOCAL):
-            raise
-        # A service must be able to start while its store is away; its calls fare by ON_STORE_ERROR.
-        _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        return Reopening(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
-
-
-def journal_directory(key: str, setting: str | None) -> str | None:
-    """Where charges wait that the store named by `key` cannot take; None where they wait in memory only."""
-    if setting == "off" or key.startswith("memory:"):
-        return None
-    beside = os.path.dirname(key.removeprefix("sqlite:///")) if key.startswith("sqlite:") else ""
-    directory = os.path.abspath(setting or os.path.join(beside, "litellm_budget_journal"))
-    place = directory
-    while not os.path.exists(place):
-        place = os.path.dirname(place)
-    if not os.access(place, os.W_OK | os.X_OK):
-        _logger.warning(
-            "LITELLM_BUDGET_JOURNAL: %s cannot be written; charges that the store cannot take would wait in memory only",
-            directory,
-        )
-    return directory
-
-
-def _let_go(key: str) -> None:
-    with _opening:
-        opened = _opened[key]
-        opened.users -= 1
-        if opened.users:
-            return
-        del _opened[key]
-    opened.settler.close()
-
-
-def _after_fork() -> None:
-    # Another thread of the parent may have been opening a store, and its lock would stay locked here.
-    global _opening
-    _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -19,6 +19,7 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager import delivery as deliveries
 from litellm_budget_plugin.manager import journal as journals
 from litellm_budget_plugin.manager import ledger as ledgers
+from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -323,7 +324,7 @@ def test_a_call_without_time_left_says_nothing_of_the_store(
 ) -> None:
     """Its process was busy: three of them in a row must not keep all others from asking."""
     store = Faraway()
-    monkeypatch.setattr(ledgers, "open_store", lambda key, timeout: store)
+    monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
     ledger = BudgetLedger(BudgetSettings(store_url="redis://somewhere", journal="off"))
     later = ledgers.time.monotonic() + 60
     for _ in range(5):
@@ -339,7 +340,7 @@ def test_a_call_without_time_left_says_nothing_of_the_store(
 def test_a_charge_by_hand_that_was_not_answered_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its caller is not told to try again, for that would be another charge."""
     store = Faraway()
-    monkeypatch.setattr(ledgers, "open_store", lambda key, timeout: store)
+    monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
     ledger = BudgetLedger(BudgetSettings(project="p", store_url="redis://somewhere", journal="off"))
     store.deaf = True
     assert settle(ledger, "alice", Charge(0.5, "m"))

@@ -14,7 +14,7 @@ import pytest
 from litellm_budget_plugin.core.accounts import Amounts
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Read, Refused, Release, Reserve, Settle
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.manager import ledger as ledgers
+from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager import slices as sliced
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.settings import BudgetSettings
@@ -51,8 +51,8 @@ def open_ledger(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[OpenL
 
     def make(size: str = "0.1", limit: str | None = "100") -> BudgetLedger:
         store = Faraway(shared)
-        monkeypatch.setattr(ledgers, "open_store", lambda key, timeout: store)
-        monkeypatch.setattr(ledgers.Settler, "keep_synced", lambda settler: None)
+        monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
+        monkeypatch.setattr(sharing.Settler, "keep_synced", lambda settler: None)
         url = f"postgresql://process-{len(opened)}/db"
         settings = BudgetSettings(project="p", store_url=url, default_limit=limit, slice=size, journal="off")
         opened.append(BudgetLedger(settings))
