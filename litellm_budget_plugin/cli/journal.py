@@ -12,7 +12,8 @@ from litellm_budget_plugin.cli.ledgers import ledger_url, opened
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
-from litellm_budget_plugin.manager.journal import ASIDE, Journal, Seen, deliver_aside
+from litellm_budget_plugin.manager.journal import Journal, Seen, deliver_aside
+from litellm_budget_plugin.manager.journal_file import ASIDE
 from litellm_budget_plugin.manager.sharing import journal_directory, store_key
 from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import place_of

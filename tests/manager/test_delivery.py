@@ -22,6 +22,7 @@ from litellm_budget_plugin.manager import ledger as ledgers
 from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.manager.journal_file import ASIDE
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.settler import Settler
 from litellm_budget_plugin.settings import BudgetSettings
@@ -194,7 +195,7 @@ def test_what_the_store_may_have_forgotten_waits_for_a_person(
     settler.flush()
     assert store.charged[-1] == "new" and "old" not in store.charged
     [aside] = _files(tmp_path)
-    assert aside.endswith(journals.ASIDE) and '"old"' in (tmp_path / "j" / aside).read_text()
+    assert aside.endswith(ASIDE) and '"old"' in (tmp_path / "j" / aside).read_text()
     assert any("wait for you" in record.message for record in caplog.records)
 
 
@@ -209,7 +210,7 @@ def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_settler
     path.write_bytes(path.read_bytes().replace(b'"hold":"b"', b'"hold":"x"'))
     open_settler(store).flush()
     assert store.calls() == 2
-    assert [name.endswith(journals.ASIDE) for name in _files(tmp_path)] == [True]
+    assert [name.endswith(ASIDE) for name in _files(tmp_path)] == [True]
 
 
 def test_it_says_when_it_fills_and_when_it_is_full(open_settler: OpenSettler, caplog: pytest.LogCaptureFixture) -> None:

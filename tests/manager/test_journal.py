@@ -10,7 +10,9 @@ import pytest
 
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager import journal as journals
-from litellm_budget_plugin.manager.journal import Entry, Journal, JournalFile, deliver_aside
+from litellm_budget_plugin.manager import journal_file as journal_files
+from litellm_budget_plugin.manager.journal import Journal, deliver_aside
+from litellm_budget_plugin.manager.journal_file import ASIDE, Entry, JournalFile
 from tests.stores.desk import charge_of
 from tests.stores.processes import Child
 
@@ -223,7 +225,7 @@ def test_entries_set_aside_are_whole_lines(tmp_path: Path) -> None:
     path = file.set_aside([line, b"torn"])
     assert Path(path).read_bytes() == line + b"torn\n"
     file.remove()
-    assert [name.endswith(journals.ASIDE) for name in _files(tmp_path)] == [True]
+    assert [name.endswith(ASIDE) for name in _files(tmp_path)] == [True]
 
 
 def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
@@ -231,13 +233,13 @@ def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
 ) -> None:
     """Between opening and locking it: what is written to it from then on, nobody would ever find."""
     owner = JournalFile.create(str(tmp_path), "d")
-    lock = journals._lock
+    lock = journal_files.lock
 
     def removed_meanwhile(descriptor: int) -> bool:
         owner.remove()
         return lock(descriptor)
 
-    monkeypatch.setattr(journals, "_lock", removed_meanwhile)
+    monkeypatch.setattr(journal_files, "lock", removed_meanwhile)
     assert JournalFile.adopt(owner.path) is None
 
 
