@@ -19,7 +19,7 @@ from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.postgres.conftest import Look
-from tests.stores.postgres.proxy import Proxy
+from tests.stores.postgres.proxy import PostgresProxy
 from tests.stores.postgres.server import Server, shared
 
 Opener = Callable[..., Store]
@@ -132,7 +132,7 @@ def test_idle_connections_that_a_restart_has_broken(own_server: Starter, opened:
 def test_answers_that_are_lost(answers: int, opened: Opener) -> None:
     """The command was applied, and its repetition is the same command: by the store itself once, then by the caller."""
     server = shared()
-    proxy = Proxy(str(server.folder))
+    proxy = PostgresProxy(str(server.folder))
     store = opened(server.url(host=proxy.folder, prepare="no"), timeout=10.0)
     commands = [(hold_of("h"), Granted("h", Amounts(10))), (charge_of("h"), Settled("h"))]
     for command, reply in commands:

@@ -27,7 +27,7 @@ from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.crowd import DEFAULTS, LIMITS
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.processes import Child
-from tests.stores.redis.proxy import Proxy
+from tests.stores.redis.proxy import RedisProxy
 from tests.stores.redis.server import Server, free_port
 
 Opener = Callable[..., Any]
@@ -74,7 +74,7 @@ def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
 def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
     """One is asked for again within the call; two make it unavailable; either way each counts once."""
     server = own_server()
-    proxy = Proxy(server.port)
+    proxy = RedisProxy(server.port)
     url = server.url.replace(f":{server.port}/", f":{proxy.port}/")
     with closing(proxy):
         store = opened(url)
@@ -119,11 +119,11 @@ def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
 def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
     """A time-out of each reading would never be over."""
     server = own_server()
-    proxy = Proxy(server.port)
+    proxy = RedisProxy(server.port)
     with closing(proxy):
         store = opened(server.url.replace(f":{server.port}/", f":{proxy.port}/"))
         store.execute(charge_of("h"))
-        proxy.trickle()
+        proxy.trickle(b"*1\r\n")
         began = time.monotonic()
         with pytest.raises(BudgetStoreUnavailable, match="no answer within 0.2 s"):
             store.execute(charge_of("h2"), timeout=0.2)
