@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,11 +18,10 @@ from typing import Any
 import pytest
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import Accounts, Granted, PutBudget, Read, ReadUsage, Settled, UsageRows
+from litellm_budget_plugin.core.commands import Granted, PutBudget, Read, Settled
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis import lines as redis_lines
 from litellm_budget_plugin.stores.registry import open_store
-from tests.stores.crowd import DEFAULTS, LIMITS
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.processes import Child
 from tests.stores.redis.proxy import RedisProxy
@@ -34,7 +31,6 @@ Opener = Callable[..., Any]
 OwnServer = Callable[..., Server]
 ROOT = Path(__file__).parents[3]
 DURABLE = ("appendonly yes", "appendfsync always")
-PROCESSES, SECONDS = 8, 30
 
 
 def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
@@ -419,27 +415,3 @@ def test_eight_processes_race_for_one_account(url: str, opened: Opener) -> None:
         assert worker.returncode == 0
     assert granted == 33
     assert account_of(opened(url)).held == 990
-
-
-def test_a_crowd(url: str, opened: Opener) -> None:
-    """Nothing over its limit, held returns to zero, and spent is the sum of the acknowledged charges to the nano-dollar."""
-    command = [sys.executable, "-m", "tests.stores.crowd", url]
-    crowd = [
-        subprocess.Popen([*command, str(SECONDS), str(seed)], cwd=ROOT, text=True, stdout=subprocess.PIPE)
-        for seed in range(PROCESSES)
-    ]
-    said = [json.loads(process.communicate()[0]) for process in crowd]
-    assert not any(process.returncode for process in crowd)
-    charged = sum((Counter(each["charged"]) for each in said), Counter[str]())
-    calls, refused = sum(each["calls"] for each in said), sum(each["refused"] for each in said)
-    assert calls > 1000 and refused > 100, (calls, refused)
-    store, found = opened(url), {}
-    for scope, limit in LIMITS.items():
-        accounts, usage = store.execute(Read("p", scope, defaults=DEFAULTS)), store.execute(ReadUsage("p", scope))
-        assert isinstance(accounts, Accounts) and isinstance(usage, UsageRows)
-        assert all(account.held == 0 and account.spent <= limit for account in accounts.accounts)
-        found[scope] = {account.ref.subject: account.spent for account in accounts.accounts}
-        assert sum(row.spent for _, row in usage.rows) == sum(charged.values())
-        assert sum(row.calls for _, row in usage.rows) == calls
-    assert found == {"user": dict(charged), "project": {"p": sum(charged.values())}}
-    assert isinstance(store.execute(Read("p", "user")), Accounts)
