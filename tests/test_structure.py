@@ -28,7 +28,8 @@ BELOW = {
     "manager": {"errors", "core", "settings", "stores", "pricing"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
-    "cli": {"errors", "core", "settings", "stores", "manager"},
+    "server": {"errors", "core", "settings", "stores", "manager"},
+    "cli": {"errors", "core", "settings", "stores", "manager", "server"},
     "__main__": {"cli"},
 }
 

@@ -1,0 +1,109 @@
+"""Who asks: the caller that a request's key names, and what that caller may touch."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from litellm_budget_plugin.core.commands import Command, Read, ReadUsage
+from litellm_budget_plugin.errors import BudgetStoreError
+from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key
+from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.server.limits import Buckets
+
+_BAD_KEYS_A_SECOND = 1.0
+_BAD_KEYS_AT_ONCE = 20.0
+
+
+class Caller(NamedTuple):
+    """Who a request comes from. `project` None: any of them, on a server without keys."""
+
+    name: str
+    project: str | None
+    writes: bool
+
+    def check_project(self, project: str) -> None:
+        """Raise Problem unless the caller may touch this project."""
+        if project == KEYS_PROJECT or (self.project is not None and self.project != project):
+            raise Problem(403, f"this key opens no project {project!r:.80}")
+
+    def check_writes(self) -> None:
+        """Raise Problem for a key that only reads."""
+        if not self.writes:
+            raise Problem(403, "this key is read-only")
+
+    def check(self, command: Command) -> None:
+        """Raise Problem unless the caller may send this command."""
+        self.check_project(command.project)
+        if not isinstance(command, (Read, ReadUsage)):
+            self.check_writes()
+
+
+_ANYBODY = Caller("anybody", None, writes=True)
+
+
+class Door:
+    """Lets callers in by their keys, as often as they may come."""
+
+    def __init__(self, ledger: ServedLedger) -> None:
+        self._ledger = ledger
+        self._rates = Buckets(ledger.options.rate)
+        self._bad = Buckets(_BAD_KEYS_A_SECOND, _BAD_KEYS_AT_ONCE)
+
+    @property
+    def open(self) -> bool:
+        """Whether no key is needed: there is none, and only this machine reaches the server."""
+        return self._ledger.options.open_access and not len(self._ledger.ring)
+
+    async def caller(self, request: Request) -> Caller:
+        """The caller that a request's Authorization header names. Raises Problem: 401, 429, or 503 while the keys cannot be read."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        return await self.admit(request, text.strip() if scheme.lower() == "bearer" else "")
+
+    async def admit(self, request: Request, text: str) -> Caller:
+        """The caller with the key `text`, "" for none. Raises like `caller`."""
+        if self.open:
+            self._check_host(request)
+            return _ANYBODY
+        key = await self._key(text)
+        if key is None:
+            address = request.client.host if request.client else "?"
+            wait = self._bad.take(address)
+            if wait:
+                raise Problem(429, "too many requests without a valid key", retry_after=wait)
+            raise Problem(401, "this needs an API key: Authorization: Bearer lbk_…")
+        wait = self._rates.take(key.id)
+        if wait:
+            raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
+        return Caller(key.id, key.project, key.access == "read-write")
+
+    async def _key(self, text: str) -> Key | None:
+        key = self._ledger.ring.find(text)
+        if key is None and not self._ledger.ring.names(text):
+            # It may have been made a moment ago, or the keys could not be read yet.
+            try:
+                await self._ledger.refresh()
+            except BudgetStoreError as error:
+                raise Problem(503, f"the keys cannot be read: {error}", retry_after=1.0) from error
+            key = self._ledger.ring.find(text)
+        return key
+
+    def _check_host(self, request: Request) -> None:
+        """A page of another site that a browser on this machine shows must not reach a server without keys by a name of its
+        own that leads to 127.0.0.1.
+        """
+        host = request.url.hostname or ""
+        if host != "localhost" and not _is_loopback(host):
+            raise Problem(
+                403, f"a server without keys answers to localhost and loopback addresses only, not to {host!r:.80}"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,84 @@
+"""The application of one worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import litellm_budget_plugin
+from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.server import commands, failures, health, schemas
+from litellm_budget_plugin.server.access import Door
+from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
+from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.server.site import Site
+
+_HEADERS = (
+    (b"litellm-budget-protocol", str(commands.PROTOCOL).encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def create_app(options: ServerOptions) -> FastAPI:
+    """An application that serves the ledger of `options` for as long as it runs. Raises what opening the store raises."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        ledger = ServedLedger(options)
+        app.state.site = Site(ledger, Door(ledger))
+        await ledger.begin()
+        try:
+            yield
+        finally:
+            await ledger.end()
+
+    app = FastAPI(
+        title="litellm-budget",
+        version=litellm_budget_plugin.__version__,
+        description="Budgets for everybody who calls LLMs through LiteLLM. Money is in nano-dollars, time in microseconds.",
+        lifespan=lifespan,
+        root_path=options.root_path,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.openapi = lambda: schemas.document(app)  # type: ignore[method-assign]
+    for router in (commands.router, health.router):
+        app.include_router(router)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, failures.as_json)
+    for kind in (failures.Problem, BodyRefused, BudgetError):
+        app.add_exception_handler(kind, failures.as_json)
+    app.add_middleware(BodyLimits, most=options.max_body, seconds=options.body_seconds)
+    app.add_middleware(Headers)
+    return app
+
+
+class Headers:
+    """ASGI middleware: the headers of every response, where it has not its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(each for each in _HEADERS if each[0] not in there)]
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return failures.as_json(request, failures.Problem(error.status_code, str(error.detail)))

@@ -1,0 +1,176 @@
+"""/v1: the ledger's own commands, one HTTP request each, and rows of it for copying."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from litellm_budget_plugin.core import wire
+from litellm_budget_plugin.core.commands import Command
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.server import schemas, vetting
+from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.site import Site
+from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
+
+PROTOCOL = 1
+_MOST_COMMANDS = 1000
+_MOST_ROWS = 5000
+
+router = APIRouter(prefix="/v1", tags=["ledger"])
+
+
+@router.get("", summary="Who serves, and what the key opens", responses=schemas.HELLO)
+async def hello(request: Request) -> Response:
+    """What a client asks first: which protocol this is, and the project and rights of its key."""
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    access = "read-write" if caller.writes else "read-only"
+    return _json({"service": "litellm-budget", "protocol": PROTOCOL, "project": caller.project, "access": access})
+
+
+@router.post(
+    "/command", summary="Execute one command", openapi_extra=schemas.body(schemas.COMMAND), responses=schemas.REPLY
+)
+async def command(request: Request) -> Response:
+    """Apply a command in one atomic step and answer it. Commands that change something carry an id of their own, so that the
+    same request sent again changes nothing more. `now` and `rolls` are ignored: the server's clock counts.
+    """
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    asked = _command(await _body(request), caller, site.ledger.options.test_clock)
+    return Response(wire.dumps(await site.ledger.execute(asked)), media_type="application/json")
+
+
+@router.post(
+    "/commands",
+    summary="Execute many commands",
+    openapi_extra=schemas.body(schemas.COMMANDS),
+    responses=schemas.OUTCOMES,
+)
+async def commands(request: Request) -> Response:
+    """Apply commands one after the other, each in an atomic step of its own, and answer each: by its reply, or by why it can
+    never be applied. One that is refused keeps none of the others back.
+    """
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    body = await _body(request)
+    listed = body.get("commands")
+    if body.keys() != {"commands"} or not isinstance(listed, list) or len(listed) > _MOST_COMMANDS:
+        raise BudgetInputError(f'the body must be {{"commands": [...]}} with at most {_MOST_COMMANDS} of them')
+    outcomes: list[dict[str, Any] | None] = [None] * len(listed)
+    good: list[Command] = []
+    for place, data in enumerate(listed):
+        try:
+            good.append(_command(data, caller, site.ledger.options.test_clock))
+        except BudgetInputError as error:
+            outcomes[place] = _refused(error)
+    replies = iter(await site.ledger.execute_all(good))
+    for place, outcome in enumerate(outcomes):
+        if outcome is None:
+            reply = next(replies)
+            outcomes[place] = _refused(reply) if isinstance(reply, BudgetInputError) else wire.encode(reply)
+    return _json({"outcomes": outcomes})
+
+
+@router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
+async def sync(request: Request) -> Response:
+    """Return when every charge acknowledged before is on the disk of the store."""
+    site = Site.of(request)
+    (await site.door.caller(request)).check_writes()
+    await site.ledger.run(site.ledger.store.sync)
+    return Response(status_code=204)
+
+
+@router.get("/projects", summary="The projects that the key opens", responses=schemas.PROJECTS)
+async def projects(request: Request) -> Response:
+    """Those that have a row."""
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    there = await site.ledger.run(site.ledger.store.projects)
+    return _json({"projects": [name for name in there if _opens(caller, name)]})
+
+
+@router.post(
+    "/rows/read",
+    summary="Rows of a project as they lie there",
+    openapi_extra=schemas.body(schemas.EXPORT),
+    responses=schemas.PAGE,
+)
+async def read_rows(request: Request) -> Response:
+    """Some rows, and where to go on from: for copying a ledger. `after` is "" or what the page before said."""
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    project, after, most = schemas.export_request(await _body(request))
+    caller.check_project(project)
+    page = await site.ledger.run(site.ledger.store.export, project, after, min(most, _MOST_ROWS))
+    return _json({"rows": rows_to(page.rows), "after": page.after})
+
+
+@router.post(
+    "/rows/write",
+    summary="Put rows in place of those with the same keys",
+    status_code=204,
+    openapi_extra=schemas.body(schemas.LOAD),
+    responses=schemas.DONE,
+)
+async def write_rows(request: Request) -> Response:
+    """Done again, it changes nothing; rows with other keys stay."""
+    site = Site.of(request)
+    caller = await site.door.caller(request)
+    body = await _body(request)
+    if body.keys() != {"project", "rows"} or not isinstance(body["project"], str):
+        raise BudgetInputError('the body must be {"project": "...", "rows": {...}}')
+    vetting.ROWS.check(body)
+    caller.check_project(body["project"])
+    caller.check_writes()
+    await site.ledger.run(site.ledger.store.load, body["project"], rows_from(body["rows"]))
+    return Response(status_code=204)
+
+
+def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
+    vetting.COMMANDS.check(data)
+    decoded = wire.decode(data)
+    if not vetting.is_command(decoded):
+        raise BudgetInputError(f"{type(decoded).__name__} is a reply, not a command")
+    caller.check(decoded)
+    if test_clock:
+        return decoded
+    # Which time it is, and when windows begin and end, is not a client's to say.
+    plain = {"now": None, "rolls": ()} if hasattr(decoded, "rolls") else {"now": None}
+    return replace(decoded, **plain)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # Also: a page of another site cannot send this type without being asked for permission first.
+        raise Problem(415, "the body must be application/json")
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is not JSON: {error!s:.200}") from None
+    if not isinstance(body, dict):
+        raise BudgetInputError("the body must be an object")
+    return body
+
+
+def _opens(caller: Caller, project: str) -> bool:
+    try:
+        caller.check_project(project)
+    except Problem:
+        return False
+    return True
+
+
+def _refused(error: BudgetInputError) -> dict[str, Any]:
+    return {"type": "BudgetInputError", "message": str(error)}
+
+
+def _json(content: object) -> Response:
+    return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")

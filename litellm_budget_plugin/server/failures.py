@@ -1,0 +1,85 @@
+"""What went wrong, as HTTP says it: a status and an object with `error`, a word for programs, and `message`, one for people."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreUnavailable
+from litellm_budget_plugin.server.limits import BodyRefused
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
+
+_WORDS = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "bad_input",
+    429: "too_many",
+    500: "internal",
+    503: "unavailable",
+}
+
+
+class Problem(Exception):
+    """A request that is not served. `retry_after` is in seconds."""
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+def problem_of(error: Exception) -> Problem:
+    """What the client is told of an error. Anything that was not raised on purpose is logged, and not told."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, BodyRefused):
+        return Problem(error.status, error.message)
+    if isinstance(error, BudgetInputError):
+        return Problem(422, str(error))
+    if isinstance(error, BudgetStoreUnavailable):
+        _logger.error("the store does not answer: %s", error)
+        # What the message says of the store's address is for this server's log alone.
+        return Problem(503, "the ledger's store did not answer in time; send the same again", retry_after=1.0)
+    if isinstance(error, BudgetError):
+        _logger.error("the store cannot serve: %s", error)
+        return Problem(
+            503, "the ledger's store cannot serve until somebody mends it; see the server's log", retry_after=5.0
+        )
+    _logger.error("a request failed", exc_info=error)
+    return Problem(500, "the server failed at this; see its log")
+
+
+def word_of(status: int) -> str:
+    """The word for programs."""
+    return _WORDS.get(status, "error")
+
+
+def headers_of(problem: Problem) -> dict[str, str]:
+    """The headers that go with a problem."""
+    headers = {}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
+    if problem.status in (408, 413):
+        # What is left of the body is not read.
+        headers["Connection"] = "close"
+    return headers
+
+
+def as_json(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's form of a handler
+    """The response to a program."""
+    problem = problem_of(error)
+    body = {"error": word_of(problem.status), "message": problem.message}
+    return JSONResponse(body, problem.status, headers_of(problem))

@@ -1,0 +1,173 @@
+"""The ledger as a server's worker uses it: one store, its keys, and what has to be done about both now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.commands import Command, Reply, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.server.keys import KeyRing, list_keys
+from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
+from litellm_budget_plugin.stores.registry import masked, open_store
+from litellm_budget_plugin.stores.reopening import Reopening
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
+T = TypeVar("T")
+
+REFRESH_SECONDS = 2.0
+"""How long a key that was revoked may still be good for."""
+_SYNC_SECONDS = 1.0
+_SWEEP_SECONDS = 3600.0
+_DAYS_KEPT = 400
+_THREADS = 8
+_BATCH = 64
+
+
+class ServedLedger:
+    """The store of a worker. Its methods are for the worker's event loop; the store runs on threads."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.store = _opened(options)
+        self.ring = KeyRing()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="budget-server")
+        self._waiting: deque[tuple[Command, asyncio.Future[Outcome]]] = deque()
+        self._free = _THREADS
+        self._seen: dict[str, tuple[Default, ...]] = {}
+        self._refreshed_at = self._swept_at = -_SWEEP_SECONDS
+        self._refreshing = asyncio.Lock()
+        self._changed = False
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Read the keys, if the store answers, and start the upkeep."""
+        try:
+            await self.refresh()
+        except BudgetStoreError as error:
+            _logger.error("the store does not answer at the start, and is tried again: %s", error)
+        self._upkeep = asyncio.create_task(self._look_after())
+
+    async def end(self) -> None:
+        """Make what was acknowledged survive a power cut, and let go of the store."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        try:
+            await self.run(self.store.sync)
+        except BudgetStoreError as error:
+            _logger.error("the store could not be synced at the end: %s", error)
+        self._threads.shutdown()
+        self.store.close()
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """`work(*arguments)` on a thread of the ledger's."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def execute(self, command: Command) -> Reply:
+        """The store's reply to a command. Commands that arrive while others are being executed go to the store together.
+
+        Raises BudgetInputError for what can never be applied, and what the store raises.
+        """
+        self._note(command)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        if self._free:
+            self._free -= 1
+            self._start()
+        outcome = await future
+        if isinstance(outcome, BudgetInputError):
+            raise outcome
+        return outcome
+
+    async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        """What became of each of some commands, which are executed in their order."""
+        for command in commands:
+            self._note(command)
+        return await self.run(self._ask_all, commands)
+
+    def defaults(self, project: str) -> tuple[Default, ...]:
+        """The limits that users without one of their own follow, as the commands of that project last brought them; before
+        the first one, those of the options.
+        """
+        return self._seen.get(project, self.options.defaults)
+
+    def _note(self, command: Command) -> None:
+        self._changed = True
+        if isinstance(command, (Reserve, Settle)) and command.defaults:
+            self._seen[command.project] = command.defaults
+
+    def _start(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads, self._ask_all, [command for command, _ in batch])
+        future.add_done_callback(lambda done: self._hand_out([each for _, each in batch], done))
+
+    def _hand_out(self, futures: list[asyncio.Future[Outcome]], done: asyncio.Future[list[Outcome]]) -> None:
+        error = done.exception()
+        outcomes = [None] * len(futures) if error is not None else done.result()
+        for future, outcome in zip(futures, outcomes):
+            if future.done():  # whoever asked has gone
+                continue
+            if error is not None:
+                future.set_exception(error)
+            elif outcome is not None:
+                future.set_result(outcome)
+        if self._waiting:
+            self._start()
+        else:
+            self._free += 1
+
+    def _ask_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        if self.options.test_clock:
+            return self.store.execute_all(commands)
+        return ask_all(self.store, commands)
+
+    async def refresh(self) -> None:
+        """Read the keys anew, unless that was done a moment ago. Raises what the store raises."""
+        async with self._refreshing:
+            if time.monotonic() - self._refreshed_at < REFRESH_SECONDS / 2:
+                return
+            self.ring.replace(iter(await self.run(lambda: list(list_keys(self.store)))))
+            self._refreshed_at = time.monotonic()
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(_SYNC_SECONDS)
+            try:
+                if self._changed:
+                    self._changed = False
+                    await self.run(self.store.sync)
+                if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
+                    await self.refresh()
+                if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
+                    self._swept_at = time.monotonic()
+                    await self.run(self._sweep)
+            except BudgetError as error:
+                _logger.error("the store does not answer; it is tried again: %s", error)
+
+    def _sweep(self) -> None:
+        for project in self.store.projects():
+            self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
+
+
+def _opened(options: ServerOptions) -> Store:
+    url, timeout = options.store_url, options.store_timeout
+
+    def reopen(seconds: float) -> Store:
+        return open_store(url, test_clock=options.test_clock, timeout=min(timeout, seconds))
+
+    try:
+        return open_store(url, test_clock=options.test_clock, timeout=timeout)
+    except BudgetStoreUnavailable as error:
+        if url.startswith(("memory:", "sqlite:")):
+            raise
+        _logger.error("the store does not answer at the start, and is tried again: %s", error)
+        return Reopening(masked(url), reopen, timeout)

@@ -1,0 +1,87 @@
+"""What keeps one client from harming the others: bounds on bodies, on their time, and on how often somebody may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_BURST_SECONDS = 2.0
+_MOST_BUCKETS = 10_000
+
+
+class BodyRefused(Exception):
+    """A body that is too large or too slow. `status` is what the client is told."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class BodyLimits:
+    """ASGI middleware: a request's body of more than `most` bytes is not read, and one of any size has `seconds` to arrive."""
+
+    def __init__(self, app: App, most: int, seconds: float) -> None:
+        self._app, self._most, self._seconds = app, most, seconds
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        until, received, ended = time.monotonic() + self._seconds, 0, False
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        too_large = declared.isdigit() and (len(declared) > 15 or int(declared) > self._most)
+
+        async def bounded() -> Message:
+            nonlocal received, ended
+            if ended:
+                return await receive()
+            if too_large:
+                raise BodyRefused(413, f"a request's body may have {self._most} bytes")
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+            except asyncio.TimeoutError:
+                raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s") from None
+            received += len(message.get("body", b""))
+            ended = not message.get("more_body", False)
+            if received > self._most:
+                raise BodyRefused(413, f"a request's body may have {self._most} bytes")
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+class Buckets:
+    """How often each of many may ask: `rate` times a second, with some seconds' worth at once."""
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self._rate = rate
+        self._most = rate * _BURST_SECONDS if burst is None else burst
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, who: str, count: int = 1) -> float:
+        """Seconds after which `who` may ask again; 0.0 if that is now."""
+        if not self._rate:
+            return 0.0
+        now = time.monotonic()
+        left, at = self._left.pop(who, (self._most, now))
+        left = min(self._most, left + (now - at) * self._rate)
+        wait = 0.0
+        # More than a whole bucket at once is let through a full one, and paid for afterwards.
+        if left >= min(count, self._most):
+            left -= count
+        else:
+            wait = (min(count, self._most) - left) / self._rate
+        self._left[who] = (left, now)
+        if len(self._left) > _MOST_BUCKETS:
+            self._left.popitem(last=False)
+        return wait

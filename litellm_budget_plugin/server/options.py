@@ -1,0 +1,38 @@
+"""How a server serves: everything that its workers, each a process of its own, are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litellm_budget_plugin.core.accounts import Default
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Options of `litellm-budget serve`; picklable.
+
+    - `store_url`: the ledger. `store_timeout` (seconds) bounds every command.
+    - `defaults`: the limits that users without one of their own follow, for pages and for LiteLLM's protocol; commands
+      bring their own.
+    - `open_access`: whoever reaches the server may do everything while it has no key. Only ever on loopback.
+    - `root_path`: the path under which a proxy shows the server, "" or like "/budgets".
+    - `behind_tls`: browsers reach the server by https, so that its cookies are for https alone.
+    - `max_body` (bytes), `body_seconds`: how large a request's body may be, and how long it may take to arrive.
+    - `rate`: requests a second for each key in each worker, over some seconds; 0 is no limit.
+    - `retention`: days that settled calls are remembered.
+    - `test_clock`: commands bring their own time and windows, which no server that serves anybody may accept.
+    """
+
+    store_url: str
+    store_timeout: float = 2.0
+    defaults: tuple[Default, ...] = ()
+    open_access: bool = False
+    root_path: str = ""
+    behind_tls: bool = False
+    max_body: int = 4 * MIB
+    body_seconds: float = 10.0
+    rate: float = 2000.0
+    retention: float = 30.0
+    test_clock: bool = False

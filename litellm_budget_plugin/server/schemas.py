@@ -1,0 +1,168 @@
+"""The shapes of /v1 for the OpenAPI document, taken from the commands and replies themselves."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, get_args
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from litellm_budget_plugin.core.commands import Command, Reply, RollNeeded
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.rows import Rows
+
+Schema = dict[str, Any]
+Responses = dict[int | str, dict[str, Any]]
+
+_REFS = "#/components/schemas/{model}"
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": _REFS.format(model=name)}
+
+
+def body(schema: Schema) -> Schema:
+    """A request's body, for `openapi_extra`."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _answers(status: int, description: str, schema: Schema | None, *problems: int) -> Responses:
+    said = {401: "No valid key.", 403: "The key does not open this.", 429: "Too often; see Retry-After."}
+    said |= {400: "The body is not JSON.", 408: "The body took too long.", 413: "The body is too large."}
+    said |= {
+        415: "The body is not application/json.",
+        422: "What can never be applied.",
+        503: "The store does not answer.",
+    }
+    content = {} if schema is None else {"content": {"application/json": {"schema": schema}}}
+    found: Responses = {status: {"description": description, **content}}
+    for problem in (401, 403, 429, 503, *problems):
+        found[problem] = {"description": said[problem], "content": {"application/json": {"schema": _ref("Problem")}}}
+    return found
+
+
+_OF_BODIES = (400, 408, 413, 415, 422)
+COMMAND = _ref("Command")
+COMMANDS: Schema = {
+    "type": "object",
+    "properties": {"commands": {"type": "array", "items": COMMAND, "maxItems": 1000}},
+    "required": ["commands"],
+    "additionalProperties": False,
+}
+EXPORT: Schema = {
+    "type": "object",
+    "properties": {
+        "project": {"type": "string"},
+        "after": {"type": "string", "default": ""},
+        "most": {"type": "integer", "minimum": 1, "default": 1000},
+    },
+    "required": ["project"],
+    "additionalProperties": False,
+}
+LOAD: Schema = {
+    "type": "object",
+    "properties": {"project": {"type": "string"}, "rows": _ref("Rows")},
+    "required": ["project", "rows"],
+    "additionalProperties": False,
+}
+HELLO = _answers(200, "Who serves.", _ref("Hello"))
+REPLY = _answers(200, "The reply.", _ref("Reply"), *_OF_BODIES)
+OUTCOMES = _answers(200, "What became of each.", _ref("Outcomes"), *_OF_BODIES)
+DONE = _answers(204, "Done.", None, *_OF_BODIES)
+PROJECTS = _answers(200, "Their names.", _ref("Projects"))
+PAGE = _answers(200, "Some rows.", _ref("Page"), *_OF_BODIES)
+BUDGETS = _answers(200, "LiteLLM's answer.", _ref("Budgets"), *_OF_BODIES)
+
+
+def export_request(data: Schema) -> tuple[str, str, int]:
+    """What `EXPORT` describes. Raises BudgetInputError."""
+    unknown = data.keys() - EXPORT["properties"].keys()
+    project, after, most = data.get("project"), data.get("after", ""), data.get("most", 1000)
+    good = isinstance(project, str) and isinstance(after, str) and isinstance(most, int) and not isinstance(most, bool)
+    if unknown or not good or most < 1:
+        raise BudgetInputError('the body must be {"project": "...", "after": "...", "most": 1 or more}')
+    return data["project"], after, most
+
+
+def document(app: FastAPI) -> Schema:
+    """The OpenAPI document of a server."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = found.setdefault("components", {})
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
+        components["schemas"] = {**components.get("schemas", {}), **_components()}
+        found["security"] = [{"key": []}, {}]
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+@cache
+def _components() -> Schema:
+    schemas: Schema = {}
+    commands = list(get_args(Command))
+    replies = [cls for cls in get_args(Reply) if cls is not RollNeeded]
+    for cls in (*commands, *replies):
+        schemas[cls.__name__] = _message(cls, schemas)
+    for name, classes in (("Command", commands), ("Reply", replies)):
+        mapping = {cls.__name__: _REFS.format(model=cls.__name__) for cls in classes}
+        schemas[name] = {"oneOf": [_ref(cls.__name__) for cls in classes]}
+        schemas[name]["discriminator"] = {"propertyName": "type", "mapping": mapping}
+    refused = _object(type={"const": "BudgetInputError"}, message={"type": "string"})
+    outcome = {"anyOf": [_ref("Reply"), refused]}
+    accounts, holds, usage = _plain(TypeAdapter(Rows).json_schema(ref_template=_REFS), schemas)["prefixItems"]
+    text = {"type": "string"}
+    return schemas | {
+        "Problem": _object(error=text, message=text),
+        "Outcomes": _object(outcomes={"type": "array", "items": outcome}),
+        "Hello": _object(
+            service={"const": "litellm-budget"},
+            protocol={"type": "integer"},
+            project={"type": ["string", "null"]},
+            access={"enum": ["read-only", "read-write"]},
+        ),
+        "Projects": _object(projects={"type": "array", "items": text}),
+        "Rows": _object(accounts=accounts, holds=holds, usage=usage),
+        "Page": _object(rows=_ref("Rows"), after={"type": ["string", "null"]}),
+        "Budgets": {"type": "object", "properties": {"status": {"enum": ["success", "error"]}}, "required": ["status"]},
+    }
+
+
+def _object(**properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _message(cls: type, schemas: Schema) -> Schema:
+    schema = _plain(TypeAdapter(cls).json_schema(ref_template=_REFS), schemas)
+    schema["properties"] = {"type": {"const": cls.__name__}, **schema["properties"]}
+    schema["required"] = ["type", *schema.get("required", [])]
+    schema["additionalProperties"] = False
+    return schema
+
+
+def _plain(schema: Schema, schemas: Schema) -> Schema:
+    """A schema without definitions of its own, which go into `schemas`, and without KEEP, which is to leave a field out."""
+    for name, definition in schema.pop("$defs", {}).items():
+        if name != "Keep":
+            schemas[name] = _plain(definition, schemas)
+    cleaned: Schema = _without_keep(schema)
+    return cleaned
+
+
+def _without_keep(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_keep(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    found = {name: _without_keep(each) for name, each in node.items() if not (name == "default" and each == "keep")}
+    if "anyOf" in found:
+        found["anyOf"] = [each for each in found["anyOf"] if each != _ref("Keep")]
+        if len(found["anyOf"]) == 1:
+            found |= found.pop("anyOf")[0]
+    return found

@@ -1,0 +1,23 @@
+"""What every page and every endpoint of one server shares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from litellm_budget_plugin.server.access import Door
+from litellm_budget_plugin.server.ledger import ServedLedger
+
+
+class Site(NamedTuple):
+    """A worker's ledger and its door."""
+
+    ledger: ServedLedger
+    door: Door
+
+    @classmethod
+    def of(cls, request: Request) -> Site:
+        """The site that a request came to."""
+        site: Site = request.app.state.site
+        return site

@@ -1,0 +1,64 @@
+"""What a message from outside must be before anything looks at what it says: text and numbers that every store can keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeGuard, get_args
+
+from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.errors import BudgetInputError
+
+_COMMANDS = get_args(Command)
+
+
+def is_command(message: Command | Reply) -> TypeGuard[Command]:
+    """Whether a message is something to do, and not an answer."""
+    return isinstance(message, _COMMANDS)
+
+
+@dataclass(frozen=True)
+class Vetting:
+    """How much there may be: characters in a text, the size of a number, and lists in lists."""
+
+    text: int
+    number: int
+    depth: int
+
+    def check(self, data: Any, depth: int = 0) -> None:
+        """Raise BudgetInputError for data beyond that, for numbers that are not whole, and for text that is no Unicode."""
+        if isinstance(data, str):
+            self._check_text(data)
+        elif isinstance(data, bool) or data is None:
+            return
+        elif isinstance(data, int):
+            if not -self.number <= data <= self.number:
+                raise BudgetInputError(f"numbers must be from -{self.number} to {self.number}")
+        elif isinstance(data, list):
+            self._check_depth(depth)
+            for item in data:
+                self.check(item, depth + 1)
+        elif isinstance(data, dict):
+            self._check_depth(depth)
+            for name, item in data.items():
+                self._check_text(name)
+                self.check(item, depth + 1)
+        else:
+            raise BudgetInputError("amounts and times are whole numbers")
+
+    def _check_depth(self, depth: int) -> None:
+        if depth == self.depth:
+            raise BudgetInputError(f"nothing may be nested more than {self.depth} deep")
+
+    def _check_text(self, text: str) -> None:
+        if len(text) > self.text:
+            raise BudgetInputError(f"text must have at most {self.text} characters, got {len(text)}: {text!r:.80}")
+        surrogates = not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+        if surrogates or "\0" in text:
+            raise BudgetInputError(f"text must be Unicode without U+0000, got {text!r:.80}")
+
+
+COMMANDS = Vetting(text=512, number=MAX_NANOS, depth=6)
+"""For commands. Every id that this package makes is shorter."""
+ROWS = Vetting(text=65_536, number=2**63 - 1, depth=6)
+"""For rows of another ledger: sums, and replies to commands, may be larger."""
