@@ -18,9 +18,10 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.server.site import Site
+from litellm_budget_plugin.stores.http.store import PROTOCOL
 
 _HEADERS = (
-    (b"litellm-budget-protocol", str(commands.PROTOCOL).encode()),
+    (b"litellm-budget-protocol", str(PROTOCOL).encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),

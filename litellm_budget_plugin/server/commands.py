@@ -17,8 +17,8 @@ from litellm_budget_plugin.server.access import Caller
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
+from litellm_budget_plugin.stores.http.store import PROTOCOL
 
-PROTOCOL = 1
 _MOST_COMMANDS = 1000
 _MOST_ROWS = 5000
 
@@ -31,7 +31,8 @@ async def hello(request: Request) -> Response:
     site = Site.of(request)
     caller = await site.door.caller(request)
     access = "read-write" if caller.writes else "read-only"
-    return _json({"service": "litellm-budget", "protocol": PROTOCOL, "project": caller.project, "access": access})
+    said = {"service": "litellm-budget", "protocol": PROTOCOL, "project": caller.project, "access": access}
+    return _json(said | ({"test_clock": True} if site.ledger.options.test_clock else {}))
 
 
 @router.post(

@@ -22,15 +22,16 @@ ENGINES = {
     "rediss+cluster": "litellm_budget_plugin.stores.redis.opening:open_secure_cluster",
     "redis+sentinel": "litellm_budget_plugin.stores.redis.opening:open_sentinel",
     "rediss+sentinel": "litellm_budget_plugin.stores.redis.opening:open_secure_sentinel",
+    "http": "litellm_budget_plugin.stores.http.opening:open_http",
+    "https": "litellm_budget_plugin.stores.http.opening:open_https",
 }
 """The function that opens each scheme's store; imported when it is asked for."""
 
 _WITHOUT_SECRETS = ("memory", "sqlite")
-_SECRET = re.compile("pass|secret|token|key|cert", re.IGNORECASE)
-_LATER = ("http", "https")
+_SECRET = re.compile("pass|secret|token|key|cert|header", re.IGNORECASE)
 _ACCEPTED = (
     "memory://, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0 (also rediss://, redis+unix://, "
-    "redis+cluster:// and redis+sentinel://) and postgresql://user:password@host/database"
+    "redis+cluster:// and redis+sentinel://), postgresql://user:password@host/database and https://:key@host/prefix"
 )
 
 
@@ -58,8 +59,6 @@ def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> S
 
 
 def _why_not(scheme: str) -> str:
-    if scheme in _LATER:
-        return f"{scheme}:// needs a later version of litellm-budget-plugin"
     close = difflib.get_close_matches(scheme.split("+", maxsplit=1)[0], ENGINES, n=1)
     return f"no store is called {scheme}://" + (f" (did you mean {close[0]}://?)" if close else "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.stores.http.server import http_url
 from tests.stores.postgres import server as postgres
 from tests.stores.redis.server import redis_url
 
@@ -13,6 +14,7 @@ ENGINES: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda directory: f"sqlite:///{directory}/ledger.db",
     "postgres": lambda directory: postgres.shared().url(),
     "redis": redis_url,
+    "http": http_url,
 }
 """From a directory of the test's own to the URL of an empty ledger."""
 

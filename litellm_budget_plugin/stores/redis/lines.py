@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.stores.dialling import Dialling, LeftBehind
 from litellm_budget_plugin.stores.places import NoPlace, Place, Places
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST
@@ -118,48 +118,6 @@ def dial(address: Address, node: tuple[str, int] | None, sentinel: bool, seconds
     return Line(connection)
 
 
-class _Dialling:
-    """The opening of a connection by a thread of its own: nothing else bounds the time that resolving a name takes."""
-
-    def __init__(self, open_line: Callable[[], Line], left: Callable[[Line | None], None]) -> None:
-        self._open_line, self._left = open_line, left
-        self._claim, self._done = threading.Lock(), threading.Event()
-        self._line: Line | None = None
-        self._error: BaseException | None = None
-        try:
-            threading.Thread(target=self._run, name="budget-redis-connect", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending: no new threads
-            self._run()
-
-    def _run(self) -> None:
-        try:
-            self._line = self._open_line()
-        except BaseException as error:  # noqa: BLE001  # handed over to whoever waits
-            self._error = error
-        if not self._claim.acquire(blocking=False):
-            self._left(self._line)
-        self._done.set()
-
-    def line(self, deadline: float) -> Line:
-        """The connection. Raises what opening it has raised; _LeftBehind if it takes too long: then it, and the place,
-        are given to `left` when it is there.
-        """
-        try:
-            if not self._done.wait(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
-        except BaseException as error:
-            if self._claim.acquire(blocking=False):
-                raise _LeftBehind from error
-            self._done.wait()
-        if self._line is None:
-            raise self._error or TimeoutError()
-        return self._line
-
-
-class _LeftBehind(Exception):
-    """A connection is still being opened, and who asked for it waits no longer."""
-
-
 class Lines:
     """The connections to one server: `most` at once, the one that was used last is used next.
 
@@ -196,8 +154,8 @@ class Lines:
                     if time.monotonic() >= deadline:
                         raise
             try:
-                line = _Dialling(self._open_line, partial(self._give, place)).line(deadline)
-            except _LeftBehind as left:
+                line = Dialling(self._open_line, partial(self._give, place)).result(deadline)
+            except LeftBehind as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
             return self._use(line, packed, deadline)

@@ -1,0 +1,187 @@
+"""Requests to one endpoint: kept-alive connections, each request within its deadline, sent again where that is safe."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import httpcore
+
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.http.address import Address
+from litellm_budget_plugin.stores.http.wires import Wires, set_deadline, trusted
+from litellm_budget_plugin.stores.places import NoPlace, Places
+
+_TRIES = 3
+_PAUSE_SECONDS = 0.03
+_IDLE_SECONDS = 60.0
+_MOST_BYTES = 256 * 1024 * 1024
+_AGAIN = (502, 503, 504)
+_TEMPORARY = (408, 425, 429)
+_LOST = (httpcore.NetworkError, httpcore.ProtocolError)
+_LATE = (httpcore.TimeoutException, TimeoutError)
+
+_inherited: list[httpcore.ConnectionPool] = []
+"""Connections that a fork copied into this process: never used and never closed."""
+
+
+class Answer(NamedTuple):
+    """What the endpoint has answered. The names of `headers` are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Exchange:
+    """The way to an endpoint, for any number of threads and for children after a fork."""
+
+    def __init__(self, address: Address) -> None:
+        self.name = address.name
+        self._address = address
+        self._inside = threading.local()
+        try:
+            self._trusted = trusted(address.ca) if address.scheme == "https" else None
+        except OSError as error:
+            raise BudgetInputError(f"{self.name}: ca={address.ca} cannot be used: {error}") from error
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._places = Places(self._address.connections)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=self._trusted,
+            max_connections=self._address.connections,
+            keepalive_expiry=_IDLE_SECONDS,
+            http2=find_spec("h2") is not None,
+            network_backend=Wires(),
+        )
+
+    def post(self, path: str, body: object, deadline: float) -> Any:
+        """What the endpoint answers to an object, decoded. Raises BudgetInputError if it refuses what was said, and else like
+        `request`, and BudgetStoreError for an answer that is not a good one.
+        """
+        text = json.dumps(body, separators=(",", ":")).encode()
+        return self.decoded(path, self.request("POST", path, text, deadline))
+
+    def request(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
+        """The answer to a request, whatever its status, until `deadline` (time.monotonic).
+
+        What breaks a connection, or is answered 502 to 504, is sent again, twice at most: so only what may be sent twice.
+        Raises BudgetStoreUnavailable if no answer came.
+        """
+        if self._closed:
+            raise BudgetStoreError(f"{self.name}: this store was closed")
+        if self._pid != os.getpid():
+            _inherited.append(self._pool)
+            self._begin()
+        if getattr(self._inside, "now", False):
+            raise BudgetStoreUnavailable(f"{self.name}: called by a finalizer or signal handler inside its own request")
+        try:
+            place = self._places.enter(deadline)
+        except NoPlace:
+            raise BudgetStoreUnavailable(
+                f"{self.name}: all {self._address.connections} connections are busy (more by ?connections=)"
+            ) from None
+        self._inside.now = True
+        try:
+            return self._tried(method, path, body, deadline)
+        finally:
+            self._inside.now = False
+            self._places.leave(place)
+
+    def _tried(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
+        began, tries = time.monotonic(), _TRIES
+        while True:
+            tries -= 1
+            try:
+                answer = self._once(method, path, body, deadline)
+            except _LATE:
+                seconds = max(0.0, deadline - began)
+                raise BudgetStoreUnavailable(f"{self.name}: no answer within {seconds:.3g} s") from None
+            except httpcore.ConnectError as error:
+                raise BudgetStoreUnavailable(f"{self.name}: the connection could not be made: {error}") from error
+            except _LOST as error:
+                if not tries:
+                    raise BudgetStoreUnavailable(f"{self.name}: the answer was lost: {error}") from error
+                continue
+            pause = random.uniform(_PAUSE_SECONDS / 3, _PAUSE_SECONDS)  # noqa: S311  # not a secret
+            if answer.status not in _AGAIN or not tries or time.monotonic() + pause >= deadline:
+                return answer
+            time.sleep(pause)
+
+    def _once(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
+        address = self._address
+        set_deadline(deadline)
+        url = httpcore.URL(
+            scheme=address.scheme.encode(),
+            host=address.host.encode("idna"),
+            port=address.port,
+            target=(address.path + path).encode() or b"/",
+        )
+        headers: dict[bytes | str, bytes | str] = {"host": self._host, "content-type": "application/json"}
+        headers.update(address.headers)
+        waits = dict.fromkeys(("connect", "read", "write", "pool"), max(0.001, deadline - time.monotonic()))
+        content = b"" if body is None else body
+        with self._pool.stream(
+            method, url, headers=headers, content=content, extensions={"timeout": waits}
+        ) as response:
+            parts, size = [], 0
+            for part in response.iter_stream():
+                parts.append(part)
+                size += len(part)
+                if size > _MOST_BYTES:
+                    raise BudgetStoreError(f"{self.name}: the answer has more than {_MOST_BYTES} bytes")
+        found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        return Answer(response.status, found, b"".join(parts))
+
+    @property
+    def _host(self) -> str:
+        address = self._address
+        host = f"[{address.host}]" if ":" in address.host else address.host.encode("idna").decode()
+        usual = address.port == (443 if address.scheme == "https" else 80)
+        return host if usual else f"{host}:{address.port}"
+
+    def decoded(self, path: str, answer: Answer) -> Any:
+        """The object that a good answer holds. Raises for every other one what it means; see `post`."""
+        status, where = answer.status, f"{self.name}{path}"
+        if 200 <= status < 300:
+            try:
+                return json.loads(answer.body) if answer.body else None
+            except (ValueError, RecursionError) as error:
+                raise BudgetStoreError(f"{where} answered something that is not JSON: {error!s:.200}") from None
+        said = _message(answer)
+        if status >= 500 or status in _TEMPORARY:
+            raise BudgetStoreUnavailable(f"{where} answered {status}{said}")
+        if status == 422 and "litellm-budget-protocol" in answer.headers:
+            raise BudgetInputError(said.removeprefix(": "))
+        if status in (401, 403):
+            raise BudgetStoreError(
+                f"{where} answered {status}{said}; give a key that opens this project (LITELLM_BUDGET_API_KEY)"
+            )
+        if 300 <= status < 400:
+            to = answer.headers.get("location", "somewhere else").partition("?")[0]
+            raise BudgetStoreError(f"{where} answered {status} and leads to {to:.200}; give the endpoint's own URL")
+        raise BudgetStoreError(f"{where} answered {status}{said}")
+
+    def close(self) -> None:
+        """Close the connections. May be called twice."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self._pool.close()
+
+
+def _message(answer: Answer) -> str:
+    """What an error says of itself, if it says so in our form or as a short text."""
+    try:
+        data = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return ""
+    message = data.get("message") if isinstance(data, dict) else None
+    return f": {message:.2000}" if isinstance(message, str) else ""

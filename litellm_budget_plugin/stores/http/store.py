@@ -1,0 +1,117 @@
+"""The store behind a self-hosted endpoint: every command is one HTTP request, and the rules run there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard, get_args
+
+from litellm_budget_plugin.core import wire
+from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
+from litellm_budget_plugin.stores.protocol import Outcome
+from litellm_budget_plugin.stores.rows import Page, Rows
+
+_log = logging.getLogger("litellm_budget_plugin")
+
+PROTOCOL = 1
+"""The version that this client speaks."""
+_BATCH = 500
+
+
+def is_reply(message: Command | Reply) -> TypeGuard[Reply]:
+    """Whether a message is an answer."""
+    return isinstance(message, get_args(Reply))
+
+
+class HttpStore:
+    """A ledger behind `litellm-budget serve`. The server's clock counts.
+
+    A command that was sent may be sent again, by this class or by whoever calls it: its id sees to it that it counts once.
+    """
+
+    remote = True
+
+    def __init__(self, exchange: Exchange, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+        self._exchange, self._test_clock, self._timeout = exchange, test_clock, timeout
+        _log.info("the budget ledger is %s", exchange.name)
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        """Apply a command and answer it. `timeout` bounds the whole of it: waiting, connecting, sending and receiving."""
+        return self._reply(self._post("/v1/command", self._encoded(command), timeout))
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other, some hundred in a request, and answer each."""
+        until = time.monotonic() + self._seconds(timeout)
+        outcomes: list[Outcome] = []
+        for first in range(0, len(commands), _BATCH):
+            some = [self._encoded(command) for command in commands[first : first + _BATCH]]
+            answer = self._post("/v1/commands", {"commands": some}, until - time.monotonic())
+            said = answer.get("outcomes") if isinstance(answer, dict) else None
+            if not isinstance(said, list) or len(said) != len(some):
+                raise self._odd("the outcome of each command")
+            outcomes += [self._outcome(each) for each in said]
+        return outcomes
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else min(timeout, self._timeout)
+
+    def _encoded(self, command: Command) -> dict[str, Any]:
+        return wire.encode(command if self._test_clock else replace(command, now=None))
+
+    def _post(self, path: str, body: object, timeout: float | None) -> Any:
+        return self._exchange.post(path, body, time.monotonic() + self._seconds(timeout))
+
+    def _outcome(self, data: Any) -> Outcome:
+        if isinstance(data, dict) and data.get("type") == "BudgetInputError":
+            return BudgetInputError(str(data.get("message")))
+        return self._reply(data)
+
+    def _reply(self, data: Any) -> Reply:
+        try:
+            message = wire.decode(data)
+        except BudgetInputError as error:
+            raise self._odd("a reply", error) from error
+        if not is_reply(message):
+            raise self._odd("a reply")
+        return message
+
+    def _odd(self, wanted: str, error: Exception | None = None) -> BudgetStoreError:
+        why = f" ({error})" if error else ""
+        return BudgetStoreError(
+            f"{self._exchange.name} did not answer with {wanted}{why}; is something else in between?"
+        )
+
+    def sync(self) -> None:
+        """Have the server's store make what was acknowledged survive a power cut. The server does so by itself each second."""
+        self._post("/v1/sync", {}, None)
+
+    def projects(self) -> list[str]:
+        """The projects that the key opens and that have a row."""
+        until = time.monotonic() + self._timeout
+        answer = self._exchange.decoded("/v1/projects", self._exchange.request("GET", "/v1/projects", None, until))
+        if not isinstance(answer, dict) or not isinstance(answer.get("projects"), list):
+            raise self._odd("a list of projects")
+        return [str(project) for project in answer["projects"]]
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Some rows of a project, as they lie in the server's store."""
+        answer = self._post("/v1/rows/read", {"project": project, "after": after, "most": most}, None)
+        if not isinstance(answer, dict) or answer.keys() != {"rows", "after"}:
+            raise self._odd("a page of rows")
+        try:
+            return Page(rows_from(answer["rows"]), answer["after"])
+        except BudgetInputError as error:
+            raise self._odd("a page of rows", error) from error
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in the place of those with the same keys."""
+        self._post("/v1/rows/write", {"project": project, "rows": rows_to(rows)}, None)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._exchange.close()

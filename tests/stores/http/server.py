@@ -1,0 +1,91 @@
+"""A server of the tests' own: one process with an empty ledger, in memory and with a test clock, under each prefix asked for.
+
+python -m tests.stores.http.server LISTENING_SOCKET
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import MutableMapping
+from contextlib import AsyncExitStack
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from litellm_budget_plugin.server.app import create_app
+from litellm_budget_plugin.server.options import ServerOptions
+
+ROOT = Path(__file__).parents[3]
+
+
+class Ledgers:
+    """ASGI application: an application of its own under each first part of a path, made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._apps: dict[str, Any] = {}
+        self._lives = AsyncExitStack()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        prefix = "/" + scope["path"].split("/")[1]
+        if prefix not in self._apps:
+            options = ServerOptions("memory://", store_timeout=30.0, open_access=True, rate=0, test_clock=True)
+            app = self._apps[prefix] = create_app(options)
+            await self._lives.enter_async_context(app.router.lifespan_context(app))
+        path = scope["path"].removeprefix(prefix) or "/"
+        await self._apps[prefix]({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._lives.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Shared:
+    """The process, listening from the first moment."""
+
+    def __init__(self) -> None:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(512)
+            self.port = listening.getsockname()[1]
+            command = [sys.executable, "-m", "tests.stores.http.server", str(listening.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=(listening.fileno(),))
+        atexit.register(self._end, os.getpid())
+
+    def _end(self, pid: int) -> None:
+        if os.getpid() == pid:
+            self._process.kill()
+            self._process.wait()
+
+
+_numbers = count()
+
+
+@cache
+def shared() -> Shared:
+    """The server of this test process."""
+    return Shared()
+
+
+def http_url(directory: Path) -> str:
+    """The URL of an empty ledger on the shared server."""
+    return f"http://127.0.0.1:{shared().port}/{next(_numbers)}"
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    # Named as TCP, for asyncio switches Nagle's delay off only then.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=int(sys.argv[1]))
+    config = uvicorn.Config(Ledgers(), log_level="error", access_log=False, timeout_keep_alive=75)
+    uvicorn.Server(config).run(sockets=[listening])
