@@ -13,9 +13,10 @@ import re
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from litellm_budget_plugin.core.accounts import Default
@@ -30,6 +31,8 @@ USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
 _logger = logging.getLogger("litellm_budget_plugin")
 # What Kubernetes injects into every container for a service named "litellm-budget".
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
+_LITELLM_HOSTED = "https://api.litellm.ai"
+_SECRET = ("store_url", "api_base", "api_key", "headers")
 
 
 class BudgetSettings(BaseSettings):
@@ -42,11 +45,18 @@ class BudgetSettings(BaseSettings):
     project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
     store_url: str | None = Field(
         None,
-        description="Where the ledger lives: `sqlite:///file.db`, `postgresql://…`, `redis://…` or `memory://`. "
+        description="Where the ledger lives: `sqlite:///file.db`, `postgresql://…`, `redis://…`, `https://…` or `memory://`. "
         "Default: `sqlite:///litellm_budget.db`.",
     )
     client_type: Literal["local", "hosted", "client"] = Field(
-        "local", description="LiteLLM's word for where budgets are saved. `hosted` and `client` need a later version."
+        "local",
+        description="LiteLLM's word for where budgets are saved: `hosted` by LiteLLM's service or the one at API_BASE, "
+        "`client` by your own at API_BASE.",
+    )
+    api_base: str | None = Field(None, description="The endpoint of `hosted` and `client`.")
+    api_key: SecretStr | None = Field(None, description="The key of an endpoint, sent as `Authorization: Bearer`.")
+    headers: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        {}, description="JSON object of further HTTP headers for an endpoint."
     )
     default_limit: Decimal | None = Field(
         None,
@@ -167,14 +177,19 @@ class BudgetSettings(BaseSettings):
 
     @field_validator("fallback_models", mode="before")
     @classmethod
-    def _json(cls, value: object) -> object:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = None
-        if not isinstance(value, dict):
-            raise ValueError('it is a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')  # noqa: TRY004  # pydantic adds the setting's name
+    def _models(cls, value: object) -> object:
+        return _object(value, 'it is a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _headers(cls, value: object) -> object:
+        return _object(value, 'it is a JSON object from header to value, like {"X-Team": "platform"}')
+
+    @field_validator("api_base")
+    @classmethod
+    def _bases(cls, value: str | None) -> str | None:
+        if value is not None and not value.lower().startswith(("http://", "https://")):
+            raise ValueError("it is the URL of an endpoint, like https://budgets.example.com")
         return value
 
     @field_validator("fallback_models")
@@ -196,12 +211,29 @@ class BudgetSettings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}STORE_URL and {PREFIX}CLIENT_TYPE={self.client_type} exclude each other: give one"
             )
+        if self.client_type == "client" and self.api_base is None:
+            raise ValueError(
+                f"{PREFIX}CLIENT_TYPE=client needs the endpoint: {PREFIX}API_BASE, or api_base= of BudgetManager"
+            )
+        if self.client_type == "local" and self.api_base is not None:
+            raise ValueError(f"{PREFIX}API_BASE needs {PREFIX}CLIENT_TYPE=client or hosted")
+        if (self.api_key or self.headers) and not self._place.lower().startswith(("http://", "https://")):
+            raise ValueError(f"{PREFIX}API_KEY and {PREFIX}HEADERS are for an endpoint: an http:// or https:// store")
         return self
 
     @property
-    def url(self) -> str:
-        """The store's URL, with the default filled in."""
+    def _place(self) -> str:
+        if self.client_type != "local":
+            return self.api_base or _LITELLM_HOSTED
         return self.store_url or "sqlite:///litellm_budget.db"
+
+    @property
+    def url(self) -> str:
+        """The store's URL, with the default filled in, and with what every request to an endpoint is to carry: a secret."""
+        if self.api_key is None and not self.headers:
+            return self._place
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        return with_secrets(self._place, key, {name: one.get_secret_value() for name, one in self.headers.items()})
 
     @property
     def user_sources(self) -> tuple[str, ...]:
@@ -238,6 +270,25 @@ def url_from(given: str) -> str:
     return url
 
 
+def with_secrets(url: str, key: str | None, headers: dict[str, str]) -> str:
+    """An endpoint's URL with its key and further headers in it, so that one text names the whole."""
+    parts = urlsplit(url)
+    place = parts.netloc if key is None else f":{quote(key, safe='')}@{parts.netloc.rpartition('@')[2]}"
+    added = urlencode([("header", f"{name}:{value}") for name, value in headers.items()])
+    return urlunsplit(parts._replace(netloc=place, query="&".join(part for part in (parts.query, added) if part)))
+
+
+def _object(value: object, what: str) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict):
+        raise ValueError(what)  # noqa: TRY004  # pydantic adds the setting's name
+    return value
+
+
 def _nanos(limit: Decimal | None) -> int | None:
     return None if limit is None else charge_nanos(limit)
 
@@ -247,7 +298,12 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
         message = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{name}: {message} (got {problem['input']!r:.80})" if problem["loc"] else message)
+        secret = not problem["loc"] or problem["loc"][0] in _SECRET
+        problems.append(
+            (f"{name}: {message}" if problem["loc"] else message)
+            if secret
+            else f"{name}: {message} (got {problem['input']!r:.80})"
+        )
     return "; ".join(problems)
 
 

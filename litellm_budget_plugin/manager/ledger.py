@@ -15,7 +15,7 @@ from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetSettingsError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
@@ -41,11 +41,6 @@ class BudgetLedger:
     """
 
     def __init__(self, settings: BudgetSettings) -> None:
-        if settings.client_type != "local":
-            raise BudgetSettingsError(
-                f"client_type {settings.client_type!r} needs a later version of litellm_budget_plugin; "
-                "this one accepts 'local', with a store_url of sqlite:///..., postgresql://..., redis://... or memory://"
-            )
         self.settings = settings
         self.project = settings.project
         self.defaults: tuple[Default, ...] = settings.defaults

@@ -42,9 +42,10 @@ class BudgetManager:
         *,
         settings: BudgetSettings | None = None,
     ) -> None:
-        """Open the ledger and import user_cost.json if the working directory has one that is new to the project.
+        """Open the ledger and, for a local one, import user_cost.json if the working directory has one that is new to the project.
 
-        `type` is the other spelling of `client_type` in LiteLLM's documentation. What is not given here comes from
+        `client_type` "hosted" and "client" keep budgets at an endpoint, `api_base`, to which `headers` are sent (a key as
+        {"Authorization": "Bearer lbk_..."}). `type` is the other spelling of `client_type` in LiteLLM's documentation. What is not given here comes from
         `settings`, else from the environment. Raises BudgetSettingsError, BudgetFileError or BudgetStoreError.
         """
         if type is not None and client_type not in ("local", type):
@@ -54,10 +55,12 @@ class BudgetManager:
         values = dict(settings.model_dump()) if settings is not None else {}
         if (type or client_type) != "local":
             values["client_type"] = type or client_type
+            # LiteLLM's manager reads both only for these types.
+            values.update({"api_base": api_base} if api_base else {}, **({"headers": headers} if headers else {}))
         checked = BudgetSettings(**{**values, "project": project_name})
         self.client_type: str = checked.client_type
         self.project_name = project_name
-        self.api_base = api_base or "https://api.litellm.ai"
+        self.api_base = api_base or checked.api_base or "https://api.litellm.ai"
         self.headers = headers or {"Content-Type": "application/json"}
         self._ledger = BudgetLedger(checked)
         self._users = Users(self._ledger)
@@ -176,12 +179,20 @@ class BudgetManager:
             self._users.roll(budget)
 
     def load_data(self) -> None:
-        """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`."""
-        Snapshot(self._users).load()
+        """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`. With an
+        endpoint there is nothing to import: every method reads it.
+        """
+        if self.client_type == "local":
+            Snapshot(self._users).load()
 
     def save_data(self) -> dict[str, str]:
-        """Write user_cost.json in the working directory, in LiteLLM's format, whole or not at all."""
-        Snapshot(self._users).save()
+        """Write user_cost.json in the working directory, in LiteLLM's format, whole or not at all. With an endpoint, return
+        when it has every change.
+        """
+        if self.client_type == "local":
+            Snapshot(self._users).save()
+        else:
+            self._ledger.flush()
         return {"status": "success"}
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import litellm_budget_plugin
 from litellm_budget_plugin.errors import BudgetError
-from litellm_budget_plugin.server import commands, failures, health, schemas
+from litellm_budget_plugin.server import budgets, commands, failures, health, schemas
 from litellm_budget_plugin.server.access import Door
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
@@ -51,7 +51,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         redoc_url=None,
     )
     app.openapi = lambda: schemas.document(app)  # type: ignore[method-assign]
-    for router in (commands.router, health.router):
+    for router in (commands.router, budgets.router, health.router):
         app.include_router(router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, failures.as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from litellm_budget_plugin.core.commands import Command
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server import schemas, vetting
 from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.bodies import as_json, json_body
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
@@ -32,7 +32,7 @@ async def hello(request: Request) -> Response:
     caller = await site.door.caller(request)
     access = "read-write" if caller.writes else "read-only"
     said = {"service": "litellm-budget", "protocol": PROTOCOL, "project": caller.project, "access": access}
-    return _json(said | ({"test_clock": True} if site.ledger.options.test_clock else {}))
+    return as_json(said | ({"test_clock": True} if site.ledger.options.test_clock else {}))
 
 
 @router.post(
@@ -44,7 +44,7 @@ async def command(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    asked = _command(await _body(request), caller, site.ledger.options.test_clock)
+    asked = _command(await json_body(request), caller, site.ledger.options.test_clock)
     return Response(wire.dumps(await site.ledger.execute(asked)), media_type="application/json")
 
 
@@ -60,7 +60,7 @@ async def commands(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    body = await _body(request)
+    body = await json_body(request)
     listed = body.get("commands")
     if body.keys() != {"commands"} or not isinstance(listed, list) or len(listed) > _MOST_COMMANDS:
         raise BudgetInputError(f'the body must be {{"commands": [...]}} with at most {_MOST_COMMANDS} of them')
@@ -76,7 +76,7 @@ async def commands(request: Request) -> Response:
         if outcome is None:
             reply = next(replies)
             outcomes[place] = _refused(reply) if isinstance(reply, BudgetInputError) else wire.encode(reply)
-    return _json({"outcomes": outcomes})
+    return as_json({"outcomes": outcomes})
 
 
 @router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
@@ -94,7 +94,7 @@ async def projects(request: Request) -> Response:
     site = Site.of(request)
     caller = await site.door.caller(request)
     there = await site.ledger.run(site.ledger.store.projects)
-    return _json({"projects": [name for name in there if _opens(caller, name)]})
+    return as_json({"projects": [name for name in there if _opens(caller, name)]})
 
 
 @router.post(
@@ -107,10 +107,10 @@ async def read_rows(request: Request) -> Response:
     """Some rows, and where to go on from: for copying a ledger. `after` is "" or what the page before said."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    project, after, most = schemas.export_request(await _body(request))
+    project, after, most = schemas.export_request(await json_body(request))
     caller.check_project(project)
     page = await site.ledger.run(site.ledger.store.export, project, after, min(most, _MOST_ROWS))
-    return _json({"rows": rows_to(page.rows), "after": page.after})
+    return as_json({"rows": rows_to(page.rows), "after": page.after})
 
 
 @router.post(
@@ -124,7 +124,7 @@ async def write_rows(request: Request) -> Response:
     """Done again, it changes nothing; rows with other keys stay."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    body = await _body(request)
+    body = await json_body(request)
     if body.keys() != {"project", "rows"} or not isinstance(body["project"], str):
         raise BudgetInputError('the body must be {"project": "...", "rows": {...}}')
     vetting.ROWS.check(body)
@@ -147,20 +147,6 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
     return replace(decoded, **plain)
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # Also: a page of another site cannot send this type without being asked for permission first.
-        raise Problem(415, "the body must be application/json")
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the body is not JSON: {error!s:.200}") from None
-    if not isinstance(body, dict):
-        raise BudgetInputError("the body must be an object")
-    return body
-
-
 def _opens(caller: Caller, project: str) -> bool:
     try:
         caller.check_project(project)
@@ -171,7 +157,3 @@ def _opens(caller: Caller, project: str) -> bool:
 
 def _refused(error: BudgetInputError) -> dict[str, Any]:
     return {"type": "BudgetInputError", "message": str(error)}
-
-
-def _json(content: object) -> Response:
-    return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")

@@ -43,7 +43,7 @@ class ServedLedger:
         self._waiting: deque[tuple[Command, asyncio.Future[Outcome]]] = deque()
         self._free = _THREADS
         self._seen: dict[str, tuple[Default, ...]] = {}
-        self._refreshed_at = self._swept_at = -_SWEEP_SECONDS
+        self._refreshed_at, self._swept_at = -REFRESH_SECONDS, time.monotonic()
         self._refreshing = asyncio.Lock()
         self._changed = False
         self._upkeep: asyncio.Task[None] | None = None

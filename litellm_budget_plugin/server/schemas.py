@@ -67,6 +67,18 @@ LOAD: Schema = {
     "required": ["project", "rows"],
     "additionalProperties": False,
 }
+GET_BUDGET: Schema = {
+    "type": "object",
+    "properties": {"project_name": {"type": "string", "minLength": 1, "maxLength": 256}},
+    "required": ["project_name"],
+    "additionalProperties": False,
+}
+SET_BUDGET: Schema = {
+    "type": "object",
+    "properties": {**GET_BUDGET["properties"], "user_dict": {"type": "object", "additionalProperties": _ref("Record")}},
+    "required": ["project_name", "user_dict"],
+    "additionalProperties": False,
+}
 HELLO = _answers(200, "Who serves.", _ref("Hello"))
 REPLY = _answers(200, "The reply.", _ref("Reply"), *_OF_BODIES)
 OUTCOMES = _answers(200, "What became of each.", _ref("Outcomes"), *_OF_BODIES)
@@ -74,6 +86,25 @@ DONE = _answers(204, "Done.", None, *_OF_BODIES)
 PROJECTS = _answers(200, "Their names.", _ref("Projects"))
 PAGE = _answers(200, "Some rows.", _ref("Page"), *_OF_BODIES)
 BUDGETS = _answers(200, "LiteLLM's answer.", _ref("Budgets"), *_OF_BODIES)
+
+
+_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 9_000_000_000, "description": "Seconds since 1970."}
+_USD: Schema = {"type": "number", "minimum": 0, "description": "US dollars."}
+_RECORD: Schema = {
+    "type": "object",
+    "properties": {
+        "total_budget": _USD,
+        "duration": {"type": ["number", "null"], "description": "Days."},
+        "window": {"type": ["string", "null"], "description": "Where whole days cannot say it."},
+        "created_at": _SECONDS,
+        "last_updated_at": _SECONDS,
+        "current_cost": _USD,
+        "model_cost": {"type": "object", "additionalProperties": _USD},
+        "default": {"type": "boolean", "description": "Follows a default limit."},
+    },
+    "required": ["total_budget"],
+    "additionalProperties": False,
+}
 
 
 def export_request(data: Schema) -> tuple[str, str, int]:
@@ -125,7 +156,16 @@ def _components() -> Schema:
         "Projects": _object(projects={"type": "array", "items": text}),
         "Rows": _object(accounts=accounts, holds=holds, usage=usage),
         "Page": _object(rows=_ref("Rows"), after={"type": ["string", "null"]}),
-        "Budgets": {"type": "object", "properties": {"status": {"enum": ["success", "error"]}}, "required": ["status"]},
+        "Record": _RECORD,
+        "Budgets": {
+            "type": "object",
+            "properties": {
+                "status": {"enum": ["success", "error"]},
+                "data": {"type": "object", "additionalProperties": _RECORD},
+                "message": text,
+            },
+            "required": ["status"],
+        },
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from litellm_budget_plugin.errors import BudgetInputError
 
@@ -66,12 +66,3 @@ def _checked(shown: str, name: str, value: str) -> str:
     if not _HEADER.fullmatch(name) or not value.isascii() or not value.isprintable():
         raise BudgetInputError(f"{shown}: the header {name!r:.80} must be Name:Value in printable ASCII")
     return value
-
-
-def with_secrets(url: str, key: str | None, headers: dict[str, str]) -> str:
-    """`url` with what every request is to carry in it, so that one text names the whole."""
-    parts = urlsplit(url)
-    place = parts.netloc if key is None else f":{quote(key, safe='')}@{parts.netloc.rpartition('@')[2]}"
-    added = urlencode([("header", f"{name}:{value}") for name, value in headers.items()])
-    query = "&".join(part for part in (parts.query, added) if part)
-    return urlunsplit((parts.scheme, place, parts.path, query, parts.fragment))

@@ -49,7 +49,7 @@ class Exchange:
             self._trusted = trusted(address.ca) if address.scheme == "https" else None
         except OSError as error:
             raise BudgetInputError(f"{self.name}: ca={address.ca} cannot be used: {error}") from error
-        self._closed = False
+        self.closed = False
         self._begin()
 
     def _begin(self) -> None:
@@ -76,7 +76,7 @@ class Exchange:
         What breaks a connection, or is answered 502 to 504, is sent again, twice at most: so only what may be sent twice.
         Raises BudgetStoreUnavailable if no answer came.
         """
-        if self._closed:
+        if self.closed:
             raise BudgetStoreError(f"{self.name}: this store was closed")
         if self._pid != os.getpid():
             _inherited.append(self._pool)
@@ -172,7 +172,7 @@ class Exchange:
 
     def close(self) -> None:
         """Close the connections. May be called twice."""
-        self._closed = True
+        self.closed = True
         if self._pid == os.getpid():
             self._pool.close()
 

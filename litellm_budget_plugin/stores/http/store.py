@@ -88,7 +88,8 @@ class HttpStore:
 
     def sync(self) -> None:
         """Have the server's store make what was acknowledged survive a power cut. The server does so by itself each second."""
-        self._post("/v1/sync", {}, None)
+        if not self._exchange.closed:
+            self._post("/v1/sync", {}, None)
 
     def projects(self) -> list[str]:
         """The projects that the key opens and that have a row."""
