@@ -9,6 +9,8 @@ import click
 
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.journal import journal
+from litellm_budget_plugin.cli.keys import keys
+from litellm_budget_plugin.cli.serve import serve
 from litellm_budget_plugin.errors import BudgetError
 
 
@@ -32,3 +34,5 @@ def app() -> None:
 
 app.add_command(copy)
 app.add_command(journal)
+app.add_command(keys)
+app.add_command(serve)

@@ -14,6 +14,7 @@ from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import Buckets
 
+_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _BAD_KEYS_A_SECOND = 1.0
 _BAD_KEYS_AT_ONCE = 20.0
 
@@ -75,6 +76,7 @@ class Door:
             if wait:
                 raise Problem(429, "too many requests without a valid key", retry_after=wait)
             raise Problem(401, "this needs an API key: Authorization: Bearer lbk_…")
+        request.scope["budget.key"] = key.id
         wait = self._rates.take(key.id)
         if wait:
             raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
@@ -95,6 +97,10 @@ class Door:
         """A page of another site that a browser on this machine shows must not reach a server without keys by a name of its
         own that leads to 127.0.0.1.
         """
+        if any(name in request.headers for name in _OF_PROXIES):
+            raise Problem(
+                403, "a server without keys does not answer behind a proxy: make a key (litellm-budget keys create)"
+            )
         host = request.url.hostname or ""
         if host != "localhost" and not _is_loopback(host):
             raise Problem(

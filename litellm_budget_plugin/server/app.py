@@ -16,6 +16,7 @@ from litellm_budget_plugin.server import budgets, commands, failures, health, sc
 from litellm_budget_plugin.server.access import Door
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
+from litellm_budget_plugin.server.logs import AccessLog
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.store import PROTOCOL
@@ -59,6 +60,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         app.add_exception_handler(kind, failures.as_json)
     app.add_middleware(BodyLimits, most=options.max_body, seconds=options.body_seconds)
     app.add_middleware(Headers)
+    app.add_middleware(AccessLog)
     return app
 
 

@@ -1,0 +1,110 @@
+"""litellm-budget serve: the self-hosted endpoint."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import click
+
+from litellm_budget_plugin.cli.ledgers import opened
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.server.keys import list_keys
+from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.settings import BudgetSettings, url_from
+from litellm_budget_plugin.stores.registry import masked
+
+_EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette", "python_multipart")
+
+
+@click.command()
+@click.argument("store", required=False)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; others than loopback need a key."
+)
+@click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes.")
+@click.option("--root-path", default="", metavar="/PATH", help="Path under which a proxy shows the server.")
+@click.option("--behind-tls", is_flag=True, help="Browsers reach the server by https: cookies are for https alone.")
+@click.option(
+    "--proxies",
+    default="127.0.0.1",
+    show_default=True,
+    help="Addresses whose X-Forwarded-For is believed, with commas.",
+)
+@click.option(
+    "--rate",
+    default=2000.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Requests a second for each key and worker; 0: any.",
+)
+@click.option(
+    "--log",
+    "log_format",
+    default="json",
+    show_default=True,
+    type=click.Choice(["json", "text"]),
+    help="Form of the log.",
+)
+@click.option("--log-requests", is_flag=True, help="Log every request, not only those that failed.")
+def serve(  # noqa: PLR0917  # click calls it by names
+    store: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    root_path: str,
+    behind_tls: bool,
+    proxies: str,
+    rate: float,
+    log_format: str,
+    log_requests: bool,
+) -> None:
+    """Serve the ledger at STORE, a URL or env:NAME for the environment variable that holds one; without it, at
+    LITELLM_BUDGET_STORE_URL.
+
+    Callbacks reach it with LITELLM_BUDGET_STORE_URL=http://this-host:8321 and LITELLM_BUDGET_API_KEY, LiteLLM's own
+    BudgetManager with client_type="hosted" and api_base; people with a browser. Other settings: DEFAULT_LIMIT and its like are
+    what the pages show for users without a limit of their own, until calls bring theirs.
+    """
+    settings = BudgetSettings()
+    url = settings.url if store is None else url_from(store)
+    if url.lower().startswith(("http:", "https:")):
+        raise click.UsageError(f"{masked(url)} is an endpoint itself; serve a file, PostgreSQL or Redis")
+    if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
+        raise click.UsageError(f"--root-path must be like /budgets, got {root_path!r}")
+    try:
+        from litellm_budget_plugin.server.serving import Listening, is_loopback
+        from litellm_budget_plugin.server.serving import serve as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise click.ClickException(
+            f"serve needs {error.name}; run: pip install 'litellm-budget-plugin[server]'"
+        ) from None
+    if not is_loopback(host):
+        _check_keys(url, host)
+    options = ServerOptions(
+        store_url=url,
+        store_timeout=settings.store_timeout * 8,
+        defaults=settings.defaults,
+        open_access=is_loopback(host),
+        root_path=root_path,
+        behind_tls=behind_tls,
+        rate=rate,
+        retention=settings.retention,
+    )
+    try:
+        run(options, Listening(host, port, workers, proxies, log_format == "json", log_requests))
+    except BudgetInputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _check_keys(url: str, host: str) -> None:
+    if url.lower().startswith("memory:"):
+        raise click.UsageError("memory:// has no keys, so it is served on loopback only")
+    with closing(opened(url)) as store:
+        if next(list_keys(store), None) is None:
+            raise click.ClickException(
+                f"everybody who reaches {host} could change every budget: there is no key yet. Make one: "
+                "litellm-budget keys create STORE --project NAME"
+            )

@@ -1,0 +1,81 @@
+"""Running a server: the socket, the workers, and the end."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from functools import partial
+from typing import NamedTuple
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.server.app import create_app
+from litellm_budget_plugin.server.logs import log_config
+from litellm_budget_plugin.server.options import ServerOptions
+
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 15
+_MOST_CONNECTIONS = 2000
+_BACKLOG = 2048
+
+
+class Listening(NamedTuple):
+    """Where and how a server listens. `proxies` are the addresses whose X-Forwarded-For is believed, with commas."""
+
+    host: str
+    port: int
+    workers: int
+    proxies: str
+    json_log: bool
+    every_request: bool
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(options: ServerOptions, listening: Listening) -> None:
+    """Serve until SIGINT or SIGTERM; requests that were begun by then are answered. Raises BudgetStoreError if the address cannot
+    be listened on, and what opening the store raises.
+    """
+    if listening.workers > 1 and options.store_url.startswith("memory:"):
+        raise BudgetInputError("memory:// is a ledger of one process; several workers need a file or a server")
+    config = uvicorn.Config(
+        partial(create_app, options),
+        factory=True,
+        workers=listening.workers,
+        log_config=log_config(listening.json_log, listening.every_request),
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=listening.proxies,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    with _bound(listening) as bound:
+        if listening.workers > 1:
+            Multiprocess(config, [bound]).run()
+        else:
+            server.run([bound])
+
+
+def _bound(listening: Listening) -> socket.socket:
+    host, port = listening.host, listening.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Named as TCP, for asyncio switches Nagle's delay off only then.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        raise BudgetStoreError(f"{host}:{port} cannot be listened on: {error}") from error
+    bound.set_inheritable(True)
+    return bound
