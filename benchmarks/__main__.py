@@ -16,6 +16,7 @@ NAMES = (
     "redis",
     "postgres",
     "slices",
+    "server",
     "users",
     "contention",
     "pause",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -14,7 +15,8 @@ from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import Buckets
 
-_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+_LOCAL_NAMES = ("localhost", "127.0.0.1")
 _BAD_KEYS_A_SECOND = 1.0
 _BAD_KEYS_AT_ONCE = 20.0
 
@@ -97,14 +99,18 @@ class Door:
         """A page of another site that a browser on this machine shows must not reach a server without keys by a name of its
         own that leads to 127.0.0.1.
         """
-        if any(name in request.headers for name in _OF_PROXIES):
+        host = ""
+        for name, value in request.scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1")
+            elif name in _OF_PROXIES:
+                raise Problem(
+                    403, "a server without keys does not answer behind a proxy: make a key (litellm-budget keys create)"
+                )
+        name = re.sub(r":[0-9]*$", "", host)
+        if name not in _LOCAL_NAMES and not _is_loopback(name):
             raise Problem(
-                403, "a server without keys does not answer behind a proxy: make a key (litellm-budget keys create)"
-            )
-        host = request.url.hostname or ""
-        if host != "localhost" and not _is_loopback(host):
-            raise Problem(
-                403, f"a server without keys answers to localhost and loopback addresses only, not to {host!r:.80}"
+                403, f"a server without keys answers to localhost and loopback addresses only, not to {name!r:.80}"
             )
 
 

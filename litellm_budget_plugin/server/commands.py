@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.commands import Command
+from litellm_budget_plugin.core.commands import Command, PutBudget, Reserve, Settle
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server import schemas, vetting
 from litellm_budget_plugin.server.access import Caller
-from litellm_budget_plugin.server.bodies import as_json, json_body
+from litellm_budget_plugin.server.bodies import as_json, json_body, raw_and_json_body
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
@@ -44,7 +44,9 @@ async def command(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    asked = _command(await json_body(request), caller, site.ledger.options.test_clock)
+    raw, body = await raw_and_json_body(request)
+    vetting.vet_command(raw, body)
+    asked = _command(body, caller, site.ledger.options.test_clock)
     return Response(wire.dumps(await site.ledger.execute(asked)), media_type="application/json")
 
 
@@ -68,6 +70,7 @@ async def commands(request: Request) -> Response:
     good: list[Command] = []
     for place, data in enumerate(listed):
         try:
+            vetting.COMMANDS.check(data)
             good.append(_command(data, caller, site.ledger.options.test_clock))
         except BudgetInputError as error:
             outcomes[place] = _refused(error)
@@ -135,7 +138,6 @@ async def write_rows(request: Request) -> Response:
 
 
 def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
-    vetting.COMMANDS.check(data)
     decoded = wire.decode(data)
     if not vetting.is_command(decoded):
         raise BudgetInputError(f"{type(decoded).__name__} is a reply, not a command")
@@ -143,8 +145,9 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
     if test_clock:
         return decoded
     # Which time it is, and when windows begin and end, is not a client's to say.
-    plain = {"now": None, "rolls": ()} if hasattr(decoded, "rolls") else {"now": None}
-    return replace(decoded, **plain)
+    if isinstance(decoded, (Reserve, Settle, PutBudget)) and decoded.rolls:
+        decoded = replace(decoded, rolls=())
+    return decoded if decoded.now is None else replace(decoded, now=None)
 
 
 def _opens(caller: Caller, project: str) -> bool:

@@ -29,7 +29,11 @@ _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _DAYS_KEPT = 400
 _THREADS = 8
+_ASKING = 4
+"""How many batches are with the store at once. One on a local store, which executes one command after the other anyway."""
 _BATCH = 64
+_AT_ONCE_SECONDS = 0.002
+"""How long the event loop waits for a file that another process keeps busy."""
 
 
 class ServedLedger:
@@ -41,7 +45,8 @@ class ServedLedger:
         self.ring = KeyRing()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="budget-server")
         self._waiting: deque[tuple[Command, asyncio.Future[Outcome]]] = deque()
-        self._free = _THREADS
+        self._free = _ASKING if self.store.remote else 1
+        self._elsewhere = 0
         self._seen: dict[str, tuple[Default, ...]] = {}
         self._refreshed_at, self._swept_at = -REFRESH_SECONDS, time.monotonic()
         self._refreshing = asyncio.Lock()
@@ -69,23 +74,32 @@ class ServedLedger:
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """`work(*arguments)` on a thread of the ledger's."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        self._elsewhere += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        finally:
+            self._elsewhere -= 1
 
     async def execute(self, command: Command) -> Reply:
-        """The store's reply to a command. Commands that arrive while others are being executed go to the store together.
+        """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises.
 
-        Raises BudgetInputError for what can never be applied, and what the store raises.
+        A local store that nobody keeps busy answers at once: handing a command to a thread costs more than executing it.
+        Everything else goes to threads, and what arrives while others are being executed goes to the store together.
         """
         self._note(command)
+        if not self.store.remote and not self._elsewhere:
+            try:
+                [outcome] = self._ask_all([command], _AT_ONCE_SECONDS)
+                return _reply(outcome)
+            except BudgetStoreUnavailable:
+                # Another process has it. The command may be sent again: that is what its id is for.
+                pass
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, future))
         if self._free:
             self._free -= 1
             self._start()
-        outcome = await future
-        if isinstance(outcome, BudgetInputError):
-            raise outcome
-        return outcome
+        return _reply(await future)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
@@ -107,10 +121,12 @@ class ServedLedger:
     def _start(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
         loop = asyncio.get_running_loop()
+        self._elsewhere += 1
         future = loop.run_in_executor(self._threads, self._ask_all, [command for command, _ in batch])
         future.add_done_callback(lambda done: self._hand_out([each for _, each in batch], done))
 
     def _hand_out(self, futures: list[asyncio.Future[Outcome]], done: asyncio.Future[list[Outcome]]) -> None:
+        self._elsewhere -= 1
         error = done.exception()
         outcomes = [None] * len(futures) if error is not None else done.result()
         for future, outcome in zip(futures, outcomes):
@@ -125,10 +141,10 @@ class ServedLedger:
         else:
             self._free += 1
 
-    def _ask_all(self, commands: Sequence[Command]) -> list[Outcome]:
+    def _ask_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         if self.options.test_clock:
-            return self.store.execute_all(commands)
-        return ask_all(self.store, commands)
+            return self.store.execute_all(commands, timeout)
+        return ask_all(self.store, commands, timeout)
 
     async def refresh(self) -> None:
         """Read the keys anew, unless that was done a moment ago. Raises what the store raises."""
@@ -156,6 +172,12 @@ class ServedLedger:
     def _sweep(self) -> None:
         for project in self.store.projects():
             self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
+
+
+def _reply(outcome: Outcome) -> Reply:
+    if isinstance(outcome, BudgetInputError):
+        raise outcome
+    return outcome
 
 
 def _opened(options: ServerOptions) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -47,10 +48,9 @@ class BodyLimits:
                 return await receive()
             if too_large:
                 raise BodyRefused(413, f"a request's body may have {self._most} bytes")
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s") from None
+            message = await _until(receive, until)
+            if message is None:
+                raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s")
             received += len(message.get("body", b""))
             ended = not message.get("more_body", False)
             if received > self._most:
@@ -58,6 +58,30 @@ class BodyLimits:
             return message
 
         await self._app(scope, bounded, send)
+
+
+async def _until(receive: Receive, until: float) -> Message | None:
+    """The next message; None if it has not come `until` then (time.monotonic)."""
+    task, late = asyncio.current_task(), False
+    assert task is not None
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        task.cancel()
+
+    # A timer alone costs a tenth of what asyncio.wait_for does, and nearly every body is there already.
+    timer = asyncio.get_running_loop().call_later(max(0.0, until - time.monotonic()), give_up)
+    try:
+        return await receive()
+    except asyncio.CancelledError:
+        if not late:
+            raise
+        if sys.version_info >= (3, 11):
+            task.uncancel()
+        return None
+    finally:
+        timer.cancel()
 
 
 class Buckets:
