@@ -76,11 +76,12 @@ def test_no_key_and_bad_ones(opened: Opened) -> None:
                 ("GET", "/v1/projects"),
             ):
                 answer = client.request(method, path, json={} if method == "POST" else None)
-                assert answer.status_code == 401, (key, path)
-                assert answer.json()["error"] == "unauthorized" and answer.headers["www-authenticate"] == "Bearer"
+                # After twenty of them, whoever comes from there is answered 429.
+                assert answer.json()["error"] == {401: "unauthorized", 429: "too_many"}[answer.status_code], (key, path)
+                assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
                 assert good not in answer.text
     for headers in ({}, *({"Authorization": text} for text in ("Basic " + good, good, "bearer", "Bearer"))):
-        assert httpx.get(f"{opened.server.url}/v1", headers=headers).status_code == 401
+        assert httpx.get(f"{opened.server.url}/v1", headers=headers).status_code in (401, 429)
 
 
 def test_a_key_opens_its_own_project_alone(opened: Opened) -> None:
