@@ -7,7 +7,7 @@ from contextlib import closing
 import click
 
 from litellm_budget_plugin.cli.ledgers import opened
-from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.server.keys import list_keys
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.settings import BudgetSettings, url_from
@@ -81,8 +81,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
         raise click.ClickException(
             f"serve needs {error.name}; run: pip install 'litellm-budget-plugin[server]'"
         ) from None
-    if not is_loopback(host):
-        _check_keys(url, host)
+    _check_store(url, host, need_key=not is_loopback(host))
     options = ServerOptions(
         store_url=url,
         store_timeout=settings.store_timeout * 8,
@@ -99,12 +98,18 @@ def serve(  # noqa: PLR0917  # click calls it by names
         raise click.UsageError(str(error)) from error
 
 
-def _check_keys(url: str, host: str) -> None:
+def _check_store(url: str, host: str, *, need_key: bool) -> None:
     if url.lower().startswith("memory:"):
-        raise click.UsageError("memory:// has no keys, so it is served on loopback only")
-    with closing(opened(url)) as store:
-        if next(list_keys(store), None) is None:
-            raise click.ClickException(
-                f"everybody who reaches {host} could change every budget: there is no key yet. Make one: "
-                "litellm-budget keys create STORE --project NAME"
-            )
+        if need_key:
+            raise click.UsageError("memory:// has no keys, so it is served on loopback only")
+        return
+    try:
+        with closing(opened(url)) as store:
+            if need_key and next(list_keys(store), None) is None:
+                raise click.ClickException(
+                    f"everybody who reaches {host} could change every budget: there is no key yet. Make one: "
+                    "litellm-budget keys create STORE --project NAME"
+                )
+    except BudgetStoreUnavailable as error:
+        # Served all the same, and nobody is let in without a key: it may come up later than this server.
+        click.echo(f"the store does not answer yet: {error}", err=True)

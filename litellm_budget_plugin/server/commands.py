@@ -112,7 +112,13 @@ async def read_rows(request: Request) -> Response:
     caller = await site.door.caller(request)
     project, after, most = schemas.export_request(await json_body(request))
     caller.check_project(project)
-    page = await site.ledger.run(site.ledger.store.export, project, after, min(most, _MOST_ROWS))
+    try:
+        page = await site.ledger.run(site.ledger.store.export, project, after, min(most, _MOST_ROWS))
+    except (ValueError, TypeError, LookupError) as error:
+        if isinstance(error, BudgetInputError) or not after:
+            raise
+        # Each engine has places of its own, and takes for granted that they are one of its.
+        raise BudgetInputError(f"after must be what a page said, got {after!r:.80}") from error
     return as_json({"rows": rows_to(page.rows), "after": page.after})
 
 

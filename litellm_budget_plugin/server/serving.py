@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.server.app import create_app
 from litellm_budget_plugin.server.logs import log_config
 from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.stores.registry import masked
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
 
 _KEEP_ALIVE_SECONDS = 75
 _GRACE_SECONDS = 15
@@ -60,6 +64,10 @@ def serve(options: ServerOptions, listening: Listening) -> None:
     )
     server = uvicorn.Server(config)
     with _bound(listening) as bound:
+        host, port = bound.getsockname()[:2]
+        _logger.info("serving %s on http://%s:%d%s", masked(options.store_url), host, port, options.root_path)
+        if options.open_access:
+            _logger.info("while the ledger has no key, whoever is on this machine may read and change everything")
         if listening.workers > 1:
             Multiprocess(config, [bound]).run()
         else:

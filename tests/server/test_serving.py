@@ -1,0 +1,157 @@
+"""The command `serve`: workers, prefixes, logs, refusals to start, and the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from litellm_budget_plugin.core.commands import Granted, Settled
+from litellm_budget_plugin.stores.registry import open_store
+from tests.server.process import ROOT, Served
+from tests.stores.desk import account_of, calls_of, charge_of, hold_of
+from tests.stores.engines import ENGINES
+
+OwnServer = Callable[..., Served]
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, which is expected to end by itself."""
+    command = [sys.executable, "-m", "litellm_budget_plugin", *arguments]
+    return subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["redis", "postgres", "sqlite"])
+def test_several_workers_are_one_ledger(own_server: OwnServer, tmp_path: Path, engine: str) -> None:
+    """A limit of 1000 has room for 33 holds of 30, whichever worker is asked; repeated, they are the same."""
+    server = own_server("--workers", "2", store_url=ENGINES[engine](tmp_path))
+    store, replies = open_store(server.url(), timeout=30.0), []
+
+    def work(number: int) -> None:
+        replies.append(store.execute(hold_of(f"h{number}", usd=30)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    granted = [reply for reply in replies if isinstance(reply, Granted)]
+    assert len(granted) == 33 and account_of(store).held == 990
+    assert store.execute_all([hold_of(one.hold, usd=30) for one in granted]) == granted
+    assert store.execute_all([charge_of(one.hold) for one in granted]) == [Settled(one.hold) for one in granted]
+    assert (account_of(store).held, calls_of(store)) == (0, 33)
+    store.close()
+    pids = {line["message"] for line in _lines(server) if "Started server process" in line["message"]}
+    assert len(pids) == 2
+
+
+def test_a_worker_that_dies_is_replaced(own_server: OwnServer) -> None:
+    server = own_server("--workers", "2")
+    store = open_store(server.url(), timeout=10.0)
+    store.execute(charge_of("h"))
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) >= 2
+    import os
+
+    for pid in workers:
+        if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 30
+    while True:
+        try:
+            assert store.execute(charge_of("h"), 1.0) == Settled("h")
+            break
+        except Exception:
+            assert time.monotonic() < end
+    assert calls_of(store) == 1
+    store.close()
+    assert server.terminate() == 0
+
+
+def test_a_path_prefix(own_server: OwnServer) -> None:
+    """Whether the proxy takes it away or not."""
+    server = own_server("--root-path", "/budgets")
+    for base in (server.base, f"{server.base}/budgets"):
+        store = open_store(base)
+        assert store.execute(charge_of("h")) == Settled("h")
+        store.close()
+        assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{server.base}/openapi.json").json()["servers"] == [{"url": "/budgets"}]
+
+
+def test_the_log_is_lines_of_json_without_secrets(own_server: OwnServer) -> None:
+    server = own_server("--log-requests")
+    key = server.create_key("p")
+    server.terminate()
+    server.start()
+    httpx.get(f"{server.base}/v1?key={key}", headers={"Authorization": f"Bearer {key}"})
+    httpx.get(f"{server.base}/v1%0A%7B%22level%22:%22forged%22%7D")
+    server.terminate()
+    lines = _lines(server)
+    [good] = [line for line in lines if line.get("status") == 200 and line["path"] == "/v1"]
+    assert (good["method"], good["key"], good["level"]) == ("GET", key[4:16], "INFO")
+    assert not [line for line in lines if line["level"] == "forged"]
+    assert key.split("_", 2)[2] not in server.log.read_text()
+
+
+def _lines(server: Served) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (
+            ["sqlite:///l.db", "--host", "0.0.0.0"],
+            1,
+            "there is no key yet. Make one: litellm-budget keys create",
+        ),  # it is refused
+        (["memory://", "--host", "0.0.0.0"], 2, "served on loopback only"),
+        (["memory://", "--workers", "2"], 2, "several workers need a file or a server"),
+        (["https://:secret@else.where"], 2, "is an endpoint itself"),
+        (["sqlit:///l.db"], 2, "did you mean sqlite://?"),
+        (["env:NOT_SET"], 1, "'NOT_SET' is not set"),
+        (["sqlite:///l.db", "--root-path", "budgets/"], 2, "--root-path must be like /budgets"),
+        (["sqlite:///l.db", "--host", "192.0.2.1"], 1, "there is no key yet"),
+        (["sqlite:///l.db", "--port", "99999"], 2, "--port"),
+    ],
+)
+def test_what_cannot_be_served(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    done = run(tmp_path, "serve", *arguments)
+    assert done.returncode == code and said in done.stderr, done.stderr
+    assert "secret" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken(own_server: OwnServer, tmp_path: Path) -> None:
+    server = own_server()
+    done = run(tmp_path, "serve", "sqlite:///other.db", "--port", str(server.port))
+    assert done.returncode == 1 and f"127.0.0.1:{server.port} cannot be listened on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_store_of_the_settings_is_served(own_server: OwnServer, tmp_path: Path) -> None:
+    done = run(tmp_path, "serve", "--workers", "2", LITELLM_BUDGET_STORE_URL="memory://")
+    assert "several workers need a file or a server" in done.stderr
+
+
+def test_an_open_server_says_so(own_server: OwnServer) -> None:
+    """And that it listens, and where."""
+    server = own_server()
+    said = [line["message"] for line in _lines(server)]
+    assert any(
+        f"serving {server.store_url}" in message and f"http://127.0.0.1:{server.port}" in message for message in said
+    )
+    assert any("no key" in message for message in said)
