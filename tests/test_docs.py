@@ -160,6 +160,8 @@ def _default(name: str) -> str:
         return "sqlite:///litellm_budget.db"
     if name == "journal":
         return "litellm_budget_journal"
+    if name in ("api_base", "api_key"):
+        return "no default"
     if default is None:
         return "no limit"
     if isinstance(default, bool):

@@ -151,3 +151,34 @@ def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: Any = BudgetSettings()
     with pytest.raises(Exception, match="frozen"):
         settings.mode = "off"
+
+
+def test_an_endpoint_is_one_url_with_all_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_API_KEY", "lbk_s/cret")
+    monkeypatch.setenv("LITELLM_BUDGET_HEADERS", '{"X-Team": "a&b"}')
+    with_url = BudgetSettings(store_url="https://user:old@host/prefix?connections=3")
+    assert with_url.url == "https://:lbk_s%2Fcret@host/prefix?connections=3&header=X-Team%3Aa%26b"
+    assert BudgetSettings(client_type="hosted").url == "https://:lbk_s%2Fcret@api.litellm.ai?header=X-Team%3Aa%26b"
+    assert BudgetSettings(client_type="client", api_base="http://own:8321").url.startswith("http://:lbk_s%2Fcret@own:8321?")
+    shown = repr(with_url) + str(with_url) + str(with_url.model_dump())
+    assert "s/cret" not in shown and "a&b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"api_key": "secret"}, "are for an endpoint"),
+        ({"headers": {"X": "secret"}, "store_url": "redis://host"}, "are for an endpoint"),
+        ({"headers": "secret"}, "HEADERS: it is a JSON object"),
+        ({"headers": '{"X": ["secret"]}', "client_type": "hosted"}, "HEADERS"),
+        ({"api_base": "secret.example"}, "API_BASE: it is the URL"),
+        ({"api_base": "https://:secret@host"}, "API_BASE needs LITELLM_BUDGET_CLIENT_TYPE=client or hosted"),
+        ({"client_type": "client"}, "CLIENT_TYPE=client needs the endpoint"),
+        ({"client_type": "hosted", "store_url": "https://:secret@host"}, "exclude each other"),
+    ],
+)
+def test_what_an_endpoint_needs(values: dict[str, Any], said: str) -> None:
+    """And a secret is never in what is said."""
+    with pytest.raises(BudgetSettingsError) as raised:
+        BudgetSettings(**values)
+    assert said in str(raised.value) and "secret" not in str(raised.value)

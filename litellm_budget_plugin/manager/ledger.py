@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Release, Reply, Reserve, Settle
+from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Read, Release, Reply, Reserve, Settle
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
@@ -22,6 +22,7 @@ from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
@@ -48,6 +49,11 @@ class BudgetLedger:
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
         self.settler = acquire(self._key, self._patience, settings)
+        try:
+            self._greet()
+        except BaseException:
+            let_go(self._key)
+            raise
         self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
@@ -60,6 +66,14 @@ class BudgetLedger:
         self._look_at = 0.0
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
+
+    def _greet(self) -> None:
+        """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
+        if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
+            try:
+                self.settler.ask(Read(self.project, "user", ""), self._patience)
+            except BudgetStoreUnavailable as error:
+                _logger.error("the store does not answer at the start, and is tried again: %s", error)
 
     @property
     def store(self) -> Store:

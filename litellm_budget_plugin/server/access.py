@@ -11,7 +11,7 @@ from starlette.requests import Request
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.server.failures import Problem
-from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key
+from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key, has_form
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import Buckets
 
@@ -71,28 +71,29 @@ class Door:
         if self.open:
             self._check_host(request)
             return _ANYBODY
-        key = await self._key(text)
+        key = self._ledger.ring.find(text)
         if key is None:
-            address = request.client.host if request.client else "?"
-            wait = self._bad.take(address)
-            if wait:
-                raise Problem(429, "too many requests without a valid key", retry_after=wait)
-            raise Problem(401, "this needs an API key: Authorization: Bearer lbk_…")
+            key = await self._looked_up(request, text)
         request.scope["budget.key"] = key.id
         wait = self._rates.take(key.id)
         if wait:
             raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
         return Caller(key.id, key.project, key.access == "read-write")
 
-    async def _key(self, text: str) -> Key | None:
-        key = self._ledger.ring.find(text)
-        if key is None and not self._ledger.ring.names(text):
-            # It may have been made a moment ago, or the keys could not be read yet.
+    async def _looked_up(self, request: Request, text: str) -> Key:
+        """A key that this worker does not know: it may have been made a moment ago, or the keys could not be read yet."""
+        address = request.client.host if request.client else "?"
+        wait = self._bad.take(address)
+        if wait:
+            raise Problem(429, "too many requests without a valid key", retry_after=wait)
+        if has_form(text):
             try:
                 await self._ledger.refresh()
             except BudgetStoreError as error:
-                raise Problem(503, f"the keys cannot be read: {error}", retry_after=1.0) from error
-            key = self._ledger.ring.find(text)
+                raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
+        key = self._ledger.ring.find(text)
+        if key is None:
+            raise Problem(401, "this needs an API key: Authorization: Bearer lbk_…")
         return key
 
     def _check_host(self, request: Request) -> None:

@@ -93,6 +93,11 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def has_form(text: str) -> bool:
+    """Whether `text` could be a key."""
+    return _FORM.fullmatch(text) is not None
+
+
 class KeyRing:
     """The keys of a ledger, looked up in memory. Not for several threads: `replace` swaps all of them in one step."""
 
@@ -105,11 +110,6 @@ class KeyRing:
     def replace(self, keys: Iterator[Key]) -> None:
         """Know these and no others."""
         self._keys = {key.id: key for key in keys}
-
-    def names(self, text: str) -> bool:
-        """Whether `text` has the form of a key whose id is known."""
-        form = _FORM.fullmatch(text)
-        return form is not None and form[1] in self._keys
 
     def find(self, text: str) -> Key | None:
         """The key that `text` is, compared in constant time whether there is one or not."""

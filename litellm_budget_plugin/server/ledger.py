@@ -147,12 +147,14 @@ class ServedLedger:
         return ask_all(self.store, commands, timeout)
 
     async def refresh(self) -> None:
-        """Read the keys anew, unless that was done a moment ago. Raises what the store raises."""
+        """Read the keys anew. Raises what the store raises."""
+        asked = time.monotonic()
         async with self._refreshing:
-            if time.monotonic() - self._refreshed_at < REFRESH_SECONDS / 2:
-                return
-            self.ring.replace(iter(await self.run(lambda: list(list_keys(self.store)))))
-            self._refreshed_at = time.monotonic()
+            # Whoever has waited here was served by the reading that it waited for, if that began later.
+            if asked >= self._refreshed_at:
+                began = time.monotonic()
+                self.ring.replace(iter(await self.run(lambda: list(list_keys(self.store)))))
+                self._refreshed_at = began
 
     async def _look_after(self) -> None:
         while True:

@@ -40,17 +40,22 @@ def test_bad_times(manager: BudgetManager, created_at: Any) -> None:
     assert manager.user_dict == {}
 
 
-@pytest.mark.parametrize("kind", ["hosted", "client"])
 @pytest.mark.parametrize("spelling", ["client_type", "type"])
-def test_other_client_types_need_a_later_version(kind: str, spelling: str) -> None:
-    with pytest.raises(BudgetSettingsError, match="needs a later version"):
-        BudgetManager("shop", **{spelling: kind})  # type: ignore[arg-type]
+def test_a_client_without_an_endpoint(spelling: str) -> None:
+    with pytest.raises(BudgetSettingsError, match="API_BASE, or api_base= of BudgetManager"):
+        BudgetManager("shop", **{spelling: "client"})  # type: ignore[arg-type]
 
 
-def test_client_type_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LITELLM_BUDGET_CLIENT_TYPE", "hosted")
-    with pytest.raises(BudgetSettingsError, match="needs a later version"):
-        BudgetManager("shop")
+@pytest.mark.parametrize("kind", ["hosted", "client"])
+def test_an_endpoint_and_a_store_url(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "memory://")
+    with pytest.raises(BudgetSettingsError, match="exclude each other"):
+        BudgetManager("shop", client_type=kind, api_base="http://127.0.0.1:1")
+
+
+def test_an_endpoint_that_is_no_url() -> None:
+    with pytest.raises(BudgetSettingsError, match="API_BASE: it is the URL of an endpoint"):
+        BudgetManager("shop", client_type="client", api_base="budgets.example.com")
 
 
 def test_bad_constructor_arguments() -> None:
