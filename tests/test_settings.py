@@ -159,7 +159,9 @@ def test_an_endpoint_is_one_url_with_all_that_it_takes(monkeypatch: pytest.Monke
     with_url = BudgetSettings(store_url="https://user:old@host/prefix?connections=3")
     assert with_url.url == "https://:lbk_s%2Fcret@host/prefix?connections=3&header=X-Team%3Aa%26b"
     assert BudgetSettings(client_type="hosted").url == "https://:lbk_s%2Fcret@api.litellm.ai?header=X-Team%3Aa%26b"
-    assert BudgetSettings(client_type="client", api_base="http://own:8321").url.startswith("http://:lbk_s%2Fcret@own:8321?")
+    assert BudgetSettings(client_type="client", api_base="http://own:8321").url.startswith(
+        "http://:lbk_s%2Fcret@own:8321?"
+    )
     shown = repr(with_url) + str(with_url) + str(with_url.model_dump())
     assert "s/cret" not in shown and "a&b" not in shown
 
