@@ -50,7 +50,7 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
             return
         reply = _reserve(attempt, estimate, thrift)
         if isinstance(reply, Granted):
-            attempt.held = True
+            attempt.held, attempt.granted = True, reply.amounts.usd
     except BudgetStoreError as error:
         _take_back(attempt)
         _without_store(ledger, error)
@@ -61,7 +61,7 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
         _take_back(attempt)
         raise
     if isinstance(reply, Refused):
-        _refuse(ledger, BudgetExceeded(reply, attempt.called))
+        _refuse(ledger, BudgetExceeded(reply, attempt.called), reply.account.scope, reply.reason)
 
 
 def _take_back(attempt: Attempt) -> None:
@@ -109,7 +109,7 @@ def _check_unpriced(attempt: Attempt) -> None:
             f"no price is known for {model!r}, and {attempt.user!r} has a limit; give a price with litellm.register_model "
             "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
         )
-        _refuse(ledger, error)
+        _refuse(ledger, error, "model", "price")
 
 
 def _limited(attempt: Attempt) -> bool:
@@ -129,7 +129,8 @@ def _limited(attempt: Attempt) -> bool:
     return False
 
 
-def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown) -> None:
+def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown, scope: str, reason: str) -> None:
+    ledger.refused(scope, reason)
     if ledger.settings.mode == "shadow":
         _logger.warning("shadow mode: this call would be refused: %s", error)
         return
@@ -139,10 +140,12 @@ def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown) ->
 def _without_store(ledger: BudgetLedger, error: BudgetStoreError) -> None:
     if ledger.settings.mode == "enforce":
         if ledger.settings.on_store_error == "reject":
+            ledger.refused("store", "unavailable")
             if isinstance(error, BudgetStoreUnavailable):
                 raise error
             raise BudgetStoreUnavailable(str(error)) from error
         if ledger.settler.delivery.full:
+            ledger.refused("store", "full")
             raise BudgetStoreUnavailable(
                 f"{ledger.settler.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
             ) from error

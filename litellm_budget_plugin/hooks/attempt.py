@@ -24,7 +24,8 @@ class Attempt:
     received is still known when the stream has been dropped. `answer` is a raw response that arrived. `candidates` are
     what the request may turn into: more than itself where a Router has yet to choose a deployment, nothing where not even
     the candidates are known; then nothing is held until it has. `called` is the model's name as the caller gave it.
-    `allowance` is the output, in tokens, that is held for if the request states no limit.
+    `allowance` is the output, in tokens, that is held for if the request states no limit. `granted` is what is held, in
+    nano-dollars.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Attempt:
         "candidates",
         "chunks",
         "estimate",
+        "granted",
         "held",
         "hold",
         "ledger",
@@ -66,6 +68,7 @@ class Attempt:
         self.models = _names(self.candidates) or (request.model,)
         self.estimate: pricing.Estimate | None = None
         self.held = False
+        self.granted = 0
         self.sent = False
         self.answer: Any = None
         self.chunks: Sequence[Any] | None = None
@@ -91,7 +94,7 @@ class Attempt:
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
-        self.ledger.track(self.hold, self.abandon)
+        self.ledger.track(self.hold, self.abandon, self.granted)
 
     def settle(self, cost: pricing.Cost, response: Any = None) -> None:
         """Charge what the attempt cost, unless it is over already."""
