@@ -342,7 +342,12 @@ class Settler:
 
     def _upkeep(self) -> None:
         if self.breaker.open:
-            self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+            try:
+                self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+            except BudgetStoreError:
+                # What came along since is not tried, and must not wait in memory only.
+                self.delivery.keep()
+                raise
         self.delivery.run(self._timeout)
         for attended in self._attended:
             attended.attend()
