@@ -29,6 +29,7 @@ class ProcessMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Use `in_registry`: a registry can have each family once."""
+        self.registry = registry
         # Before the gauges: a registry is read in the order in which things were put in.
         registry.register(_Refreshing(self))
         self._sources: list[Source] = []
