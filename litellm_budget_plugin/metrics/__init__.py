@@ -7,7 +7,6 @@ Both show the families of `metrics.families`, in dollars and seconds.
 from __future__ import annotations
 
 import threading
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,11 +26,11 @@ def use_registry(registry: CollectorRegistry) -> None:
 
 
 def process_metrics() -> ProcessMetrics | None:
-    """The metrics of this process in the chosen registry; None where prometheus-client is not installed."""
-    if find_spec("prometheus_client") is None:
+    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported."""
+    try:
+        from prometheus_client import REGISTRY
+    except ImportError:
         return None
-    from prometheus_client import REGISTRY
-
     from litellm_budget_plugin.metrics.process import ProcessMetrics
 
     with _choosing:
