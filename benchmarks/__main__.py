@@ -19,6 +19,7 @@ NAMES = (
     "users",
     "contention",
     "pause",
+    "metrics",
     "manager",
     "overspend",
 )

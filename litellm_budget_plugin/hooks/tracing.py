@@ -21,16 +21,25 @@ def span_for(params: Mapping[str, Any]) -> Any:
 
     None where there is none that records.
     """
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    # Another thread may be in the middle of importing it: LiteLLM does so in its first call.
+    if not hasattr(trace, "Span") or not hasattr(trace, "get_current_span"):
         return None
+    try:
+        span = _span_of_request(trace, params) or trace.get_current_span()
+        return span if span.is_recording() else None
+    except Exception:
+        _logger.exception("a span could not be found")
+        return None
+
+
+def _span_of_request(trace: Any, params: Mapping[str, Any]) -> Any:
     for name in ("metadata", "litellm_metadata"):
         metadata = params.get(name)
         given = metadata.get("litellm_parent_otel_span") if isinstance(metadata, Mapping) else None
         if isinstance(given, trace.Span):
-            return given if given.is_recording() else None
-    span = trace.get_current_span()
-    return span if span.is_recording() else None
+            return given
+    return None
 
 
 def held(span: Any, project: str, hold: str, nanos: int) -> None:

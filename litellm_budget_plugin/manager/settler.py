@@ -284,6 +284,9 @@ class Settler:
             _logger.error("%d charges could not be delivered before closing: %s", self.delivery.waiting, error)
         self.delivery.close()
         self.store.close()
+        if self.observing.any:
+            # Where processes share a directory of metrics, what is in it outlives this one.
+            self.observing.refresh()
 
     def keep_synced(self) -> None:
         """See to it that the thread runs: it syncs what was committed within about a second, renews and delivers."""

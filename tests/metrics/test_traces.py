@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import litellm
@@ -172,6 +173,29 @@ def test_a_span_that_raises_harms_no_call(
         litellm.completion(**desk.arguments("alice"))
     assert desk.calm("alice") == WORTH
     assert any("a span could not be written to" in record.message for record in caplog.records)
+
+
+def test_a_module_that_another_thread_is_importing_harms_no_call(
+    open_desk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk()
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
+    litellm.completion(**desk.arguments("alice"))
+    assert desk.calm("alice") == WORTH
+
+
+def test_a_tracer_that_raises_harms_no_call(
+    open_desk: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no context")
+
+    desk = open_desk()
+    with monkeypatch.context() as broken:
+        broken.setattr("opentelemetry.trace.get_current_span", fail)
+        litellm.completion(**desk.arguments("alice"))
+    assert desk.calm("alice") == WORTH
+    assert any("a span could not be found" in record.message for record in caplog.records)
 
 
 @pytest.fixture
