@@ -1,5 +1,5 @@
-"""What metrics add: a call's part on the ledger (hold, track, settle) and a mocked `litellm.completion` with the ledger in
-SQLite, each with prometheus_client's metrics on against off, in turn.
+"""What metrics add to a mocked `litellm.completion` with the ledger in SQLite, and to a call's part on a ledger in memory
+(hold, track, settle) alone: prometheus_client's metrics on against off, in turn.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import litellm
 
 from benchmarks.caller import ARGUMENTS, CALLS, PAUSE, WARMING
 from benchmarks.report import Row, duration
-from benchmarks.rounds import in_turn, together
+from benchmarks.rounds import Timings, in_turn, together
 from litellm_budget_plugin import BudgetCallback, BudgetSettings
 from litellm_budget_plugin.core.accounts import Amounts
-from litellm_budget_plugin.core.commands import Release, Reserve, Settle
+from litellm_budget_plugin.core.commands import Reserve, Settle
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 
 LEDGER_CALLS = 400
@@ -25,19 +25,19 @@ AIM = 0.05
 LIMIT = 1_000_000
 
 
-def ledger_round(ledger: BudgetLedger) -> float:
+def ledger_round(arm: str) -> float:
     """Seconds of one call's hold and settlement, as an attempt does them: the mean of some."""
-    subjects = ledger.subjects("user-1")
+    ledger = BudgetLedger(BudgetSettings(store_url="memory://", default_limit=LIMIT, metrics=arm == "on"))
+    subjects, want = ledger.subjects("user-1"), Amounts(1_000, 1, 100)
 
     def one(hold: str) -> None:
-        want = Amounts(1_000, 1, 100)
         ledger.reserve(Reserve(hold, ledger.project, subjects, ("m",), want, ledger.hold_ttl, ledger.defaults))
         ledger.track(hold, lambda: None, 1_000)
         ledger.deliver(Settle(hold, ledger.project, subjects, ("m",), 500, "m", defaults=ledger.defaults))
         ledger.settler.untrack(hold)
 
     seconds = together(one, [new_id() for _ in range(LEDGER_CALLS)])
-    ledger.deliver(Release("none", ledger.project))
+    ledger.close()
     return seconds
 
 
@@ -57,29 +57,15 @@ def call_round(arm: str) -> float:
     return median(taken[WARMING:])
 
 
-def ledger_row(what: str, url: str) -> Row:
-    """One store's row."""
-    ledgers = {
-        name: BudgetLedger(
-            BudgetSettings(store_url=url.format(name), project=name, default_limit=LIMIT, metrics=name == "on")
-        )
-        for name in ("off", "on")
-    }
-    timings = in_turn({name: partial(ledger_round, ledger) for name, ledger in ledgers.items()}, ROUNDS)
-    for ledger in ledgers.values():
-        ledger.close()
-    return _row(what, timings.seconds("on"), timings.seconds("off"), timings.ratio("on", "off"))
-
-
-def _row(what: str, on: float, off: float, ratio: float, aim: float | None = None) -> Row:
-    met = None if aim is None else ratio <= 1 + aim
-    return Row(what, duration(on), f"{duration(off)} without", f"{ratio:.2f}x", f"<= {1 + aim}x" if aim else "-", met)
+def row(what: str, timings: Timings, aim: float | None = None) -> Row:
+    """On against off."""
+    ratio, against = timings.ratio("on", "off"), f"{duration(timings.seconds('off'))} without"
+    aimed = ("-", None) if aim is None else (f"<= {1 + aim}x", ratio <= 1 + aim)
+    return Row(what, duration(timings.seconds("on")), against, f"{ratio:.2f}x", *aimed)
 
 
 def run() -> list[Row]:
     """The rows of this benchmark."""
-    timings = in_turn({arm: partial(call_round, arm) for arm in ("off", "on")}, ROUNDS)
-    return [
-        _row("completion, sqlite://", timings.seconds("on"), timings.seconds("off"), timings.ratio("on", "off"), AIM),
-        ledger_row("hold and settle, sqlite://", f"sqlite:///{Path.cwd()}/{{}}.db"),
-    ]
+    calls = in_turn({arm: partial(call_round, arm) for arm in ("off", "on")}, ROUNDS)
+    ledger = in_turn({arm: partial(ledger_round, arm) for arm in ("off", "on")}, ROUNDS)
+    return [row("completion, sqlite://", calls, AIM), row("hold and settle, memory://", ledger)]
