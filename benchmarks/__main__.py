@@ -20,6 +20,7 @@ NAMES = (
     "users",
     "contention",
     "pause",
+    "metrics",
     "manager",
     "overspend",
 )

@@ -134,6 +134,10 @@ class BudgetSettings(BaseSettings):
         description="Days that settled calls are remembered, against doubled charges; day totals stay 400.",
     )
 
+    metrics: bool = Field(
+        True, description="Prometheus metrics of this process, where `prometheus-client` is installed."
+    )
+
     def __init__(self, **values: Any) -> None:
         unknown = values.keys() - type(self).model_fields.keys()
         if unknown:

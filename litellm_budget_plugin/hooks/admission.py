@@ -18,10 +18,10 @@ from litellm_budget_plugin.core.commands import (
     Reserve,
 )
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.attempt import Attempt
 from litellm_budget_plugin.hooks.refusal import BudgetExceeded
 from litellm_budget_plugin.hooks.thrift import Thrift, floor_of, want_of
-from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _QUIET_SECONDS = 10.0
@@ -34,6 +34,8 @@ def admit(attempt: Attempt, thrift: Thrift | None = None) -> None:
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
     """
+    if attempt.span is None:
+        attempt.span = tracing.span_for(attempt.request.params)
     with attempt.ledger.one_call():
         _hold(attempt, thrift)
     attempt.track()
@@ -43,6 +45,7 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
     ledger = attempt.ledger
     attempt.estimate = estimate = attempt.bound()
     if estimate.priced and estimate.usd == 0:
+        _unheld(attempt, "model", "free")
         return
     try:
         if not estimate.priced:
@@ -50,10 +53,11 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
             return
         reply = _reserve(attempt, estimate, thrift)
         if isinstance(reply, Granted):
-            attempt.held = True
+            attempt.held, attempt.granted = True, reply.amounts.usd
+            tracing.held(attempt.span, ledger.project, attempt.hold, attempt.granted)
     except BudgetStoreError as error:
         _take_back(attempt)
-        _without_store(ledger, error)
+        _without_store(attempt, error)
         return
     except BudgetRefused:
         raise
@@ -61,7 +65,7 @@ def _hold(attempt: Attempt, thrift: Thrift | None) -> None:
         _take_back(attempt)
         raise
     if isinstance(reply, Refused):
-        _refuse(ledger, BudgetExceeded(reply, attempt.called))
+        _refuse(attempt, BudgetExceeded(reply, attempt.called), reply.account.scope, reply.reason)
 
 
 def _take_back(attempt: Attempt) -> None:
@@ -109,7 +113,9 @@ def _check_unpriced(attempt: Attempt) -> None:
             f"no price is known for {model!r}, and {attempt.user!r} has a limit; give a price with litellm.register_model "
             "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
         )
-        _refuse(ledger, error)
+        _refuse(attempt, error, "model", "price")
+    else:
+        _unheld(attempt, "model", "price")
 
 
 def _limited(attempt: Attempt) -> bool:
@@ -129,23 +135,40 @@ def _limited(attempt: Attempt) -> bool:
     return False
 
 
-def _refuse(ledger: BudgetLedger, error: BudgetExceeded | BudgetPriceUnknown) -> None:
+def _unheld(attempt: Attempt, scope: str, reason: str) -> None:
+    tracing.unheld(attempt.span, attempt.ledger.project, attempt.hold, scope, reason)
+
+
+def _refuse(attempt: Attempt, error: BudgetRefused, scope: str, reason: str) -> None:
+    ledger = attempt.ledger
     if ledger.settings.mode == "shadow":
+        ledger.refused(scope, reason)
+        _unheld(attempt, scope, reason)
         _logger.warning("shadow mode: this call would be refused: %s", error)
         return
+    _tell_refused(attempt, scope, reason)
     raise error
 
 
-def _without_store(ledger: BudgetLedger, error: BudgetStoreError) -> None:
+def _tell_refused(attempt: Attempt, scope: str, reason: str) -> None:
+    attempt.ledger.refused(scope, reason)
+    tracing.refused(attempt.span, attempt.ledger.project, attempt.hold, scope, reason)
+
+
+def _without_store(attempt: Attempt, error: BudgetStoreError) -> None:
+    ledger = attempt.ledger
     if ledger.settings.mode == "enforce":
         if ledger.settings.on_store_error == "reject":
+            _tell_refused(attempt, "store", "unavailable")
             if isinstance(error, BudgetStoreUnavailable):
                 raise error
             raise BudgetStoreUnavailable(str(error)) from error
         if ledger.settler.delivery.full:
+            _tell_refused(attempt, "store", "full")
             raise BudgetStoreUnavailable(
                 f"{ledger.settler.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
             ) from error
+    _unheld(attempt, "store", "unavailable")
     now = time.monotonic()
     if now - _warned_at.get(ledger.project, -_QUIET_SECONDS) >= _QUIET_SECONDS:
         _warned_at[ledger.project] = now

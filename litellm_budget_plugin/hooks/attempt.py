@@ -10,6 +10,7 @@ from typing import Any
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 
@@ -24,7 +25,8 @@ class Attempt:
     received is still known when the stream has been dropped. `answer` is a raw response that arrived. `candidates` are
     what the request may turn into: more than itself where a Router has yet to choose a deployment, nothing where not even
     the candidates are known; then nothing is held until it has. `called` is the model's name as the caller gave it.
-    `allowance` is the output, in tokens, that is held for if the request states no limit.
+    `allowance` is the output, in tokens, that is held for if the request states no limit. `granted` is what is held, in
+    nano-dollars. `span` is where traces are told of it.
     """
 
     __slots__ = (
@@ -35,6 +37,7 @@ class Attempt:
         "candidates",
         "chunks",
         "estimate",
+        "granted",
         "held",
         "hold",
         "ledger",
@@ -42,6 +45,7 @@ class Attempt:
         "replaces",
         "request",
         "sent",
+        "span",
         "user",
     )
 
@@ -66,7 +70,9 @@ class Attempt:
         self.models = _names(self.candidates) or (request.model,)
         self.estimate: pricing.Estimate | None = None
         self.held = False
+        self.granted = 0
         self.sent = False
+        self.span: Any = None
         self.answer: Any = None
         self.chunks: Sequence[Any] | None = None
         self._claim = threading.Lock()
@@ -91,12 +97,14 @@ class Attempt:
 
     def track(self) -> None:
         """The attempt goes on: renew its hold, and keep the ledger open until it is over, hold or not."""
-        self.ledger.track(self.hold, self.abandon)
+        self.ledger.track(self.hold, self.abandon, self.granted)
 
     def settle(self, cost: pricing.Cost, response: Any = None) -> None:
         """Charge what the attempt cost, unless it is over already."""
         if self._claim.acquire(blocking=False):
-            self._deliver(self._settlement(cost, response))
+            settlement = self._settlement(cost, response)
+            self._deliver(settlement)
+            tracing.settled(self.span, settlement.cost)
 
     def _settlement(self, cost: pricing.Cost, response: Any) -> Settle:
         ledger = self.ledger
@@ -144,6 +152,7 @@ class Attempt:
             self._deliver(Release(self.hold, self.ledger.project))
         else:
             self.ledger.settler.untrack(self.hold)
+        tracing.settled(self.span, 0)
 
     def replaced(self) -> None:
         """Another attempt's hold has taken the place of this one's; nothing was sent."""

@@ -109,7 +109,7 @@ class Call:
         self._number += 1
         allowance = self._allowance(request)
         attempt = Attempt(self.ledger, self.user, request, f"{self._id}/{self._number}", allowance=allowance)
-        attempt.replaces = replaces
+        attempt.replaces, attempt.span = replaces, self.attempt.span
         if self._open:
             # Clients of the proxy know its groups, not what stands behind them.
             attempt.called = self.asked.model

@@ -5,13 +5,13 @@ They act while a BudgetCallback is in `litellm.callbacks`; which one is asked an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
-from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.errors import BudgetError, BudgetUserMissing
 from litellm_budget_plugin.hooks import passthrough
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.carrier import call_of, carry, joins, serving
@@ -52,13 +52,21 @@ def function_setup(
 
 
 def _new_call(ledger: BudgetLedger, request: Request, fixed: frozenset[str]) -> Call:
-    user = paying_user(ledger.settings, request.params)
+    user = _payer(ledger, request.params)
     if not names_group(request):
         return Call(ledger, user, request, thrift=thrift_for(ledger.settings, request, fixed))
     # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
     call = Call(ledger, user, request, candidates(request))
     _of_request.set(call)
     return call
+
+
+def _payer(ledger: BudgetLedger, params: Mapping[str, Any]) -> str:
+    try:
+        return paying_user(ledger.settings, params)
+    except BudgetUserMissing:
+        ledger.refused("user", "missing")
+        raise
 
 
 def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
@@ -69,7 +77,7 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
     logging_obj = data.get("litellm_logging_obj")
     call = call_of(logging_obj)
     if call_type == passthrough.CALL_TYPE:
-        user = paying_user(ledger.settings, {"metadata": {"user_api_key_auth": caller}})
+        user = _payer(ledger, {"metadata": {"user_api_key_auth": caller}})
         # A websocket's request carries no Logging object: it is refused or let pass, and that is all.
         opened = passthrough.PassThrough(ledger, user, data, logging_obj)
         if logging_obj is None:
@@ -132,7 +140,7 @@ def _ungated(logging_obj: Any) -> Call | None:
     if ledger is None:
         return None
     request = logged_request(call_type, logging_obj.model_call_details)
-    call = Call(ledger, paying_user(ledger.settings, request.params), request)
+    call = Call(ledger, _payer(ledger, request.params), request)
     _admit(logging_obj, call)
     return call
 

@@ -100,6 +100,7 @@ def _trial(limit: str) -> Iterator[BudgetLedger]:
         user_from="metadata",
         cap_output=False,
         fallback_models={},
+        metrics=False,
     )
     ledger = BudgetLedger(settings)
     try:

@@ -54,7 +54,12 @@ class Delivery:
     @property
     def waiting(self) -> int:
         """How many charges and releases wait, in memory and in the journal."""
-        return len(self._queue) + (self._journal.waiting if self._journal is not None else 0)
+        return len(self._queue) + self.in_journal
+
+    @property
+    def in_journal(self) -> int:
+        """How many of them wait in the journal."""
+        return self._journal.waiting if self._journal is not None else 0
 
     @property
     def full(self) -> bool:

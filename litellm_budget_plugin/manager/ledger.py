@@ -19,6 +19,7 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
+from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
@@ -55,6 +56,8 @@ class BudgetLedger:
             let_go(self._key)
             raise
         self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
+        self.observing = self.settler.observing
+        self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
             size = charge_nanos(settings.slice)
@@ -117,17 +120,32 @@ class BudgetLedger:
         """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
         slices = self._slices
         if slices is None:
-            return self.ask_in_call(command)
+            return self._ask_for_hold(command)
+        begun = time.perf_counter()
         reply: Reply | None = slices.reserve(command)
+        if reply is not None and self.observing.any:
+            self.observing.reserved(self.project, "slice", time.perf_counter() - begun)
         if slices.wanted:
             self.settler.hurry()
         if reply is None:
-            reply = self.ask_in_call(command)
+            reply = self._ask_for_hold(command)
             if command.replaces and isinstance(reply, (Granted, Closed)):
                 slices.ended(Release(command.replaces, self.project))
         elif command.replaces:
             self.release_later(command.replaces)
         return reply
+
+    def _ask_for_hold(self, command: Reserve) -> Reply:
+        begun = time.perf_counter()
+        reply = self.ask_in_call(command)
+        if self.observing.any:
+            self.observing.reserved(self.project, "store", time.perf_counter() - begun)
+        return reply
+
+    def refused(self, scope: str, reason: str) -> None:
+        """A call was refused by what `scope` and `reason` say, or would have been in shadow mode: for metrics."""
+        if self.observing.any:
+            self.observing.refused(self.project, scope, reason, self.settings.mode)
 
     def deliver(self, command: Settle | Release) -> None:
         """Have the end of an attempt in the ledger, at once or as soon as it can be."""
@@ -140,10 +158,10 @@ class BudgetLedger:
         if self._slices is None or not self._slices.ended(command):
             self.settler.deliver_later(command)
 
-    def track(self, hold: str, abandon: Callable[[], None]) -> None:
-        """An attempt goes on: renew its hold, and keep the ledger open until it is over."""
+    def track(self, hold: str, abandon: Callable[[], None], held: int) -> None:
+        """An attempt goes on, and holds `held` nano-dollars: renew its hold, and keep the ledger open until it is over."""
         sliced = self._slices is not None and self._slices.holds(hold)
-        self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon))
+        self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
 
     def begin(self) -> None:
         """In a forked child: the slices are the parent's."""
@@ -159,6 +177,10 @@ class BudgetLedger:
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
             slices.look(lambda commands: self.settler.ask_all(commands, self._patience))
+
+    def ahead(self) -> tuple[str, int]:
+        """The project, and the nano-dollars that its slices hold and no call uses."""
+        return self.project, 0 if self._slices is None else self._slices.ahead
 
     def end(self) -> None:
         """Give back what is held ahead and no call uses."""
@@ -210,6 +232,7 @@ class BudgetLedger:
         if not self._closed:
             self._closed = True
             self.end()
+            self.observing.forget(self.project)
             let_go(self._key)
 
 

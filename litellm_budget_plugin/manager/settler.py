@@ -25,6 +25,8 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, Bud
 from litellm_budget_plugin.manager.breaker import RETRY_SECONDS, Breaker
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
 from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.manager.observing import Observing
+from litellm_budget_plugin.metrics.standing import Standing
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -38,12 +40,14 @@ GATHER_SECONDS = 0.05
 
 class LiveHold(NamedTuple):
     """An attempt that is still going on, named by its hold's id, whether it holds money or not. `abandon` settles it as
-    dropped; it is called at interpreter exit. `ttl` is in microseconds; None if there is nothing to renew.
+    dropped; it is called at interpreter exit. `ttl` is in microseconds; None if there is nothing to renew. `held` is in
+    nano-dollars.
     """
 
     project: str
     ttl: int | None
     abandon: Callable[[], None]
+    held: int = 0
 
 
 class Attended(Protocol):
@@ -58,6 +62,9 @@ class Attended(Protocol):
     def end(self) -> None:
         """The store is about to be let go of."""
 
+    def ahead(self) -> tuple[str, int]:
+        """The project, and the nano-dollars that are held ahead for it and no call uses."""
+
 
 class Settler:
     """Settles, renews and syncs for one store in this process. Threads and forks may share it."""
@@ -68,6 +75,7 @@ class Settler:
         self._retention: dict[str, tuple[int, int]] = {}
         self.delivery = Delivery(self.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
+        self.observing = Observing(self._holds)
         self.gather = GATHER_SECONDS
         self.begin()
         _settlers.add(self)
@@ -116,6 +124,10 @@ class Settler:
         """The hold's call is over."""
         self._live.pop(hold, None)
 
+    def _holds(self, hold: str) -> bool:
+        live = self._live.get(hold)
+        return live is not None and live.held > 0
+
     def later(self, job: Callable[[], None]) -> None:
         """Have `job` run on the settler's thread. Safe in a finalizer."""
         self._jobs.append(job)
@@ -147,21 +159,32 @@ class Settler:
         """Have the store answer within `timeout` seconds, whatever the breaker says."""
         try:
             reply = ask(self.store, command, timeout)
-        except BudgetStoreUnavailable as error:
-            self.breaker.failed(error)
+        except BudgetStoreError as error:
+            self._failed(error)
             raise
         self.breaker.worked()
+        if self.observing.any:
+            self.observing.answered(command, reply)
         return reply
 
     def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
         """The same for many commands in one round trip."""
         try:
             outcomes = ask_all(self.store, commands, timeout)
-        except BudgetStoreUnavailable as error:
-            self.breaker.failed(error)
+        except BudgetStoreError as error:
+            self._failed(error)
             raise
         self.breaker.worked()
+        if self.observing.any:
+            for command, outcome in zip(commands, outcomes):
+                self.observing.answered(command, outcome)
         return outcomes
+
+    def _failed(self, error: BudgetStoreError) -> None:
+        if isinstance(error, BudgetStoreUnavailable):
+            self.breaker.failed(error)
+        if self.observing.any:
+            self.observing.failed(error)
 
     def ask_in_call(self, command: Command, timeout: float) -> Reply:
         """The same for a call that waits: it learns at once that a networked store is away."""
@@ -206,7 +229,31 @@ class Settler:
         with self._working:
             self._drain()
             self.delivery.run(self._timeout)
-        self.store.sync()
+        self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self.store.sync()
+        except BudgetStoreError as error:
+            if self.observing.any:
+                self.observing.failed(error)
+            raise
+
+    def standing(self) -> Standing:
+        """How things stand, for metrics."""
+        held: dict[str, int] = {}
+        calls: dict[str, int] = {}
+        for live in list(self._live.values()):
+            if live.held:
+                held[live.project] = held.get(live.project, 0) + live.held
+                calls[live.project] = calls.get(live.project, 0) + 1
+        ahead: dict[str, int] = {}
+        for project, nanos in (attended.ahead() for attended in self._attended):
+            ahead[project] = ahead.get(project, 0) + nanos
+        in_journal = self.delivery.in_journal
+        return Standing(
+            self._closed, self.delivery.waiting - in_journal, in_journal, self.breaker.open, held, calls, ahead
+        )
 
     def settle_waiting(self) -> None:
         """Settle what waits, so that a read that follows counts it; does not sync. Raises BudgetStoreError if a networked
@@ -237,6 +284,9 @@ class Settler:
             _logger.error("%d charges could not be delivered before closing: %s", self.delivery.waiting, error)
         self.delivery.close()
         self.store.close()
+        if self.observing.any:
+            # Where processes share a directory of metrics, what is in it outlives this one.
+            self.observing.refresh()
 
     def keep_synced(self) -> None:
         """See to it that the thread runs: it syncs what was committed within about a second, renews and delivers."""
@@ -273,9 +323,11 @@ class Settler:
                 with self._working:
                     self._drain()
                     self._upkeep()
-                self.store.sync()
+                self._sync()
             except BudgetStoreError as error:
                 _logger.error("the store does not answer; the settler tries again: %s", error)
+            if self.observing.any:
+                self.observing.refresh()
             if self._closing and not self._live:
                 self._finish()
 
@@ -293,7 +345,12 @@ class Settler:
 
     def _upkeep(self) -> None:
         if self.breaker.open:
-            self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+            try:
+                self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+            except BudgetStoreError:
+                # What came along since is not tried, and must not wait in memory only.
+                self.delivery.keep()
+                raise
         self.delivery.run(self._timeout)
         for attended in self._attended:
             attended.attend()

@@ -144,6 +144,12 @@ class Slices:
         """Whether some money is held ahead."""
         return bool(self._open)
 
+    @property
+    def ahead(self) -> int:
+        """What is held and no call uses, in nano-dollars."""
+        with self._lock:
+            return sum(opened.free.usd for opened in (*self._open.values(), *self._closing.values()))
+
     def holds(self, hold: str) -> bool:
         """Whether a call was admitted here."""
         return hold in self._of_hold

@@ -20,6 +20,7 @@ from litellm_budget_plugin.manager import delivery as deliveries
 from litellm_budget_plugin.manager import journal as journals
 from litellm_budget_plugin.manager import ledger as ledgers
 from litellm_budget_plugin.manager import sharing
+from litellm_budget_plugin.manager.breaker import FAILURES
 from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.journal_file import ASIDE
@@ -87,6 +88,25 @@ def test_charges_wait_on_the_disk_while_the_store_is_away(
     settler.flush()
     assert list(dict.fromkeys(store.charged[2:])) == ["a", "b", "c"]
     assert store.calls() == 3 and settler.delivery.waiting == 0 and _files(tmp_path) == []
+
+
+def test_a_charge_that_comes_while_the_store_is_known_to_be_away_waits_on_the_disk(
+    open_settler: OpenSettler, tmp_path: Path
+) -> None:
+    """The settler asks whether the store is back before it tries to deliver anything."""
+    store = Faraway()
+    settler = open_settler(store)
+    store.away = True
+    for _ in range(FAILURES):
+        with pytest.raises(BudgetStoreUnavailable):
+            settler.ask(charge_of("probe"), 1.0)
+    settler.deliver(charge_of("a"), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler._upkeep()
+    assert settler.delivery.waiting == 1 and len(_files(tmp_path)) == 1
+    store.away = False
+    settler._upkeep()
+    assert store.calls() == 1 and settler.delivery.waiting == 0
 
 
 def test_a_charge_whose_answer_was_lost_counts_once(open_settler: OpenSettler) -> None:

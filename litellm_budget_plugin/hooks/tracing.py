@@ -1,0 +1,89 @@
+"""What traces say of a call: attributes on the OpenTelemetry span that LiteLLM, too, would write to.
+
+Nothing is imported: an application that traces has imported OpenTelemetry itself. No attribute is a user, who is a person.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_budget_plugin.core.money import usd_float
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_PREFIX = "litellm_budget."
+
+
+def span_for(params: Mapping[str, Any]) -> Any:
+    """The span of a call with these arguments: the one that the LiteLLM proxy made for its request, else the current one.
+
+    None where there is none that records.
+    """
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    # Another thread may be in the middle of importing it: LiteLLM does so in its first call.
+    if not hasattr(trace, "Span") or not hasattr(trace, "get_current_span"):
+        return None
+    try:
+        span = _span_of_request(trace, params) or trace.get_current_span()
+        return span if span.is_recording() else None
+    except Exception:
+        _logger.exception("a span could not be found")
+        return None
+
+
+def _span_of_request(trace: Any, params: Mapping[str, Any]) -> Any:
+    for name in ("metadata", "litellm_metadata"):
+        metadata = params.get(name)
+        given = metadata.get("litellm_parent_otel_span") if isinstance(metadata, Mapping) else None
+        if isinstance(given, trace.Span):
+            return given
+    return None
+
+
+def held(span: Any, project: str, hold: str, nanos: int) -> None:
+    """The attempt holds `nanos`."""
+    _decided(span, project, hold, "granted", nanos, "", "")
+
+
+def unheld(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
+    """The attempt goes out without a hold, for the reason given."""
+    _decided(span, project, hold, "unheld", 0, scope, reason)
+
+
+def refused(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
+    """The attempt was refused by what `scope` and `reason` say."""
+    _decided(span, project, hold, "refused", 0, scope, reason)
+    settled(span, 0)
+
+
+def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope: str, reason: str) -> None:
+    # All of them each time: a span can have several calls, and shows the last.
+    _write(
+        span,
+        {
+            "project": project,
+            "hold": hold,
+            "outcome": outcome,
+            "reserved_usd": usd_float(nanos),
+            "scope": scope,
+            "reason": reason,
+        },
+    )
+
+
+def settled(span: Any, nanos: int) -> None:
+    """The attempt has cost `nanos`."""
+    _write(span, {"cost_usd": usd_float(nanos)})
+
+
+def _write(span: Any, attributes: Mapping[str, str | float]) -> None:
+    if span is None:
+        return
+    try:
+        if span.is_recording():
+            span.set_attributes({_PREFIX + name: value for name, value in attributes.items()})
+    except Exception:
+        # Somebody's own span: whatever it raises, the call's money is where it should be.
+        _logger.exception("a span could not be written to")

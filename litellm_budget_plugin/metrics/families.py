@@ -1,0 +1,133 @@
+"""The metric families: their names, labels and meaning, once, for this process's metrics and for a server's.
+
+No family carries a user. A project or model beyond the first MOST_NAMES that a process has seen is shown as OTHER.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from litellm_budget_plugin.core.money import usd_float
+
+MOST_NAMES = 100
+"""How many projects, and how many models, a process shows by their names."""
+OTHER = "other"
+_BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_PREFIX = "litellm_budget_"
+
+updating = threading.RLock()
+"""Held around every change of a metric, and by whoever forks: prometheus_client's own locks must be free in the child."""
+
+
+class Names:
+    """The first names that come along; every later one is OTHER. Not for several threads at once."""
+
+    def __init__(self, most: int = MOST_NAMES) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def shown(self, name: str) -> str:
+        """The label for `name`."""
+        if name in self._known:
+            return name
+        if len(self._known) >= self._most:
+            return OTHER
+        self._known.add(name)
+        return name
+
+
+class Families:
+    """The families that everybody shows, in one registry. Each method is one thing that has happened; amounts are nano-dollars.
+
+    To be called with `updating` held.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._projects, self._models = Names(), Names()
+        self._spend = Counter(
+            f"{_PREFIX}spend_usd",
+            "US dollars that were charged, counted when the ledger has acknowledged the charge, once each. A hold that expired "
+            "is charged its input side by the ledger itself; that is not in here.",
+            ["project", "model"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            f"{_PREFIX}refusals",
+            "Calls that were refused, once each, by the scope of what refused them (user or project for a budget; model, user, "
+            "store) and why. mode=shadow: they went out, and would have been refused.",
+            ["project", "scope", "reason", "mode"],
+            registry=registry,
+        )
+        self._reserve = Histogram(
+            f"{_PREFIX}reserve_seconds",
+            "Seconds until a question for a hold was answered, by the store, or by a slice in this process's memory. A call "
+            "can ask more than once. Questions without an answer are in store_errors.",
+            ["project", "source"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._errors = Counter(
+            f"{_PREFIX}store_errors",
+            "Questions that the store did not answer in time (unavailable) or cannot serve until somebody mends it (error).",
+            ["kind"],
+            registry=registry,
+        )
+        self._expired = Counter(
+            f"{_PREFIX}expired_holds",
+            "Holds that passed their time limit unsettled and were charged their input side, as far as somebody noticed: a "
+            "renewal (the call was still going on) or an hourly sweep (mostly of processes that are gone). Calls that expire "
+            "another one's hold on their way do not say so; the ledger's totals count all.",
+            ["project", "seen_by"],
+            registry=registry,
+        )
+        for kind in ("unavailable", "error"):
+            self._errors.labels(kind)
+
+    def project(self, name: str) -> str:
+        """The label for a project."""
+        return self._projects.shown(name)
+
+    def charged(self, project: str, model: str, nanos: int) -> None:
+        """A charge is in the ledger."""
+        self._spend.labels(self.project(project), self._models.shown(model)).inc(usd_float(nanos))
+
+    def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
+        """A call was refused or, in shadow mode, would have been."""
+        self._refusals.labels(self.project(project), scope, reason, mode).inc()
+
+    def reserved(self, project: str, source: str, seconds: float) -> None:
+        """A question for a hold was answered."""
+        self._reserve.labels(self.project(project), source).observe(seconds)
+
+    def store_failed(self, kind: str) -> None:
+        """The store left a question without an answer."""
+        self._errors.labels(kind).inc()
+
+    def expired(self, project: str, seen_by: str, holds: int) -> None:
+        """Holds have expired."""
+        self._expired.labels(self.project(project), seen_by).inc(holds)
+
+
+def held_gauge(registry: CollectorRegistry, meaning: str) -> Gauge:
+    """The gauge of what is held, in US dollars, which a process and a server each mean in their own way."""
+    return gauge(registry, "held_usd", meaning, ("project", "use"))
+
+
+def gauge(
+    registry: CollectorRegistry,
+    name: str,
+    meaning: str,
+    labels: Sequence[str] = (),
+    together: Literal["livesum", "livemax"] = "livesum",
+) -> Gauge:
+    """A gauge. `together` is how prometheus_client puts those of several processes together, by its own names."""
+    return Gauge(f"{_PREFIX}{name}", meaning, labels, registry=registry, multiprocess_mode=together)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=updating.acquire, after_in_parent=updating.release, after_in_child=updating.release)

@@ -1,0 +1,135 @@
+"""The metrics of this process: what `manager.observing` tells, and gauges that are asked for when they are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from litellm_budget_plugin.core.commands import Settle
+from litellm_budget_plugin.core.money import usd_float
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, updating
+from litellm_budget_plugin.metrics.standing import Source, Standing
+
+_IN_REGISTRY = "_litellm_budget_metrics"
+_HELD = (
+    "US dollars that this process holds: for calls that go on (calls), and ahead in slices for calls to come (slices). Until the "
+    "charge of a call that has ended is delivered, the ledger holds its money as well."
+)
+
+
+class ProcessMetrics:
+    """What the ledgers of this process do, in one registry. An `Observer`; any thread may tell it.
+
+    Gauges are refreshed when the registry is read and, for prometheus_client's multi-process mode, whenever the settler comes
+    around: at least about once a second.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Use `in_registry`: a registry can have each family once."""
+        self.registry = registry
+        # Before the gauges: a registry is read in the order in which things were put in.
+        registry.register(_Refreshing(self))
+        self._sources: list[Source] = []
+        self._labels: set[str] = set()
+        self._families = Families(registry)
+        self._held = held_gauge(registry, _HELD)
+        self._calls = gauge(registry, "open_holds", "Calls of this process that go on and hold money.", ("project",))
+        self._waiting = gauge(
+            registry,
+            "waiting_charges",
+            "Charges and releases that the ledger has not acknowledged yet: in memory (for a moment, on a networked ledger), or "
+            "in the journal because the store does not take them.",
+            ("place",),
+        )
+        self._breaker = gauge(
+            registry, "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
+        )
+        self.refresh()
+
+    @staticmethod
+    def in_registry(registry: CollectorRegistry) -> ProcessMetrics:
+        """The metrics in `registry`, made when they are first wanted. They stay when this module is loaded anew."""
+        with updating:
+            found: ProcessMetrics | None = vars(registry).get(_IN_REGISTRY)
+            if found is None:
+                found = ProcessMetrics(registry)
+                vars(registry)[_IN_REGISTRY] = found
+            return found
+
+    def watch(self, source: Source) -> None:
+        """Ask `source` as well how things stand, until it says that it is closed."""
+        with updating:
+            if source not in self._sources:
+                self._sources.append(source)
+
+    def charged(self, command: Settle) -> None:
+        """A charge was acknowledged, for the first time."""
+        with updating:
+            self._families.charged(command.project, command.model, command.cost)
+
+    def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
+        """A call was refused or, in shadow mode, would have been."""
+        with updating:
+            self._families.refused(project, scope, reason, mode)
+
+    def reserved(self, project: str, source: str, seconds: float) -> None:
+        """A call's question for a hold was answered."""
+        with updating:
+            self._families.reserved(project, source, seconds)
+
+    def store_failed(self, kind: str) -> None:
+        """The store left a question without an answer."""
+        with updating:
+            self._families.store_failed(kind)
+
+    def expired(self, project: str, seen_by: str, holds: int) -> None:
+        """Holds were seen to have expired."""
+        with updating:
+            self._families.expired(project, seen_by, holds)
+
+    def refresh(self) -> None:
+        """Have the gauges show how things stand now."""
+        with updating:
+            found = [(source, source.standing()) for source in self._sources]
+            self._sources = [source for source, standing in found if not standing.closed]
+            self._show([standing for _, standing in found if not standing.closed])
+
+    def _show(self, standings: list[Standing]) -> None:
+        held = self._by_label(standing.held for standing in standings)
+        calls = self._by_label(standing.calls for standing in standings)
+        ahead = self._by_label(standing.ahead for standing in standings)
+        # What no source speaks of any more is zero.
+        for label in self._labels:
+            self._held.labels(label, "calls").set(usd_float(held[label]))
+            self._held.labels(label, "slices").set(usd_float(ahead[label]))
+            self._calls.labels(label).set(calls[label])
+        self._waiting.labels("memory").set(sum(standing.in_memory for standing in standings))
+        self._waiting.labels("journal").set(sum(standing.in_journal for standing in standings))
+        self._breaker.set(any(standing.breaker_open for standing in standings))
+
+    def _by_label(self, amounts: Iterable[Mapping[str, int]]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for by_project in amounts:
+            for project, amount in by_project.items():
+                found[self._families.project(project)] += amount
+        self._labels.update(found)
+        return found
+
+
+class _Refreshing:
+    """Shows nothing; that it is asked means that somebody reads the registry."""
+
+    def __init__(self, metrics: ProcessMetrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[Metric]:
+        """No family."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """No family, after the gauges were refreshed."""
+        self._metrics.refresh()
+        return ()

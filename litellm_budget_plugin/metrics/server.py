@@ -1,0 +1,158 @@
+"""The metrics of a server that answers commands: the same families, from the commands and their replies alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, multiprocess, values
+from prometheus_client.exposition import choose_encoder
+
+from litellm_budget_plugin.core.commands import (
+    MICROS,
+    Command,
+    Granted,
+    Refused,
+    Release,
+    Renew,
+    Renewed,
+    Reply,
+    Reserve,
+    Settle,
+    Settled,
+    Sweep,
+    Swept,
+)
+from litellm_budget_plugin.core.money import usd_float
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, updating
+from litellm_budget_plugin.metrics.recent import Recent
+
+_HELD = (
+    "US dollars that this server has granted since it started and that were not settled, released or out of time since. Of one "
+    "worker only: with several, each sees some of the ends."
+)
+_KINDS = ("unavailable", "error")
+
+
+class ServerMetrics:
+    """What a server tells of the commands that it answers. Any thread may tell.
+
+    One worker shows everything. Several workers have to share a directory that is empty at their start, named by
+    PROMETHEUS_MULTIPROC_DIR before they start, as prometheus_client wants it; each of them then answers for all, and what is
+    held is not shown, for no worker knows. Without that variable each of several workers answers for itself alone.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._families = Families(self._registry)
+        self._several = bool(getattr(values.ValueClass, "_multiprocess", False))
+        self._charges = Recent()
+        self._holds = None if self._several else _Holds(self._registry)
+
+    def observe_reply(self, command: Command, reply: Reply, seconds: float) -> None:
+        """`command` was answered, after `seconds`. A patient Reserve that is asked again at once is not a refusal."""
+        with updating:
+            self._count(command, reply, seconds)
+
+    def _count(self, command: Command, reply: Reply, seconds: float) -> None:
+        families, new = self._families, True
+        if isinstance(command, Reserve):
+            families.reserved(command.project, "store", seconds)
+            if isinstance(reply, Refused) and not (command.patient and reply.reason == "held"):
+                families.refused(command.project, reply.account.scope, reply.reason, "unknown")
+        elif isinstance(command, Settle) and isinstance(reply, Settled):
+            # A client that has not got the reply sends the charge again.
+            new = self._charges.is_new(command.hold)
+            if new:
+                families.charged(command.project, command.model, command.cost)
+        elif isinstance(command, Sweep) and isinstance(reply, Swept) and reply.expired:
+            families.expired(command.project, "sweep", reply.expired)
+        if self._holds is not None and new:
+            gone = self._holds.apply(command, reply)
+            if gone:
+                families.expired(command.project, "renewal", gone)
+
+    def observe_error(self, kind: Literal["unavailable", "error"]) -> None:
+        """The store behind the server did not answer in time (unavailable), or cannot serve (error)."""
+        if kind not in _KINDS:
+            raise BudgetInputError(f"the kind of a store's error is one of {', '.join(_KINDS)}, got {kind!r}")
+        with updating:
+            self._families.store_failed(kind)
+
+    def exposition(self, accept_header: str | None = None) -> tuple[bytes, str]:
+        """The metrics and their content type, in the format that the scraper's Accept header asks for."""
+        encode, content_type = choose_encoder(accept_header or "")
+        registry = self._registry
+        if self._several:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no annotations
+        elif self._holds is not None:
+            with updating:
+                self._holds.show(self._families)
+        return encode(registry), content_type
+
+
+@dataclass(slots=True)
+class _Hold:
+    project: str
+    nanos: int
+    until: float
+    parent: str | None
+
+
+class _Holds:
+    """The holds that this server has granted and that go on. A child's money is its parent's, while that is open."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._open: dict[str, _Hold] = {}
+        self._held = held_gauge(registry, _HELD)
+        self._count = gauge(registry, "open_holds", "Holds that make up held_usd.", ("project",))
+        self._labels: set[str] = set()
+
+    def apply(self, command: Command, reply: Reply) -> int:
+        """Follow the command. Returns how many of these holds it has found to be expired."""
+        if isinstance(command, Reserve) and isinstance(reply, Granted):
+            if command.replaces:
+                self._open.pop(command.replaces, None)
+            until = time.monotonic() + command.expires_after / MICROS
+            self._open[command.hold] = _Hold(command.project, reply.amounts.usd, until, command.parent)
+        elif isinstance(command, (Settle, Release)):
+            self._end(command, command.cost if isinstance(reply, Settled) and isinstance(command, Settle) else 0)
+        elif isinstance(command, Renew) and isinstance(reply, Renewed):
+            until = time.monotonic() + command.expires_after / MICROS
+            for id_ in command.holds:
+                if id_ in self._open:
+                    self._open[id_].until = max(until, self._open[id_].until)
+            return sum(self._open.pop(id_, None) is not None for id_ in reply.missing)
+        elif isinstance(command, Sweep):
+            # Clients send one now and then: also where nobody reads the metrics, what is over is forgotten.
+            self._forget_expired()
+        return 0
+
+    def _forget_expired(self) -> None:
+        now = time.monotonic()
+        self._open = {id_: hold for id_, hold in self._open.items() if hold.until > now}
+
+    def _end(self, command: Settle | Release, cost: int) -> None:
+        ended = self._open.pop(command.hold, None)
+        named = command.parent if isinstance(command, Settle) else None
+        parent = self._open.get((ended.parent if ended is not None else named) or "")
+        if parent is not None:
+            parent.nanos -= min(cost, parent.nanos)
+
+    def show(self, families: Families) -> None:
+        """Set the gauges to what is open now."""
+        self._forget_expired()
+        held: dict[str, int] = dict.fromkeys(self._labels, 0)
+        count = dict.fromkeys(self._labels, 0)
+        for hold in self._open.values():
+            label = families.project(hold.project)
+            own = hold.parent is None or hold.parent not in self._open
+            held[label] = held.get(label, 0) + (hold.nanos if own else 0)
+            count[label] = count.get(label, 0) + 1
+        self._labels.update(held)
+        for label, nanos in held.items():
+            self._held.labels(label, "calls").set(usd_float(nanos))
+            self._count.labels(label).set(count[label])
