@@ -293,6 +293,11 @@ def _object(value: object, what: str) -> object:
     return value
 
 
+def hand_down(name: str, value: str) -> None:
+    """Have the processes that this one starts find an environment variable, unless there is one of that name."""
+    os.environ.setdefault(name, value)
+
+
 def _nanos(limit: Decimal | None) -> int | None:
     return None if limit is None else charge_nanos(limit)
 

@@ -29,7 +29,7 @@ BELOW = {
     "manager": {"errors", "core", "settings", "stores", "pricing", "metrics"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
-    "server": {"errors", "core", "settings", "stores", "manager"},
+    "server": {"errors", "core", "settings", "stores", "manager", "metrics"},
     "cli": {"errors", "core", "settings", "stores", "manager", "server"},
     "__main__": {"cli"},
 }

@@ -46,6 +46,7 @@ _EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette", "python_multipart")
     type=click.Choice(["json", "text"]),
     help="Form of the log.",
 )
+@click.option("--open-metrics", is_flag=True, help="Show /metrics, of all projects, without a key.")
 @click.option("--log-requests", is_flag=True, help="Log every request, not only those that failed.")
 def serve(  # noqa: PLR0917  # click calls it by names
     store: str | None,
@@ -57,6 +58,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
     proxies: str,
     rate: float,
     log_format: str,
+    open_metrics: bool,
     log_requests: bool,
 ) -> None:
     """Serve the ledger at STORE, a URL or env:NAME for the environment variable that holds one; without it, at
@@ -90,6 +92,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
         root_path=root_path,
         behind_tls=behind_tls,
         rate=rate,
+        open_metrics=open_metrics,
         retention=settings.retention,
     )
     try:

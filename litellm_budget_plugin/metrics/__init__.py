@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from litellm_budget_plugin.metrics.process import ProcessMetrics
+    from litellm_budget_plugin.metrics.server import ServerMetrics
 
 _choosing = threading.Lock()
 _chosen: CollectorRegistry | None = None
@@ -23,6 +24,25 @@ def use_registry(registry: CollectorRegistry) -> None:
     global _chosen
     with _choosing:
         _chosen = registry
+
+
+def server_metrics() -> ServerMetrics | None:
+    """The metrics of a server's worker, in a registry of its own; None where prometheus-client cannot be imported."""
+    try:
+        import prometheus_client  # noqa: F401
+    except ImportError:
+        return None
+    from litellm_budget_plugin.metrics.server import ServerMetrics
+
+    return ServerMetrics()
+
+
+def of_project(exposition: bytes, project: str) -> bytes:
+    """The lines of an exposition that are not of another project."""
+    escaped = project.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    own, any_project = f'project="{escaped}"'.encode(), b'project="'
+    lines = exposition.split(b"\n")
+    return b"\n".join(line for line in lines if line.startswith(b"#") or any_project not in line or own in line)
 
 
 def process_metrics() -> ProcessMetrics | None:

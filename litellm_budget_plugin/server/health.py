@@ -1,4 +1,4 @@
-"""/healthz and /readyz: whether the process lives, and whether its store answers."""
+"""/healthz and /readyz: whether the process lives, and whether its store answers. /metrics: what it has done, for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from starlette.responses import JSONResponse, Response
 
 from litellm_budget_plugin.core.commands import Read
 from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.metrics import of_project
+from litellm_budget_plugin.server import schemas
+from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.protocol import ask
 
@@ -19,7 +22,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
-@router.get("/readyz", summary="The store answers", responses={503: {"description": "It does not."}})
+@router.get("/readyz", summary="The store answers", responses=schemas.READY)
 async def readyz(request: Request) -> Response:
     """200 if a question to the store was answered just now, else 503."""
     ledger = Site.of(request).ledger
@@ -28,3 +31,17 @@ async def readyz(request: Request) -> Response:
     except BudgetError:
         return JSONResponse({"status": "unavailable"}, 503)
     return JSONResponse({"status": "ok"})
+
+
+@router.get("/metrics", summary="Prometheus metrics", responses=schemas.METRICS)
+async def metrics(request: Request) -> Response:
+    """Those of the key's project; on a server without keys or with --open-metrics, of all projects."""
+    site = Site.of(request)
+    project = None
+    if not site.ledger.options.open_metrics:
+        project = (await site.door.caller(request)).project
+    shown = site.ledger.metrics
+    if shown is None:
+        raise Problem(404, "prometheus-client is not installed here: pip install 'litellm-budget-plugin[metrics]'")
+    text, content_type = shown.exposition(request.headers.get("accept"))
+    return Response(text if project is None else of_project(text, project), media_type=content_type)

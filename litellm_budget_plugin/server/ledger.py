@@ -14,6 +14,7 @@ from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.commands import Command, Reply, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.metrics import server_metrics
 from litellm_budget_plugin.server.keys import KeyRing, list_keys
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
@@ -43,6 +44,7 @@ class ServedLedger:
         self.options = options
         self.store = _opened(options)
         self.ring = KeyRing()
+        self.metrics = server_metrics()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="budget-server")
         self._waiting: deque[tuple[Command, asyncio.Future[Outcome]]] = deque()
         self._free = _ASKING if self.store.remote else 1
@@ -86,11 +88,19 @@ class ServedLedger:
         A local store that nobody keeps busy answers at once: handing a command to a thread costs more than executing it.
         Everything else goes to threads, and what arrives while others are being executed goes to the store together.
         """
+        began = time.perf_counter()
         self._note(command)
+        try:
+            outcome = await self._outcome(command)
+        except BudgetStoreError as error:
+            self._failed(error)
+            raise
+        return self._told(command, outcome, time.perf_counter() - began)
+
+    async def _outcome(self, command: Command) -> Outcome:
         if not self.store.remote and not self._elsewhere:
             try:
-                [outcome] = self._ask_all([command], _AT_ONCE_SECONDS)
-                return _reply(outcome)
+                return self._ask_all([command], _AT_ONCE_SECONDS)[0]
             except BudgetStoreUnavailable:
                 # Another process has it. The command may be sent again: that is what its id is for.
                 pass
@@ -99,19 +109,40 @@ class ServedLedger:
         if self._free:
             self._free -= 1
             self._start()
-        return _reply(await future)
+        return await future
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
+        began = time.perf_counter()
         for command in commands:
             self._note(command)
-        return await self.run(self._ask_all, commands)
+        try:
+            outcomes = await self.run(self._ask_all, commands)
+        except BudgetStoreError as error:
+            self._failed(error)
+            raise
+        for command, outcome in zip(commands, outcomes):
+            if not isinstance(outcome, BudgetInputError):
+                self._told(command, outcome, time.perf_counter() - began)
+        return outcomes
 
     def defaults(self, project: str) -> tuple[Default, ...]:
         """The limits that users without one of their own follow, as the commands of that project last brought them; before
         the first one, those of the options.
         """
         return self._seen.get(project, self.options.defaults)
+
+    def _told(self, command: Command, outcome: Outcome, seconds: float) -> Reply:
+        """The reply, which the metrics were told."""
+        if isinstance(outcome, BudgetInputError):
+            raise outcome
+        if self.metrics is not None:
+            self.metrics.observe_reply(command, outcome, seconds)
+        return outcome
+
+    def _failed(self, error: BudgetStoreError) -> None:
+        if self.metrics is not None:
+            self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
 
     def _note(self, command: Command) -> None:
         self._changed = True
@@ -174,12 +205,6 @@ class ServedLedger:
     def _sweep(self) -> None:
         for project in self.store.projects():
             self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
-
-
-def _reply(outcome: Outcome) -> Reply:
-    if isinstance(outcome, BudgetInputError):
-        raise outcome
-    return outcome
 
 
 def _opened(options: ServerOptions) -> Store:

@@ -21,6 +21,7 @@ class ServerOptions:
     - `behind_tls`: browsers reach the server by https, so that its cookies are for https alone.
     - `max_body` (bytes), `body_seconds`: how large a request's body may be, and how long it may take to arrive.
     - `rate`: requests a second for each key in each worker, over some seconds; 0 is no limit.
+    - `open_metrics`: everybody who reaches the server may read /metrics, of all projects, without a key.
     - `retention`: days that settled calls are remembered.
     - `test_clock`: commands bring their own time and windows, which no server that serves anybody may accept.
     """
@@ -34,5 +35,6 @@ class ServerOptions:
     max_body: int = 4 * MIB
     body_seconds: float = 10.0
     rate: float = 2000.0
+    open_metrics: bool = False
     retention: float = 30.0
     test_clock: bool = False

@@ -85,6 +85,15 @@ OUTCOMES = _answers(200, "What became of each.", _ref("Outcomes"), *_OF_BODIES)
 DONE = _answers(204, "Done.", None, *_OF_BODIES)
 PROJECTS = _answers(200, "Their names.", _ref("Projects"))
 PAGE = _answers(200, "Some rows.", _ref("Page"), *_OF_BODIES)
+METRICS: Responses = {
+    200: {
+        "description": "In Prometheus' or OpenMetrics' text form.",
+        "content": {"text/plain": {}, "application/openmetrics-text": {}},
+    },
+    **{status: said for status, said in HELLO.items() if status != 200},
+    404: {"description": "prometheus-client is not installed.", "content": HELLO[401]["content"]},
+}
+READY: Responses = {503: {"description": "It does not."}}
 BUDGETS = _answers(200, "LiteLLM's answer.", _ref("Budgets"), *_OF_BODIES)
 
 

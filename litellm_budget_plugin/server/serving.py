@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import uvicorn
@@ -15,6 +16,7 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.server.app import create_app
 from litellm_budget_plugin.server.logs import log_config
 from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.settings import hand_down
 from litellm_budget_plugin.stores.registry import masked
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
@@ -69,7 +71,10 @@ def serve(options: ServerOptions, listening: Listening) -> None:
         if options.open_access:
             _logger.info("while the ledger has no key, whoever is on this machine may read and change everything")
         if listening.workers > 1:
-            Multiprocess(config, [bound]).run()
+            # Where the workers' metrics come together, as prometheus_client wants it.
+            with TemporaryDirectory(prefix="litellm-budget-metrics-") as directory:
+                hand_down("PROMETHEUS_MULTIPROC_DIR", directory)
+                Multiprocess(config, [bound]).run()
         else:
             server.run([bound])
 
