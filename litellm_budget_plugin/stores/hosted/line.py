@@ -48,7 +48,7 @@ class Line:
     """What is known of one project. `guard` lets one exchange with the endpoint go on at a time; the methods are called
     while nobody else is at the book.
 
-    `records` is the dictionary as it was last read or written (None: never), and `bases` the accounts that it stood for then.
+    `records` is the dictionary as it was last read or written (None: never; `stored`: it is known to be there), and `bases` the accounts that it stood for then.
     `wrote` is the last write, until a read has shown whether it arrived and was not overwritten by somebody who had not seen
     it; `unsure` says that it was not acknowledged. `used`: a call has asked since `read_at` (of time.monotonic()).
     """
@@ -59,6 +59,7 @@ class Line:
     waiting: deque[Job] = field(default_factory=deque)
     records: dict[str, Any] | None = None
     read_at: float = -math.inf
+    stored: bool = False
     used: bool = False
     bases: dict[str, Account] = field(default_factory=dict)
     wrote: dict[str, Wrote] = field(default_factory=dict)
@@ -82,11 +83,11 @@ class Line:
         touched = book.touched.get(self.project, set())
         pending = {}
         for user in list(touched):
-            account = book.counting(self.project, user, self.defaults)
-            if not differ(account, self.bases.get(user)):
+            account, base = book.counting(self.project, user, self.defaults), self.bases.get(user)
+            if not differ(account, base):
                 touched.discard(user)
             elif user not in self.unreadable:
-                pending[user] = recorded_part(account)
+                pending[user] = recorded_part(account, base)
         return pending
 
     def begin(self, book: NotingBook, now: int) -> None:
@@ -192,7 +193,7 @@ class Line:
 
     def arrived(self) -> None:
         """The endpoint has acknowledged the write."""
-        self.unsure = False
+        self.unsure, self.stored = False, True
 
 
 def _put(rows: dict[str, Any], user: str, row: Any) -> None:

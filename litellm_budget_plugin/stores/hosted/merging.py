@@ -16,16 +16,16 @@ from litellm_budget_plugin.core.accounts import Account, Ref
 from litellm_budget_plugin.stores.hosted.records import Recorded
 
 
-def recorded_part(account: Account | None) -> Account | None:
-    """The account, if there is something to record of it."""
+def recorded_part(account: Account | None, base: Account | None) -> Account | None:
+    """The account, if there is something to record of it: not of a user of the default who has spent nothing yet."""
     if account is None or account.dropped:
         return None
-    return account if account.pinned or account.models or account.epoch else None
+    return account if account.pinned or account.models or account.epoch or base is not None else None
 
 
 def differ(mine: Account | None, base: Account | None) -> bool:
     """Whether this process has made something of `base` that the endpoint does not have."""
-    return _said(recorded_part(mine)) != _said(recorded_part(base))
+    return _said(recorded_part(mine, base)) != _said(base)
 
 
 def _said(account: Account | None) -> tuple[object, ...]:
@@ -43,7 +43,7 @@ def merge(
     user: str, mine: Account | None, base: Account | None, theirs: Recorded | None
 ) -> tuple[Account | None, Account | None]:
     """The account as it is now, and what is agreed of it now. What differs between the two is still to be written."""
-    mine = recorded_part(mine)
+    mine = recorded_part(mine, base)
     known = {} if base is None else base.models
     if not differ(mine, base):
         agreed = None if theirs is None else _taken(user, theirs, mine, known)

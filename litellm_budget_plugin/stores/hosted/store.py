@@ -127,12 +127,13 @@ class HostedStore:
             return
         asked_at = time.monotonic()
         records = get_budget(self._exchange, self._name, line.project, deadline)
-        if records is None and line.records:
+        if records is None and line.stored:
             # To believe it would be to write a dictionary in which everybody else is missing.
             raise BudgetStoreUnavailable(
-                f"{self._name}: the endpoint says that project {line.project!r} has no budgets, but it had {len(line.records)} "
-                "before; if they were deleted on purpose, start this process anew"
+                f"{self._name}: the endpoint says that project {line.project!r} has no budgets, but it had some before; "
+                "if they were deleted on purpose, start this process anew"
             )
+        line.stored = records is not None
         self._alone(self._take, line, records or {}, job)
         line.read_at = asked_at
         new = self._alone(line.give, self._book, self._time(line, job)) if job.writes else None
