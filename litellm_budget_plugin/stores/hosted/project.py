@@ -9,7 +9,6 @@ from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
 from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.core.ledger import DictBook
 from litellm_budget_plugin.core.windows import bounds, parse_window
-from litellm_budget_plugin.stores.hosted.records import Recorded
 
 
 def begin(book: DictBook, project: str, default: Default, users: Iterable[Account], now: int) -> None:
@@ -28,11 +27,9 @@ def begin(book: DictBook, project: str, default: Default, users: Iterable[Accoun
         book.write(project, Changes({ref: account}))
 
 
-def add(book: DictBook, project: str, before: Account | None, theirs: Recorded, now: int) -> None:
-    """Charge the project's accounts with what others have spent since a user's account was as `before`."""
-    same = before is not None and (theirs.end is None or theirs.start == before.start)
-    known = before.models if before is not None and same else {}
-    more = {model: spent - known.get(model, 0) for model, spent in theirs.models.items()}
+def add(book: DictBook, project: str, known: Mapping[str, int], models: Mapping[str, int], now: int) -> None:
+    """Charge the project's accounts with what a user has spent beyond what is `known`."""
+    more = {model: spent - known.get(model, 0) for model, spent in models.items()}
     more = {model: spent for model, spent in more.items() if spent > 0}
     for account in book.accounts(project, Subject("project", project)) if more else ():
         if account.ref.model == "" and account.ref.unit == "usd" and not account.dropped and not account.over(now):

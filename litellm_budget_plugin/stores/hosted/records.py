@@ -2,11 +2,14 @@
 
 Beside LiteLLM's keys (`core.shape`) a record has two of ours, which LiteLLM keeps:
 
-    "default": true                 the user has no limit of their own; whoever reads it applies their default
-    "writes": {"5e0c41…": 1764…}    the last write of each store that has written this record within an hour, by the store's
-                                    id, in microseconds since 1970: how a store learns that its write was lost
+    "default": true     the user has no limit of their own; whoever reads it applies their default
+    "ledger": {"changed": 1764…, "reset": 1764…, "spent": {"5e0c41…": [1764…, {"gpt-4o": 2500}]}}
 
-What else is in a record is kept as it is.
+The protocol replaces the whole dictionary and cannot compare, so writes that cross overwrite each other. "ledger" is how a
+store sees that and writes again: when the limit or window was last changed and the spend last reset by a store, and, for each
+store that has written within an hour, when it did and what part of the spend since the last reset is its own, by model in
+nano-dollars. All times are microseconds since 1970. The record of a user who was dropped goes on for a minute with "dropped" in
+its "ledger", as that of a user of the default who has spent nothing. What else is in a record is kept as it is.
 """
 
 from __future__ import annotations
@@ -19,18 +22,30 @@ from litellm_budget_plugin.core.accounts import Account, Default
 from litellm_budget_plugin.core.commands import MICROS
 from litellm_budget_plugin.core.ledger import state_of
 from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, usd_float
-from litellm_budget_plugin.core.shape import KEYS, UNASSIGNED, changes, record_of, whole_record
+from litellm_budget_plugin.core.shape import KEYS, UNASSIGNED, changes, record_of, unopened_record, whole_record
 
 FOLLOWS = "default"
-WRITES = "writes"
-_REMEMBERED = 3_600 * MICROS
+LEDGER = "ledger"
+REMEMBERED = 3_600 * MICROS
+"""How long (microseconds) a store's part of the spend is told apart after its last write."""
+
+_DROPPED = 60 * MICROS
+
 # A float of millions of dollars does not tell one nano-dollar from the next.
 _UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
 
 
+class Part(NamedTuple):
+    """What one store has added to a record's spend since the last reset, and when it last wrote."""
+
+    at: int
+    models: dict[str, int]
+
+
 class Recorded(NamedTuple):
     """What a record says. `limit` (nano-dollars; None: unlimited) counts only if the user does not follow the default.
-    The times are microseconds; `start` and `created_at` mean nothing without an `end`.
+    The times are microseconds; `start` and `created_at` mean nothing without an `end`. `foreign`: no store wrote it. `dropped`: the
+    user is gone.
     """
 
     follows: bool
@@ -40,11 +55,11 @@ class Recorded(NamedTuple):
     start: int
     end: int | None
     models: dict[str, int]
-
-    @property
-    def spent(self) -> int:
-        """Nano-dollars."""
-        return sum(self.models.values())
+    changed: int
+    reset: int
+    parts: dict[str, Part]
+    foreign: bool
+    dropped: bool
 
 
 def read_record(record: Any, now: int) -> Recorded:
@@ -53,6 +68,8 @@ def read_record(record: Any, now: int) -> Recorded:
     fields = changes({key: value for key, value in whole.items() if key in KEYS}, None, "none", now, "UTC")
     limit = fields["limit"]
     start, end = fields["bounds"]
+    ledger = whole.get(LEDGER)
+    known: Mapping[str, Any] = ledger if isinstance(ledger, Mapping) else {}
     return Recorded(
         follows=whole.get(FOLLOWS) is True,
         limit=None if limit is None or limit >= _UNLIMITED else limit,
@@ -60,40 +77,64 @@ def read_record(record: Any, now: int) -> Recorded:
         created_at=fields.get("created_at", start),
         start=start,
         end=end,
-        models=dict(fields.get("spent", ())),
+        models={model: spent for model, spent in fields.get("spent", ()) if spent},
+        changed=_whole(known.get("changed")),
+        reset=_whole(known.get("reset")),
+        parts=_parts(known.get("spent")),
+        foreign=not known,
+        dropped="dropped" in known,
     )
 
 
-def write_record(account: Account, default: Default, there: Any, now: int, writer: str, stamp: int) -> dict[str, Any]:
-    """The record of an account, for the place of `there`, whose other keys it keeps. JSON has no Infinity: no limit is
-    written as the largest amount there is.
-    """
-    record = record_of(state_of(account, default, now), default)
-    if record["total_budget"] == math.inf:
-        record["total_budget"] = usd_float(MAX_NANOS)
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _parts(spent: Any) -> dict[str, Part]:
+    parts = {}
+    for writer, part in spent.items() if isinstance(spent, Mapping) else ():
+        if isinstance(part, list) and len(part) == 2 and isinstance(part[1], Mapping):
+            parts[writer] = Part(_whole(part[0]), {model: _whole(nanos) for model, nanos in part[1].items()})
+    return parts
+
+
+class Ledger(NamedTuple):
+    """What a record's "ledger" is to say."""
+
+    changed: int
+    reset: int
+    parts: Mapping[str, Part]
+
+
+def dropped_record(default: Default, stamp: int, now: int) -> dict[str, Any]:
+    """The record of a user who was dropped at `stamp`: others, who may have read the one before, must learn of it."""
+    ledger = {"changed": stamp, "reset": stamp, "spent": {}, "dropped": stamp}
+    return {**_finite(unopened_record(default, now)), FOLLOWS: True, LEDGER: ledger}
+
+
+def forgotten(record: Any, now: int) -> bool:
+    """Whether a record is that of a user who was dropped long enough ago."""
+    ledger = record.get(LEDGER) if isinstance(record, Mapping) else None
+    return isinstance(ledger, Mapping) and "dropped" in ledger and _whole(ledger["dropped"]) < now - _DROPPED
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no Infinity: no limit is written as the largest amount there is."""
+    unlimited = record["total_budget"] == math.inf
+    return {**record, "total_budget": usd_float(MAX_NANOS)} if unlimited else record
+
+
+def write_record(account: Account, default: Default, there: Any, ledger: Ledger, now: int) -> dict[str, Any]:
+    """The record of an account, for the place of `there`, whose other keys it keeps."""
+    record = _finite(record_of(state_of(account, default, now), default))
     if account.spent > MAX_NANOS and "current_cost" in record:
         record["current_cost"], record["model_cost"] = usd_float(MAX_NANOS), {UNASSIGNED: usd_float(MAX_NANOS)}
     if not account.pinned:
         record[FOLLOWS] = True
-    kept = (
-        {key: value for key, value in there.items() if key not in (*KEYS, FOLLOWS)}
-        if isinstance(there, Mapping)
-        else {}
-    )
-    return {**kept, **record, WRITES: {**_recent(kept.get(WRITES), stamp), writer: stamp}}
-
-
-def _recent(writes: Any, now: int) -> dict[str, int]:
-    if not isinstance(writes, Mapping):
-        return {}
-    return {writer: at for writer, at in writes.items() if isinstance(at, int) and at > now - _REMEMBERED}
-
-
-def overwritten(there: Any, writer: str, stamp: int) -> bool:
-    """Whether a record was written by a store that had not seen this write."""
-    writes = there.get(WRITES) if isinstance(there, Mapping) else None
-    if not isinstance(writes, Mapping) or not writes:
-        # Whoever made the record anew, without our keys, meant what it says.
-        return False
-    seen = writes.get(writer, 0)
-    return not isinstance(seen, int) or seen < stamp
+    record[LEDGER] = {
+        "changed": ledger.changed,
+        "reset": ledger.reset,
+        "spent": {writer: [part.at, part.models] for writer, part in ledger.parts.items()},
+    }
+    others = there if isinstance(there, Mapping) else {}
+    return {**{key: value for key, value in others.items() if key not in (*KEYS, FOLLOWS)}, **record}

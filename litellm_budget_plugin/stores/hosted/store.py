@@ -136,14 +136,13 @@ class HostedStore:
         line.stored = records is not None
         self._alone(self._take, line, records or {}, job)
         line.read_at = asked_at
-        new = self._alone(line.give, self._book, self._time(line, job)) if job.writes else None
-        if new is not None:
-            set_budget(self._exchange, self._name, line.project, new, deadline)
-            self._alone(line.arrived)
+        gift = self._alone(line.give, self._book, self._time(line, job)) if job.writes else None
+        if gift is not None:
+            set_budget(self._exchange, self._name, line.project, gift.records, deadline)
+            self._alone(line.arrived, gift)
 
     def _take(self, line: Line, records: dict[str, Any], job: Job) -> None:
         line.take(self._book, records, self._time(line, job))
-        line.used = False
         self._apply(line, list(line.waiting))
 
     def _apply(self, line: Line, jobs: Sequence[Job]) -> None:

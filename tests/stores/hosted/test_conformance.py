@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,16 +23,22 @@ from tests.commands import command_lists, drive, questions
 
 
 class Wire:
-    """An endpoint inside of this process that speaks JSON. `trouble` is what becomes of the next requests."""
+    """An endpoint inside of this process that speaks JSON. `trouble` is what becomes of the next requests, and `between` is
+    called once before something is written.
+    """
 
     def __init__(self) -> None:
         self.data: dict[str, str] = {}
         self.trouble: list[str] = []
+        self.between: Callable[[], object] | None = None
 
     def post(self, path: str, body: Any, deadline: float) -> object:
         trouble = self.trouble.pop(0) if self.trouble else "none"
         if trouble == "away":
             raise BudgetStoreUnavailable("away")
+        if path == "/set_budget" and self.between is not None:
+            between, self.between = self.between, None
+            between()
         if path == "/set_budget":
             self.data[body["project_name"]] = json.dumps(body["user_dict"], allow_nan=False)
         if trouble == "deaf":
@@ -81,45 +88,67 @@ def _without_project(command: Command) -> Command:
 
 
 LIMIT = (Default("user", "none", 1000),)
+charges = st.tuples(st.integers(0, 2), st.sampled_from("ab"), st.integers(1, 9))
 turns = st.tuples(
-    st.integers(0, 2),
-    st.sampled_from("ab"),
-    st.integers(1, 9),
+    charges,
+    st.none() | charges,
     st.lists(st.sampled_from(("none", "none", "away", "deaf")), max_size=2),
 )
 
 
+class Fleet:
+    """Three stores, what was charged to whom, and the commands that were not acknowledged."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.stores = [HostedStore(self.wire, "the wire") for _ in range(3)]
+        self.charged = {"a": 0, "b": 0}
+        self.limited: set[str] = set()
+        self.again: list[tuple[HostedStore, Command]] = []
+        self._sent = 0
+
+    def send(self, which: int, user: str, usd: int) -> None:
+        """Charge; or, for 9, set a limit."""
+        self._sent += 1
+        subject = Subject("user", user)
+        command: Command = Settle(f"h{self._sent}", "p", (subject,), (), usd, f"m{usd % 2}", defaults=LIMIT)
+        if usd == 9:
+            command = PutBudget(f"c{self._sent}", "p", subject, limit=self._sent, only=True, defaults=LIMIT)
+            self.limited.add(user)
+        else:
+            self.charged[user] += usd
+        try:
+            self.stores[which].execute(command)
+        except BudgetStoreUnavailable:
+            self.again.append((self.stores[which], command))
+
+    def finish(self) -> None:
+        """Everybody has said what they had to say, and has read it."""
+        self.wire.trouble, self.wire.between = [], None
+        for store, command in self.again:
+            store.execute(command)
+        for _ in range(2):
+            for store in self.stores:
+                store.execute_all([Read("p", "user", defaults=LIMIT)])
+                store.sync()
+
+
 @settings(max_examples=300, deadline=None)
 @given(turns=st.lists(turns, min_size=1, max_size=25))
-def test_every_charge_counts_once_whatever_fails(turns: Sequence[tuple[int, str, int, list[str]]]) -> None:
-    """Three stores that take turns; requests and answers get lost; what was not acknowledged is sent again in the end."""
-    wire = Wire()
-    stores = [HostedStore(wire, "the wire") for _ in range(3)]
-    again: list[tuple[HostedStore, Command]] = []
-    charged = {"a": 0, "b": 0}
-    limits: dict[str, int] = {}
-    for number, (which, user, usd, trouble) in enumerate(turns):
-        subject = Subject("user", user)
-        command: Command = Settle(f"h{number}", "p", (subject,), (), usd, f"m{usd % 2}", defaults=LIMIT)
-        if usd == 9:
-            command = PutBudget(f"c{number}", "p", subject, limit=number, only=True, defaults=LIMIT)
-        else:
-            charged[user] += usd
-        wire.trouble = list(trouble)
-        try:
-            stores[which].execute(command)
-        except BudgetStoreUnavailable:
-            again.append((stores[which], command))
-        if isinstance(command, PutBudget):
-            limits[user] = number
-    wire.trouble = []
-    for store, command in again:
-        store.execute(command)
-    for user, spent in charged.items():
-        for store in stores:
+def test_every_charge_counts_once_whatever_fails(turns: Sequence[tuple[Any, Any, list[str]]]) -> None:
+    """Requests and answers get lost, and writes cross; what was not acknowledged is sent again in the end."""
+    fleet = Fleet()
+    for turn, crossing, trouble in turns:
+        fleet.wire.trouble = list(trouble)
+        # Another store reads and writes between this one's read and write: one of the two writes is overwritten.
+        fleet.wire.between = None if crossing is None or crossing[0] == turn[0] else partial(fleet.send, *crossing)
+        fleet.send(*turn)
+    fleet.finish()
+    for user, spent in fleet.charged.items():
+        for store in fleet.stores:
             reply = store.execute(Read("p", "user", user, defaults=LIMIT))
             assert isinstance(reply, Accounts)
             assert sum(state.spent for state in reply.accounts) == spent
-        record = wire.records("p").get(user, {})
+        record = fleet.wire.records("p").get(user, {})
         assert round(record.get("current_cost", 0) * 1e9) == spent
-        assert not record or record.get("default", False) is (user not in limits)
+        assert not record or record.get("default", False) is (user not in fleet.limited)
