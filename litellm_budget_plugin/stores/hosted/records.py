@@ -3,12 +3,12 @@
 Beside LiteLLM's keys (`core.shape`) a record has two of ours, which LiteLLM keeps:
 
     "default": true     the user has no limit of their own; whoever reads it applies their default
-    "ledger": {"changed": 1764…, "reset": 1764…, "spent": {"5e0c41…": [1764…, {"gpt-4o": 2500}]}}
+    "ledger": {"changed": 1764…, "reset": 1764…, "start": 0, "spent": {"5e0c41…": [1764…, {"gpt-4o": 2500}]}}
 
 The protocol replaces the whole dictionary and cannot compare, so writes that cross overwrite each other. "ledger" is how a
-store sees that and writes again: when the limit or window was last changed and the spend last reset by a store, and, for each
-store that has written within an hour, when it did and what part of the spend since the last reset is its own, by model in
-nano-dollars. All times are microseconds since 1970. The record of a user who was dropped goes on for a minute with "dropped" in
+store sees that and writes again: when the limit or window was last changed and the spend last reset by a store, where the window
+began (0: it has no end), and, for each store that has written within an hour, when it did and what part of the spend since the
+last reset is its own, by model in nano-dollars. All times are microseconds since 1970. The record of a user who was dropped goes on for a minute with "dropped" in
 its "ledger", as that of a user of the default who has spent nothing. What else is in a record is kept as it is.
 """
 
@@ -23,6 +23,7 @@ from litellm_budget_plugin.core.commands import MICROS
 from litellm_budget_plugin.core.ledger import state_of
 from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, usd_float
 from litellm_budget_plugin.core.shape import KEYS, UNASSIGNED, changes, record_of, unopened_record, whole_record
+from litellm_budget_plugin.core.windows import bounds, parse_window
 
 FOLLOWS = "default"
 LEDGER = "ledger"
@@ -44,8 +45,8 @@ class Part(NamedTuple):
 
 class Recorded(NamedTuple):
     """What a record says. `limit` (nano-dollars; None: unlimited) counts only if the user does not follow the default.
-    The times are microseconds; `start` and `created_at` mean nothing without an `end`. `foreign`: no store wrote it. `dropped`: the
-    user is gone.
+    The times are microseconds; `start` and `created_at` mean nothing without an `end`. `foreign`: it was made, or its window moved,
+    by somebody who does not know our keys. `dropped`: the user is gone.
     """
 
     follows: bool
@@ -70,6 +71,7 @@ def read_record(record: Any, now: int) -> Recorded:
     start, end = fields["bounds"]
     ledger = whole.get(LEDGER)
     known: Mapping[str, Any] = ledger if isinstance(ledger, Mapping) else {}
+    foreign = known.get("start") != began(start, end)
     return Recorded(
         follows=whole.get(FOLLOWS) is True,
         limit=None if limit is None or limit >= _UNLIMITED else limit,
@@ -80,10 +82,15 @@ def read_record(record: Any, now: int) -> Recorded:
         models={model: spent for model, spent in fields.get("spent", ()) if spent},
         changed=_whole(known.get("changed")),
         reset=_whole(known.get("reset")),
-        parts=_parts(known.get("spent")),
-        foreign=not known,
+        parts={} if foreign else _parts(known.get("spent")),
+        foreign=foreign,
         dropped="dropped" in known,
     )
+
+
+def began(start: int, end: int | None) -> int:
+    """Where a window began, as far as that tells it from another: 0 for one without an end."""
+    return 0 if end is None else start
 
 
 def _whole(value: Any) -> int:
@@ -108,7 +115,8 @@ class Ledger(NamedTuple):
 
 def dropped_record(default: Default, stamp: int, now: int) -> dict[str, Any]:
     """The record of a user who was dropped at `stamp`: others, who may have read the one before, must learn of it."""
-    ledger = {"changed": stamp, "reset": stamp, "spent": {}, "dropped": stamp}
+    start, end = bounds(parse_window(default.window), now)
+    ledger = {"changed": stamp, "reset": stamp, "start": began(start, end), "spent": {}, "dropped": stamp}
     return {**_finite(unopened_record(default, now)), FOLLOWS: True, LEDGER: ledger}
 
 
@@ -134,6 +142,7 @@ def write_record(account: Account, default: Default, there: Any, ledger: Ledger,
     record[LEDGER] = {
         "changed": ledger.changed,
         "reset": ledger.reset,
+        "start": began(account.start, account.end),
         "spent": {writer: [part.at, part.models] for writer, part in ledger.parts.items()},
     }
     others = there if isinstance(there, Mapping) else {}

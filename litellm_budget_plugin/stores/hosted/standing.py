@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Account, Ref
 from litellm_budget_plugin.core.commands import MICROS
-from litellm_budget_plugin.stores.hosted.records import REMEMBERED, Ledger, Part, Recorded
+from litellm_budget_plugin.stores.hosted.records import REMEMBERED, Ledger, Part, Recorded, began
 
 Models = dict[str, int]
 
@@ -55,7 +55,7 @@ class Standing:
         account = self.account
         if account is None:
             return None if self.told is None else Told({}, self.changed, self.reset, 0)
-        return Told(dict(self.spent), self.changed, self.reset, 0 if account.end is None else account.start)
+        return Told(dict(self.spent), self.changed, self.reset, began(account.start, account.end))
 
     def fold(self, row: Account | None, stamp: int) -> None:
         """See what this process has made of the account since the last time. `stamp` is the time of changes."""
@@ -159,12 +159,15 @@ class Standing:
 
     def _later(self, mine: Account | None, theirs: Recorded, known: Told, trusted: bool) -> int:
         """1 if the spend here began anew after that of the record, -1 if it was the other way round."""
-        ours, others = self.reset, known.reset
-        if ours == others and mine is not None and mine.ref.window == theirs.window and theirs.end is not None:
-            ours, others = mine.start, theirs.start
-        if ours == others:
-            return -1 if trusted and self.reset != theirs.reset else 0
-        return 1 if ours > others else -1
+        if self.reset != known.reset:
+            return 1 if self.reset > known.reset else -1
+        if mine is not None and mine.ref.window == theirs.window and theirs.end is not None and mine.end is not None:
+            if mine.start >= theirs.end:
+                return 1
+            if theirs.start >= mine.end:
+                return -1
+            # Windows that overlap were opened by two at once: both count.
+        return -1 if trusted and (theirs.foreign or self.reset != theirs.reset) else 0
 
     def _models(self, mine: Account, theirs: Recorded, there: Models, untold: Models, later: int) -> Models:
         if later > 0:
@@ -199,7 +202,7 @@ def _times(account: Account) -> tuple[int, ...]:
 
 
 def _told(theirs: Recorded, there: Models) -> Told:
-    return Told(there, theirs.changed, theirs.reset, 0 if theirs.end is None or theirs.dropped else theirs.start)
+    return Told(there, theirs.changed, theirs.reset, 0 if theirs.dropped else began(theirs.start, theirs.end))
 
 
 def _without(parts: Mapping[str, Part], writer: str) -> dict[str, Part]:

@@ -48,6 +48,10 @@ class Wire:
             return {"status": "success" if path == "/set_budget" else "error"}
         return {"status": "success", "data": json.loads(kept)}
 
+    def put(self, project: str, records: dict[str, Any]) -> None:
+        """Have somebody else write."""
+        self.data[project] = json.dumps(records)
+
     def records(self, project: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.data.get(project, "{}"))
         return found

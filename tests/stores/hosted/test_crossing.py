@@ -105,6 +105,20 @@ def test_a_first_charge_that_was_overwritten_comes_back(opened: Opener, endpoint
     assert endpoint.data["p"]["bob"]["current_cost"] == 5e-9
 
 
+def test_two_processes_that_open_a_window_at_once_count_both_in_it(opened: Opener, endpoint: Endpoint) -> None:
+    """A window of fixed length begins with a user's first call: here there are two, moments apart."""
+    one, two = opened(test_clock=True), opened(test_clock=True)
+    weekly = (Default("user", "7d", 1000),)
+
+    def charge(store: HostedStore, name: str, usd: int, at: int) -> None:
+        ask(store, Settle(name, "p", ALICE, (), usd, "m", defaults=weekly, now=at))
+
+    endpoint.before_set = lambda: charge(two, "b", 3, START + SECOND)
+    charge(one, "a", 5, START)
+    settled(one, two)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 8e-9
+
+
 def test_two_processes_that_end_a_window_at_once_count_both_in_the_new_one(opened: Opener, endpoint: Endpoint) -> None:
     one, two = opened(test_clock=True), opened(test_clock=True)
 

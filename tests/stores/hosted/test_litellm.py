@@ -15,6 +15,7 @@ from httpx import Response
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, PutBudget, Read, Reset, Settle
 from litellm_budget_plugin.core.windows import DAY, SECOND
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted.store import HostedStore
 from litellm_budget_plugin.stores.protocol import ask
 from tests.stores.desk import ALICE
@@ -119,11 +120,16 @@ def test_a_reset_by_litellms_manager_counts(opened: Opener, theirs: Callable[[],
     assert theirs().get_current_cost("alice") == 0.25
 
 
-def test_a_budget_that_litellms_manager_makes_anew_counts(opened: Opener, theirs: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("window", ["none", "1d", "7d"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_budget_that_litellms_manager_makes_anew_counts(
+    opened: Opener, theirs: Callable[[], Any], window: str, reset: bool
+) -> None:
     """Its record has none of our keys. It replaces limit and spend."""
     store = opened()
-    ask(store, PutBudget("c", "p", ALICE[0], limit=2 * 10**9, only=True))
-    ask(store, Reset("r", "p", ALICE[0]))
+    ask(store, PutBudget("c", "p", ALICE[0], limit=2 * 10**9, window=window, only=True))
+    if reset:
+        ask(store, Reset("r", "p", ALICE[0]))
     charge(store, "h", 0.5)
     manager = theirs()
     manager.create_budget(3.0, "alice", "daily", created_at=time.time())
@@ -150,6 +156,34 @@ def test_a_window_that_litellms_manager_ends_counts(
     assert (state.spent, state.ended) == (0, False) and state.start > begun + DAY
     charge(store, "later", 0.25, now=now + 3 * SECOND)
     assert theirs().get_current_cost("alice") == 0.25
+
+
+def test_a_window_that_both_end_counts_once(opened: Opener, theirs: Callable[[], Any], endpoint: Endpoint) -> None:
+    """What is left of ours in a record that it has set back belongs to the window before."""
+    store = opened(test_clock=True)
+    now = time.time_ns() // 1000
+    begun = now - DAY - 5 * SECOND
+    put = PutBudget("c", "p", ALICE[0], limit=2 * 10**9, window="1d", bounds=(begun, begun + DAY), only=True, now=begun)
+    ask(store, put)
+    charge(store, "h", 0.5, now=begun + SECOND)
+    manager = theirs()
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        charge(store, "late", 0.125, now=begun + DAY + SECOND)
+    endpoint.refuses_writes = False
+    manager.update_budget_all_users()
+    charge(store, "late", 0.125, now=now + 3 * SECOND)
+    assert theirs().get_current_cost("alice") == 0.125
+
+
+def test_a_window_that_is_moved_by_hand_keeps_what_was_spent(opened: Opener, endpoint: Endpoint) -> None:
+    store = opened()
+    ask(store, PutBudget("c", "p", ALICE[0], limit=2 * 10**9, window="7d", only=True))
+    charge(store, "h", 0.5)
+    endpoint.data["p"]["alice"]["last_updated_at"] -= 3600.0
+    assert alice(store).spent == 500_000_000
+    charge(store, "later", 0.25)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 0.75
 
 
 def test_a_default_follower_is_a_user_of_litellms_manager(opened: Opener, theirs: Callable[[], Any]) -> None:
