@@ -70,7 +70,7 @@ def read_record(record: Any, now: int) -> Recorded:
     limit = fields["limit"]
     start, end = fields["bounds"]
     ledger = whole.get(LEDGER)
-    known: Mapping[str, Any] = ledger if isinstance(ledger, Mapping) else {}
+    known: dict[str, Any] = ledger if isinstance(ledger, dict) else {}
     foreign = known.get("start") != began(start, end)
     return Recorded(
         follows=whole.get(FOLLOWS) is True,
@@ -99,8 +99,8 @@ def _whole(value: Any) -> int:
 
 def _parts(spent: Any) -> dict[str, Part]:
     parts = {}
-    for writer, part in spent.items() if isinstance(spent, Mapping) else ():
-        if isinstance(part, list) and len(part) == 2 and isinstance(part[1], Mapping):
+    for writer, part in spent.items() if isinstance(spent, dict) else ():
+        if isinstance(part, list) and len(part) == 2 and isinstance(part[1], dict):
             parts[writer] = Part(_whole(part[0]), {model: _whole(nanos) for model, nanos in part[1].items()})
     return parts
 
@@ -122,8 +122,8 @@ def dropped_record(default: Default, stamp: int, now: int) -> dict[str, Any]:
 
 def forgotten(record: Any, now: int) -> bool:
     """Whether a record is that of a user who was dropped long enough ago."""
-    ledger = record.get(LEDGER) if isinstance(record, Mapping) else None
-    return isinstance(ledger, Mapping) and "dropped" in ledger and _whole(ledger["dropped"]) < now - _DROPPED
+    ledger = record.get(LEDGER) if isinstance(record, dict) else None
+    return isinstance(ledger, dict) and "dropped" in ledger and _whole(ledger["dropped"]) < now - _DROPPED
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
@@ -145,5 +145,5 @@ def write_record(account: Account, default: Default, there: Any, ledger: Ledger,
         "start": began(account.start, account.end),
         "spent": {writer: [part.at, part.models] for writer, part in ledger.parts.items()},
     }
-    others = there if isinstance(there, Mapping) else {}
+    others: dict[str, Any] = there if isinstance(there, dict) else {}
     return {**{key: value for key, value in others.items() if key not in (*KEYS, FOLLOWS)}, **record}
