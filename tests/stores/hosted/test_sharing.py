@@ -228,6 +228,21 @@ def test_followers_of_the_default_follow_the_readers(opened: Opener, endpoint: E
     assert state is not None and (state.pinned, state.limit, state.spent) == (False, 5000, 100)
 
 
+def test_a_process_with_another_default_window_keeps_to_its_own(opened: Opener) -> None:
+    """As on every store, those are two accounts; the record shows the one that was written last."""
+    one, two = opened(), opened()
+    one.execute(charge_of("h", usd=990))
+    weekly = Settle("w", "p", ALICE, (), 5, "m", defaults=(Default("user", "7d", 1000),))
+    ask(two, weekly)
+    state = of(one)
+    assert state is not None and (state.ref.window, state.spent) == ("none", 990)
+    assert isinstance(one.execute(hold_of("more", usd=20)), Refused)
+    one.execute(charge_of("h 2", usd=1))
+    ask(two, replace(weekly, hold="w 2"))
+    state = of(two, defaults=weekly.defaults)
+    assert state is not None and (state.ref.window, state.spent) == ("7d", 10)
+
+
 def test_no_limit_survives_json(opened: Opener, endpoint: Endpoint) -> None:
     one, two = opened(), opened()
     put(one, "c", limit=None)
