@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import AlreadyCharged, Settle
 from litellm_budget_plugin.core.money import charge_nanos
+from litellm_budget_plugin.core.shape import UNASSIGNED
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.marks import response_marks
-from litellm_budget_plugin.manager.shape import UNASSIGNED
 from litellm_budget_plugin.pricing.usage import read_usage
 
 _logger = logging.getLogger("litellm_budget_plugin")

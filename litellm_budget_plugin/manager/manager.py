@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos, usd_float
+from litellm_budget_plugin.core.shape import micros, opening
 from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
 from litellm_budget_plugin.manager.charging import charge_for_response, charge_for_texts, settle
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.records import Record, UserDict
-from litellm_budget_plugin.manager.shape import micros, opening
 from litellm_budget_plugin.manager.snapshot import Snapshot
 from litellm_budget_plugin.manager.users import Users
 from litellm_budget_plugin.settings import BudgetSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from litellm_budget_plugin.core.shape import assigned, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.shape import assigned, whole_record
 from litellm_budget_plugin.manager.users import Budget, Users
 
 

@@ -14,9 +14,9 @@ from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.shape import changes, running, whole_record
 from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-from litellm_budget_plugin.manager.shape import changes, running, whole_record
 from litellm_budget_plugin.manager.users import SCOPE, Budget, Users
 from litellm_budget_plugin.stores.disk import flush, sync_directory
 

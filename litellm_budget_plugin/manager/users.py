@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, DropBudget, PutBudget, Read, Reset
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.shape import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-from litellm_budget_plugin.manager.shape import changes, record_of, unopened_record, whole_record
 
 SCOPE = "user"
 

@@ -65,7 +65,7 @@ class MemoryStore:
         keys = self._exporting[project]
         first = bisect_right(keys, json.loads(after), key=_place) if after else 0
         some = keys[first : first + most]
-        rows = _rows(book, project, some)
+        rows = rows_of(book, project, some)
         if first + most < len(keys):
             return Page(rows, json.dumps(_place(some[-1])))
         del self._exporting[project]
@@ -101,7 +101,8 @@ def _place(key: Subject | str | UsageKey) -> list[int | str]:
     return [0 if isinstance(key, Subject) else 2, *key]
 
 
-def _rows(book: DictBook, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
+def rows_of(book: DictBook, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
+    """The rows that some keys name, as they lie in a book."""
     accounts, holds, totals = list[Account](), list[Hold](), list[tuple[UsageKey, Usage]]()
     for key in keys:
         if isinstance(key, Subject):
