@@ -6,7 +6,6 @@ others have charged since that client has read. docs/guarantees.md says what fol
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -16,22 +15,18 @@ from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Command, DropBudget, PutBudget, Read
-from litellm_budget_plugin.core.money import MAX_NANOS, usd_float
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.shape import changes, record_of, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ledger import new_id
-from litellm_budget_plugin.manager.shape import changes, record_of, whole_record
 from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.bodies import as_json, json_body
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.site import Site
+from litellm_budget_plugin.stores.hosted.records import FOLLOWS, LEDGER, UNLIMITED, finite
 
 router = APIRouter(tags=["LiteLLM's BudgetManager"])
 
-FOLLOWS_DEFAULT = "default"
-"""Stands beside LiteLLM's keys in the record of a user who has no limit of their own. LiteLLM keeps it."""
-_UNLIMITED = usd_float(MAX_NANOS)
-"""Stands for no limit: JSON has no Infinity."""
 _AT_ONCE = 500
 
 
@@ -41,10 +36,8 @@ class _User(NamedTuple):
     now: int
 
     def record(self) -> dict[str, Any]:
-        record = record_of(self.state, self.default)
-        if record["total_budget"] == math.inf:
-            record["total_budget"] = _UNLIMITED
-        return record if self.state.pinned else {**record, FOLLOWS_DEFAULT: True}
+        record = finite(record_of(self.state, self.default))
+        return record if self.state.pinned else {**record, FOLLOWS: True}
 
 
 @router.post(
@@ -145,13 +138,15 @@ def _put(
     try:
         subject = Subject("user", checked_id(name, "a user"))
         given = whole_record(record)
-        follows = given.pop(FOLLOWS_DEFAULT, False)
-        if isinstance(given["total_budget"], (int, float)) and given["total_budget"] >= _UNLIMITED:
-            given["total_budget"] = math.inf
-        if follows is True:
-            del given["total_budget"]
+        # What a store of ours writes down for others of its kind: here the ledger itself knows better.
+        given.pop(LEDGER, None)
+        follows = given.pop(FOLLOWS, False)
         window = user.state.ref.window if user else _default(defaults).window
         fields = changes(given, user.state if user else None, window, now, "UTC")
+        if follows is True:
+            del fields["limit"]
+        elif (fields["limit"] or 0) >= UNLIMITED:
+            fields["limit"] = None
     except BudgetInputError as error:
         raise BudgetInputError(f"user {name!r:.80}: {error}") from None
     if user is not None and _same(user, record):

@@ -110,6 +110,7 @@ _RECORD: Schema = {
         "current_cost": _USD,
         "model_cost": {"type": "object", "additionalProperties": _USD},
         "default": {"type": "boolean", "description": "Follows a default limit."},
+        "ledger": {"description": "What stores over this protocol tell each other; not kept."},
     },
     "required": ["total_budget"],
     "additionalProperties": False,

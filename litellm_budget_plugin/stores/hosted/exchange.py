@@ -17,6 +17,9 @@ class Exchange(Protocol):
         BudgetStoreError for what a person must mend: 401, 403, 404, or no JSON.
         """
 
+    def close(self) -> None:
+        """Let go of it."""
+
 
 def get_budget(exchange: Exchange, name: str, project: str, deadline: float) -> dict[str, Any] | None:
     """The project's dictionary; None if the endpoint says that it has none. Raises what `post` raises, and BudgetStoreError

@@ -33,7 +33,8 @@ REMEMBERED = 3_600 * MICROS
 _DROPPED = 60 * MICROS
 
 # A float of millions of dollars does not tell one nano-dollar from the next.
-_UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
+UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
+"""A limit that is as high is none."""
 
 
 class Part(NamedTuple):
@@ -74,7 +75,7 @@ def read_record(record: Any, now: int) -> Recorded:
     foreign = known.get("start") != began(start, end)
     return Recorded(
         follows=whole.get(FOLLOWS) is True,
-        limit=None if limit is None or limit >= _UNLIMITED else limit,
+        limit=None if limit is None or limit >= UNLIMITED else limit,
         window=fields["window"],
         created_at=fields.get("created_at", start),
         start=start,
@@ -117,7 +118,7 @@ def dropped_record(default: Default, stamp: int, now: int) -> dict[str, Any]:
     """The record of a user who was dropped at `stamp`: others, who may have read the one before, must learn of it."""
     start, end = bounds(parse_window(default.window), now)
     ledger = {"changed": stamp, "reset": stamp, "start": began(start, end), "spent": {}, "dropped": stamp}
-    return {**_finite(unopened_record(default, now)), FOLLOWS: True, LEDGER: ledger}
+    return {**finite(unopened_record(default, now)), FOLLOWS: True, LEDGER: ledger}
 
 
 def forgotten(record: Any, now: int) -> bool:
@@ -126,15 +127,15 @@ def forgotten(record: Any, now: int) -> bool:
     return isinstance(ledger, dict) and "dropped" in ledger and _whole(ledger["dropped"]) < now - _DROPPED
 
 
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no Infinity: no limit is written as the largest amount there is."""
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without Infinity, which JSON has not: no limit is written as the largest amount there is."""
     unlimited = record["total_budget"] == math.inf
     return {**record, "total_budget": usd_float(MAX_NANOS)} if unlimited else record
 
 
 def write_record(account: Account, default: Default, there: Any, ledger: Ledger, now: int) -> dict[str, Any]:
     """The record of an account, for the place of `there`, whose other keys it keeps."""
-    record = _finite(record_of(state_of(account, default, now), default))
+    record = finite(record_of(state_of(account, default, now), default))
     if account.spent > MAX_NANOS and "current_cost" in record:
         record["current_cost"], record["model_cost"] = usd_float(MAX_NANOS), {UNASSIGNED: usd_float(MAX_NANOS)}
     if not account.pinned:

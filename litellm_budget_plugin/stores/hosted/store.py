@@ -195,6 +195,7 @@ class HostedStore:
     def close(self) -> None:
         """Forget everything. What is still to be written must have been written by `sync`."""
         self._closed = True
+        self._exchange.close()
 
     def before_fork(self) -> None:
         """Wait for a change to the book to end; for the endpoint, nobody has to wait."""

@@ -32,6 +32,9 @@ class Wire:
         self.trouble: list[str] = []
         self.between: Callable[[], object] | None = None
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
     def post(self, path: str, body: Any, deadline: float) -> object:
         trouble = self.trouble.pop(0) if self.trouble else "none"
         if trouble == "away":
