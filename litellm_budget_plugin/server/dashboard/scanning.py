@@ -1,0 +1,204 @@
+"""Reads projects that somebody looks at, again and again, on a thread of its own and with a connection of its own.
+
+A scan never takes more than about a fifth of a core once the first one is done: after each question to the store it rests
+four times as long as that took. A change made on the dashboard has the next scan begin at once and go on without rests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from dataclasses import replace
+
+from litellm_budget_plugin.core.commands import Accounts, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.server.dashboard.people import Person, people_of
+from litellm_budget_plugin.server.dashboard.roster import Roster, roster_of
+from litellm_budget_plugin.server.dashboard.totals import DAYS, RECENT, Adding
+from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.stores.protocol import Store, ask
+from litellm_budget_plugin.stores.registry import open_store
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
+
+_INTERVAL = 2.0
+_LOOKED = 30.0
+"""How long (seconds) a project is read on after somebody looked at it."""
+_FORGOTTEN = 600.0
+_RESTS = 4.0
+_PAGE = 1000
+_OLDER_SECONDS = 3600.0
+"""How often days are read again that hardly ever change."""
+_MANY_ROWS = 50_000
+_PATIENCE = 30.0
+"""How long (seconds) a question of a scan may take: a networked store reads a day of all users."""
+
+
+class _Watched:
+    """A project that somebody looks at."""
+
+    def __init__(self) -> None:
+        self.roster = Roster()
+        self.looked_at = time.monotonic()
+        self.due = 0.0
+        self.hurried = True
+        self.adding: Adding | None = None
+        self.added_at = 0.0
+
+
+class _Closing(Exception):
+    """The server ends."""
+
+
+class Rosters:
+    """The rosters of a worker. `look` and `hurry` may be called from any thread."""
+
+    def __init__(self, ledger: ServedLedger) -> None:
+        self._ledger = ledger
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._store: Store | None = None
+
+    def look(self, project: str) -> Roster:
+        """The newest roster of a project; reading it goes on for a while."""
+        with self._lock:
+            watched = self._watched.get(project)
+            if watched is None:
+                watched = self._watched[project] = _Watched()
+            elif time.monotonic() - watched.looked_at > _LOOKED:
+                watched.due, watched.hurried = 0.0, True
+            watched.looked_at = time.monotonic()
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="budget-dashboard", daemon=True)
+                self._thread.start()
+        self._wake.set()
+        return watched.roster
+
+    def hurry(self, project: str) -> None:
+        """Something was changed: read the project at once."""
+        with self._lock:
+            watched = self._watched.get(project)
+            if watched is not None:
+                watched.due, watched.hurried = 0.0, True
+        self._wake.set()
+
+    async def ready(self, project: str, seconds: float = 3.0) -> Roster:
+        """Like `look`, but waits some seconds for a first scan to be done."""
+        until = time.monotonic() + seconds
+        while not (roster := self.look(project)).complete and not roster.trouble and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        return roster
+
+    def store(self) -> Store:
+        """A store for long readings, beside the one that serves: those must not keep a call waiting. Raises what opening raises."""
+        with self._lock:
+            options = self._ledger.options
+            if options.store_url.startswith("memory:"):
+                return self._ledger.store
+            if self._store is None:
+                self._store = open_store(options.store_url, test_clock=options.test_clock, timeout=_PATIENCE)
+            return self._store
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._store is not None:
+            self._store.close()
+
+    def _run(self) -> None:
+        while not self._closed:
+            now = time.monotonic()
+            with self._lock:
+                self._forget(now)
+                looked = [item for item in self._watched.items() if now - item[1].looked_at <= _LOOKED]
+                project, watched = min(looked, key=lambda item: item[1].due, default=("", None))
+            if watched is None or watched.due > now:
+                self._wake.wait(None if watched is None else watched.due - now)
+                self._wake.clear()
+                continue
+            try:
+                self._scan(project, watched)
+            except _Closing:
+                return
+            except BudgetError as error:
+                _logger.error("the dashboard cannot read project %r: %s", project, error)
+                watched.roster = replace(watched.roster, trouble="the ledger's store does not answer")
+            except Exception:
+                _logger.exception("the dashboard cannot read project %r", project)
+                watched.roster = replace(watched.roster, trouble="reading failed; see the server's log")
+            watched.due = max(watched.due, time.monotonic() + _INTERVAL) if not watched.hurried else 0.0
+            if watched.roster.trouble:
+                watched.hurried, watched.due = False, time.monotonic() + _INTERVAL
+
+    def _forget(self, now: float) -> None:
+        for project in [name for name, one in self._watched.items() if now - one.looked_at > _FORGOTTEN]:
+            del self._watched[project]
+
+    def _rest(self, watched: _Watched, took: float) -> None:
+        if took and not watched.hurried and watched.roster.complete:
+            until = time.monotonic() + _RESTS * took
+            while not self._closed and not watched.hurried and (left := until - time.monotonic()) > 0:
+                self._wake.wait(left)
+                self._wake.clear()
+        if self._closed:
+            raise _Closing
+
+    def _scan(self, project: str, watched: _Watched) -> None:
+        store, defaults, fast = self.store(), self._ledger.defaults(project), watched.hurried
+        watched.hurried = False
+        pages: list[list[Person]] = []
+        began, after, seconds = 0, "", 0.0
+        while True:
+            start = time.monotonic()
+            reply = ask(store, Read(project, "user", after=after, page=_PAGE, defaults=defaults))
+            assert isinstance(reply, Accounts)
+            pages.append(list(people_of(reply.accounts)))
+            began = began or reply.now
+            took = time.monotonic() - start
+            seconds += took
+            if reply.after is None:
+                break
+            after = reply.after
+            if not watched.roster.complete and len(pages) % 10 == 0:
+                watched.roster = replace(watched.roster, at=began, by_id=tuple(each for page in pages for each in page))
+            self._rest(watched, 0.0 if fast else took)
+        old = watched.roster
+        found = roster_of(pages, began, seconds, complete=True)
+        watched.roster = replace(found, totals=old.totals, totals_complete=old.totals_complete)
+        self._add_up(project, watched, store, began // DAY)
+        store.sync()
+
+    def _add_up(self, project: str, watched: _Watched, store: Store, today: int) -> None:
+        adding, now = watched.adding, time.monotonic()
+        fresh = adding is None or adding.today != today or now - watched.added_at > _OLDER_SECONDS
+        if adding is None or fresh:
+            adding = Adding(today)
+            watched.added_at = now
+        since, days = today - RECENT + 1, RECENT
+        while True:
+            start = time.monotonic()
+            reply = store.execute(ReadUsage(project, "user", since=since, until=since + days - 1))
+            assert isinstance(reply, UsageRows)
+            adding.put(reply.rows, since, since + days - 1)
+            if not (fresh and watched.adding is not None):
+                # The first time, what is known so far is shown; later it takes the place of the old when it is whole.
+                watched.roster = replace(watched.roster, totals=adding.totals(), totals_complete=not fresh)
+            if not fresh or since <= adding.first:
+                break
+            self._rest(watched, time.monotonic() - start)
+            # One day of everybody is read at a time, and several where that is little.
+            days = min(days * 2, DAYS) if len(reply.rows) < _MANY_ROWS else 1
+            until = since - 1
+            since = max(adding.first, since - days)
+            days = until - since + 1
+        watched.adding = adding
+        watched.roster = replace(watched.roster, totals=adding.totals(), totals_complete=True)
