@@ -77,7 +77,7 @@ def by_day(days: ByDay, first: int, last: int) -> Chart:
     middle = (first + last) // 2
     return Chart(
         bars,
-        [wording.usd(top), wording.usd(top // 2), "$0"] if most else ["", "", "$0"],
+        [wording.whole(top), wording.whole(top // 2), "$0"] if most else ["", "", "$0"],
         [wording.date_of(first), wording.date_of(middle), wording.date_of(last)],
         names,
         rows,

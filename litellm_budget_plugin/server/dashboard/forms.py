@@ -134,14 +134,15 @@ def raise_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
     by, until = typed.amount("by"), typed.time("until", spender.now)
     if not by:
         typed.wrong("by", "Type by how many US dollars to raise the limit: more than 0.")
-    id_, target = typed.command_id("raise"), _limited(typed, spender, "by")
-    return PutBudget(id_, project, Subject("user", spender.id), **target, raised_by=by, raised_until=until)
+    id_, (model, window) = typed.command_id("raise"), _limited(typed, spender, "by")
+    subject = Subject("user", spender.id)
+    return PutBudget(id_, project, subject, model=model, window=window, raised_by=by, raised_until=until)
 
 
 def lower_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
     """No longer more than the limit."""
-    id_, target = typed.command_id("lower"), _limited(typed, spender, "by")
-    return PutBudget(id_, project, Subject("user", spender.id), **target, raised_by=0, raised_until=0)
+    id_, (model, window) = typed.command_id("lower"), _limited(typed, spender, "by")
+    return PutBudget(id_, project, Subject("user", spender.id), model=model, window=window, raised_by=0, raised_until=0)
 
 
 def block_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
@@ -174,12 +175,13 @@ def reset_form(typed: Typed, project: str, spender: Spender) -> Reset:
     return Reset(typed.command_id("reset"), project, Subject("user", spender.id))
 
 
-def _limited(typed: Typed, spender: Spender, field: str) -> dict[str, str]:
+def _limited(typed: Typed, spender: Spender, field: str) -> tuple[str, str | Keep]:
+    """The model and the window of the budget that has a limit to raise."""
     budget = spender.main(typed.get("model"))
     if budget is None or budget.state.limit is None:
         typed.wrong(field, "There is no limit to raise here: set one first.")
-        return {}
-    return {"model": budget.state.ref.model, "window": budget.state.ref.window}
+        return "", KEEP
+    return budget.state.ref.model, budget.state.ref.window
 
 
 Change = Callable[[Typed, str, Spender], "PutBudget | Reset | list[PutBudget]"]

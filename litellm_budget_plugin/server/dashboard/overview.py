@@ -29,7 +29,7 @@ async def overview(request: Request) -> Response:
     """What the project spends, on what, and who is near their limit."""
     who = await visitor(request)
     site = who.site
-    roster = await site.rosters.ready(who.project)
+    roster = await site.rosters.ready(who.project, totals=True)
     now, budgets = await budgets_of(site.ledger, who.project, "project", who.project)
     totals = roster.totals
     chart = charts.by_day(totals.days if totals else {}, now // DAY - DAYS + 1, now // DAY)

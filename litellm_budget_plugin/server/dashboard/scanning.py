@@ -88,11 +88,13 @@ class Rosters:
                 watched.due, watched.hurried = 0.0, True
         self._wake.set()
 
-    async def ready(self, project: str, seconds: float = 3.0) -> Roster:
-        """Like `look`, but waits some seconds for a first scan to be done."""
+    async def ready(self, project: str, totals: bool = False, seconds: float = 3.0) -> Roster:
+        """Like `look`, but waits some seconds for a first scan to be done, with `totals` for those too."""
         until = time.monotonic() + seconds
-        while not (roster := self.look(project)).complete and not roster.trouble and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        while not (roster := self.look(project)).trouble and time.monotonic() < until:
+            if roster.complete and (roster.totals_complete or not totals):
+                break
+            await asyncio.sleep(0.02)  # what is waited for happens on a thread
         return roster
 
     def store(self) -> Store:

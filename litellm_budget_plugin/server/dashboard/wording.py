@@ -10,34 +10,36 @@ from litellm_budget_plugin.core.windows import SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _WINDOWS = {
-    "none": "for good",
-    "1d": "per day",
-    "7d": "per 7 days",
-    "28d": "per 28 days",
-    "365d": "per 365 days",
-    "day@UTC": "per calendar day",
-    "week@UTC": "per calendar week",
-    "month@UTC": "per calendar month",
-    "year@UTC": "per calendar year",
+    "none": "none",
+    "1d": "1 day",
+    "7d": "7 days",
+    "28d": "28 days",
+    "365d": "365 days",
+    "day@UTC": "calendar day",
+    "week@UTC": "calendar week",
+    "month@UTC": "calendar month",
+    "year@UTC": "calendar year",
 }
 
 
 def usd(nanos: int) -> str:
-    """Nano-dollars for a page: cents from $100, four decimals from $1, six below; exact where that suffices."""
+    """Nano-dollars for a page: in cents from a dollar on, with four decimals below, and with six where those would be noughts."""
     size = abs(nanos)
-    if size and size < 500:
+    if 0 < size < 500:
         return "<$0.000001"
-    places = 2 if size >= 100 * NANOS_PER_USD else 4 if size >= NANOS_PER_USD else 6
-    rounded = (Decimal(nanos) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
-    text = usd_text(int(rounded * NANOS_PER_USD))
-    return f"-${text[1:]}" if nanos < 0 else f"${text}"
+    places = 2 if size >= NANOS_PER_USD or not size else 4 if size >= NANOS_PER_USD // 1000 else 6
+    amount = Decimal(size) / NANOS_PER_USD
+    return f"{'-' if nanos < 0 else ''}${amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,}"
 
 
 def amount(value: int, unit: str = "usd") -> str:
-    """An amount in the unit of its account."""
-    if unit == "usd":
-        return usd(value)
-    return f"{value:,} {unit if value != 1 else unit.removesuffix('s')}"
+    """An amount in the unit of its account, rounded."""
+    return usd(value) if unit == "usd" else _counted(value, unit)
+
+
+def whole(value: int, unit: str = "usd") -> str:
+    """An amount in the unit of its account with every digit."""
+    return f"${usd_text(value)}" if unit == "usd" else _counted(value, unit)
 
 
 def exact(value: int | None, unit: str = "usd") -> str:
@@ -75,7 +77,7 @@ def date_of(day: int) -> str:
 def until(end: int, now: int) -> str:
     """How long it takes from `now` to `end` (microseconds), in its two largest units."""
     seconds = max(0, -(-(end - now) // SECOND))
-    parts = []
+    parts: list[str] = []
     for name, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, length)
         if count or parts or name == "s":
@@ -85,7 +87,11 @@ def until(end: int, now: int) -> str:
 
 def window(text: str) -> str:
     """A window's canonical text in words, where it has some."""
-    return _WINDOWS.get(text, f"per {text}")
+    return _WINDOWS.get(text, text)
+
+
+def _counted(value: int, unit: str) -> str:
+    return f"{value:,} {unit if value != 1 else unit.removesuffix('s')}"
 
 
 def _at(micros: int) -> datetime:
