@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TypeVar
 
 from fastapi import APIRouter, Request
@@ -11,8 +12,8 @@ from starlette.responses import RedirectResponse, Response
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.server.dashboard import charts
 from litellm_budget_plugin.server.dashboard.pages import page
-from litellm_budget_plugin.server.dashboard.reading import budgets_of
-from litellm_budget_plugin.server.dashboard.roster import SHOWS, SORTS, select
+from litellm_budget_plugin.server.dashboard.reading import budgets_of, people_now
+from litellm_budget_plugin.server.dashboard.roster import SHOWS, SORTS, in_order, select
 from litellm_budget_plugin.server.dashboard.session import guest, visitor
 from litellm_budget_plugin.server.dashboard.totals import DAYS, refusal_rate
 from litellm_budget_plugin.server.failures import Problem
@@ -31,6 +32,7 @@ async def overview(request: Request) -> Response:
     site = who.site
     roster = await site.rosters.ready(who.project, totals=True)
     now, budgets = await budgets_of(site.ledger, who.project, "project", who.project)
+    nearest = await people_now(site.ledger, who.project, roster.nearest[:_LISTED])
     totals = roster.totals
     chart = charts.by_day(totals.days if totals else {}, now // DAY - DAYS + 1, now // DAY)
     return page(
@@ -43,7 +45,7 @@ async def overview(request: Request) -> Response:
         chart=chart,
         days=DAYS,
         refused=refusal_rate(totals.sum) if totals else 0.0,
-        nearest=[person for person in roster.nearest[:_LISTED] if person.limit is not None],
+        nearest=[person for person in in_order(nearest, "nearest") if person.limit is not None],
     )
 
 
@@ -59,8 +61,17 @@ async def users(request: Request) -> Response:
     wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
     # Looking through everybody takes a while: not on the event loop.
     selection = await run_in_threadpool(select, roster, search, show, sort, wanted)
+    people = in_order(await people_now(who.site.ledger, who.project, selection.people), sort)
+    now = time.time_ns() // 1000
     return page(
-        who, "users.html", roster=roster, selection=selection, search=search, sort=sort, show=show, now=roster.at
+        who,
+        "users.html",
+        roster=roster,
+        selection=selection._replace(people=people),
+        search=search,
+        sort=sort,
+        show=show,
+        now=now,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.server.dashboard.people import counting, share_of
+from litellm_budget_plugin.server.dashboard.people import Person, counting, person_of, share_of
 from litellm_budget_plugin.server.dashboard.totals import DAYS, ByDay, by_day, models_of, summed
 from litellm_budget_plugin.server.ledger import ServedLedger
 
@@ -87,6 +88,16 @@ async def budgets_of(ledger: ServedLedger, project: str, scope: str, subject: st
     assert isinstance(reply, Accounts)
     counted = sorted(counting(reply.accounts), key=lambda state: (state.ref.model, state.ref.unit, state.ref.window))
     return reply.now, tuple(Budget(state, reply.now) for state in counted)
+
+
+async def people_now(ledger: ServedLedger, project: str, people: Sequence[Person]) -> list[Person]:
+    """The same people as they are now; those whom the ledger has forgotten since stay as they were."""
+    defaults = ledger.defaults(project)
+    replies = await ledger.execute_all([Read(project, "user", person.id, defaults=defaults) for person in people])
+    return [
+        person_of(person.id, reply.accounts) if isinstance(reply, Accounts) and reply.accounts else person
+        for person, reply in zip(people, replies)
+    ]
 
 
 async def spender_of(ledger: ServedLedger, project: str, subject: str) -> Spender:

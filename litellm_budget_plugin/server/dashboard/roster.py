@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -34,7 +34,6 @@ class Roster:
     full: int = 0
     blocked: int = 0
     totals: Totals | None = None
-    totals_complete: bool = False
     trouble: str = ""
 
 
@@ -48,12 +47,24 @@ class Selection(NamedTuple):
     total: int
 
 
+def in_order(people: Iterable[Person], sort: Sort) -> list[Person]:
+    """Some people, sorted like the roster."""
+    return sorted(people, key=_KEYS[sort])
+
+
 def _nearness(person: Person) -> tuple[float, int, str]:
     return (-person.share, -person.spent, person.id)
 
 
 def _spend(person: Person) -> tuple[bool, int, str]:
     return (person.unit != "usd", -person.spent, person.id)
+
+
+_KEYS: dict[Sort, Callable[[Person], tuple[object, ...]]] = {
+    "nearest": _nearness,
+    "spent": _spend,
+    "id": lambda person: (person.id,),
+}
 
 
 def roster_of(pages: Sequence[Sequence[Person]], at: int, seconds: float, complete: bool) -> Roster:

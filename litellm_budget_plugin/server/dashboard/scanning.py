@@ -17,7 +17,7 @@ from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.server.dashboard.people import Person, people_of
 from litellm_budget_plugin.server.dashboard.roster import Roster, roster_of
-from litellm_budget_plugin.server.dashboard.totals import DAYS, RECENT, Adding
+from litellm_budget_plugin.server.dashboard.totals import RECENT, Adding
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
@@ -32,6 +32,8 @@ _RESTS = 4.0
 _PAGE = 1000
 _OLDER_SECONDS = 3600.0
 """How often days are read again that hardly ever change."""
+_YESTERDAY_SECONDS = 60.0
+"""How often yesterday is read again: charges may be delivered late."""
 _MANY_ROWS = 50_000
 _PATIENCE = 30.0
 """How long (seconds) a question of a scan may take: a networked store reads a day of all users."""
@@ -46,7 +48,8 @@ class _Watched:
         self.due = 0.0
         self.hurried = True
         self.adding: Adding | None = None
-        self.added_at = 0.0
+        self.renewing: Adding | None = None
+        self.added_at = self.yesterday_at = 0.0
 
 
 class _Closing(Exception):
@@ -92,7 +95,7 @@ class Rosters:
         """Like `look`, but waits some seconds for a first scan to be done, with `totals` for those too."""
         until = time.monotonic() + seconds
         while not (roster := self.look(project)).trouble and time.monotonic() < until:
-            if roster.complete and (roster.totals_complete or not totals):
+            if roster.complete and (not totals or (roster.totals is not None and roster.totals.complete)):
                 break
             await asyncio.sleep(0.02)  # what is waited for happens on a thread
         return roster
@@ -173,34 +176,52 @@ class Rosters:
             if not watched.roster.complete and len(pages) % 10 == 0:
                 watched.roster = replace(watched.roster, at=began, by_id=tuple(each for page in pages for each in page))
             self._rest(watched, 0.0 if fast else took)
-        old = watched.roster
-        found = roster_of(pages, began, seconds, complete=True)
-        watched.roster = replace(found, totals=old.totals, totals_complete=old.totals_complete)
+        watched.roster = replace(roster_of(pages, began, seconds, complete=True), totals=watched.roster.totals)
         self._add_up(project, watched, store, began // DAY)
         store.sync()
 
     def _add_up(self, project: str, watched: _Watched, store: Store, today: int) -> None:
-        adding, now = watched.adding, time.monotonic()
-        fresh = adding is None or adding.today != today or now - watched.added_at > _OLDER_SECONDS
-        if adding is None or fresh:
-            adding = Adding(today)
-            watched.added_at = now
-        since, days = today - RECENT + 1, RECENT
-        while True:
+        now = time.monotonic()
+        if watched.adding is not None and watched.adding.today != today:
+            watched.adding = None
+        if watched.adding is None or now - watched.added_at > _OLDER_SECONDS:
+            watched.renewing = watched.renewing or Adding(today)
+        yesterday = now - watched.yesterday_at > _YESTERDAY_SECONDS or watched.renewing is not None
+        for adding in (watched.adding, watched.renewing):
+            if adding is not None and adding.today == today:
+                self._add(project, adding, store, today - yesterday * (RECENT - 1), today)
+        if yesterday:
+            watched.yesterday_at = now
+        self._show(watched)
+        if watched.renewing is not None:
+            self._renew(project, watched, watched.renewing, store)
+
+    def _renew(self, project: str, watched: _Watched, adding: Adding, store: Store) -> None:
+        """Read the days before. The first time all of them at once, then some in each scan."""
+        days = 1
+        while not adding.complete and not watched.hurried:
             start = time.monotonic()
-            reply = store.execute(ReadUsage(project, "user", since=since, until=since + days - 1))
-            assert isinstance(reply, UsageRows)
-            adding.put(reply.rows, since, since + days - 1)
-            if not (fresh and watched.adding is not None):
-                # The first time, what is known so far is shown; later it takes the place of the old when it is whole.
-                watched.roster = replace(watched.roster, totals=adding.totals(), totals_complete=not fresh)
-            if not fresh or since <= adding.first:
-                break
-            self._rest(watched, time.monotonic() - start)
-            # One day of everybody is read at a time, and several where that is little.
-            days = min(days * 2, DAYS) if len(reply.rows) < _MANY_ROWS else 1
-            until = since - 1
-            since = max(adding.first, since - days)
-            days = until - since + 1
-        watched.adding = adding
-        watched.roster = replace(watched.roster, totals=adding.totals(), totals_complete=True)
+            until = adding.since - 1
+            rows = self._add(project, adding, store, max(adding.first, until - days + 1), until)
+            self._show(watched)
+            self._rest(watched, time.monotonic() - start if watched.adding else 0.0)
+            if watched.adding and rows >= _MANY_ROWS:
+                return
+            # One day of everybody is read at a time, and more where that is little.
+            days = days * 2 if rows < _MANY_ROWS else max(1, days // 2)
+        if adding.complete:
+            watched.adding, watched.renewing, watched.added_at = adding, None, time.monotonic()
+            self._show(watched)
+        elif adding.today != watched.roster.at // DAY:
+            watched.renewing = None
+
+    def _add(self, project: str, adding: Adding, store: Store, since: int, until: int) -> int:
+        reply = store.execute(ReadUsage(project, "user", since=since, until=until))
+        assert isinstance(reply, UsageRows)
+        adding.put(reply.rows, since, until)
+        return len(reply.rows)
+
+    def _show(self, watched: _Watched) -> None:
+        adding = watched.adding or watched.renewing
+        if adding is not None:
+            watched.roster = replace(watched.roster, totals=adding.totals())

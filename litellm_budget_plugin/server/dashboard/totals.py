@@ -23,12 +23,15 @@ ByDay = dict[int, ByModel]
 
 
 class Totals(NamedTuple):
-    """Of the days from `first` to `today` (days since 1970-01-01). `top` are users and nano-dollars, most first."""
+    """Of the days from `first` to `today` (days since 1970-01-01), or of the last of them while not `complete`. `top` are users
+    and nano-dollars, most first.
+    """
 
     first: int
     today: int
     days: ByDay
     top: tuple[tuple[str, int], ...]
+    complete: bool
 
     @property
     def sum(self) -> Usage:
@@ -84,31 +87,40 @@ def _add(models: ByModel, model: str, usage: Usage) -> None:
 
 
 class Adding:
-    """Adds up the rows of all users. What may still grow is kept apart from what does not, so that reading it again replaces it."""
+    """Adds up the rows of all users from `today` back to `first`; `since` is how far it has come.
+
+    What may still grow is kept apart from what does not, so that reading it again replaces it.
+    """
 
     def __init__(self, today: int) -> None:
-        self.first, self.today = today - DAYS + 1, today
+        self.first, self.today, self.since = today - DAYS + 1, today, today + 1
         self._days: ByDay = {}
-        self._spent: dict[int, dict[str, int]] = {0: {}}
+        self._older: dict[str, int] = {}
+        self._recent: dict[int, dict[str, int]] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every day has been read."""
+        return self.since <= self.first
 
     def put(self, rows: Rows, since: int, until: int) -> None:
-        """Take rows of the days from `since` to `until` in place of those known; days before the recent ones come once."""
+        """Take rows of the days from `since` to `until`, in place of those known where they are RECENT; others come once."""
         for day in range(since, until + 1):
             self._days[day] = {}
             if day > self.today - RECENT:
-                self._spent[day] = {}
+                self._recent[day] = {}
         for key, usage in rows:
             _add(self._days[key.day], key.model, usage)
             if usage.spent:
-                users = self._spent[key.day if key.day > self.today - RECENT else 0]
+                users = self._recent.get(key.day, self._older)
                 users[key.subject] = users.get(key.subject, 0) + usage.spent
+        self.since = min(self.since, since)
 
     def totals(self) -> Totals:
         """What is known so far."""
-        known = list(self._spent.values())
-        spent = dict(known[0])
-        for users in known[1:]:
+        spent = dict(self._older)
+        for users in self._recent.values():
             for user, nanos in users.items():
                 spent[user] = spent.get(user, 0) + nanos
         top = heapq.nsmallest(_TOP, spent.items(), key=lambda item: (-item[1], item[0]))
-        return Totals(self.first, self.today, dict(self._days), tuple(top))
+        return Totals(self.first, self.today, dict(self._days), tuple(top), self.complete)
