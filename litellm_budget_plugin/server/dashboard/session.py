@@ -90,7 +90,9 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
     try:
         caller = await site.door.admit(request, key)
     except Problem as problem:
-        raise NotLoggedIn from None if problem.status == 401 else problem
+        if problem.status == 401:
+            raise NotLoggedIn from None
+        raise
     named = request.query_params.get("project") if project is None else project
     if not named and caller.project is None:
         raise NoProject
