@@ -27,7 +27,7 @@ ODD_IDS = (
     "\"><img src=x onerror='window.hacked=1'>",
     "../../v1/command?x=1#y",
     "a/b\\c&d=e%20f",
-    "😀 日本語 ‮ rtl",
+    "😀 日本語 \u202e rtl",
     "{{ 7*7 }}",
     "x" * 256,
 )
