@@ -135,6 +135,8 @@ def test_it_can_be_paused(watched: Open, served: tuple[Running, str]) -> None:
     page = tab.page
     page.clock.install()
     page.goto("/user?id=bob")
+    with page.expect_request("**/user?id=bob"):
+        page.clock.run_for(4_000)
     button = page.get_by_role("button", name="Live")
     expect(button).to_have_attribute("aria-pressed", "true")
     button.click()
