@@ -157,7 +157,8 @@ def check_origin(request: Request) -> None:
 def check_token(visitor: Visitor, form: dict[str, str]) -> None:
     """Raise Problem unless the form carries the visitor's token."""
     sent = form.get("token", "").encode()
-    if visitor.new_cookie is not None or not hmac.compare_digest(sent, visitor.token.encode()):
+    # Where there was no cookie yet, the token is a new one that no form can carry.
+    if not hmac.compare_digest(sent, visitor.token.encode()):
         raise Problem(403, "this form has expired, so nothing was changed; go back, reload the page and send it again")
 
 
