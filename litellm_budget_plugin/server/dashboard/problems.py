@@ -30,6 +30,8 @@ def answer(request: Request, error: Exception) -> Response:
         return failures.as_json(request, error)
     problem = failures.problem_of(error)
     visitor = Visitor(Site.of(request), root_of(request), None, "", "")
+    if problem.status == 404:
+        problem.message = "there is nothing at this address"
     title = _TITLES.get(problem.status, "That did not work")
     response = page(visitor, "problem.html", problem.status, title=title, problem=problem)
     response.headers.update(failures.headers_of(problem))

@@ -11,6 +11,7 @@ import pytest
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
 from tests.server.dashboard.desk import ODD_IDS, USD, Tab, account, key_for, load, today
 from tests.server.running import Running, running
+from tests.stores.postgres import server as postgres
 
 
 class House(NamedTuple):
@@ -70,3 +71,8 @@ def open_house(store_url: str) -> Iterator[Running]:
     fill(store_url)
     with running(store_url, open_access=True) as server:
         yield server
+
+
+def pytest_sessionfinish() -> None:
+    """Servers that tests have started end with them."""
+    postgres.remove_shared()
