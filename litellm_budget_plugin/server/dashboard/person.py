@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,8 @@ from litellm_budget_plugin.server.dashboard.session import Visitor, check_token,
 from litellm_budget_plugin.server.dashboard.totals import DAYS, refusal_rate
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.vetting import COMMANDS
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
 
 router = APIRouter(include_in_schema=False)
 
@@ -58,6 +61,7 @@ async def changed(request: Request, change: str) -> Response:
                 await ledger.execute(command)
             else:
                 await ledger.execute(replace(command, defaults=ledger.defaults(who.project)))
+        _logger.info("%s changed user %r of project %r: %s", who.name, spender.id, who.project, change)
         who.site.rosters.hurry(who.project)
         return RedirectResponse(who.link("/user", id=spender.id, done=change), 303)
     return _shown(who, spender, change=change, typed=typed, status=422)

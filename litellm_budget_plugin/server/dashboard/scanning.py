@@ -28,6 +28,7 @@ _INTERVAL = 2.0
 _LOOKED = 30.0
 """How long (seconds) a project is read on after somebody looked at it."""
 _FORGOTTEN = 600.0
+_FIRST_SECONDS = 3.0
 _RESTS = 4.0
 _PAGE = 1000
 _OLDER_SECONDS = 3600.0
@@ -40,16 +41,19 @@ _PATIENCE = 30.0
 
 
 class _Watched:
-    """A project that somebody looks at."""
+    """A project that somebody looks at. `stale`: its roster is of a time when somebody looked before."""
 
     def __init__(self) -> None:
         self.roster = Roster()
-        self.looked_at = time.monotonic()
-        self.due = 0.0
-        self.hurried = True
         self.adding: Adding | None = None
         self.renewing: Adding | None = None
         self.added_at = self.yesterday_at = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Somebody looks who did not look a moment ago."""
+        self.began = self.looked_at = time.monotonic()
+        self.due, self.hurried, self.stale = 0.0, True, True
 
 
 class _Closing(Exception):
@@ -62,7 +66,7 @@ class Rosters:
     def __init__(self, ledger: ServedLedger) -> None:
         self._ledger = ledger
         self._watched: dict[str, _Watched] = {}
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -75,7 +79,7 @@ class Rosters:
             if watched is None:
                 watched = self._watched[project] = _Watched()
             elif time.monotonic() - watched.looked_at > _LOOKED:
-                watched.due, watched.hurried = 0.0, True
+                watched.begin()
             watched.looked_at = time.monotonic()
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="budget-dashboard", daemon=True)
@@ -91,18 +95,23 @@ class Rosters:
                 watched.due, watched.hurried = 0.0, True
         self._wake.set()
 
-    async def ready(self, project: str, totals: bool = False, seconds: float = 3.0) -> Roster:
-        """Like `look`, but waits some seconds for a first scan to be done, with `totals` for those too."""
-        until = time.monotonic() + seconds
-        while not (roster := self.look(project)).trouble and time.monotonic() < until:
-            if roster.complete and (not totals or (roster.totals is not None and roster.totals.complete)):
+    async def ready(self, project: str, totals: bool = False) -> Roster:
+        """Like `look`, but waits for the first scan of a project to be done, with `totals` for those too; only for the first
+        seconds of it, so that a page of many users says how far it has come.
+        """
+        self.look(project)
+        with self._lock:
+            watched = self._watched[project]
+        until = watched.began + _FIRST_SECONDS
+        while not (roster := watched.roster).trouble and time.monotonic() < until:
+            if not watched.stale and (not totals or (roster.totals is not None and roster.totals.complete)):
                 break
             await asyncio.sleep(0.02)  # what is waited for happens on a thread
         return roster
 
     def store(self) -> Store:
         """A store for long readings, beside the one that serves: those must not keep a call waiting. Raises what opening raises."""
-        with self._lock:
+        with self._opening:
             options = self._ledger.options
             if options.store_url.startswith("memory:"):
                 return self._ledger.store
@@ -177,6 +186,7 @@ class Rosters:
                 watched.roster = replace(watched.roster, at=began, by_id=tuple(each for page in pages for each in page))
             self._rest(watched, 0.0 if fast else took)
         watched.roster = replace(roster_of(pages, began, seconds, complete=True), totals=watched.roster.totals)
+        watched.stale = False
         self._add_up(project, watched, store, began // DAY)
         store.sync()
 

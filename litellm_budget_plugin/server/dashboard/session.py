@@ -51,6 +51,11 @@ class Visitor:
     new_cookie: str | None = None
 
     @property
+    def name(self) -> str:
+        """For the log: the key's id, never the key."""
+        return "nobody" if self.caller is None else f"key {self.caller.name}" if self.logged_in else self.caller.name
+
+    @property
     def writes(self) -> bool:
         """Whether forms are shown."""
         return self.caller is not None and self.caller.writes

@@ -204,6 +204,13 @@ def test_somebody_without_a_budget_can_be_blocked(house: House) -> None:
     assert isinstance(refused, Refused) and refused.reason == "blocked"
 
 
+def test_who_changed_what_is_logged(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "litellm_budget_plugin.server")
+    house.tab.send(house.tab.page("/user", id="bob"), "/user/block")
+    assert f"key {house.key[4:16]} changed user 'bob' of project 'shop': block" in caplog.text
+    assert house.key not in caplog.text
+
+
 def test_a_reset_asks_first(house: House) -> None:
     store = house.server.site.ledger.store
     assert "/user/reset?id=alice" in house.tab.page("/user", id="alice")
