@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from litellm_budget_plugin.core.accounts import Default, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.commands import PutBudget, Settle
+from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, Settle
 from litellm_budget_plugin.server.dashboard import charts, wording
 from litellm_budget_plugin.server.dashboard.people import person_of, share_of
 from litellm_budget_plugin.server.dashboard.totals import DAYS, MOST_MODELS, OTHERS, Adding, refusal_rate
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
-from tests.server.dashboard.desk import PROJECT, USD, put, state_of, states_of
+from tests.server.dashboard.desk import PROJECT, USD, put, state_of
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,16 @@ def test_a_limit_of_nothing_is_used_up_and_the_nearest_account_counts() -> None:
 
 
 def test_a_left_over_account_does_not_count() -> None:
-    """Someone followed a default with another window before getting a limit of their own."""
-    store, defaults = open_store("memory://"), (Default("user", "1d", 1000),)
-    ask(store, Settle("h", PROJECT, (Subject("user", "a"),), ("m",), 990, "m", defaults=defaults))
-    ask(store, Settle("i", PROJECT, (Subject("user", "a"),), ("m",), 10, "m", defaults=(Default("user", "7d", 1000),)))
-    ask(store, PutBudget("p", PROJECT, Subject("user", "a"), window="28d", limit=5000))
-    states = states_of(store, "a")
-    assert len(states) > 1
-    assert person_of("a", states).window == "28d"
+    """Somebody followed defaults of two windows before getting a limit of their own."""
+    store, defaults = open_store("memory://"), (Default("user", "7d", 1000),)
+    user = Subject("user", "a")
+    ask(store, Settle("h", PROJECT, (user,), ("m",), 990, "m", defaults=(Default("user", "1d", 1000),)))
+    ask(store, Settle("i", PROJECT, (user,), ("m",), 1000, "m", defaults=defaults))
+    ask(store, PutBudget("p", PROJECT, user, window="28d", limit=5000))
+    reply = ask(store, Read(PROJECT, "user", "a", defaults=defaults))
+    assert isinstance(reply, Accounts)
+    assert [(state.ref.window, share_of(state)) for state in reply.accounts] == [("28d", 0.198), ("7d", 1.0)]
+    assert person_of("a", reply.accounts).window == "28d"
     store.close()
 
 

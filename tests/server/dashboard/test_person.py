@@ -10,6 +10,7 @@ import pytest
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Refused, Reserve
 from litellm_budget_plugin.core.windows import DAY, SECOND
+from litellm_budget_plugin.server.dashboard import scanning
 from litellm_budget_plugin.stores.protocol import ask
 from tests.server.dashboard.conftest import House
 from tests.server.dashboard.desk import (
@@ -180,6 +181,23 @@ def test_a_default_can_be_raised_for_one(house: House) -> None:
     house.tab.send(house.tab.page("/user", id="eve"), "/user/raise", by="1", until="2090-01-01T00:00")
     assert "20 % of $5.00 is used" in text_of(house.tab.page("/user", id="eve"))
     assert not state_of(ledger.store, "eve").pinned
+
+
+def test_a_new_users_limit_has_the_window_of_the_default(house: House) -> None:
+    house.server.site.ledger._seen[PROJECT] = (Default("user", "7d", 4 * USD),)
+    house.tab.send(house.tab.page("/user", id="eve"), "/user/limit", amount="6")
+    assert state_of(house.server.site.ledger.store, "eve").ref.window == "7d"
+
+
+def test_a_change_is_in_the_list_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for when the next reading is due."""
+    monkeypatch.setattr(scanning, "_INTERVAL", 3600.0)
+    assert "of 1 user" in text_of(house.tab.page("/users", show="near"))
+    house.tab.send(house.tab.page("/user", id="bob"), "/user/limit", amount="2")
+    until = time.monotonic() + 10
+    while "of 2 users" not in text_of(house.tab.page("/users", show="near")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def _reserve(house: House, hold: str, user: str) -> object:
