@@ -14,6 +14,8 @@ import litellm_budget_plugin
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.server import budgets, commands, failures, health, schemas
 from litellm_budget_plugin.server.access import Door
+from litellm_budget_plugin.server.dashboard import entry, exports, overview, person, problems
+from litellm_budget_plugin.server.dashboard.scanning import Rosters
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
 from litellm_budget_plugin.server.logs import AccessLog
@@ -35,11 +37,13 @@ def create_app(options: ServerOptions) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ledger = ServedLedger(options)
-        app.state.site = Site(ledger, Door(ledger))
+        rosters = Rosters(ledger)
+        app.state.site = Site(ledger, Door(ledger), rosters)
         await ledger.begin()
         try:
             yield
         finally:
+            await ledger.run(rosters.close)
             await ledger.end()
 
     app = FastAPI(
@@ -52,12 +56,13 @@ def create_app(options: ServerOptions) -> FastAPI:
         redoc_url=None,
     )
     app.openapi = lambda: schemas.document(app)  # type: ignore[method-assign]
-    for router in (commands.router, budgets.router, health.router):
+    pages = (overview.router, exports.router, person.router, entry.router)
+    for router in (commands.router, budgets.router, health.router, *pages):
         app.include_router(router)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, failures.as_json)
+    app.add_exception_handler(Exception, problems.answer)
     for kind in (failures.Problem, BodyRefused, BudgetError):
-        app.add_exception_handler(kind, failures.as_json)
+        app.add_exception_handler(kind, problems.answer)
     app.add_middleware(BodyLimits, most=options.max_body, seconds=options.body_seconds)
     app.add_middleware(Headers)
     app.add_middleware(AccessLog)
@@ -84,4 +89,4 @@ class Headers:
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return failures.as_json(request, failures.Problem(error.status_code, str(error.detail)))
+    return problems.answer(request, failures.Problem(error.status_code, str(error.detail)))

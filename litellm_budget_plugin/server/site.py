@@ -7,14 +7,16 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from litellm_budget_plugin.server.access import Door
+from litellm_budget_plugin.server.dashboard.scanning import Rosters
 from litellm_budget_plugin.server.ledger import ServedLedger
 
 
 class Site(NamedTuple):
-    """A worker's ledger and its door."""
+    """A worker's ledger, its door, and who is listed on its pages."""
 
     ledger: ServedLedger
     door: Door
+    rosters: Rosters
 
     @classmethod
     def of(cls, request: Request) -> Site:

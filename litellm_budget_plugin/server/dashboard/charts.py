@@ -1,0 +1,103 @@
+"""Charts as numbers: templates draw them in SVG, with every length an attribute, for pages allow no styles of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from litellm_budget_plugin.server.dashboard import wording
+from litellm_budget_plugin.server.dashboard.totals import OTHERS, ByDay, ByModel, models_of, summed
+
+HEIGHT = 180
+"""Height of the bars' area in pixels; its width is whatever the page has."""
+_SERIES = 5
+"""How many models have a colour of their own; the others share one."""
+
+
+class Bar(NamedTuple):
+    """A rectangle: `x` and `width` in per cent of the chart's width, `y` and `height` in pixels."""
+
+    x: str
+    y: str
+    width: str
+    height: str
+    series: int
+    label: str
+
+
+class Row(NamedTuple):
+    """A day in the table beside the chart."""
+
+    day: int
+    spent: int
+    calls: int
+    refusals: int
+    tokens: int
+
+
+class Chart(NamedTuple):
+    """Bars by day, stacked by model. `ticks` are amounts from the top down, `names` the series in the order of their colours."""
+
+    bars: list[Bar]
+    ticks: list[str]
+    days: list[str]
+    names: list[str]
+    rows: list[Row]
+    summary: str
+
+
+def by_day(days: ByDay, first: int, last: int) -> Chart:
+    """Spend of the days from `first` to `last`."""
+    shown = {day: models for day, models in days.items() if first <= day <= last}
+    names = [model for model, usage in models_of(shown) if usage.spent][:_SERIES]
+    stacks = {
+        day: _stack({model: usage.spent for model, usage in models.items()}, names) for day, models in shown.items()
+    }
+    most = max((sum(stack) for stack in stacks.values()), default=0)
+    top = _round_up(most)
+    bars: list[Bar] = []
+    step = 100 / (last - first + 1)
+    for day in range(first, last + 1):
+        floor = 0.0
+        for series, nanos in enumerate(stacks.get(day, [])):
+            if nanos:
+                height = nanos / top * HEIGHT
+                floor += height
+                name = names[series] if series < len(names) else OTHERS
+                label = f"{wording.date_of(day)}, {name or 'no model'}: {wording.usd(nanos)}"
+                x, width = (day - first + 0.14) * step, 0.72 * step
+                bars.append(Bar(f"{x:.3f}%", f"{HEIGHT - floor:.2f}", f"{width:.3f}%", f"{height:.2f}", series, label))
+    if any(len(stack) > len(names) and stack[-1] for stack in stacks.values()):
+        names = [*names, OTHERS]
+    rows = [_row(day, shown.get(day, {})) for day in range(last, first - 1, -1)]
+    total = sum(row.spent for row in rows)
+    dearest = max(rows, key=lambda row: row.spent)
+    summary = f"{wording.usd(total)} in {len(rows)} days"
+    if total:
+        summary += f"; most on {wording.date_of(dearest.day)}: {wording.usd(dearest.spent)}"
+    middle = (first + last) // 2
+    return Chart(
+        bars,
+        [wording.whole(top), wording.whole(top // 2), "$0"] if most else ["", "", "$0"],
+        [wording.date_of(first), wording.date_of(middle), wording.date_of(last)],
+        names,
+        rows,
+        summary,
+    )
+
+
+def _stack(spent: dict[str, int], names: list[str]) -> list[int]:
+    """The amounts in the order of `names`, and that of all others."""
+    return [*(spent.get(name, 0) for name in names), sum(nanos for name, nanos in spent.items() if name not in names)]
+
+
+def _row(day: int, models: ByModel) -> Row:
+    total = summed(models.values())
+    return Row(day, total.spent, total.calls, total.refusals, total.input_tokens + total.output_tokens)
+
+
+def _round_up(nanos: int) -> int:
+    """The next amount that reads well: 1, 2 or 5 with noughts."""
+    size = 1
+    while size * 10 <= nanos:
+        size *= 10
+    return next(size * step for step in (1, 2, 5, 10) if size * step >= max(nanos, 2))

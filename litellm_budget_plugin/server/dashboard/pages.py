@@ -1,0 +1,64 @@
+"""Pages: templates that escape everything, and the headers that keep a browser from running anything but our own files."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from litellm_budget_plugin.server.dashboard import wording
+from litellm_budget_plugin.server.dashboard.session import Visitor, remember_form
+
+_KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    # With "no-referrer" a browser would not say which site a form comes from.
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def _read_assets() -> dict[str, bytes]:
+    folder = files(__package__) / "static"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name.rpartition(".")[2] in _KINDS}
+
+
+_ASSETS = _read_assets()
+_VERSIONS = {name: hashlib.sha256(content).hexdigest()[:12] for name, content in _ASSETS.items()}
+_templates = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.globals["w"] = wording
+
+
+def page(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
+    """A page made from a template."""
+
+    def asset(name: str) -> str:
+        return f"{visitor.root}/static/{name}?v={_VERSIONS[name]}"
+
+    text = _templates.get_template(template).render(visitor=visitor, link=visitor.link, asset=asset, **values)
+    response = HTMLResponse(text, status, HEADERS)
+    remember_form(response, visitor)
+    return response
+
+
+def asset(name: str) -> Response | None:
+    """A file of the pages; None if there is none of that name. Its address changes when it does."""
+    content = _ASSETS.get(name)
+    if content is None:
+        return None
+    headers = {**HEADERS, "Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(content, media_type=_KINDS[name.rpartition(".")[2]], headers=headers)

@@ -1,0 +1,38 @@
+"""What went wrong, for whoever asked: a page for a browser, an object for a program."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from litellm_budget_plugin.server import failures
+from litellm_budget_plugin.server.dashboard.pages import page
+from litellm_budget_plugin.server.dashboard.session import NoProject, NotLoggedIn, Visitor, root_of
+from litellm_budget_plugin.server.site import Site
+
+_TITLES = {
+    403: "Not allowed",
+    404: "No such page",
+    405: "Not like this",
+    422: "That cannot be",
+    429: "Too often",
+    503: "The ledger does not answer",
+}
+
+
+def answer(request: Request, error: Exception) -> Response:
+    """The response to an error, whichever part of the site it came from."""
+    if isinstance(error, NotLoggedIn):
+        return RedirectResponse(f"{root_of(request)}/login", 303)
+    if isinstance(error, NoProject):
+        return RedirectResponse(f"{root_of(request)}/projects", 303)
+    if "text/html" not in request.headers.get("accept", ""):
+        return failures.as_json(request, error)
+    problem = failures.problem_of(error)
+    visitor = Visitor(Site.of(request), root_of(request), None, "", "")
+    if problem.status == 404:
+        problem.message = "there is nothing at this address"
+    title = _TITLES.get(problem.status, "That did not work")
+    response = page(visitor, "problem.html", problem.status, title=title, problem=problem)
+    response.headers.update(failures.headers_of(problem))
+    return response

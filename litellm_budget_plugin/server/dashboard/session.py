@@ -1,0 +1,201 @@
+"""Who looks at a page, what they may do there, and whether a form that arrives is one of ours.
+
+The session is a cookie with the API key itself, looked up at every request, so that revoking a key ends its sessions. A form is
+accepted only from this site's own pages: the browser says where it comes from, and it carries a token that another site
+cannot know, made from the key, or on a server without keys from a random cookie.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.site import Site
+from litellm_budget_plugin.server.vetting import COMMANDS
+
+SESSION_SECONDS = 12 * 3600
+_MOST_FIELDS = 30
+
+
+class NotLoggedIn(Problem):
+    """A page that needs a key, without one that is good. Answered by leading to the log-in."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "log in with an API key")
+
+
+class NoProject(Problem):
+    """A page of a project, on a server without keys, that does not say of which. Answered by leading to the choice."""
+
+    def __init__(self) -> None:
+        super().__init__(422, "the address must name a project: ?project=…")
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody who looks at a project. `token` goes into every form; `new_cookie` is to be set first where it comes from one."""
+
+    site: Site
+    root: str
+    caller: Caller | None
+    project: str
+    token: str
+    new_cookie: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For the log: the key's id, never the key."""
+        return "nobody" if self.caller is None else f"key {self.caller.name}" if self.logged_in else self.caller.name
+
+    @property
+    def writes(self) -> bool:
+        """Whether forms are shown."""
+        return self.caller is not None and self.caller.writes
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether there is a session to end."""
+        return self.caller is not None and self.caller.project is not None
+
+    def caller_writes(self) -> None:
+        """Raise Problem for a key that only reads."""
+        if self.caller is not None:
+            self.caller.check_writes()
+
+    def link(self, path: str, **parameters: object) -> str:
+        """The address of a page of this site, below the path under which a proxy shows it."""
+        query = {name: value for name, value in parameters.items() if value not in (None, "")}
+        if self.project and self.caller is not None and self.caller.project is None:
+            query = {"project": self.project, **query}
+        return self.root + path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+
+def root_of(request: Request) -> str:
+    """The path under which a proxy shows the site, without a slash at its end."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+async def visitor(request: Request, project: str | None = None) -> Visitor:
+    """Who asks for a page of a project: the key's, or on a server without keys the one that the address names.
+
+    Raises NotLoggedIn, NoProject, and Problem for a project that the key does not open.
+    """
+    site = Site.of(request)
+    key = _key(request)
+    if not key and not site.door.open:
+        raise NotLoggedIn
+    try:
+        caller = await site.door.admit(request, key)
+    except Problem as problem:
+        if problem.status == 401:
+            raise NotLoggedIn from None
+        raise
+    named = request.query_params.get("project") if project is None else project
+    if not named and caller.project is None:
+        raise NoProject
+    named = checked_id(named or caller.project, "project")
+    caller.check_project(named)
+    return _visitor(request, caller, named, key)
+
+
+async def guest(request: Request) -> Visitor:
+    """Somebody at a page that belongs to no project."""
+    site = Site.of(request)
+    caller = await site.door.admit(request, "") if site.door.open else None
+    return _visitor(request, caller, "", "")
+
+
+def _visitor(request: Request, caller: Caller | None, project: str, key: str) -> Visitor:
+    site = Site.of(request)
+    if caller is not None and caller.project is not None:
+        return Visitor(site, root_of(request), caller, project, _token_of(key))
+    cookie = request.cookies.get(_name(site, "form"), "")
+    new = None if len(cookie) >= 40 else secrets.token_urlsafe(32)
+    return Visitor(site, root_of(request), caller, project, new or cookie, new)
+
+
+def _key(request: Request) -> str:
+    """The session's key; a program that fetches an export may send it as it does to the API."""
+    cookie = request.cookies.get(_name(Site.of(request), "key"), "")
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    return cookie or (text.strip() if scheme.lower() == "bearer" else "")
+
+
+def _token_of(key: str) -> str:
+    return hmac.new(key.encode(), b"litellm-budget form", "sha256").hexdigest()
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form. Raises Problem for one that does not come from a page of this site, and for what is no form."""
+    check_origin(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise Problem(415, "the body must be application/x-www-form-urlencoded")
+    try:
+        fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError as error:
+        raise Problem(400, f"the body is not a form: {error!s:.200}") from None
+    COMMANDS.check(fields)
+    return fields
+
+
+def check_origin(request: Request) -> None:
+    """Raise Problem unless the browser says that a page of this site sends the request. Browsers say so with every form."""
+    fetched = request.headers.get("sec-fetch-site")
+    if fetched is not None:
+        good = fetched == "same-origin"
+    else:
+        origin = urlsplit(request.headers.get("origin", ""))
+        good = bool(origin.netloc) and origin.netloc.lower() == request.headers.get("host", "").lower()
+    if not good:
+        raise Problem(403, "this form was sent from another site, so nothing was changed")
+
+
+def check_token(visitor: Visitor, form: dict[str, str]) -> None:
+    """Raise Problem unless the form carries the visitor's token."""
+    sent = form.get("token", "").encode()
+    # Where there was no cookie yet, the token is a new one that no form can carry.
+    if not hmac.compare_digest(sent, visitor.token.encode()):
+        raise Problem(403, "this form has expired, so nothing was changed; go back, reload the page and send it again")
+
+
+def begin_session(response: Response, visitor: Visitor, key: str) -> None:
+    """Have the browser keep the key."""
+    _set(response, visitor, "key", key, SESSION_SECONDS)
+
+
+def end_session(response: Response, visitor: Visitor) -> None:
+    """Have the browser forget the key."""
+    _set(response, visitor, "key", "", 0)
+
+
+def remember_form(response: Response, visitor: Visitor) -> None:
+    """Have the browser keep what the tokens of a visitor without a key come from."""
+    if visitor.new_cookie is not None:
+        _set(response, visitor, "form", visitor.new_cookie, SESSION_SECONDS)
+
+
+def _set(response: Response, visitor: Visitor, what: str, value: str, seconds: int) -> None:
+    secure = visitor.site.ledger.options.behind_tls
+    response.set_cookie(
+        _name(visitor.site, what),
+        value,
+        max_age=seconds,
+        # A cookie with the prefix __Host- has to be for the whole host.
+        path="/" if secure else visitor.root or "/",
+        secure=secure,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def _name(site: Site, what: str) -> str:
+    return f"{'__Host-' if site.ledger.options.behind_tls else ''}litellm-budget-{what}"

@@ -1,0 +1,101 @@
+"""How amounts and times are written on a page. Exports and forms never round; pages do where the digits would hide the amount."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from litellm_budget_plugin.core.money import NANOS_PER_USD, usd_text
+from litellm_budget_plugin.core.windows import SECOND
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_WINDOWS = {
+    "none": "none",
+    "1d": "1 day",
+    "7d": "7 days",
+    "28d": "28 days",
+    "365d": "365 days",
+    "day@UTC": "calendar day",
+    "week@UTC": "calendar week",
+    "month@UTC": "calendar month",
+    "year@UTC": "calendar year",
+}
+
+
+def usd(nanos: int) -> str:
+    """Nano-dollars for a page: in cents from a dollar on, with four decimals below, and with six where those would be noughts."""
+    size = abs(nanos)
+    if 0 < size < 500:
+        return "<$0.000001"
+    places = 2 if size >= NANOS_PER_USD or not size else 4 if size >= NANOS_PER_USD // 1000 else 6
+    amount = Decimal(size) / NANOS_PER_USD
+    return f"{'-' if nanos < 0 else ''}${amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,}"
+
+
+def amount(value: int, unit: str = "usd") -> str:
+    """An amount in the unit of its account, rounded."""
+    return usd(value) if unit == "usd" else _counted(value, unit)
+
+
+def whole(value: int, unit: str = "usd") -> str:
+    """An amount in the unit of its account with every digit."""
+    return f"${usd_text(value)}" if unit == "usd" else _counted(value, unit)
+
+
+def exact(value: int | None, unit: str = "usd") -> str:
+    """An amount for programs: US dollars or a count, never rounded; "" for no limit."""
+    if value is None:
+        return ""
+    return usd_text(value).replace(",", "") if unit == "usd" else str(value)
+
+
+def percent(part: int, whole: int) -> int:
+    """`part` of `whole` in whole per cent, rounded down: 100 means that nothing is left."""
+    return part * 100 // whole if whole > 0 else 100
+
+
+def when(micros: int) -> str:
+    """A time as people write it, in UTC."""
+    return _at(micros).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def clock(micros: int) -> str:
+    """The time of day with seconds, in UTC."""
+    return _at(micros).strftime("%H:%M:%S UTC")
+
+
+def iso(micros: int) -> str:
+    """A time for programs."""
+    return _at(micros).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def date_of(day: int) -> str:
+    """A day of the totals, counted since 1970-01-01; day 0 holds the days that were folded away."""
+    return (_EPOCH + timedelta(days=day)).strftime("%Y-%m-%d") if day else "earlier"
+
+
+def until(end: int, now: int) -> str:
+    """How long it takes from `now` to `end` (microseconds), in its two largest units."""
+    seconds = max(0, -(-(end - now) // SECOND))
+    parts: list[str] = []
+    for name, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count or parts or name == "s":
+            parts.append(f"{count} {name}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0 ")) or "0 s"
+
+
+def window(text: str) -> str:
+    """A window's canonical text in words, where it has some."""
+    return _WINDOWS.get(text, text)
+
+
+def _counted(value: int, unit: str) -> str:
+    return f"{value:,} {unit if value != 1 else unit.removesuffix('s')}"
+
+
+def _at(micros: int) -> datetime:
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:  # a command may say any number
+        return datetime.max.replace(tzinfo=timezone.utc) if micros > 0 else _EPOCH

@@ -1,0 +1,166 @@
+"""What the tests of the dashboard do again and again: fill a ledger, log in, find a form on a page and send it."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
+from urllib.parse import quote
+
+import httpx
+
+from litellm_budget_plugin.core.accounts import Account, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.commands import Accounts, AccountState, PutBudget, Read, Settle
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.server.keys import Access, create_key
+from litellm_budget_plugin.stores.protocol import Store, ask
+from litellm_budget_plugin.stores.registry import open_store
+from litellm_budget_plugin.stores.rows import Rows
+
+PROJECT = "shop"
+USD = 1_000_000_000
+NASTY = "<script>window.hacked = 1</script>"
+ODD_IDS = (
+    NASTY,
+    "\"><img src=x onerror='window.hacked=1'>",
+    "../../v1/command?x=1#y",
+    "a/b\\c&d=e%20f",
+    "😀 日本語 \u202e rtl",
+    "{{ 7*7 }}",
+    "x" * 256,
+)
+
+
+def key_for(url: str, project: str = PROJECT, access: Access = "read-write") -> str:
+    """A new key on the ledger at `url`."""
+    store = open_store(url)
+    try:
+        return create_key(store, project, access)[1]
+    finally:
+        store.close()
+
+
+def account(
+    user: str, limit: int | None = 10 * USD, spent: int = 0, held: int = 0, number: int = 0, **more: Any
+) -> Account:
+    """A user's account with a limit of its own."""
+    now = time.time_ns() // 1000
+    ref = Ref("user", user, more.pop("model", ""), more.pop("window", "none"))
+    end = more.pop("end", None)
+    models = {"gpt-4o": spent} if spent else {}
+    return Account(
+        ref, f"row{number}:{user[:40]}", now, now, end, True, limit, spent=spent, held=held, models=models, **more
+    )
+
+
+def load(url: str, accounts: Iterable[Account] = (), usage: Sequence[tuple[UsageKey, Usage]] = ()) -> None:
+    """Put rows into the ledger at `url`."""
+    store, accounts = open_store(url), tuple(accounts)
+    for begin in range(0, max(1, len(accounts)), 5000):
+        store.load(PROJECT, Rows(accounts[begin : begin + 5000], (), tuple(usage) if begin == 0 else ()))
+    store.close()
+
+
+def today() -> int:
+    """The day that it is."""
+    return time.time_ns() // 1000 // DAY
+
+
+def charge(store: Store, user: str, cost: int, hold: str, model: str = "gpt-4o") -> None:
+    """Charge a call."""
+    ask(store, Settle(hold, PROJECT, (Subject("user", user),), (model,), cost, model, 100, 20))
+
+
+def put(store: Store, user: str, limit: int | None, window: str = "none") -> None:
+    """Give a limit."""
+    ask(store, PutBudget(f"put:{user}:{limit}", PROJECT, Subject("user", user), limit=limit, window=window))
+
+
+def states_of(store: Store, user: str) -> tuple[AccountState, ...]:
+    """A user's accounts in the ledger."""
+    reply = ask(store, Read(PROJECT, "user", user))
+    assert isinstance(reply, Accounts)
+    return reply.accounts
+
+
+def state_of(store: Store, user: str) -> AccountState:
+    """A user's only account."""
+    (state,) = states_of(store, user)
+    return state
+
+
+def at(path: str, **parameters: str) -> str:
+    """An address below the site."""
+    return path + (
+        "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items()) if parameters else ""
+    )
+
+
+class Form(NamedTuple):
+    """A form on a page: where it leads and what it sends as it stands."""
+
+    action: str
+    fields: dict[str, str]
+
+
+def form_on(page: str, ending: str) -> Form:
+    """The form whose action ends like this."""
+    for attributes, inside in re.findall(r"<form\b([^>]*)>(.*?)</form>", page, re.DOTALL):
+        action = html.unescape(_attribute(attributes, "action"))
+        if action.endswith(ending):
+            inputs = [
+                tag for tag in re.findall(r"<input\b[^>]*>", inside) if 'type="radio"' not in tag or "checked" in tag
+            ]
+            return Form(action, {_attribute(tag, "name"): html.unescape(_attribute(tag, "value")) for tag in inputs})
+    raise AssertionError(f"no form leads to {ending}")
+
+
+def _attribute(tag: str, name: str) -> str:
+    found = re.search(rf'\b{name}="([^"]*)"', tag)
+    return found[1] if found else ""
+
+
+def text_of(page: str) -> str:
+    """What a page says, without its tags."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+class Tab:
+    """A browser without a screen: keeps cookies, says where its forms come from, follows nothing by itself."""
+
+    opened: ClassVar[list[Tab]] = []
+    """To be closed after the test."""
+
+    def __init__(self, url: str, key: str = "") -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=60, headers={"Accept": "text/html"})
+        Tab.opened.append(self)
+        if key:
+            answer = self.log_in(key)
+            assert answer.status_code == 303, answer.text
+
+    def get(self, path: str, **parameters: str) -> httpx.Response:
+        """A page."""
+        return self.http.get(at(path, **parameters))
+
+    def page(self, path: str, **parameters: str) -> str:
+        """A page that is there."""
+        answer = self.get(path, **parameters)
+        assert answer.status_code == 200, (answer.status_code, answer.headers, answer.text)
+        return answer.text
+
+    def post(self, path: str, fields: dict[str, str], **headers: str) -> httpx.Response:
+        """A form, sent from this site unless the headers say otherwise; "" takes one away."""
+        sent = {"origin": self.url, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return self.http.post(path, data=fields, headers={name: value for name, value in sent.items() if value})
+
+    def send(self, page: str, ending: str, **fields: str) -> httpx.Response:
+        """A form of a page with something typed into it."""
+        form = form_on(page, ending)
+        return self.post(form.action, {**form.fields, **fields})
+
+    def log_in(self, key: str) -> httpx.Response:
+        """The answer to a key."""
+        return self.send(self.page("/login"), "/login", key=key)

@@ -1,0 +1,192 @@
+"""Logging in, and forms that other sites send."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from litellm_budget_plugin.server.keys import revoke_key
+from tests.server.dashboard.conftest import House
+from tests.server.dashboard.desk import PROJECT, USD, Tab, form_on, key_for, state_of
+from tests.server.running import Running, running
+
+PAGES = (
+    "/",
+    "/users",
+    "/user?id=alice",
+    "/user/reset?id=alice",
+    "/export.csv",
+    "/export.json",
+    "/user/export.csv?id=alice",
+    "/projects",
+)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_without_a_key_every_page_leads_to_the_log_in(house: House, path: str) -> None:
+    answer = httpx.get(house.server.url + path)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_so_does_a_cookie_with_a_bad_key(house: House, path: str) -> None:
+    cookies = {"litellm-budget-key": house.key[:-1] + ("a" if house.key[-1] != "a" else "b")}
+    answer = httpx.get(house.server.url + path, cookies=cookies)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+
+
+def _cookie(answer: httpx.Response) -> set[str]:
+    (cookie,) = [each for each in answer.headers.get_list("set-cookie") if "-key=" in each]
+    return {part.strip().lower() for part in cookie.split(";")[1:]}
+
+
+def test_the_session_is_a_cookie_that_scripts_and_other_sites_cannot_use(house: House) -> None:
+    answer = Tab(house.server.url).log_in(house.key)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert _cookie(answer) == {"httponly", "samesite=strict", "path=/", "max-age=43200"}
+
+
+def test_behind_tls_it_is_for_https_alone(store_url: str) -> None:
+    key = key_for(store_url)
+    with running(store_url, behind_tls=True, root_path="/budgets") as server:
+        tab = Tab(server.url)
+        page = tab.get("/login")
+        token = page.headers["set-cookie"].partition(";")[0]
+        assert token.startswith("__Host-litellm-budget-form=")
+        answer = tab.post("/login", {**form_on(page.text, "/login").fields, "key": key}, cookie=token)
+        assert answer.status_code == 303
+        assert "__Host-litellm-budget-key=" in "".join(answer.headers.get_list("set-cookie"))
+        assert _cookie(answer) == {"httponly", "samesite=strict", "path=/", "max-age=43200", "secure"}
+
+
+def test_a_bad_key_is_said_on_the_page(house: House) -> None:
+    answer = Tab(house.server.url).log_in("lbk_nonsense")
+    assert answer.status_code == 401
+    assert "This key opens nothing" in answer.text and "lbk_nonsense" not in answer.text
+
+
+def test_guessing_is_slowed_down(house: House) -> None:
+    tab = Tab(house.server.url)
+    page = tab.page("/login")
+    answers = [tab.send(page, "/login", key="lbk_nonsense").status_code for _ in range(25)]
+    assert answers[0] == 401 and answers[-1] == 429
+    last = tab.send(page, "/login", key="lbk_nonsense")
+    assert int(last.headers["retry-after"]) >= 1 and "Too many attempts" in last.text
+
+
+def test_pages_without_a_cookie_are_no_guesses(house: House) -> None:
+    assert {httpx.get(f"{house.server.url}/users").status_code for _ in range(40)} == {303}
+    assert Tab(house.server.url).log_in(house.key).status_code == 303
+
+
+def test_logging_out_ends_it(house: House) -> None:
+    answer = house.tab.send(house.tab.page("/"), "/logout")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    assert house.tab.get("/").status_code == 303
+
+
+def test_revoking_the_key_ends_it(house: House) -> None:
+    assert house.tab.get("/users").status_code == 200
+    ledger = house.server.site.ledger
+    revoke_key(ledger.store, house.key)
+    ledger.ring.replace(iter(key for key in ledger.ring._keys.values() if key.id != house.key[4:16]))
+    answer = house.tab.get("/users")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+
+
+CHANGES = ("limit", "raise", "lower", "block", "unblock", "reset")
+TYPED = {"amount": "1", "kind": "amount", "by": "1", "until": "2090-01-01T00:00", "window": "", "model": ""}
+
+
+def _sent(house: House, change: str, fields: dict[str, str], **headers: str) -> httpx.Response:
+    before = state_of(house.server.site.ledger.store, "alice")
+    answer = house.tab.post(f"/user/{change}", {**TYPED, **fields}, **headers)
+    if answer.status_code != 303:
+        assert state_of(house.server.site.ledger.store, "alice") == before
+    return answer
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_form_of_another_site_changes_nothing(house: House, change: str) -> None:
+    page = house.tab.page("/user", id="alice")
+    good = form_on(page, "/user/limit").fields
+    assert _sent(house, change, good, origin="https://evil.example").status_code == 403
+    assert _sent(house, change, good, origin="null").status_code == 403
+    assert _sent(house, change, good, origin="").status_code == 403
+    assert _sent(house, change, good, sec_fetch_site="cross-site").status_code == 403
+    assert _sent(house, change, good, sec_fetch_site="same-site").status_code == 403
+    assert _sent(house, change, {**good, "token": ""}).status_code == 403
+    assert _sent(house, change, {**good, "token": good["token"][:-1] + "x"}).status_code == 403
+    assert (
+        _sent(house, change, {**good, "token": form_on(house.reader.page("/"), "/logout").fields["token"]}).status_code
+        == 403
+    )
+    assert _sent(house, change, {name: value for name, value in good.items() if name != "token"}).status_code == 403
+    assert _sent(house, change, good, origin="", sec_fetch_site="same-origin").status_code in (303, 422)
+
+
+def test_nor_does_one_without_keys(open_house: Running) -> None:
+    tab = Tab(open_house.url)
+    page = tab.page("/user", id="alice", project=PROJECT)
+    good = {**form_on(page, "/user/limit").fields, "amount": "77"}
+    store = open_house.site.ledger.store
+    assert tab.post("/user/limit", good, origin="https://evil.example").status_code == 403
+    assert tab.post("/user/limit", {**good, "token": "x" * 43}).status_code == 403
+    stranger = Tab(open_house.url)
+    assert stranger.post("/user/limit", good).status_code == 403
+    assert stranger.post("/user/limit", {**good, "token": ""}).status_code == 403
+    assert state_of(store, "alice").own_limit == 10 * USD
+    assert tab.post("/user/limit", good).status_code == 303
+    assert state_of(store, "alice").own_limit == 77 * USD
+
+
+def test_nobody_is_logged_in_or_out_by_another_site(house: House) -> None:
+    tab = Tab(house.server.url)
+    good = {**form_on(tab.page("/login"), "/login").fields, "key": house.key}
+    assert tab.post("/login", good, origin="https://evil.example").status_code == 403
+    assert tab.post("/login", {**good, "token": "x" * 43}).status_code == 403
+    assert Tab(house.server.url).post("/login", good).status_code == 403
+    assert house.tab.post("/logout", {"token": ""}).status_code == 403
+    assert house.tab.get("/").status_code == 200
+
+
+def test_a_form_must_be_a_form(house: House) -> None:
+    answer = house.tab.http.post("/user/limit", json={"id": "alice"}, headers={"origin": house.server.url})
+    assert answer.status_code == 415
+    many = {f"f{number}": "x" for number in range(200)}
+    assert house.tab.post("/user/limit", many).status_code == 400
+
+
+def test_a_read_only_key_sees_no_forms_and_changes_nothing(house: House) -> None:
+    page = house.reader.page("/user", id="alice")
+    assert re.findall(r'action="([^"]*)"', page) == ["/logout"]
+    token = form_on(page, "/logout").fields["token"]
+    good = form_on(house.tab.page("/user", id="alice"), "/user/limit").fields
+    before = state_of(house.server.site.ledger.store, "alice")
+    for change in CHANGES:
+        assert house.reader.post(f"/user/{change}", {**TYPED, **good, "token": token}).status_code == 403
+    assert house.reader.get("/user/reset", id="alice").status_code == 403
+    assert state_of(house.server.site.ledger.store, "alice") == before
+
+
+def test_a_key_opens_its_project_alone(house: House) -> None:
+    other = Tab(house.server.url, house.other_key)
+    for path in ("/", "/users", "/user", "/export.csv", "/export.json", "/user/export.csv"):
+        assert other.get(path, project=PROJECT, id="alice").status_code == 403, path
+    assert "no calls yet" in other.page("/user", id="alice")
+    assert "alice" not in other.page("/users") and "alice" not in other.page("/export.csv")
+    good = {**form_on(other.page("/user", id="alice"), "/user/limit").fields, "amount": "1"}
+    assert other.post("/user/limit", {**good, "project": PROJECT}).status_code == 403
+    assert house.tab.get("/", project="litellm-budget:keys").status_code == 403
+    assert state_of(house.server.site.ledger.store, "alice").own_limit == 10 * USD
+
+
+def test_without_keys_there_are_projects_to_choose_from(open_house: Running) -> None:
+    tab = Tab(open_house.url)
+    assert tab.get("/").headers["location"] == "/projects"
+    assert 'href="/?project=shop"' in tab.page("/projects")
+    assert tab.get("/login").headers["location"] == "/"
+    assert tab.get("/users", project="litellm-budget:keys").status_code == 403
+    assert tab.http.get("/users?project=shop", headers={"host": "evil.example"}).status_code == 403
