@@ -13,7 +13,7 @@ from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.settings import BudgetSettings, url_from
 from litellm_budget_plugin.stores.registry import masked
 
-_EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette", "python_multipart")
+_EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette")
 
 
 @click.command()
