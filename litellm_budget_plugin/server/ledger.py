@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Reply, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Reply, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics import server_metrics
@@ -98,7 +98,7 @@ class ServedLedger:
         return self._told(command, outcome, time.perf_counter() - began)
 
     async def _outcome(self, command: Command) -> Outcome:
-        if not self.store.remote and not self._elsewhere:
+        if not self.store.remote and not self._elsewhere and _is_short(command):
             try:
                 return self._ask_all([command], _AT_ONCE_SECONDS)[0]
             except BudgetStoreUnavailable:
@@ -205,6 +205,13 @@ class ServedLedger:
     def _sweep(self) -> None:
         for project in self.store.projects():
             self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
+
+
+def _is_short(command: Command) -> bool:
+    """Whether the command looks at a few rows, however large the ledger is."""
+    if isinstance(command, (Read, ReadUsage)):
+        return command.subject is not None
+    return not isinstance(command, Sweep)
 
 
 def _opened(options: ServerOptions) -> Store:
