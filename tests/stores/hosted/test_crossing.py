@@ -70,6 +70,19 @@ def test_a_change_that_a_charge_has_overwritten_comes_back(
     assert "/set_budget" not in endpoint.asked[asked:]
 
 
+def test_a_window_moved_by_hand_that_a_charge_has_overwritten_comes_back(
+    pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
+) -> None:
+    one, two = pair
+    ask(one, PutBudget("w", "p", ALICE[0], window="7d", only=True))
+    start, end = account_of(two).start - 3600 * SECOND, account_of(two).end
+    assert end is not None
+    endpoint.before_set = lambda: ask(two, PutBudget("x", "p", ALICE[0], bounds=(start, end - 3600 * SECOND)))
+    one.execute(charge_of("h", usd=7))
+    settled(one, two)
+    assert [account_of(store).start for store in pair] == [start, start]
+
+
 def test_a_drop_that_a_charge_has_overwritten_comes_back(
     pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
 ) -> None:
