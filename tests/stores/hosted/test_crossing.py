@@ -165,6 +165,27 @@ def test_a_window_that_others_ended_while_a_write_failed_keeps_only_what_is_new(
     assert endpoint.data["p"]["alice"]["current_cost"] == 10e-9
 
 
+def test_a_window_that_ended_here_wins_over_a_late_charge_to_the_old_one(opened: Opener, endpoint: Endpoint) -> None:
+    """The other's clock is a little behind, and this one could not write when it ended the window."""
+    one, two = opened(test_clock=True), opened(test_clock=True)
+
+    def charge(store: HostedStore, name: str, usd: int, at: int) -> None:
+        ask(store, Settle(name, "p", ALICE, (), usd, "m", defaults=DAILY, now=at))
+
+    charge(one, "a", 100, START)
+    began = endpoint.data["p"]["alice"]["last_updated_at"]
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        charge(one, "new", 7, START + DAY)
+    endpoint.refuses_writes = False
+    charge(two, "old", 3, START + SECOND)
+    charge(one, "new", 7, START + DAY + SECOND)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 7e-9
+    assert endpoint.data["p"]["alice"]["last_updated_at"] == began + 86_400
+    charge(one, "newer", 1, START + DAY + SECOND)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 8e-9
+
+
 def test_threads_of_several_stores_lose_nothing(opened: Opener, endpoint: Endpoint) -> None:
     stores = [opened(timeout=20.0) for _ in range(3)]
 

@@ -19,6 +19,7 @@ from litellm_budget_plugin.core.commands import (
     PutBudget,
     Read,
     Refused,
+    Release,
     Reset,
     Roll,
     Settle,
@@ -154,6 +155,19 @@ def test_a_reset_there_counts_here(opened: Opener) -> None:
     assert account_of(one).spent == 0
     one.execute(charge_of("later", usd=3))
     assert account_of(two).spent == 3
+
+
+def test_a_floor_that_a_reset_there_took_back_is_not_given_back_again(opened: Opener, endpoint: Endpoint) -> None:
+    one, two = opened(test_clock=True), opened()
+    one.execute(charge_of("before", usd=1, now=1_000_000))
+    one.execute(hold_of("h", floor=4, now=1_000_000))
+    one.execute(charge_of("other", usd=1, now=100_000_000))
+    assert record(endpoint)["current_cost"] == 6e-9
+    two.execute(Reset("r", "p", ALICE[0]))
+    assert account_of(one, now=100_000_000).spent == 0
+    one.execute(Release("h", "p", now=101_000_000))
+    assert account_of(one, now=101_000_000).spent == 0
+    assert record(endpoint)["current_cost"] == 0
 
 
 def test_a_user_who_is_dropped_there_is_gone_here(opened: Opener, endpoint: Endpoint) -> None:
