@@ -140,6 +140,22 @@ def test_charges_that_cross_are_written_again(opened: Opener, endpoint: Endpoint
     assert record(endpoint)["current_cost"] == 12e-9
 
 
+def test_an_endpoint_that_keeps_litellms_keys_only_sums_up_too(opened: Opener, endpoint: Endpoint) -> None:
+    """As long as they take turns: what tells a write that was wiped out is not there."""
+    endpoint.strict = True
+    one, two = opened(), opened()
+    put(one, "limit", limit=500, window="7d")
+    for turn in range(6):
+        (one, two)[turn % 2].execute(charge_of(f"h{turn}", usd=turn + 1))
+        one.sync()
+    assert account_of(one).spent == account_of(two).spent == 21
+    assert record(endpoint)["current_cost"] == 21e-9 and "ledger" not in record(endpoint)
+    put(two, "lower", limit=50)
+    assert account_of(one).limit == 50
+    two.execute(Reset("r", "p", ALICE[0]))
+    assert account_of(one).spent == 0
+
+
 def test_a_limit_that_is_changed_there_counts_here(opened: Opener) -> None:
     one, two = opened(), opened()
     one.execute(charge_of("h", usd=100))
@@ -201,9 +217,11 @@ def test_the_record_of_a_dropped_user_goes_after_a_minute(opened: Opener, endpoi
     assert "alice" not in endpoint.data["p"]
     for store in (one, two, opened()):
         assert of(store, defaults=defaults) is None
-    ask(two, Settle("two 2", "p", ALICE, (), 3, "m", defaults=defaults))
-    state = of(one, defaults=defaults)
-    assert state is not None and state.spent == 3
+    for store, name in ((one, "one 2"), (two, "two 2")):
+        ask(store, Settle(name, "p", ALICE, (), 3, "m", defaults=defaults))
+    for store in (one, two, opened()):
+        state = of(store, defaults=defaults)
+        assert state is not None and state.spent == 6
 
 
 def test_a_record_that_somebody_deleted_by_hand_is_gone(opened: Opener, endpoint: Endpoint) -> None:
