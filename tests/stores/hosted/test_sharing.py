@@ -349,6 +349,19 @@ def test_a_project_limit_counts_what_all_users_records_show(opened: Opener, endp
     assert (spent(one), spent(two), spent(opened())) == (70, 70, 70)
 
 
+def test_a_project_window_begins_with_what_was_spent_in_it_for_certain(opened: Opener) -> None:
+    """Nobody is refused for what a user may have spent before the window began."""
+    limits = (Default("user", "day@UTC", 1000), Default("project", "day@UTC", 100))
+    first = opened()
+    put(first, "bob", limit=1000)
+    first.execute(charge_of("bob's", usd=40))
+    ask(first, Settle("c", "p", (Subject("user", "carol"),), (), 30, "m", defaults=limits))
+    second = opened()
+    ask(second, Settle("e", "p", (Subject("project", "p"),), (), 1, "m", defaults=limits))
+    accounts = second.execute(Read("p", "project", "p", defaults=limits))
+    assert isinstance(accounts, Accounts) and [state.spent for state in accounts.accounts] == [31]
+
+
 def test_an_endpoint_that_forgets_everybody_is_not_believed(store: HostedStore, endpoint: Endpoint) -> None:
     """It answers "error" for nothing stored, as for everything else that goes wrong."""
     put(store, "c", limit=50)

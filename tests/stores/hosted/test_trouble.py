@@ -153,6 +153,22 @@ def test_the_floor_of_an_expired_hold_is_written_by_the_next_sync(opened: Opener
     assert spent(endpoint) == 0
 
 
+def test_a_floor_given_back_and_a_reset_at_once_leave_nothing_below_zero(opened: Opener, endpoint: Endpoint) -> None:
+    store = opened(test_clock=True)
+    store.execute(hold_of("h", floor=4, now=1_000_000))
+    store.execute(Release("other", "p", now=100_000_000))
+    assert spent(endpoint) == 4e-9
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        store.execute(Release("h", "p", now=101_000_000))
+    endpoint.refuses_writes = False
+    endpoint.data["p"]["alice"].update(current_cost=0, model_cost={})
+    store.sync()
+    assert spent(endpoint) == 0
+    store.execute(charge_of("next", usd=5, now=102_000_000))
+    assert spent(endpoint) == 5e-9
+
+
 def test_sync_reads_ahead_only_for_calls_that_go_on(store: HostedStore, endpoint: Endpoint) -> None:
     store.execute(hold_of("a"))
     store.execute(hold_of("b"))
