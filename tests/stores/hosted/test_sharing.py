@@ -353,13 +353,17 @@ def test_a_project_window_begins_with_what_was_spent_in_it_for_certain(opened: O
     """Nobody is refused for what a user may have spent before the window began."""
     limits = (Default("user", "day@UTC", 1000), Default("project", "day@UTC", 100))
     first = opened()
-    put(first, "bob", limit=1000)
-    first.execute(charge_of("bob's", usd=40))
+    put(first, "no window", limit=1000)
+    first.execute(charge_of("alice's", usd=40))
     ask(first, Settle("c", "p", (Subject("user", "carol"),), (), 30, "m", defaults=limits))
     second = opened()
     ask(second, Settle("e", "p", (Subject("project", "p"),), (), 1, "m", defaults=limits))
     accounts = second.execute(Read("p", "project", "p", defaults=limits))
     assert isinstance(accounts, Accounts) and [state.spent for state in accounts.accounts] == [31]
+    raised = (limits[0], limits[1]._replace(limit=200))
+    ask(second, Settle("f", "p", (Subject("project", "p"),), (), 1, "m", defaults=raised))
+    accounts = second.execute(Read("p", "project", "p", defaults=raised))
+    assert isinstance(accounts, Accounts) and [state.spent for state in accounts.accounts] == [32]
 
 
 def test_an_endpoint_that_forgets_everybody_is_not_believed(store: HostedStore, endpoint: Endpoint) -> None:
