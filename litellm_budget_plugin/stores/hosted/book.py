@@ -85,5 +85,4 @@ class NotingBook(DictBook):
             )
             marks = tuple(hold for hold in rows.holds if hold.state not in ("open", "expired"))
             load(child, project, Rows(accounts, marks, rows.usage))
-        child.touched.clear()
         return child

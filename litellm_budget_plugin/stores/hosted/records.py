@@ -72,7 +72,6 @@ def read_record(record: Any, now: int) -> Recorded:
     start, end = fields["bounds"]
     ledger = whole.get(LEDGER)
     known: dict[str, Any] = ledger if isinstance(ledger, dict) else {}
-    foreign = known.get("start") != began(start, end)
     return Recorded(
         follows=whole.get(FOLLOWS) is True,
         limit=None if limit is None or limit >= UNLIMITED else limit,
@@ -83,8 +82,8 @@ def read_record(record: Any, now: int) -> Recorded:
         models={model: spent for model, spent in fields.get("spent", ()) if spent},
         changed=_whole(known.get("changed")),
         reset=_whole(known.get("reset")),
-        parts={} if foreign else _parts(known.get("spent")),
-        foreign=foreign,
+        parts=_parts(known.get("spent")),
+        foreign=known.get("start") != began(start, end),
         dropped="dropped" in known,
     )
 

@@ -108,7 +108,7 @@ class Standing:
         if mine is not None:
             if settings_stay:
                 account.pinned, account.limit = mine.pinned, mine.limit
-            if settings_stay if mine.ref.window != theirs.window else later > 0:
+            if later > 0:
                 account.ref, account.created_at = mine.ref, mine.created_at
                 account.start, account.end = mine.start, mine.end
             account.models = self._models(mine, theirs, there, untold, later)

@@ -12,12 +12,14 @@ import httpx
 
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 
+LITELLMS_KEYS = {"total_budget", "duration", "created_at", "last_updated_at", "current_cost", "model_cost"}
+
 
 class Endpoint:
     """Keeps each project's dictionary, as a service behind `api_base` would.
 
     `asked` lists the paths in their order. `away`: every request is answered 503. `deaf`: what is written is kept, and the
-    answer lost. `stalled`: no request is answered before the event is set. `before_set`, called once before the next write
+    answer lost. `strict`: keys that LiteLLM does not know are dropped. `stalled`: no request is answered before the event is set. `before_set`, called once before the next write
     is kept, lets a test come between a read and a write.
     """
 
@@ -25,7 +27,7 @@ class Endpoint:
         self.data: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.bodies: list[dict[str, Any]] = []
-        self.away = self.deaf = self.refuses_writes = False
+        self.away = self.deaf = self.refuses_writes = self.strict = False
         self.stalled: threading.Event | None = None
         self.before_set: Any = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -78,6 +80,9 @@ class Endpoint:
             between, self.before_set = self.before_set, None
             between()
         self.data[project] = body["user_dict"]
+        for record in self.data[project].values() if self.strict else ():
+            for key in record.keys() - LITELLMS_KEYS:
+                del record[key]
         return None if self.deaf else (200, {"status": "success"})
 
 

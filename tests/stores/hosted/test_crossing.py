@@ -70,6 +70,19 @@ def test_a_change_that_a_charge_has_overwritten_comes_back(
     assert "/set_budget" not in endpoint.asked[asked:]
 
 
+def test_a_window_moved_by_hand_that_a_charge_has_overwritten_comes_back(
+    pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
+) -> None:
+    one, two = pair
+    ask(one, PutBudget("w", "p", ALICE[0], window="7d", only=True))
+    start, end = account_of(two).start - 3600 * SECOND, account_of(two).end
+    assert end is not None
+    endpoint.before_set = lambda: ask(two, PutBudget("x", "p", ALICE[0], bounds=(start, end - 3600 * SECOND)))
+    one.execute(charge_of("h", usd=7))
+    settled(one, two)
+    assert [account_of(store).start for store in pair] == [start, start]
+
+
 def test_a_drop_that_a_charge_has_overwritten_comes_back(
     pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
 ) -> None:
@@ -150,6 +163,27 @@ def test_a_window_that_others_ended_while_a_write_failed_keeps_only_what_is_new(
     charge(two, "d", 3, START + DAY)
     charge(one, "late", 7, START + DAY + SECOND)
     assert endpoint.data["p"]["alice"]["current_cost"] == 10e-9
+
+
+def test_a_window_that_ended_here_wins_over_a_late_charge_to_the_old_one(opened: Opener, endpoint: Endpoint) -> None:
+    """The other's clock is a little behind, and this one could not write when it ended the window."""
+    one, two = opened(test_clock=True), opened(test_clock=True)
+
+    def charge(store: HostedStore, name: str, usd: int, at: int) -> None:
+        ask(store, Settle(name, "p", ALICE, (), usd, "m", defaults=DAILY, now=at))
+
+    charge(one, "a", 100, START)
+    began = endpoint.data["p"]["alice"]["last_updated_at"]
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        charge(one, "new", 7, START + DAY)
+    endpoint.refuses_writes = False
+    charge(two, "old", 3, START + SECOND)
+    charge(one, "new", 7, START + DAY + SECOND)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 7e-9
+    assert endpoint.data["p"]["alice"]["last_updated_at"] == began + 86_400
+    charge(one, "newer", 1, START + DAY + SECOND)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 8e-9
 
 
 def test_threads_of_several_stores_lose_nothing(opened: Opener, endpoint: Endpoint) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Amounts, Subject
+from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import (
+    Accounts,
     DropBudget,
     Granted,
     PutBudget,
+    Read,
     ReadUsage,
     Release,
-    Reserve,
     Settle,
     Settled,
 )
@@ -121,6 +123,21 @@ def test_a_reset_a_drop_and_a_limit_survive_a_write_that_failed(opened: Opener, 
     assert (state.limit, state.spent) == (50, 107)
 
 
+def test_a_limit_that_could_not_be_written_wins_over_a_record_that_others_made(
+    opened: Opener, endpoint: Endpoint
+) -> None:
+    one, two = opened(), opened()
+    put = PutBudget("c", "p", ALICE[0], limit=50, defaults=LIMIT)
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        one.execute(put)
+    endpoint.refuses_writes = False
+    two.execute(charge_of("theirs", usd=7))
+    one.execute(put)
+    state = account_of(two)
+    assert (state.limit, state.spent) == (50, 7)
+
+
 def test_a_restart_begins_with_what_was_acknowledged(opened: Opener) -> None:
     opened().execute(charge_of("h", usd=123))
     assert account_of(opened()).spent == 123
@@ -134,6 +151,22 @@ def test_the_floor_of_an_expired_hold_is_written_by_the_next_sync(opened: Opener
     assert spent(endpoint) == 4e-9
     store.execute(Release("h", "p", now=101_000_000))
     assert spent(endpoint) == 0
+
+
+def test_a_floor_given_back_and_a_reset_at_once_leave_nothing_below_zero(opened: Opener, endpoint: Endpoint) -> None:
+    store = opened(test_clock=True)
+    store.execute(hold_of("h", floor=4, now=1_000_000))
+    store.execute(Release("other", "p", now=100_000_000))
+    assert spent(endpoint) == 4e-9
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        store.execute(Release("h", "p", now=101_000_000))
+    endpoint.refuses_writes = False
+    endpoint.data["p"]["alice"].update(current_cost=0, model_cost={})
+    store.sync()
+    assert spent(endpoint) == 0
+    store.execute(charge_of("next", usd=5, now=102_000_000))
+    assert spent(endpoint) == 5e-9
 
 
 def test_sync_reads_ahead_only_for_calls_that_go_on(store: HostedStore, endpoint: Endpoint) -> None:
@@ -171,24 +204,30 @@ def test_a_command_ends_within_its_time(opened: Opener, endpoint: Endpoint) -> N
 def test_a_child_writes_nothing_of_its_parent(opened: Opener, endpoint: Endpoint) -> None:
     """Neither what its parent has yet to write nor the floors of its parent's holds; it begins with what is there."""
     store, childs = opened(test_clock=True), opened()
-    store.execute(hold_of("h", floor=4, now=1_000_000))
+    team, project = Subject("team", "blue"), Subject("project", "p")
+    defaults = (*LIMIT, Default("team", "none", 1000), Default("project", "none", 1000))
+    whole = {"subjects": (*ALICE, team, project), "defaults": defaults}
+    store.execute(replace(hold_of("h", floor=4, now=1_000_000), **whole))
     endpoint.refuses_writes = True
     with pytest.raises(BudgetStoreUnavailable):
-        store.execute(charge_of("parent", usd=100, now=1_000_000))
+        store.execute(replace(charge_of("parent", usd=100, now=1_000_000), **whole))
     endpoint.refuses_writes = False
-    team = Subject("team", "blue")
-    store.execute(Reserve("t", "p", (team,), (), Amounts(1), 1_000_000, now=1_000_000))
 
     def charge(_: Child) -> str:
         store._exchange = childs._exchange
-        store.execute(charge_of("child", usd=1, now=200_000_000))
-        state = account_of(store, now=200_000_000)
-        return f"{state.spent} {state.held} {calls_of(store)}"
+        store.execute(replace(charge_of("child", usd=1, now=200_000_000), **whole))
+        states = []
+        for scope in ("user", "team", "project"):
+            reply = store.execute(Read("p", scope, defaults=defaults, now=200_000_000))
+            assert isinstance(reply, Accounts)
+            states += [(state.spent, state.held) for state in reply.accounts]
+        return f"{states} {calls_of(store)}"
 
     child = Child(charge)
-    assert child.result() == "1 0 2"
+    # The team's budget lives in the processes only: the child has a copy of it, as that of a store in memory.
+    assert child.result() == "[(1, 0), (101, 0), (1, 0)] 2"
     assert spent(endpoint) == 1e-9
-    store.execute(charge_of("parent", usd=100, now=2_000_000))
+    store.execute(replace(charge_of("parent", usd=100, now=2_000_000), **whole))
     assert spent(endpoint) == 101e-9
 
 
