@@ -6,6 +6,7 @@ Both show the families of `metrics.families`, in dollars and seconds.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from litellm_budget_plugin.metrics.process import ProcessMetrics
 
+_logger = logging.getLogger("litellm_budget_plugin")
 _choosing = threading.Lock()
 _chosen: CollectorRegistry | None = None
 
@@ -26,7 +28,9 @@ def use_registry(registry: CollectorRegistry) -> None:
 
 
 def process_metrics() -> ProcessMetrics | None:
-    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported."""
+    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported, and where they
+    cannot be shown: budgets hold without them.
+    """
     try:
         from prometheus_client import REGISTRY
     except ImportError:
@@ -34,4 +38,8 @@ def process_metrics() -> ProcessMetrics | None:
     from litellm_budget_plugin.metrics.process import ProcessMetrics
 
     with _choosing:
-        return ProcessMetrics.in_registry(_chosen or REGISTRY)
+        try:
+            return ProcessMetrics.in_registry(_chosen or REGISTRY)
+        except (OSError, ValueError) as error:
+            _logger.error("metrics cannot be shown: %s", error)
+            return None
