@@ -6,6 +6,7 @@ Both show the families of `metrics.families`, in dollars and seconds.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.metrics.process import ProcessMetrics
     from litellm_budget_plugin.metrics.server import ServerMetrics
 
+_logger = logging.getLogger("litellm_budget_plugin")
 _choosing = threading.Lock()
 _chosen: CollectorRegistry | None = None
 
@@ -46,7 +48,9 @@ def of_project(exposition: bytes, project: str) -> bytes:
 
 
 def process_metrics() -> ProcessMetrics | None:
-    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported."""
+    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported, and where they
+    cannot be shown: budgets hold without them.
+    """
     try:
         from prometheus_client import REGISTRY
     except ImportError:
@@ -54,4 +58,8 @@ def process_metrics() -> ProcessMetrics | None:
     from litellm_budget_plugin.metrics.process import ProcessMetrics
 
     with _choosing:
-        return ProcessMetrics.in_registry(_chosen or REGISTRY)
+        try:
+            return ProcessMetrics.in_registry(_chosen or REGISTRY)
+        except (OSError, ValueError) as error:
+            _logger.error("metrics cannot be shown: %s", error)
+            return None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.registry import Collector
 
 from litellm_budget_plugin.core.money import usd_float
 
@@ -42,40 +43,40 @@ class Names:
 
 
 class Families:
-    """The families that everybody shows, in one registry. Each method is one thing that has happened; amounts are nano-dollars.
+    """The families that everybody shows; `register` them. Each method is one thing that has happened; amounts are nano-dollars.
 
     To be called with `updating` held.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
         self._projects, self._models = Names(), Names()
         self._spend = Counter(
             f"{_PREFIX}spend_usd",
             "US dollars that were charged, counted when the ledger has acknowledged the charge, once each. A hold that expired "
             "is charged its input side by the ledger itself; that is not in here.",
             ["project", "model"],
-            registry=registry,
+            registry=None,
         )
         self._refusals = Counter(
             f"{_PREFIX}refusals",
             "Calls that were refused, once each, by the scope of what refused them (user or project for a budget; model, user, "
             "store) and why. mode=shadow: they went out, and would have been refused.",
             ["project", "scope", "reason", "mode"],
-            registry=registry,
+            registry=None,
         )
         self._reserve = Histogram(
             f"{_PREFIX}reserve_seconds",
             "Seconds until a question for a hold was answered, by the store, or by a slice in this process's memory. A call "
             "can ask more than once. Questions without an answer are in store_errors.",
             ["project", "source"],
-            registry=registry,
+            registry=None,
             buckets=_BUCKETS,
         )
         self._errors = Counter(
             f"{_PREFIX}store_errors",
             "Questions that the store did not answer in time (unavailable) or cannot serve until somebody mends it (error).",
             ["kind"],
-            registry=registry,
+            registry=None,
         )
         self._expired = Counter(
             f"{_PREFIX}expired_holds",
@@ -83,10 +84,11 @@ class Families:
             "renewal (the call was still going on) or an hourly sweep (mostly of processes that are gone). Calls that expire "
             "another one's hold on their way do not say so; the ledger's totals count all.",
             ["project", "seen_by"],
-            registry=registry,
+            registry=None,
         )
         for kind in ("unavailable", "error"):
             self._errors.labels(kind)
+        self.all = (self._spend, self._refusals, self._reserve, self._errors, self._expired)
 
     def project(self, name: str) -> str:
         """The label for a project."""
@@ -113,20 +115,32 @@ class Families:
         self._expired.labels(self.project(project), seen_by).inc(holds)
 
 
-def held_gauge(registry: CollectorRegistry, meaning: str) -> Gauge:
+def held_gauge(meaning: str) -> Gauge:
     """The gauge of what is held, in US dollars, which a process and a server each mean in their own way."""
-    return gauge(registry, "held_usd", meaning, ("project", "use"))
+    return gauge("held_usd", meaning, ("project", "use"))
 
 
 def gauge(
-    registry: CollectorRegistry,
     name: str,
     meaning: str,
     labels: Sequence[str] = (),
     together: Literal["livesum", "livemax"] = "livesum",
 ) -> Gauge:
     """A gauge. `together` is how prometheus_client puts those of several processes together, by its own names."""
-    return Gauge(f"{_PREFIX}{name}", meaning, labels, registry=registry, multiprocess_mode=together)
+    return Gauge(f"{_PREFIX}{name}", meaning, labels, registry=None, multiprocess_mode=together)
+
+
+def register(registry: CollectorRegistry, collectors: Iterable[Collector]) -> None:
+    """Show the collectors in `registry`, in their order. Raises ValueError, and shows none, if it has one of their names."""
+    shown: list[Collector] = []
+    try:
+        for collector in collectors:
+            registry.register(collector)
+            shown.append(collector)
+    except ValueError:
+        for collector in shown:
+            registry.unregister(collector)
+        raise
 
 
 if hasattr(os, "register_at_fork"):

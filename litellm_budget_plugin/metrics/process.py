@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from litellm_budget_plugin.core.commands import Settle
 from litellm_budget_plugin.core.money import usd_float
-from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, updating
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, updating
 from litellm_budget_plugin.metrics.standing import Source, Standing
 
 _IN_REGISTRY = "_litellm_budget_metrics"
@@ -30,28 +30,32 @@ class ProcessMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Use `in_registry`: a registry can have each family once."""
         self.registry = registry
-        # Before the gauges: a registry is read in the order in which things were put in.
-        registry.register(_Refreshing(self))
         self._sources: list[Source] = []
         self._labels: set[str] = set()
-        self._families = Families(registry)
-        self._held = held_gauge(registry, _HELD)
-        self._calls = gauge(registry, "open_holds", "Calls of this process that go on and hold money.", ("project",))
+        self._families = Families()
+        self._held = held_gauge(_HELD)
+        self._calls = gauge("open_holds", "Calls of this process that go on and hold money.", ("project",))
         self._waiting = gauge(
-            registry,
             "waiting_charges",
             "Charges and releases that the ledger has not acknowledged yet: in memory (for a moment, on a networked ledger), or "
             "in the journal because the store does not take them.",
             ("place",),
         )
         self._breaker = gauge(
-            registry, "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
+            "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
         )
+        # A registry is read in the order in which things were put in: gauges are refreshed before.
+        gauges = (self._held, self._calls, self._waiting, self._breaker)
+        register(registry, (_Refreshing(self), *self._families.all, *gauges))
         self.refresh()
 
     @staticmethod
     def in_registry(registry: CollectorRegistry) -> ProcessMetrics:
-        """The metrics in `registry`, made when they are first wanted. They stay when this module is loaded anew."""
+        """The metrics in `registry`, made when they are first wanted. They stay when this module is loaded anew.
+
+        Raises ValueError where somebody else has one of their names, and OSError where prometheus_client's directory for
+        several processes cannot be written.
+        """
         with updating:
             found: ProcessMetrics | None = vars(registry).get(_IN_REGISTRY)
             if found is None:

@@ -26,7 +26,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.money import usd_float
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, updating
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, updating
 from litellm_budget_plugin.metrics.recent import Recent
 
 _HELD = (
@@ -46,7 +46,8 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._families = Families(self._registry)
+        self._families = Families()
+        register(self._registry, self._families.all)
         self._several = bool(getattr(values.ValueClass, "_multiprocess", False))
         self._charges = Recent()
         self._holds = None if self._several else _Holds(self._registry)
@@ -107,8 +108,9 @@ class _Holds:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._open: dict[str, _Hold] = {}
-        self._held = held_gauge(registry, _HELD)
-        self._count = gauge(registry, "open_holds", "Holds that make up held_usd.", ("project",))
+        self._held = held_gauge(_HELD)
+        self._count = gauge("open_holds", "Holds that make up held_usd.", ("project",))
+        register(registry, (self._held, self._count))
         self._labels: set[str] = set()
 
     def apply(self, command: Command, reply: Reply) -> int:

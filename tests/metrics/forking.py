@@ -14,7 +14,7 @@ _SECONDS = 10
 
 
 def forked_while_updating(times: int) -> list[int]:
-    """The exit status of each child, which updates and reads what its parent's threads were updating."""
+    """The exit status of each child, until one fails; a child updates and reads what its parent's threads were updating."""
     told = ProcessMetrics.in_registry(CollectorRegistry())
     over = threading.Event()
 
@@ -27,7 +27,10 @@ def forked_while_updating(times: int) -> list[int]:
     for thread in threads:
         thread.start()
     try:
-        return [_child(told) for _ in range(times)]
+        ended: list[int] = []
+        while len(ended) < times and not any(ended):
+            ended.append(_child(told))
+        return ended
     finally:
         over.set()
         for thread in threads:
@@ -37,8 +40,13 @@ def forked_while_updating(times: int) -> list[int]:
 def _child(told: ProcessMetrics) -> int:
     child = os.fork()
     if not child:
+        # Whatever happens, nothing but this runs in the child, and not for long.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_SECONDS)
-        told.reserved("p", "store", 0.001)
-        told.refresh()
-        os._exit(0)
+        try:
+            told.reserved("p", "store", 0.001)
+            told.refresh()
+            os._exit(0)
+        finally:
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -14,7 +14,9 @@ import litellm
 import pytest
 from prometheus_client import CollectorRegistry
 
-from litellm_budget_plugin import BudgetExceeded, BudgetPriceUnknown, BudgetUserMissing, check
+from litellm_budget_plugin import BudgetExceeded, BudgetPriceUnknown, BudgetSettings, BudgetUserMissing, check
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.metrics.process import ProcessMetrics
 from tests.hooks.desk import CHAT, OTHER, WORTH, Desk
 from tests.metrics.reading import PREFIX, Shown, until
 from tests.upstream import Upstream
@@ -209,3 +211,12 @@ def test_calls_and_scrapes_at_the_same_time(open_on: Open, shown: Shown) -> None
         assert all(future.result() for future in scraping)
     gc.collect()
     assert shown.nanos("spend_usd_total") == desk.calm("alice") == 20 * WORTH
+
+
+def test_the_gauges_are_told_of_the_end(registry: CollectorRegistry) -> None:
+    """Where nobody reads them, too: in a directory that processes share, the last values stay."""
+    ledger = BudgetLedger(BudgetSettings(store_url="memory://"))
+    told = ProcessMetrics.in_registry(registry)
+    assert told._sources == [ledger.settler]
+    ledger.close()
+    assert told._sources == []

@@ -14,7 +14,7 @@ from typing import Any
 
 import litellm
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -186,6 +186,30 @@ def test_the_alert_asks_for_what_exists(registry: CollectorRegistry) -> None:
     assert asked and asked <= set(_families(registry))
 
 
+def test_a_name_that_somebody_else_has_stops_no_ledger(
+    open_desk: Open, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None of the families is shown then, and the registry can still be read."""
+    Counter(PREFIX + "store_errors", "Somebody else's.", registry=registry)
+    desk = open_desk()
+    litellm.completion(**desk.arguments("alice"))
+    assert desk.calm("alice") == WORTH
+    assert set(_families(registry)) == {PREFIX + "store_errors_total"}
+    assert any("metrics cannot be shown" in record.message for record in caplog.records)
+
+
+def test_a_directory_that_is_not_there_stops_no_ledger() -> None:
+    program = (
+        "from litellm_budget_plugin import BudgetSettings\n"
+        "from litellm_budget_plugin.manager.ledger import BudgetLedger\n"
+        "from prometheus_client import REGISTRY, generate_latest\n"
+        "ledger = BudgetLedger(BudgetSettings(store_url='memory://'))\n"
+        "ledger.close()\n"
+        "print(ledger.observing.any, b'litellm_budget' in generate_latest(REGISTRY))\n"
+    )
+    assert _run(program, PROMETHEUS_MULTIPROC_DIR="no/such/directory") == "False False"
+
+
 WITHOUT = """
 import sys
 
@@ -207,8 +231,10 @@ except BudgetExceeded:
 """
 
 
-def _run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+def _run(program: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
     return done.stdout.splitlines()[-1]
 
 
