@@ -144,7 +144,7 @@ def test_the_overview_adds_everything_up(house: House) -> None:
     text = text_of(page)
     assert "Spent in 30 days $12.75 107 calls" in text
     assert "Refused 13.7 % 17 calls in 30 days" in text
-    assert "Held in flight $0.5000" in text
+    assert "Held in flight $0.50" in text
     assert re.search(r"Most spent in 30 days alice \$9\.00 bob \$2\.00", text)
     assert re.search(r"Nearest to their limit alice near 95 % of \$10\.00", text)
     assert f"{today()}" not in text
