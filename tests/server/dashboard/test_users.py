@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_budget_plugin.server.dashboard import scanning
 from tests.server.dashboard.conftest import House
 from tests.server.dashboard.desk import PROJECT, USD, Tab, account, charge, load, put, text_of, today
 from tests.server.running import Running, running
@@ -125,6 +126,14 @@ def test_the_order_follows_within_seconds(house: House) -> None:
     while first() != "bob" or "newcomer" not in house.tab.page("/users"):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_who_comes_back_is_shown_a_new_reading(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "_INTERVAL", 3600.0)
+    assert "newcomer" not in house.tab.page("/users")
+    put(house.server.site.ledger.store, "newcomer", USD)
+    house.server.site.rosters._watched[PROJECT].looked_at -= 3600.0
+    assert "newcomer" in house.tab.page("/users")
 
 
 def test_totals_follow_too(house: House) -> None:
