@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
+NAME = "budgets.test"
+"""Leads the browser to this machine, and is a host like any other to it: not trusted like localhost is."""
 _ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -20,6 +22,7 @@ _ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {NAME} 127.0.0.1",
 ]
 
 

@@ -10,7 +10,7 @@ from litellm_budget_plugin.core.windows import SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _WINDOWS = {
-    "none": "none",
+    "none": "no window",
     "1d": "1 day",
     "7d": "7 days",
     "28d": "28 days",
@@ -23,13 +23,13 @@ _WINDOWS = {
 
 
 def usd(nanos: int) -> str:
-    """Nano-dollars for a page: in cents from a dollar on, with four decimals below, and with six where those would be noughts."""
+    """Nano-dollars for a page, rounded: to cents from a dollar on, to four decimals below, to six where those are noughts."""
     size = abs(nanos)
-    if 0 < size < 500:
+    if 0 < size <= 500:
         return "<$0.000001"
-    places = 2 if size >= NANOS_PER_USD or not size else 4 if size >= NANOS_PER_USD // 1000 else 6
-    amount = Decimal(size) / NANOS_PER_USD
-    return f"{'-' if nanos < 0 else ''}${amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,}"
+    places = 2 if size >= NANOS_PER_USD else 4 if size >= NANOS_PER_USD // 1000 else 6
+    rounded = (Decimal(size) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
+    return f"{'-' if nanos < 0 else ''}${usd_text(int(rounded * NANOS_PER_USD))}"
 
 
 def amount(value: int, unit: str = "usd") -> str:

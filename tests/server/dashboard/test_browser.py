@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.server.browser import Watched, chromium
+from tests.server.browser import NAME, Watched, chromium
 from tests.server.dashboard.conftest import fill
 from tests.server.dashboard.desk import NASTY, PROJECT, USD, charge, key_for, state_of
 from tests.server.running import Running, running
@@ -98,6 +98,22 @@ def test_a_walk_from_the_log_in_to_a_reset(watched: Open, served: tuple[Running,
     expect(page).to_have_url(f"{server.url}/login")
     page.goto("/users")
     expect(page).to_have_url(f"{server.url}/login")
+
+
+def test_forms_work_on_a_plain_http_host(browser: Browser, served: tuple[Running, str]) -> None:
+    """There a browser sends no Sec-Fetch-Site, and the right Origin only as the pages' Referrer-Policy has it."""
+    server, key = served
+    tab = Watched(browser, server.url.replace("127.0.0.1", NAME))
+    page = tab.page
+    page.goto("/login")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Log in").click()
+    page.goto("/user?id=bob")
+    page.get_by_label("Amount in USD").fill("4")
+    page.get_by_role("button", name="Set the limit").click()
+    expect(page.get_by_text("50 % of $4.00 is used")).to_be_visible()
+    tab.wrong = [text for text in tab.wrong if "Cross-Origin-Opener-Policy" not in text]  # counts on https alone
+    tab.close()
 
 
 def test_numbers_go_live_without_a_reload(watched: Open, served: tuple[Running, str]) -> None:

@@ -273,7 +273,6 @@ def test_a_form_without_its_number_is_refused(house: House) -> None:
 def test_addresses_that_cannot_be(house: House) -> None:
     assert house.tab.get("/user").status_code == 422
     assert house.tab.get("/user", id="x" * 513).status_code == 422
-    assert house.tab.get("/user", id="a\0b").status_code == 422
     assert house.tab.get("/user", id="alice", done="<script>").status_code == 200
     form = form_on(house.tab.page("/user", id="alice"), "/user/limit")
     assert house.tab.post("/user/delete", form.fields).status_code == 404

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_budget_plugin.server.dashboard import scanning
 from tests.server.dashboard.conftest import House
 from tests.server.dashboard.desk import PROJECT, USD, Tab, account, charge, load, put, text_of, today
 from tests.server.running import Running, running
@@ -127,6 +128,14 @@ def test_the_order_follows_within_seconds(house: House) -> None:
         time.sleep(0.1)
 
 
+def test_who_comes_back_is_shown_a_new_reading(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "_INTERVAL", 3600.0)
+    assert "newcomer" not in house.tab.page("/users")
+    put(house.server.site.ledger.store, "newcomer", USD)
+    house.server.site.rosters._watched[PROJECT].looked_at -= 3600.0
+    assert "newcomer" in house.tab.page("/users")
+
+
 def test_totals_follow_too(house: House) -> None:
     def today_spent() -> str:
         return re.findall(r"Spent today (\$[\d.,]+)", text_of(house.tab.page("/")))[0]
@@ -144,7 +153,7 @@ def test_the_overview_adds_everything_up(house: House) -> None:
     text = text_of(page)
     assert "Spent in 30 days $12.75 107 calls" in text
     assert "Refused 13.7 % 17 calls in 30 days" in text
-    assert "Held in flight $0.5000" in text
+    assert "Held in flight $0.50" in text
     assert re.search(r"Most spent in 30 days alice \$9\.00 bob \$2\.00", text)
     assert re.search(r"Nearest to their limit alice near 95 % of \$10\.00", text)
     assert f"{today()}" not in text
