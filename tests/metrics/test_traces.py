@@ -176,12 +176,13 @@ def test_a_span_that_raises_harms_no_call(
 
 
 def test_a_module_that_another_thread_is_importing_harms_no_call(
-    open_desk: Open, monkeypatch: pytest.MonkeyPatch
+    open_desk: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk = open_desk()
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
     litellm.completion(**desk.arguments("alice"))
     assert desk.calm("alice") == WORTH
+    assert not [record for record in caplog.records if "a span" in record.message]
 
 
 def test_a_tracer_that_raises_harms_no_call(
