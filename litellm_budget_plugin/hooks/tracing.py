@@ -55,7 +55,6 @@ def unheld(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
 def refused(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
     """The attempt was refused by what `scope` and `reason` say."""
     _decided(span, project, hold, "refused", 0, scope, reason)
-    settled(span, 0)
 
 
 def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope: str, reason: str) -> None:

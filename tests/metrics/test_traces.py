@@ -18,6 +18,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from litellm_budget_plugin import BudgetExceeded, BudgetStoreUnavailable
+from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.pricing import Request
 from tests.hooks.desk import CHAT, OTHER, WORTH, Desk
 from tests.manager.faraway import Faraway
 from tests.metrics.reading import until
@@ -161,6 +163,33 @@ def test_retries_show_the_last_attempt(traces: Traces, open_desk: Open, upstream
     assert desk.calm("alice") == WORTH
 
 
+def test_a_failure_costs_nothing(traces: Traces, open_desk: Open, upstream: Upstream) -> None:
+    desk = open_desk()
+    upstream.script["gate-chat"].append(500)
+    with pytest.raises(litellm.InternalServerError):
+        _inside(traces, lambda: litellm.completion(**desk.arguments("alice")))
+    assert traces.ours("work")["outcome"] == "granted" and traces.ours("work")["cost_usd"] == 0.0
+
+
+def test_a_later_attempt_writes_on_the_span_of_its_call(traces: Traces, open_desk: Open) -> None:
+    """Wherever LiteLLM makes it: on a thread of its own no span is current."""
+    desk = open_desk()
+    ledger = desk.callback.budget_ledger
+    assert ledger is not None
+    request = Request("completion", CHAT, None, desk.arguments("alice"))
+    call = Call(ledger, "alice", request)
+    with traces.tracer.start_as_current_span("work") as span:
+        call.admit()
+        call.sending(lambda: request)
+        call.attempt.release()
+        with traces.tracer.start_as_current_span("another"):
+            call.sending(lambda: request)
+        call.attempt.release()
+        assert span.is_recording()
+    assert traces.ours("work")["hold"].endswith("/2")
+    assert traces.ours("another") == {}
+
+
 def test_a_span_that_raises_harms_no_call(
     traces: Traces, open_desk: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,12 +205,13 @@ def test_a_span_that_raises_harms_no_call(
 
 
 def test_a_module_that_another_thread_is_importing_harms_no_call(
-    open_desk: Open, monkeypatch: pytest.MonkeyPatch
+    open_desk: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk = open_desk()
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
     litellm.completion(**desk.arguments("alice"))
     assert desk.calm("alice") == WORTH
+    assert not [record for record in caplog.records if "a span" in record.message]
 
 
 def test_a_tracer_that_raises_harms_no_call(
