@@ -151,7 +151,7 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
     if test_clock or not getattr(decoded, "rolls", ()):
         return decoded
     # When windows begin and end is not a client's to say; that it is not to say what time it is, the store sees to.
-    return replace(decoded, rolls=())  # type: ignore[call-arg, arg-type]  # those that have rolls
+    return replace(decoded, rolls=())  # type: ignore[arg-type]  # those that have rolls
 
 
 def _opens(caller: Caller, project: str) -> bool:

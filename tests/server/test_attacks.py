@@ -172,7 +172,7 @@ def test_the_time_and_the_windows_are_the_servers(opened: Opened) -> None:
         # The window of a new account, which would be over in a minute, and all that is spent in it forgotten.
         new = {**want, "hold": "n", "subjects": [["user", "new"]], "defaults": [["user", "1d", 100, "", "usd", 0]]}
         soon = int((time.time() + 60) * 1e6)
-        forged_roll = [["user", "new", "", "1d", "usd"], None, soon - 10**6, soon]
+        forged_roll = [["user", "new", "", "1d", "usd"], None, soon - 70 * 10**6, soon]
         assert client.post("/v1/command", json={**new, "rolls": [forged_roll]}).json()["type"] == "Granted"
         opened_window = client.post("/v1/command", json=said(replace(MINE_READ, subject="new"))).json()["accounts"][0]
         assert (opened_window["end"] - opened_window["start"], opened_window["held"]) == (86_400 * 10**6, 50)
