@@ -45,11 +45,13 @@ def chromium() -> Iterator[Browser]:
 class Watched:
     """A tab of which everything is noted that no page of ours may do: errors on the console, requests to other hosts."""
 
-    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+    def __init__(self, browser: Browser, url: str, *expected: str, **options: Any) -> None:
+        """`expected` are parts of what the console may say."""
         self.url = url
         self.context: BrowserContext = browser.new_context(base_url=url, **options)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
+        self._expected = expected
         self.requests: list[str] = []
         self.page.set_default_timeout(15_000)
         self.page.on("console", lambda message: self._note(message.type in ("error", "warning"), message.text))
@@ -58,7 +60,7 @@ class Watched:
         self.page.on("request", self._requested)
 
     def _note(self, wrong: bool, text: str) -> None:
-        if wrong:
+        if wrong and not any(part in text for part in self._expected):
             self.wrong.append(text)
 
     def _requested(self, request: Request) -> None:
