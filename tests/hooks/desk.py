@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -129,3 +130,13 @@ class Desk:
             assert time.monotonic() < deadline, f"{user} still holds {self.held(user)}"
             # LiteLLM's own threads let go of a call a moment after it is over.
             threading.Event().wait(0.01)
+
+
+def forty_at_once(desk: Desk, user: str) -> list[Any]:
+    """What became of forty calls that began on one loop at the same moment."""
+
+    async def all_of_them() -> list[Any]:
+        calls = [litellm.acompletion(**desk.arguments(user)) for _ in range(40)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(all_of_them())

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import litellm
 import pytest
 
 from litellm_budget_plugin import BudgetExceeded, BudgetStoreError, BudgetStoreUnavailable
-from tests.hooks.desk import WORTH, Desk
+from tests.hooks.desk import WORTH, Desk, forty_at_once
 from tests.server.process import Served
 from tests.upstream import Upstream
 
@@ -41,12 +39,7 @@ def remote(server: Served, open_desk: Open, tmp_path: Path) -> Open:
 
 def test_forty_tasks_with_room_for_four(remote: Open, upstream: Upstream) -> None:
     desk = remote(default_limit="0.05", store_timeout=10)
-
-    async def all_at_once() -> list[Any]:
-        calls = [litellm.acompletion(**desk.arguments("alice")) for _ in range(40)]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    outcomes = asyncio.run(all_at_once())
+    outcomes = forty_at_once(desk, "alice")
     assert upstream.requests == 4
     assert sum(isinstance(outcome, BudgetExceeded) for outcome in outcomes) == 36
     assert desk.calm("alice") == 4 * WORTH

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ import pytest
 
 from litellm_budget_plugin import BudgetExceeded, BudgetStoreUnavailable
 from litellm_budget_plugin.manager import breaker
-from tests.hooks.desk import WORTH, Desk
+from tests.hooks.desk import WORTH, Desk, forty_at_once
 from tests.stores.postgres.server import Server as PostgresServer
 from tests.upstream import Upstream
 
@@ -78,12 +77,7 @@ def test_calls_are_held_for_charged_and_refused(remote: Open, upstream: Upstream
 def test_forty_tasks_with_room_for_four(remote: Open, upstream: Upstream) -> None:
     # Not the default: on a machine that does much else, forty calls on one loop can take long.
     desk = remote(default_limit="0.05", store_timeout=10)
-
-    async def all_at_once() -> list[Any]:
-        calls = [litellm.acompletion(**desk.arguments("alice")) for _ in range(40)]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    outcomes = asyncio.run(all_at_once())
+    outcomes = forty_at_once(desk, "alice")
     assert upstream.requests == 4
     assert sum(isinstance(outcome, BudgetExceeded) for outcome in outcomes) == 36
     assert desk.calm("alice") == 4 * WORTH

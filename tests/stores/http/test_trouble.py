@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, Bud
 from litellm_budget_plugin.stores.registry import open_store
 from tests.server.process import Served, free_port
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
+from tests.stores.faults import answers_in_time_though_names_do_not, survives_interrupts, survives_kills_among_traffic
 from tests.stores.http.proxy import HttpProxy
 from tests.stores.processes import Child
 
@@ -28,37 +27,8 @@ OwnServer = Callable[..., Served]
 
 
 def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
-    """Nothing acknowledged is lost, nothing counts twice: each charge is sent until it is acknowledged, and then again."""
     server = own_server()
-    store, done, acknowledged = opened(server.url(), timeout=5.0), threading.Event(), [0] * 4
-
-    def work(thread: int) -> None:
-        while not done.is_set():
-            charge = charge_of(f"{thread}-{acknowledged[thread]}")
-            while True:
-                try:
-                    store.execute(charge)
-                    break
-                except BudgetStoreUnavailable:
-                    time.sleep(0.01)
-            acknowledged[thread] += 1
-
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(5):
-        before = sum(acknowledged)
-        while sum(acknowledged) < before + 100:
-            time.sleep(0.001)
-        server.kill()
-        server.start()
-    done.set()
-    for thread in threads:
-        thread.join()
-    for thread in range(4):
-        store.execute(charge_of(f"{thread}-0"))
-    assert calls_of(store) == sum(acknowledged)
-    assert account_of(store).spent == 10 * sum(acknowledged)
+    survives_kills_among_traffic(server, opened(server.url(), timeout=5.0))
 
 
 def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
@@ -118,19 +88,9 @@ def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_a_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing interrupts the resolver: it is left behind."""
-    go_on = threading.Event()
-
-    def resolve(*_: Any) -> Any:
-        go_on.wait()
-        raise socket.gaierror("too late")
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    began = time.monotonic()
-    with pytest.raises(BudgetStoreUnavailable, match=r"http://nowhere\.example"):
-        open_store("http://nowhere.example", timeout=0.1)
-    assert time.monotonic() - began < 1.0
-    go_on.set()
+    answers_in_time_though_names_do_not(
+        monkeypatch, lambda: open_store("http://nowhere.example", timeout=0.1), "http://nowhere.example"
+    )
 
 
 def test_a_server_that_is_away() -> None:
@@ -251,29 +211,7 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
 def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
     """And no answer behind, which the next one would take for its own."""
     store = opened(f"{url}?connections=1", timeout=10.0)
-    moments = 0
-    for moment in range(1, 400, 3):
-        seen = 0
-
-        def interrupt(frame: Any, event: str, _: object, moment: int = moment) -> None:
-            nonlocal seen
-            if event in ("call", "c_return") and "stores/http" in frame.f_code.co_filename:
-                seen += 1
-                if seen == moment:
-                    sys.setprofile(None)
-                    raise KeyboardInterrupt
-
-        sys.setprofile(interrupt)
-        try:
-            store.execute(hold_of("h"))
-            break
-        except KeyboardInterrupt:
-            moments += 1
-        finally:
-            sys.setprofile(None)
-        store.execute(hold_of("h"))
-    assert moments > 20
-    assert account_of(store).held == 10
+    survives_interrupts(store, "stores/http", last=400, step=3)
     assert store._exchange._places.free == 1
 
 

@@ -18,6 +18,7 @@ from litellm_budget_plugin.core.commands import Refused, Settled
 from litellm_budget_plugin.stores.places import Places
 from litellm_budget_plugin.stores.protocol import Store
 from tests.stores.desk import MINUTE, account_of, calls_of, charge_of, hold_of
+from tests.stores.faults import survives_interrupts
 from tests.stores.postgres.conftest import Look
 from tests.stores.processes import Child
 
@@ -114,27 +115,4 @@ def test_a_command_inside_a_command(url: str, opened: Opener, monkeypatch: pytes
 
 def test_an_interrupt_leaves_every_place(url: str, opened: Opener) -> None:
     """Also one that falls between taking a place and noting that it was taken."""
-    store = opened(f"{url}&pool_size=1", timeout=10.0)
-    moments = 0
-    for moment in range(1, 200):
-        seen = 0
-
-        def interrupt(frame: object, event: str, arg: object, moment: int = moment) -> None:
-            nonlocal seen
-            if event in ("call", "c_return") and "stores/postgres" in frame.f_code.co_filename:  # type: ignore[attr-defined]
-                seen += 1
-                if seen == moment:
-                    sys.setprofile(None)
-                    raise KeyboardInterrupt
-
-        sys.setprofile(interrupt)
-        try:
-            store.execute(hold_of("h"))
-            break
-        except KeyboardInterrupt:
-            moments += 1
-        finally:
-            sys.setprofile(None)
-        store.execute(hold_of("h"))
-    assert moments > 20
-    assert account_of(store).held == 10
+    survives_interrupts(opened(f"{url}&pool_size=1", timeout=10.0), "stores/postgres", last=200)
