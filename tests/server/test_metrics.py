@@ -31,11 +31,11 @@ def shown(text: str, name: str, **labels: str) -> float:
     )
 
 
-def spend(url: str, project: str, calls: int) -> None:
+def spend(url: str, project: str, calls: int, who: str = "a") -> None:
     """So many calls of half a dollar by one user who has one."""
     store = open_store(url)
     for number in range(calls):
-        user, hold = (Subject("user", "a"),), f"{project}-{number}"
+        user, hold = (Subject("user", who),), f"{project}-{who}-{number}"
         store.execute(Reserve(hold, project, user, ("m",), Amounts(500_000_000), 60_000_000, LIMIT))
         if number < 2:
             store.execute_all([Settle(hold, project, user, ("m",), 500_000_000, "m", defaults=LIMIT)])
@@ -77,10 +77,10 @@ def test_a_key_shows_its_own_project(tmp_path: Path) -> None:
 def test_several_workers_are_counted_together(own_server: OwnServer) -> None:
     """Whichever of them is asked."""
     server = own_server("--workers", "2")
-    for _ in range(8):
-        spend(server.url(), "p", 2)
+    for number in range(8):
+        spend(server.url(), "p", 2, who=f"a{number}")
     texts = [httpx.get(f"{server.base}/metrics").text for _ in range(8)]
-    assert {shown(text, "spend_usd_total", project="p") for text in texts} == {1.0}
+    assert {shown(text, "spend_usd_total", project="p") for text in texts} == {8.0}
     assert {shown(text, "reserve_seconds_count", project="p") for text in texts} == {16}
 
 

@@ -28,7 +28,7 @@ def test_generated_requests_find_nothing(tmp_path: Path) -> None:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.base}/openapi.json",
             "--header", f"Authorization: Bearer {key}", "--phases", "coverage,fuzzing", "--mode", "all", "--checks", _CHECKS,
-            "--max-examples", "260", "--seed", "7", "--continue-on-failure", "--suppress-health-check", "all",
+            "--max-examples", "320", "--seed", "7", "--continue-on-failure", "--suppress-health-check", "all",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-6000:]
