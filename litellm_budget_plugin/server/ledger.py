@@ -193,7 +193,8 @@ class ServedLedger:
             try:
                 if self._changed:
                     self._changed = False
-                    await self.run(self.store.sync)
+                    # Not by `run`: it holds no command up, so that those that arrive need not go to threads.
+                    await asyncio.get_running_loop().run_in_executor(self._threads, self.store.sync)
                 if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
                     await self.refresh()
                 if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
