@@ -30,9 +30,12 @@ def parse_address(scheme: str, rest: str) -> Address:
     """The address that `scheme://` with `rest` behind it names. Raises BudgetInputError, without a secret in it."""
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise BudgetInputError(f"{scheme}://…: {error}") from None
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:  # also what cannot be the name of a host; what it says may hold the key
+        raise BudgetInputError(
+            f"{scheme}://… is no URL that can be read; it is like {scheme}://host:8321/prefix, and a key in it is "
+            "percent-encoded, or better given as LITELLM_BUDGET_API_KEY"
+        ) from None
     if not host or parts.fragment:
         raise BudgetInputError(
             f"{scheme}://… must be {scheme}://host/prefix, with a key as {scheme}://:KEY@host/prefix"

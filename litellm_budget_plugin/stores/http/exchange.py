@@ -121,7 +121,7 @@ class Exchange:
         set_deadline(deadline)
         url = httpcore.URL(
             scheme=address.scheme.encode(),
-            host=address.host.encode("idna"),
+            host=address.host.encode(),
             port=address.port,
             target=(address.path + path).encode() or b"/",
         )
@@ -144,7 +144,7 @@ class Exchange:
     @property
     def _host(self) -> str:
         address = self._address
-        host = f"[{address.host}]" if ":" in address.host else address.host.encode("idna").decode()
+        host = f"[{address.host}]" if ":" in address.host else address.host
         usual = address.port == (443 if address.scheme == "https" else 80)
         return host if usual else f"{host}:{address.port}"
 
