@@ -221,9 +221,17 @@ class BudgetSettings(BaseSettings):
             )
         if self.client_type == "local" and self.api_base is not None:
             raise ValueError(f"{PREFIX}API_BASE needs {PREFIX}CLIENT_TYPE=client or hosted")
-        if (self.api_key or self.headers) and not self._place.lower().startswith(("http://", "https://")):
-            raise ValueError(f"{PREFIX}API_KEY and {PREFIX}HEADERS are for an endpoint: an http:// or https:// store")
+        if self.api_key or self.headers:
+            self._check_endpoint()
         return self
+
+    def _check_endpoint(self) -> None:
+        if not self._place.lower().startswith(("http://", "https://")):
+            raise ValueError(f"{PREFIX}API_KEY and {PREFIX}HEADERS are for an endpoint: an http:// or https:// store")
+        try:
+            urlsplit(self._place)
+        except ValueError:  # what it says may hold a key
+            raise ValueError(f"{PREFIX}STORE_URL or {PREFIX}API_BASE is no URL that can be read") from None
 
     @property
     def _place(self) -> str:

@@ -176,6 +176,7 @@ def test_an_endpoint_is_one_url_with_all_that_it_takes(monkeypatch: pytest.Monke
         ({"api_base": "secret.example"}, "API_BASE: it is the URL"),
         ({"api_base": "https://:secret@host"}, "API_BASE needs LITELLM_BUDGET_CLIENT_TYPE=client or hosted"),
         ({"client_type": "client"}, "CLIENT_TYPE=client needs the endpoint"),
+        ({"store_url": "https://:secret\u2100@host", "api_key": "x"}, "is no URL that can be read"),
         ({"client_type": "hosted", "store_url": "https://:secret@host"}, "exclude each other"),
     ],
 )
