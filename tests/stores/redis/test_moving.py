@@ -109,7 +109,8 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
     keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
     for place, key in enumerate(keys):
         with pytest.raises(BudgetStoreUnavailable, match="being moved"):
-            store.execute(settle(project, f"on the way {place}"), timeout=0.05)
+            # Long enough for a busy machine to ask more than once.
+            store.execute(settle(project, f"on the way {place}"), timeout=0.5)
         source.execute_command("MIGRATE", "127.0.0.1", nodes.servers[2].port, key, 0, 5000)
     for client in (target, source, nodes.clients[0]):
         client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", nodes.ids[2])
