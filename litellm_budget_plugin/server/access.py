@@ -17,6 +17,7 @@ from litellm_budget_plugin.server.limits import Buckets
 
 _OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1")
+_UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
 _BAD_KEYS_AT_ONCE = 20.0
 
@@ -58,8 +59,8 @@ class Door:
 
     @property
     def open(self) -> bool:
-        """Whether no key is needed: there is none, and only this machine reaches the server."""
-        return self._ledger.options.open_access and not len(self._ledger.ring)
+        """Whether no key is needed: there never was one, and only this machine reaches the server."""
+        return self._ledger.options.open_access and not self._ledger.ring.keyed
 
     async def caller(self, request: Request) -> Caller:
         """The caller that a request's Authorization header names. Raises Problem: 401, 429, or 503 while the keys cannot be read."""
@@ -93,7 +94,7 @@ class Door:
                 raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
         key = self._ledger.ring.find(text)
         if key is None:
-            raise Problem(401, "this needs an API key: Authorization: Bearer lbk_…")
+            raise Problem(401, _UNKNOWN if text else "this needs an API key: Authorization: Bearer lbk_…")
         return key
 
     def _check_host(self, request: Request) -> None:

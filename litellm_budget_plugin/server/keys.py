@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 from litellm_budget_plugin.core.accounts import Subject
@@ -22,6 +22,9 @@ from litellm_budget_plugin.stores.protocol import Store, ask
 
 KEYS_PROJECT = "litellm-budget:keys"
 """Where keys lie in a ledger. No key opens it."""
+
+_KEYED = Subject("mark", "keyed")
+"""Lies beside the keys from the first one on: a ledger that has had a key is never open again, also when the last one is revoked."""
 
 Access = Literal["read-only", "read-write"]
 MAX_LABEL = 100
@@ -57,6 +60,7 @@ def create_key(store: Store, project: str, access: Access = "read-write", label:
         raise BudgetInputError(f"label must have at most {MAX_LABEL} characters, got {len(label)}")
     text = f"lbk_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
     key = Key(text[4:16], project, access, label, _digest(text), 0)
+    ask(store, PutBudget("keyed", KEYS_PROJECT, _KEYED, limit=None))
     ask(store, PutBudget(f"key:{key.id}", KEYS_PROJECT, key.subject, model=project, limit=None))
     return key, text
 
@@ -70,6 +74,12 @@ def list_keys(store: Store) -> Iterator[Key]:
             assert isinstance(reply, Accounts)
             yield from (_key(state) for state in reply.accounts if state.pinned)
             after = reply.after
+
+
+def has_had_keys(store: Store) -> bool:
+    """Whether there is a key, or ever was one."""
+    reply = ask(store, Read(KEYS_PROJECT, *_KEYED))
+    return isinstance(reply, Accounts) and bool(reply.accounts)
 
 
 def revoke_key(store: Store, key_id: str) -> Key:
@@ -103,13 +113,14 @@ class KeyRing:
 
     def __init__(self) -> None:
         self._keys: dict[str, Key] = {}
+        self.keyed = True
+        """Whether the ledger has, or ever had, a key; so it is taken for as long as nobody knows."""
+        self._read = False
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def replace(self, keys: Iterator[Key]) -> None:
-        """Know these and no others."""
+    def replace(self, keys: Iterable[Key], keyed: bool) -> None:
+        """Know these and no others; `keyed` says whether there ever was one."""
         self._keys = {key.id: key for key in keys}
+        self.keyed, self._read = keyed or (self._read and self.keyed), True
 
     def find(self, text: str) -> Key | None:
         """The key that `text` is, compared in constant time whether there is one or not."""

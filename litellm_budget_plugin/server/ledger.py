@@ -15,7 +15,7 @@ from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Reply,
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics import server_metrics
-from litellm_budget_plugin.server.keys import KeyRing, list_keys
+from litellm_budget_plugin.server.keys import KeyRing, has_had_keys, list_keys
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
 from litellm_budget_plugin.stores.registry import masked, open_store
@@ -146,7 +146,8 @@ class ServedLedger:
 
     def _note(self, command: Command) -> None:
         self._changed = True
-        if isinstance(command, (Reserve, Settle)) and command.defaults:
+        # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
+        if isinstance(command, (Reserve, Settle)) and any(default.limit is not None for default in command.defaults):
             self._seen[command.project] = command.defaults
 
     def _start(self) -> None:
@@ -184,7 +185,7 @@ class ServedLedger:
             # Whoever has waited here was served by the reading that it waited for, if that began later.
             if asked >= self._refreshed_at:
                 began = time.monotonic()
-                self.ring.replace(iter(await self.run(lambda: list(list_keys(self.store)))))
+                self.ring.replace(*await self.run(lambda: (list(list_keys(self.store)), has_had_keys(self.store))))
                 self._refreshed_at = began
 
     async def _look_after(self) -> None:

@@ -329,13 +329,22 @@ def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> N
             httpx.post(f"{server.url}/v1/command", json=said(replace(MINE_READ, project=KEYS_PROJECT))).status_code
             == 403
         )
-        # With the first key, a key is needed.
+        # With the first key, a key is needed, and goes on to be when the last one is revoked.
         store = open_store(f"sqlite:///{tmp_path}/ledger.db")
-        create_key(store, MINE)
-        store.close()
+        key = create_key(store, MINE)[1]
         end = time.monotonic() + 20
         while httpx.get(f"{server.url}/v1").status_code == 200:
             assert time.monotonic() < end
+        revoke_key(store, key)
+        store.close()
+        while httpx.get(f"{server.url}/v1", headers={"Authorization": f"Bearer {key}"}).status_code == 200:
+            assert time.monotonic() < end
+        assert httpx.get(f"{server.url}/v1").status_code == 401
+    with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
+        assert httpx.get(f"{server.url}/v1").status_code == 401
+        assert (
+            "not revoked" in httpx.get(f"{server.url}/v1", headers={"Authorization": f"Bearer {key}"}).json()["message"]
+        )
     assert not ServerOptions("memory://").open_access
 
 

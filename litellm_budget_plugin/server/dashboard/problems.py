@@ -22,7 +22,8 @@ _TITLES = {
 
 def answer(request: Request, error: Exception) -> Response:
     """The response to an error, whichever part of the site it came from."""
-    if isinstance(error, NotLoggedIn):
+    # A program that fetches a file must not take the log-in for it.
+    if isinstance(error, NotLoggedIn) and "authorization" not in request.headers:
         return RedirectResponse(f"{root_of(request)}/login", 303)
     if isinstance(error, NoProject):
         return RedirectResponse(f"{root_of(request)}/projects", 303)

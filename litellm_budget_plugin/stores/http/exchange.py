@@ -163,7 +163,8 @@ class Exchange:
             raise BudgetInputError(said.removeprefix(": "))
         if status in (401, 403):
             raise BudgetStoreError(
-                f"{where} answered {status}{said}; give a key that opens this project (LITELLM_BUDGET_API_KEY)"
+                f"{where} answered {status}{said}; give a key that opens this project "
+                "(LITELLM_BUDGET_API_KEY; for a command, in the URL: https://:KEY@host, by env:NAME)"
             )
         if 300 <= status < 400:
             to = answer.headers.get("location", "somewhere else").partition("?")[0]

@@ -12,7 +12,8 @@ from tests.server.running import running
 from tests.stores.engines import ENGINES
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
+# An endpoint does not serve another one, whose keys it could not read.
+@pytest.mark.parametrize("engine", sorted(set(ENGINES) - {"http"}))
 def test_every_engine_can_be_looked_at(engine: str, tmp_path: Path) -> None:
     with running(ENGINES[engine](tmp_path), open_access=True) as server:
         store = server.site.ledger.store

@@ -91,7 +91,7 @@ def test_revoking_the_key_ends_it(house: House) -> None:
     assert house.tab.get("/users").status_code == 200
     ledger = house.server.site.ledger
     revoke_key(ledger.store, house.key)
-    ledger.ring.replace(iter(key for key in ledger.ring._keys.values() if key.id != house.key[4:16]))
+    ledger.ring.replace(iter(key for key in ledger.ring._keys.values() if key.id != house.key[4:16]), keyed=True)
     answer = house.tab.get("/users")
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
