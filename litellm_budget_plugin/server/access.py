@@ -57,10 +57,15 @@ class Door:
         self._rates = Buckets(ledger.options.rate)
         self._bad = Buckets(_BAD_KEYS_A_SECOND, _BAD_KEYS_AT_ONCE)
 
-    @property
-    def open(self) -> bool:
-        """Whether no key is needed: there never was one, and only this machine reaches the server."""
-        return self._ledger.options.open_access and not self._ledger.ring.keyed
+    async def stands_open(self) -> bool:
+        """Whether no key is needed: there never was one, and only this machine reaches the server. Raises Problem: 503 while
+        that cannot be read.
+        """
+        if not self._ledger.options.open_access:
+            return False
+        if not self._ledger.ring.known:
+            await self._read_keys()
+        return not self._ledger.ring.keyed
 
     async def caller(self, request: Request) -> Caller:
         """The caller that a request's Authorization header names. Raises Problem: 401, 429, or 503 while the keys cannot be read."""
@@ -69,7 +74,7 @@ class Door:
 
     async def admit(self, request: Request, text: str) -> Caller:
         """The caller with the key `text`, "" for none. Raises like `caller`."""
-        if self.open:
+        if await self.stands_open():
             self._check_host(request)
             return _ANYBODY
         key = self._ledger.ring.find(text)
@@ -88,14 +93,17 @@ class Door:
         if wait:
             raise Problem(429, "too many requests without a valid key", retry_after=wait)
         if has_form(text):
-            try:
-                await self._ledger.refresh()
-            except BudgetStoreError as error:
-                raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
+            await self._read_keys()
         key = self._ledger.ring.find(text)
         if key is None:
             raise Problem(401, _UNKNOWN if text else "this needs an API key: Authorization: Bearer lbk_…")
         return key
+
+    async def _read_keys(self) -> None:
+        try:
+            await self._ledger.refresh()
+        except BudgetStoreError as error:
+            raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
 
     def _check_host(self, request: Request) -> None:
         """A page of another site that a browser on this machine shows must not reach a server without keys by a name of its

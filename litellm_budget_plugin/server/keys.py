@@ -115,12 +115,13 @@ class KeyRing:
         self._keys: dict[str, Key] = {}
         self.keyed = True
         """Whether the ledger has, or ever had, a key; so it is taken for as long as nobody knows."""
-        self._read = False
+        self.known = False
+        """Whether the keys were read at all."""
 
     def replace(self, keys: Iterable[Key], keyed: bool) -> None:
         """Know these and no others; `keyed` says whether there ever was one."""
         self._keys = {key.id: key for key in keys}
-        self.keyed, self._read = keyed or (self._read and self.keyed), True
+        self.keyed, self.known = keyed or (self.known and self.keyed), True
 
     def find(self, text: str) -> Key | None:
         """The key that `text` is, compared in constant time whether there is one or not."""

@@ -52,6 +52,7 @@ class ServedLedger:
         self._seen: dict[str, tuple[Default, ...]] = {}
         self._refreshed_at, self._swept_at = -REFRESH_SECONDS, time.monotonic()
         self._refreshing = asyncio.Lock()
+        self._unread: BudgetStoreError | None = None
         self._changed = False
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -182,11 +183,17 @@ class ServedLedger:
         """Read the keys anew. Raises what the store raises."""
         asked = time.monotonic()
         async with self._refreshing:
-            # Whoever has waited here was served by the reading that it waited for, if that began later.
+            # Whoever has waited here was served by the reading that it waited for, if that began later; so a store that is
+            # away does not let them wait one after the other.
             if asked >= self._refreshed_at:
-                began = time.monotonic()
-                self.ring.replace(*await self.run(lambda: (list(list_keys(self.store)), has_had_keys(self.store))))
-                self._refreshed_at = began
+                self._refreshed_at, self._unread = time.monotonic(), None
+                try:
+                    self.ring.replace(*await self.run(lambda: (list(list_keys(self.store)), has_had_keys(self.store))))
+                except BudgetStoreError as error:
+                    self._unread = error
+                    raise
+            elif self._unread is not None:
+                raise type(self._unread)(str(self._unread)) from self._unread
 
     async def _look_after(self) -> None:
         while True:

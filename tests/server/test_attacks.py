@@ -22,6 +22,7 @@ from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests.server.running import Running, running
 from tests.stores.desk import charge_of, hold_of
+from tests.stores.redis.server import Server, free_port
 
 MINE, OTHERS = "mine", "others"
 
@@ -346,6 +347,22 @@ def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> N
             "not revoked" in httpx.get(f"{server.url}/v1", headers={"Authorization": f"Bearer {key}"}).json()["message"]
         )
     assert not ServerOptions("memory://").open_access
+
+
+def test_whether_a_key_is_needed_is_not_guessed() -> None:
+    """A server whose store is away at its start cannot know whether there are keys: that passes, and nobody is told to give one."""
+    port = free_port()
+    with running(f"redis://127.0.0.1:{port}", open_access=True, store_timeout=0.5) as server:
+        assert not server.site.ledger.ring.known
+        assert httpx.get(f"{server.url}/v1").status_code == 503
+        assert httpx.get(f"{server.url}/login").status_code == 503
+        redis = Server(port=port)
+        try:
+            end = time.monotonic() + 20
+            while (status := httpx.get(f"{server.url}/v1").status_code) != 200:
+                assert status == 503 and time.monotonic() < end
+        finally:
+            redis.stop()
 
 
 def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:

@@ -135,6 +135,33 @@ def test_a_store_that_fails_fails_all_who_wait_and_nobody_after_them() -> None:
     run(scenario)
 
 
+class Away(Noting):
+    """Does not answer while `away`; counts how often it was asked."""
+
+    away, questions = True, 0
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        self.questions += 1
+        if self.away:
+            raise BudgetStoreUnavailable("away")
+        return super().execute(command, timeout)
+
+
+def test_who_waits_for_the_keys_waits_for_one_reading() -> None:
+    """However many wait: the one that was going on when they came may be too old, the next one is everybody's, also if it fails."""
+
+    async def scenario() -> None:
+        async with served(store := Away(remote=False)) as ledger:
+            failed = await asyncio.gather(*(ledger.refresh() for _ in range(10)), return_exceptions=True)
+            assert [str(each) for each in failed] == ["away"] * 10
+            assert store.questions <= 2
+            store.away = False
+            await ledger.refresh()
+            assert ledger.ring.known and not ledger.ring.keyed
+
+    run(scenario)
+
+
 def test_somebody_who_goes_away_harms_nobody() -> None:
     async def scenario() -> None:
         store = Noting(remote=True)

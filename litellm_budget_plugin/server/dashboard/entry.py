@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 async def login(request: Request) -> Response:
     """Asks for a key."""
     who = await guest(request)
-    if who.site.door.open:
+    if await who.site.door.stands_open():
         return RedirectResponse(f"{who.root}/", 303)
     return page(who, "login.html", problem="")
 

@@ -79,7 +79,7 @@ async def users(request: Request) -> Response:
 async def projects(request: Request) -> Response:
     """The projects to choose from, on a server without keys."""
     site = Site.of(request)
-    if not site.door.open:
+    if not await site.door.stands_open():
         return RedirectResponse(f"{(await visitor(request)).root}/", 303)
     who = await guest(request)
     assert who.caller is not None

@@ -90,7 +90,7 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
     """
     site = Site.of(request)
     key = _key(request)
-    if not key and not site.door.open:
+    if not key and not await site.door.stands_open():
         raise NotLoggedIn
     try:
         caller = await site.door.admit(request, key)
@@ -109,7 +109,7 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
 async def guest(request: Request) -> Visitor:
     """Somebody at a page that belongs to no project."""
     site = Site.of(request)
-    caller = await site.door.admit(request, "") if site.door.open else None
+    caller = await site.door.admit(request, "") if await site.door.stands_open() else None
     return _visitor(request, caller, "", "")
 
 

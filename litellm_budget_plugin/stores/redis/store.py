@@ -179,16 +179,21 @@ class RedisStore:
             raise BudgetStoreError(f"{self._address.name}: this store was closed")
         if self._pid != os.getpid():  # also after a fork that Python does not see, as uWSGI's
             self._keep_inherited()
-        began = time.monotonic()
+        began, said = time.monotonic(), None
         while True:
             try:
                 return attempt()
             except (*LOST, _Refused, BudgetStoreError) as error:
                 cause = error.reply if isinstance(error, _Refused) else error
+                said = cause if code_of(cause) else said
+                temporary = is_temporary(cause)
                 self._route.forget()
-                if self._route.moves and is_temporary(cause) and time.monotonic() + _PAUSE < deadline:
+                if self._route.moves and temporary and time.monotonic() + _PAUSE < deadline:
                     time.sleep(_PAUSE)
                     continue
+                if temporary and said is not None:
+                    # Tells more than that the time ran out in asking once more.
+                    raise explained(said, self._address.name, deadline - began) from cause
                 if isinstance(error, BudgetStoreError):
                     raise type(error)(f"{self._address.name}: {error}") from error.__cause__
                 raise explained(cause, self._address.name, deadline - began) from cause

@@ -15,6 +15,7 @@ from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Read, Settle, Settled
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis.names import root_of
+from litellm_budget_plugin.stores.redis.store import _Refused
 from tests.stores.desk import calls_of, charge_of, hold_of
 from tests.stores.redis.server import PATIENCE, Server, free_port
 
@@ -109,7 +110,7 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
     keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
     for place, key in enumerate(keys):
         with pytest.raises(BudgetStoreUnavailable, match="being moved"):
-            # Long enough for a busy machine to ask more than once.
+            # Long enough to ask more than once, and whatever it was about when the time ran out.
             store.execute(settle(project, f"on the way {place}"), timeout=0.5)
         source.execute_command("MIGRATE", "127.0.0.1", nodes.servers[2].port, key, 0, 5000)
     for client in (target, source, nodes.clients[0]):
@@ -117,6 +118,22 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
     assert store.execute(settle(project, "after")) == Settled("after")
     usage = target.hgetall(root + b":u:4:user:alice")
     assert len(usage) == 1 and target.zcard(root + b":c") == 2
+
+
+def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: Opener) -> None:
+    """Not that the time ran out in asking once more, which says nothing."""
+    store, deadline = opened(nodes.url), time.monotonic() + PATIENCE
+    for late in (BudgetStoreUnavailable("no node"), TimeoutError("the time is over")):
+        said = iter([_Refused(redis.exceptions.TryAgainError("rehashing")), late])
+
+        def attempt(said: Iterator[Exception] = said) -> None:
+            error = next(said)
+            if not isinstance(error, _Refused):
+                clock.setattr(time, "monotonic", lambda: deadline)
+            raise error
+
+        with pytest.MonkeyPatch.context() as clock, pytest.raises(BudgetStoreUnavailable, match="being moved"):
+            store._patiently(attempt, deadline)
 
 
 def test_one_node_of_a_cluster_is_not_a_server(nodes: Nodes, opened: Opener) -> None:
