@@ -27,7 +27,8 @@ def copy(source: str, target: str, projects: tuple[str, ...], replace: bool) -> 
     if source == target:
         raise click.UsageError("SOURCE and TARGET are the same")
     with ExitStack() as stack:
-        old, new = (stack.enter_context(closing(opened(url))) for url in (source, target))
+        old = stack.enter_context(closing(opened(source)))
+        new = stack.enter_context(closing(opened(target, new=True)))
         progress = stack.enter_context(shown_progress())
         copied = copying.copy(old, new, projects or None, replace=replace, progress=progress)
     for project, totals, written in copied:

@@ -43,7 +43,7 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
         raise click.BadParameter(reason, param_hint="--directory")
     files = Journal(place, place_of(key))
     if deliver or aside:
-        with closing(opened(store)) as target:
+        with closing(opened(store, new=True)) as target:
             _deliver(target, files, retention)
             if aside:
                 _deliver_aside(target, files)

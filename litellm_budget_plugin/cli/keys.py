@@ -29,7 +29,7 @@ def keys() -> None:
 @click.option("--label", default="key", show_default=True, help="What the key is for, up to 100 characters.")
 def create(store: str, project: str, read_only: bool, label: str) -> None:
     """Make a key and print it. It cannot be shown again: the ledger keeps a digest of it only."""
-    with closing(opened(store)) as ledger:
+    with closing(opened(store, new=True)) as ledger:
         try:
             key, text = create_key(ledger, project, "read-only" if read_only else "read-write", label)
         except BudgetInputError as error:

@@ -107,7 +107,7 @@ def _check_store(url: str, host: str, *, need_key: bool) -> None:
             raise click.UsageError("memory:// has no keys, so it is served on loopback only")
         return
     try:
-        with closing(opened(url)) as store:
+        with closing(opened(url, new=True)) as store:
             if need_key and next(list_keys(store), None) is None:
                 raise click.ClickException(
                     f"everybody who reaches {host} could change every budget: there is no key yet. Make one: "

@@ -45,7 +45,7 @@ class BudgetCallback(BudgetHook):
             settings = BudgetSettings(**{**settings.model_dump(), **values})
         self.settings = settings or BudgetSettings(**values)
         with ExitStack() as opened:
-            self._ledger = BudgetLedger(self.settings)
+            self._ledger = BudgetLedger(self.settings, charging=True)
             opened.callback(self._ledger.close)
             # Made at once, because it brings in the budgets of a user_cost.json that is there.
             self.manager = BudgetManager(self.settings.project, settings=self.settings)

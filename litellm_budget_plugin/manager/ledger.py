@@ -39,10 +39,11 @@ _DAYS_KEPT = 400
 class BudgetLedger:
     """One project's accounts on the store that the settings name.
 
-    Ledgers of one process that name the same URL share one store and one settler, `memory://` included.
+    Ledgers of one process that name the same URL share one store and one settler, `memory://` included. With `charging`, a key
+    that only reads is refused: BudgetStoreError.
     """
 
-    def __init__(self, settings: BudgetSettings) -> None:
+    def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
         self.settings = settings
         self.project = settings.project
         self.defaults: tuple[Default, ...] = settings.defaults
@@ -51,7 +52,7 @@ class BudgetLedger:
         self._key = store_key(settings.url)
         self.settler = acquire(self._key, self._patience, settings)
         try:
-            self._greet()
+            self._greet(charging)
         except BaseException:
             let_go(self._key)
             raise
@@ -70,11 +71,14 @@ class BudgetLedger:
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
 
-    def _greet(self) -> None:
+    def _greet(self, charging: bool) -> None:
         """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
                 self.settler.ask(Read(self.project, "user", ""), self._patience)
+                if charging:
+                    # Changes nothing, and is allowed to those alone who may.
+                    self.store.sync()
             except BudgetStoreUnavailable as error:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -89,6 +90,10 @@ def _bound(listening: Listening) -> socket.socket:
         bound.bind(address)
         bound.listen(_BACKLOG)
     except OSError as error:
-        raise BudgetStoreError(f"{host}:{port} cannot be listened on: {error}") from error
+        if error.errno == errno.EADDRINUSE:
+            raise BudgetStoreError(
+                f"{host}:{port} cannot be listened on: another program does; end it, or choose another --port"
+            ) from error
+        raise BudgetStoreError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
     bound.set_inheritable(True)
     return bound

@@ -48,5 +48,13 @@ def test_a_key_is_made_listed_and_revoked(run: Run) -> None:
     ],
 )
 def test_what_cannot_be_done(run: Run, arguments: list[str], said: str) -> None:
+    run("create", "--project", "there")
     done = run(*arguments)
     assert done.exit_code == 2 and said in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["revoke", "nobody"]])
+def test_a_mistyped_file_is_not_made(run: Run, tmp_path: Path, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2 and f"there is no ledger {tmp_path}/ledger.db" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -94,3 +94,5 @@ def test_a_key_that_opens_another_project_stops_the_start(remote: Open, server: 
         remote(api_key=server.create_key("another"))
     with pytest.raises(BudgetStoreError, match="LITELLM_BUDGET_API_KEY"):
         remote(api_key="lbk_nonsense")
+    with pytest.raises(BudgetStoreError, match="this key is read-only"):
+        remote(api_key=server.create_key(PROJECT, "read-only"))

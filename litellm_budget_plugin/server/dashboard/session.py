@@ -156,7 +156,8 @@ def check_origin(request: Request) -> None:
         origin = urlsplit(request.headers.get("origin", ""))
         good = bool(origin.netloc) and origin.netloc.lower() == request.headers.get("host", "").lower()
     if not good:
-        raise Problem(403, "this form was sent from another site, so nothing was changed")
+        said = "from another site" if request.headers.get("origin") or fetched else "without saying from which site"
+        raise Problem(403, f"this form was sent {said}, so nothing was changed; programs use /v1 and a key")
 
 
 def check_token(visitor: Visitor, form: dict[str, str]) -> None:
