@@ -15,14 +15,16 @@ from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.http.store import HttpStore
 from litellm_budget_plugin.stores.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.registry import masked
 from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -76,11 +78,13 @@ class BudgetLedger:
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
                 self.settler.ask(Read(self.project, "user", ""), self._patience)
-                if charging:
-                    # Changes nothing, and is allowed to those alone who may.
-                    self.store.sync()
             except BudgetStoreUnavailable as error:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
+            if charging and isinstance(self.store, HttpStore) and self.store.read_only:
+                raise BudgetStoreError(
+                    f"{masked(self._key)}: the key is read-only, and calls have to be charged; give one that writes "
+                    "(LITELLM_BUDGET_API_KEY)"
+                )
 
     @property
     def store(self) -> Store:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import litellm
 import pytest
 
-from litellm_budget_plugin import BudgetExceeded, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin import (
+    BudgetExceeded,
+    BudgetManager,
+    BudgetSettings,
+    BudgetStoreError,
+    BudgetStoreUnavailable,
+)
+from litellm_budget_plugin.core.money import usd_float
 from tests.hooks.desk import WORTH, Desk, forty_at_once
 from tests.server.process import Served
 from tests.upstream import Upstream
@@ -94,5 +102,24 @@ def test_a_key_that_opens_another_project_stops_the_start(remote: Open, server: 
         remote(api_key=server.create_key("another"))
     with pytest.raises(BudgetStoreError, match="LITELLM_BUDGET_API_KEY"):
         remote(api_key="lbk_nonsense")
-    with pytest.raises(BudgetStoreError, match="this key is read-only"):
+    with pytest.raises(BudgetStoreError, match="the key is read-only, and calls have to be charged"):
         remote(api_key=server.create_key(PROJECT, "read-only"))
+
+
+def test_a_key_that_only_reads_is_good_for_looking(
+    remote: Open, server: Served, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = remote()
+    litellm.completion(**desk.arguments("alice"))
+    desk.callback.flush()
+    settings = {
+        "store_url": server.base,
+        "api_key": server.create_key(PROJECT, "read-only"),
+        "store_timeout": 5,
+        "default_limit": 1,
+    }
+    with closing(BudgetManager(PROJECT, settings=BudgetSettings(**settings))) as reader:
+        assert reader.get_current_cost("alice") == usd_float(WORTH)
+        with pytest.raises(BudgetStoreError, match="this key is read-only"):
+            reader.create_budget(1.0, "alice")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

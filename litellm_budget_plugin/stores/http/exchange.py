@@ -104,7 +104,7 @@ class Exchange:
                 answer = self._once(method, path, body, deadline)
             except _LATE:
                 seconds = max(0.0, deadline - began)
-                raise BudgetStoreUnavailable(f"{self.name}: no answer within {seconds:.3g} s") from None
+                raise BudgetStoreUnavailable(f"{self.name}: no answer within {round(seconds, 2):g} s") from None
             except httpcore.ConnectError as error:
                 raise BudgetStoreUnavailable(f"{self.name}: the connection could not be made: {error}") from error
             except _LOST as error:

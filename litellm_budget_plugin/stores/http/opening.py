@@ -47,7 +47,7 @@ def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
         )
     if test_clock and not said.get("test_clock"):
         raise BudgetInputError(f"{exchange.name} keeps its own time: it was not started with a test clock")
-    return HttpStore(exchange, test_clock=test_clock, timeout=timeout)
+    return HttpStore(exchange, read_only=said.get("access") == "read-only", test_clock=test_clock, timeout=timeout)
 
 
 open_http = partial(_open, "http")

@@ -36,8 +36,12 @@ class HttpStore:
 
     remote = True
 
-    def __init__(self, exchange: Exchange, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+    def __init__(
+        self, exchange: Exchange, *, read_only: bool = False, test_clock: bool = False, timeout: float = 2.0
+    ) -> None:
         self._exchange, self._test_clock, self._timeout = exchange, test_clock, timeout
+        self.read_only = read_only
+        """Whether the key is for looking only; so it was when the store was opened."""
         _log.info("the budget ledger is %s", exchange.name)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
@@ -88,7 +92,7 @@ class HttpStore:
 
     def sync(self) -> None:
         """Have the server's store make what was acknowledged survive a power cut. The server does so by itself each second."""
-        if not self._exchange.closed:
+        if not self._exchange.closed and not self.read_only:
             self._post("/v1/sync", {}, None)
 
     def projects(self) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import MutableMapping
 from contextlib import AsyncExitStack
 from functools import cache
@@ -61,6 +62,9 @@ class Shared:
             command = [sys.executable, "-m", "tests.stores.http.server", str(listening.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=(listening.fileno(),))
         atexit.register(self._end, os.getpid())
+        # No test's time-out has to cover how long a process takes to start.
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/begin/healthz", timeout=60):
+            pass
 
     def _end(self, pid: int) -> None:
         if os.getpid() == pid:

@@ -61,7 +61,7 @@ def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
     try:
         for _ in range(2):
             began = time.monotonic()
-            with pytest.raises(BudgetStoreUnavailable, match=r"no answer within 0\.1 s"):
+            with pytest.raises(BudgetStoreUnavailable, match=r"no answer within 0\."):
                 store.execute(charge_of("h"), timeout=0.1)
             assert 0.09 <= time.monotonic() - began < 1.0
         began = time.monotonic()
@@ -195,7 +195,7 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
     store, start = opened(url, test_clock=True), 1_774_734_000_000_000
 
     def hold(parent: Child) -> None:
-        open_store(url, test_clock=True).execute(hold_of("h", usd=100, floor=7, now=start))
+        open_store(url, test_clock=True, timeout=30.0).execute(hold_of("h", usd=100, floor=7, now=start))
         parent.tell()
         parent.wait()
 
