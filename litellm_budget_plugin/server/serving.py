@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import multiprocessing
+import os
+import signal
 import socket
+import threading
 from functools import partial
+from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
@@ -54,7 +60,7 @@ def serve(options: ServerOptions, listening: Listening) -> None:
     if listening.workers > 1 and options.store_url.startswith("memory:"):
         raise BudgetInputError("memory:// is a ledger of one process; several workers need a file or a server")
     config = uvicorn.Config(
-        partial(create_app, options),
+        partial(_worker, options),
         factory=True,
         workers=listening.workers,
         log_config=log_config(listening.json_log, listening.every_request),
@@ -78,6 +84,19 @@ def serve(options: ServerOptions, listening: Listening) -> None:
                 Multiprocess(config, [bound]).run()
         else:
             server.run([bound])
+
+
+def _worker(options: ServerOptions) -> FastAPI:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget-parent", daemon=True).start()
+    return create_app(options)
+
+
+def _end_with(parent: int) -> None:
+    # A parent that was killed cannot end its workers: they would keep the port, and nobody would look after them.
+    wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _bound(listening: Listening) -> socket.socket:

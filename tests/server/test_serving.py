@@ -60,16 +60,28 @@ def test_several_workers_are_one_ledger(own_server: OwnServer, tmp_path: Path, e
         time.sleep(0.05)
 
 
+def _workers(server: Served) -> list[int]:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    said = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    workers = [pid for pid, words in said.items() if b"spawn_main" in words and b"resource_tracker" not in words]
+    assert len(workers) == 2
+    return workers
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process runs; one that nobody has asked about since its end does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_worker_that_dies_is_replaced(own_server: OwnServer) -> None:
     server = own_server("--workers", "2")
     store = open_store(server.url(), timeout=10.0)
     store.execute(charge_of("h"))
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(workers) >= 2
-    for pid in workers:
-        if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    for pid in _workers(server):
+        os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 30
     while True:
         try:
@@ -80,6 +92,18 @@ def test_a_worker_that_dies_is_replaced(own_server: OwnServer) -> None:
     assert calls_of(store) == 1
     store.close()
     assert server.terminate() == 0
+
+
+def test_workers_end_with_their_parent(own_server: OwnServer) -> None:
+    """Also when it is killed and cannot tell them: the port is free again."""
+    server = own_server("--workers", "2")
+    workers = _workers(server)
+    server.kill()
+    end = time.monotonic() + 30
+    while any(_lives(pid) for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    server.start()
 
 
 def test_a_path_prefix(own_server: OwnServer) -> None:
