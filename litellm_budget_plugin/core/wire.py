@@ -19,23 +19,29 @@ _CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*get_args(Command), *
 
 
 @cache
+def _fields(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@cache
 def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(_CLASSES[name])
 
 
 def encode(message: Command | Reply) -> dict[str, Any]:
     """The message as an object that JSON can hold."""
-    encoded: dict[str, Any] = {"type": type(message).__name__}
-    for field in dataclasses.fields(message):
-        value = getattr(message, field.name)
+    cls: type = type(message)
+    encoded: dict[str, Any] = {"type": cls.__name__}
+    for name in _fields(cls):
+        value = getattr(message, name)
         if value is not KEEP:
-            encoded[field.name] = _plain(value)
+            encoded[name] = _plain(value)
     return encoded
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: _plain(getattr(value, name)) for name in _fields(type(value))}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -46,7 +52,7 @@ def decode(data: Any) -> Command | Reply:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or data["type"] not in _CLASSES:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
     fields = {name: value for name, value in data.items() if name != "type"}
-    unknown = fields.keys() - {field.name for field in dataclasses.fields(_CLASSES[data["type"]])}
+    unknown = fields.keys() - set(_fields(_CLASSES[data["type"]]))
     if unknown:
         raise BudgetInputError(f"{data['type']} has no field {', '.join(sorted(unknown))}")
     try:

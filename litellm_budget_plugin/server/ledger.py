@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Reply, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.commands import Command, Reply, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics import server_metrics
+from litellm_budget_plugin.server.asking import Asker
 from litellm_budget_plugin.server.keys import KeyRing, has_had_keys, list_keys
 from litellm_budget_plugin.server.options import ServerOptions
-from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
+from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.registry import masked, open_store
 from litellm_budget_plugin.stores.reopening import Reopening
 
@@ -29,12 +28,6 @@ REFRESH_SECONDS = 2.0
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _DAYS_KEPT = 400
-_THREADS = 8
-_ASKING = 4
-"""How many batches are with the store at once. One on a local store, which executes one command after the other anyway."""
-_BATCH = 64
-_AT_ONCE_SECONDS = 0.002
-"""How long the event loop waits for a file that another process keeps busy."""
 
 
 class ServedLedger:
@@ -45,10 +38,7 @@ class ServedLedger:
         self.store = _opened(options)
         self.ring = KeyRing()
         self.metrics = server_metrics()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="budget-server")
-        self._waiting: deque[tuple[Command, asyncio.Future[Outcome]]] = deque()
-        self._free = _ASKING if self.store.remote else 1
-        self._elsewhere = 0
+        self._asker = Asker(self.store, test_clock=options.test_clock)
         self._seen: dict[str, tuple[Default, ...]] = {}
         self._refreshed_at, self._swept_at = -REFRESH_SECONDS, time.monotonic()
         self._refreshing = asyncio.Lock()
@@ -72,45 +62,23 @@ class ServedLedger:
             await self.run(self.store.sync)
         except BudgetStoreError as error:
             _logger.error("the store could not be synced at the end: %s", error)
-        self._threads.shutdown()
+        self._asker.close()
         self.store.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """`work(*arguments)` on a thread of the ledger's."""
-        self._elsewhere += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-        finally:
-            self._elsewhere -= 1
+        return await self._asker.run(work, *arguments)
 
     async def execute(self, command: Command) -> Reply:
-        """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises.
-
-        A local store that nobody keeps busy answers at once: handing a command to a thread costs more than executing it.
-        Everything else goes to threads, and what arrives while others are being executed goes to the store together.
-        """
+        """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
         began = time.perf_counter()
         self._note(command)
         try:
-            outcome = await self._outcome(command)
+            outcome = await self._asker.ask(command)
         except BudgetStoreError as error:
             self._failed(error)
             raise
         return self._told(command, outcome, time.perf_counter() - began)
-
-    async def _outcome(self, command: Command) -> Outcome:
-        if not self.store.remote and not self._elsewhere and _is_short(command):
-            try:
-                return self._ask_all([command], _AT_ONCE_SECONDS)[0]
-            except BudgetStoreUnavailable:
-                # Another process has it. The command may be sent again: that is what its id is for.
-                pass
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, future))
-        if self._free:
-            self._free -= 1
-            self._start()
-        return await future
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
@@ -118,7 +86,7 @@ class ServedLedger:
         for command in commands:
             self._note(command)
         try:
-            outcomes = await self.run(self._ask_all, commands)
+            outcomes = await self._asker.ask_all(commands)
         except BudgetStoreError as error:
             self._failed(error)
             raise
@@ -151,34 +119,6 @@ class ServedLedger:
         if isinstance(command, (Reserve, Settle)) and any(default.limit is not None for default in command.defaults):
             self._seen[command.project] = command.defaults
 
-    def _start(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
-        loop = asyncio.get_running_loop()
-        self._elsewhere += 1
-        future = loop.run_in_executor(self._threads, self._ask_all, [command for command, _ in batch])
-        future.add_done_callback(lambda done: self._hand_out([each for _, each in batch], done))
-
-    def _hand_out(self, futures: list[asyncio.Future[Outcome]], done: asyncio.Future[list[Outcome]]) -> None:
-        self._elsewhere -= 1
-        error = done.exception()
-        outcomes = [None] * len(futures) if error is not None else done.result()
-        for future, outcome in zip(futures, outcomes):
-            if future.done():  # whoever asked has gone
-                continue
-            if error is not None:
-                future.set_exception(error)
-            elif outcome is not None:
-                future.set_result(outcome)
-        if self._waiting:
-            self._start()
-        else:
-            self._free += 1
-
-    def _ask_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        if self.options.test_clock:
-            return self.store.execute_all(commands, timeout)
-        return ask_all(self.store, commands, timeout)
-
     async def refresh(self) -> None:
         """Read the keys anew. Raises what the store raises."""
         asked = time.monotonic()
@@ -201,8 +141,7 @@ class ServedLedger:
             try:
                 if self._changed:
                     self._changed = False
-                    # Not by `run`: it holds no command up, so that those that arrive need not go to threads.
-                    await asyncio.get_running_loop().run_in_executor(self._threads, self.store.sync)
+                    await self._asker.run_aside(self.store.sync)
                 if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
                     await self.refresh()
                 if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
@@ -214,13 +153,6 @@ class ServedLedger:
     def _sweep(self) -> None:
         for project in self.store.projects():
             self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
-
-
-def _is_short(command: Command) -> bool:
-    """Whether the command looks at a few rows, however large the ledger is."""
-    if isinstance(command, (Read, ReadUsage)):
-        return command.subject is not None
-    return not isinstance(command, Sweep)
 
 
 def _opened(options: ServerOptions) -> Store:

@@ -42,7 +42,7 @@ class Store(Protocol):
         """
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        """Apply commands one after the other, each in an atomic step of its own, in one round trip where the engine has
+        """Apply commands one after the other, each whole in one atomic step, in one round trip where the engine has
         them, and answer each. A command that cannot be accepted is answered by its BudgetInputError and keeps none of the
         others back. When this raises, some may have been applied: all may be sent again.
         """

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import Accounts, Read, Settled
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
@@ -242,6 +244,27 @@ def test_text_that_no_file_can_hold(database: Path, opened: Opener) -> None:
             store.execute(command)
     store.execute(charge_of("h"))
     assert calls_of(store) == 1
+
+
+def test_many_commands_in_few_transactions(database: Path, opened: Opener) -> None:
+    """One that cannot be stored takes none of the others with it, and readers alone need not wait for a writer."""
+    store = opened(f"sqlite:///{database}", timeout=0.5)
+    commands = [charge_of("\ud800" if number == 70 else f"h{number}") for number in range(150)]
+    outcomes = store.execute_all(commands)
+    assert isinstance(outcomes.pop(70), BudgetInputError)
+    assert outcomes == [Settled(f"h{number}") for number in range(150) if number != 70]
+    assert calls_of(store) == 149
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        read = Read("p", "user", "alice")
+        found = store.execute_all([read, read])
+        assert [account.spent for each in found if isinstance(each, Accounts) for account in each.accounts] == [
+            1490
+        ] * 2
+        with pytest.raises(BudgetStoreUnavailable, match="kept it locked"):
+            store.execute_all([charge_of("h150"), charge_of("h151")], 0.05)
+        other.execute("ROLLBACK")
+    assert calls_of(store) == 149
 
 
 def test_closing_after_the_file_has_gone(database: Path) -> None:

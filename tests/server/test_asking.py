@@ -1,0 +1,210 @@
+"""How a worker asks its store: at once where that is quick, on threads where it is not, and many together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Settle, Settled, Sweep
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.server.asking import _BATCHES, Asker
+from litellm_budget_plugin.stores.memory import MemoryStore
+from litellm_budget_plugin.stores.protocol import Outcome
+from tests.stores.desk import charge_of
+
+
+class Noting(MemoryStore):
+    """Notes on which thread it was asked what; `busy` is raised by the next questions."""
+
+    def __init__(self, remote: bool) -> None:
+        super().__init__()
+        self.remote = remote
+        self.asked: list[tuple[bool, int]] = []
+        self.busy: list[Exception] = []
+        self.pause: threading.Event | None = None
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        main = threading.current_thread() is threading.main_thread()
+        self.asked.append((main, len(commands)))
+        if self.busy and main == (not self.remote):
+            raise self.busy.pop()
+        if self.pause is not None and not main:
+            self.pause.wait()
+        return super().execute_all(commands, timeout)
+
+
+@contextmanager
+def asking(store: Noting) -> Iterator[Asker]:
+    asker = Asker(store)
+    try:
+        yield asker
+    finally:
+        asker.close()
+
+
+def run(scenario: Any) -> None:
+    asyncio.run(scenario())
+
+
+def test_short_commands_of_a_local_store_are_answered_at_once() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        with asking(store) as asker:
+            assert await asker.ask(charge_of("h")) == Settled("h")
+            await asker.ask(Read("p", "user", "alice"))
+            assert store.asked == [(True, 1)] * 2
+            for command in (Read("p", "user"), ReadUsage("p", "user"), Sweep("p", 10**12, 10**12)):
+                await asker.ask(command)
+            assert store.asked[2:] == [(False, 1)] * 3
+
+    run(scenario)
+
+
+def test_a_file_that_another_process_keeps_busy_is_waited_for_elsewhere() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        with asking(store) as asker:
+            store.busy = [BudgetStoreUnavailable("busy")]
+            assert await asker.ask(charge_of("h")) == Settled("h")
+            assert store.asked == [(True, 1), (False, 1)]
+
+    run(scenario)
+
+
+def test_the_loop_does_not_wait_for_what_a_thread_does_with_the_store() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        store.pause = threading.Event()
+        with asking(store) as asker:
+            slow = asyncio.create_task(asker.ask(Read("p", "user")))
+            await asyncio.sleep(0)
+            quick = asyncio.create_task(asker.ask(charge_of("h")))
+            await asyncio.sleep(0)
+            assert not quick.done()
+            store.pause.set()
+            assert await quick == Settled("h")
+            await slow
+            assert all(not main for main, _ in store.asked)
+
+    run(scenario)
+
+
+def test_what_is_asked_in_one_moment_goes_to_the_store_together() -> None:
+    """On the loop, and one that cannot be accepted fails alone."""
+
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        with asking(store) as asker:
+            commands = [charge_of(f"h{number}", usd=-1 if number == 7 else 1) for number in range(20)]
+            outcomes = await asyncio.gather(*map(asker.ask, commands))
+            assert isinstance(outcomes.pop(7), BudgetInputError)
+            assert outcomes == [Settled(f"h{number}") for number in range(20) if number != 7]
+            assert store.asked == [(True, 20)]
+
+    run(scenario)
+
+
+def test_after_a_thread_the_loop_serves_again() -> None:
+    """Also those who have waited for it."""
+
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        store.pause = threading.Event()
+        with asking(store) as asker:
+            slow = asyncio.create_task(asker.ask(Read("p", "user")))
+            first = asyncio.create_task(asker.ask(charge_of("h0")))
+            while len(store.asked) < 2:
+                await asyncio.sleep(0)
+            others = [asyncio.create_task(asker.ask(charge_of(f"h{number}"))) for number in range(1, 4)]
+            await asyncio.sleep(0)
+            store.pause.set()
+            await asyncio.gather(slow, first, *others)
+            await asker.ask(charge_of("h4"))
+            assert store.asked[-1] == (True, 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_only_one_commands_rows_do_to_the_store_fails_that_one_alone(remote: bool) -> None:
+    class Broken(Noting):
+        def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+            if any(command.hold == "h1" for command in commands if isinstance(command, Settle)):
+                raise BudgetStoreError("its rows are damaged")
+            return super().execute_all(commands, timeout)
+
+    async def scenario() -> None:
+        with asking(Broken(remote)) as asker:
+            commands = [charge_of(f"h{number}") for number in range(3)]
+            outcomes = await asyncio.gather(*map(asker.ask, commands), return_exceptions=True)
+            assert isinstance(outcomes[1], BudgetStoreError) and "damaged" in str(outcomes[1])
+            assert [outcomes[0], outcomes[2]] == [Settled("h0"), Settled("h2")]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_whatever_goes_wrong_is_told_to_whoever_asked(remote: bool) -> None:
+    async def scenario() -> None:
+        store = Noting(remote)
+        with asking(store) as asker:
+            store.busy = [RuntimeError("a fault of ours")]
+            told = await asyncio.gather(asker.ask(charge_of("h0")), asker.ask(charge_of("h1")), return_exceptions=True)
+            assert [str(each) for each in told] == ["a fault of ours"] * 2
+            assert await asker.ask(charge_of("h0")) == Settled("h0")
+
+    run(scenario)
+
+
+def test_what_arrives_meanwhile_goes_to_a_networked_store_together() -> None:
+    """In its order, and one that cannot be accepted fails alone."""
+
+    async def scenario() -> None:
+        store = Noting(remote=True)
+        store.pause = threading.Event()
+        with asking(store) as asker:
+            tasks = [asyncio.create_task(asker.ask(charge_of(f"h{number}"))) for number in range(100)]
+            bad = asyncio.create_task(asker.ask(charge_of("bad", usd=-1)))
+            await asyncio.sleep(0)
+            store.pause.set()
+            replies = await asyncio.gather(*tasks)
+            assert replies == [Settled(f"h{number}") for number in range(100)]
+            assert "Settle.cost" in str(await bad)
+            assert sorted(count for _, count in store.asked) == [37, 64]
+
+    run(scenario)
+
+
+def test_a_store_that_fails_fails_all_who_wait_and_nobody_after_them() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=True)
+        with asking(store) as asker:
+            store.busy = [BudgetStoreUnavailable("away")]
+            results = await asyncio.gather(
+                *(asker.ask(charge_of(f"h{number}")) for number in range(3)), return_exceptions=True
+            )
+            assert [str(result) for result in results] == ["away"] * 3
+            assert await asker.ask(charge_of("h9")) == Settled("h9")
+            assert asker._free == _BATCHES and asker._elsewhere == 0
+
+    run(scenario)
+
+
+def test_somebody_who_goes_away_harms_nobody() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=True)
+        store.pause = threading.Event()
+        with asking(store) as asker:
+            gone = asyncio.create_task(asker.ask(charge_of("gone")))
+            stays = asyncio.create_task(asker.ask(charge_of("stays")))
+            await asyncio.sleep(0)
+            gone.cancel()
+            store.pause.set()
+            assert await stays == Settled("stays")
+
+    run(scenario)
