@@ -17,11 +17,11 @@ T = TypeVar("T")
 Asked = tuple[Command, "asyncio.Future[Outcome]"]
 _Result = Union[Outcome, BudgetStoreError]
 
-_THREADS = 8
 _BATCHES = 4
 """How many batches are with the store at once. One on a local store, which executes one command after the other anyway."""
-_LONG = 2
-"""How many commands that look at many rows are with the store at once."""
+_THREADS = _BATCHES + 2
+_PAGES = 4
+"""How many threads there are for what looks at many rows: however much of that is asked for, commands have their own."""
 _BATCH = 64
 _AT_ONCE_SECONDS = 0.002
 """How long the event loop waits for a file that another process keeps busy."""
@@ -33,30 +33,39 @@ class Asker:
     def __init__(self, store: Store, *, test_clock: bool = False) -> None:
         self._store, self._test_clock = store, test_clock
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="budget-server")
+        self._pages = ThreadPoolExecutor(_PAGES, thread_name_prefix="budget-pages")
         self._waiting: deque[Asked] = deque()
         self._free = _BATCHES if store.remote else 1
-        self._long = asyncio.Semaphore(_LONG)
         self._elsewhere = 0
 
     def close(self) -> None:
         """Let the threads end."""
+        self._pages.shutdown()
         self._threads.shutdown()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)` on a thread. The loop does not wait for a local store meanwhile."""
-        self._elsewhere += 1
-        try:
-            return await self.run_aside(work, *arguments)
-        finally:
-            self._elsewhere -= 1
+        """`work(*arguments)`, which looks at many rows, on a thread."""
+        return await self._elsewhere_on(self._pages, work, *arguments)
+
+    async def run_soon(self, work: Callable[..., T], *arguments: Any) -> T:
+        """`work(*arguments)` on one of the threads that commands have."""
+        return await self._elsewhere_on(self._threads, work, *arguments)
 
     async def run_aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """The same for work that does not keep the store from others."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
+    async def _elsewhere_on(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
+        # The loop does not wait for a local store that a thread has.
+        self._elsewhere += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
+        finally:
+            self._elsewhere -= 1
+
     async def ask_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order. Raises what the store raises."""
-        return await self.run(self._ask_all, commands)
+        return await self.run_soon(self._ask_all, commands)
 
     async def ask(self, command: Command) -> Outcome:
         """What became of a command. Raises what the store raises.
@@ -64,8 +73,7 @@ class Asker:
         A local store that nobody keeps busy answers on the loop: handing commands to a thread costs more than executing them.
         """
         if not _is_short(command):
-            async with self._long:
-                return (await self.ask_all([command]))[0]
+            return (await self.run(self._ask_all, [command]))[0]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
         self._waiting.append((command, future))

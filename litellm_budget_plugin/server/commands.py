@@ -87,7 +87,7 @@ async def sync(request: Request) -> Response:
     """Return when every charge acknowledged before is on the disk of the store."""
     site = Site.of(request)
     (await site.door.caller(request)).check_writes()
-    await site.ledger.run(site.ledger.store.sync)
+    await site.ledger.sync()
     return Response(status_code=204)
 
 

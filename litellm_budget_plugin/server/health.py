@@ -11,7 +11,6 @@ from litellm_budget_plugin.metrics import of_project
 from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.stores.protocol import ask
 
 router = APIRouter(tags=["health"])
 
@@ -27,7 +26,7 @@ async def readyz(request: Request) -> Response:
     """200 if a question to the store was answered just now, else 503."""
     ledger = Site.of(request).ledger
     try:
-        await ledger.run(ask, ledger.store, Read("litellm-budget:ready", "probe", ""))
+        await ledger.execute(Read("litellm-budget:ready", "probe", ""))
     except BudgetError:
         return JSONResponse({"status": "unavailable"}, 503)
     return JSONResponse({"status": "ok"})

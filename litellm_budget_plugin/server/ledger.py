@@ -59,15 +59,19 @@ class ServedLedger:
         if self._upkeep is not None:
             self._upkeep.cancel()
         try:
-            await self.run(self.store.sync)
+            await self.sync()
         except BudgetStoreError as error:
             _logger.error("the store could not be synced at the end: %s", error)
         self._asker.close()
         self.store.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)` on a thread of the ledger's."""
+        """`work(*arguments)` on a thread of the ledger's, of those that may be kept busy."""
         return await self._asker.run(work, *arguments)
+
+    async def sync(self) -> None:
+        """Make what was acknowledged survive a power cut. Raises what the store raises."""
+        await self._asker.run_aside(self.store.sync)
 
     async def execute(self, command: Command) -> Reply:
         """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
@@ -128,7 +132,9 @@ class ServedLedger:
             if asked >= self._refreshed_at:
                 self._refreshed_at, self._unread = time.monotonic(), None
                 try:
-                    self.ring.replace(*await self.run(lambda: (list(list_keys(self.store)), has_had_keys(self.store))))
+                    self.ring.replace(
+                        *await self._asker.run_soon(lambda: (list(list_keys(self.store)), has_had_keys(self.store)))
+                    )
                 except BudgetStoreError as error:
                     self._unread = error
                     raise
@@ -141,7 +147,7 @@ class ServedLedger:
             try:
                 if self._changed:
                     self._changed = False
-                    await self._asker.run_aside(self.store.sync)
+                    await self.sync()
                 if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
                     await self.refresh()
                 if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:

@@ -195,6 +195,26 @@ def test_a_store_that_fails_fails_all_who_wait_and_nobody_after_them() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_pages_take_no_thread_from_commands(remote: bool) -> None:
+    """However many are asked for at once."""
+
+    async def scenario() -> None:
+        busy = threading.Event()
+        with asking(Noting(remote)) as asker:
+            pages = [asyncio.create_task(asker.run(busy.wait)) for _ in range(50)]
+            await asyncio.sleep(0)
+            try:
+                assert await asker.ask(charge_of("h")) == Settled("h")
+                assert await asker.ask_all([charge_of("h")]) == [Settled("h")]
+                assert not any(page.done() for page in pages)
+            finally:
+                busy.set()
+            await asyncio.gather(*pages)
+
+    run(scenario)
+
+
 def test_somebody_who_goes_away_harms_nobody() -> None:
     async def scenario() -> None:
         store = Noting(remote=True)
