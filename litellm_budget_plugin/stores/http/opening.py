@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from functools import partial
@@ -14,7 +15,8 @@ from litellm_budget_plugin.stores.http.store import PROTOCOL, HttpStore
 from litellm_budget_plugin.stores.protocol import Store
 
 _HEADER = "litellm-budget-protocol"
-_NOT_IMPLEMENTED = 501
+_SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
+_PROBE = "litellm-budget:probe"
 
 _log = logging.getLogger("litellm_budget_plugin")
 
@@ -29,9 +31,11 @@ def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
 
 
 def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
-    answer = exchange.request("GET", "/v1", None, time.monotonic() + timeout)
+    deadline = time.monotonic() + timeout
+    answer = exchange.request("GET", "/v1", None, deadline)
     version = answer.headers.get(_HEADER)
     if version is None and (answer.status < 500 or answer.status == _NOT_IMPLEMENTED):
+        _check_endpoint(exchange, deadline)
         _log.warning(
             "%s is not litellm-budget serve; it is spoken to in LiteLLM's own budget protocol, which can hold and keep less "
             "(docs/guarantees.md)",
@@ -48,6 +52,20 @@ def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
     if test_clock and not said.get("test_clock"):
         raise BudgetInputError(f"{exchange.name} keeps its own time: it was not started with a test clock")
     return HttpStore(exchange, read_only=said.get("access") == "read-only", test_clock=test_clock, timeout=timeout)
+
+
+def _check_endpoint(exchange: Exchange, deadline: float) -> None:
+    """A proxy in front of a server that is just starting answers 404 or a page of its own: that is no reason to speak another
+    protocol for as long as this process lives. An endpoint answers with JSON, whatever it thinks of the project.
+    """
+    answer = exchange.request("POST", "/get_budget", json.dumps({"project_name": _PROBE}).encode(), deadline)
+    try:
+        said = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        said = None
+    if answer.status >= _SERVER_ERROR or not isinstance(said, dict):
+        exchange.decoded("/get_budget", answer)
+        raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")
 
 
 open_http = partial(_open, "http")

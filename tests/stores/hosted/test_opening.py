@@ -15,16 +15,20 @@ from httpx import Request, Response
 
 from litellm_budget_plugin import BudgetCallback, BudgetExceeded, BudgetManager
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import PutBudget, Settle
+from litellm_budget_plugin.core.commands import PutBudget, Settle, Settled
+from litellm_budget_plugin.core.wire import dumps
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted.store import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
+from litellm_budget_plugin.stores.reopening import Reopening
 from tests.server.running import running
 from tests.stores.desk import account_of, charge_of
 from tests.stores.hosted.endpoint import Endpoint
+from tests.stores.http.fake import GOOD, Said
+from tests.stores.http.fake import running as running_fake
 
 HOSTED = "https://api.litellm.ai"
 
@@ -49,7 +53,7 @@ def test_the_exchange_is_litellms(status: int, caplog: pytest.LogCaptureFixture)
         manager.create_budget(total_budget=10, user="alice")
         manager.close()
         assert asked.call_count == 1
-    assert json.loads(get.calls[0].request.content) == {"project_name": "shop"}
+    assert json.loads(get.calls[1].request.content) == {"project_name": "shop"}
     sent = json.loads(put.calls[-1].request.content)
     assert sent.keys() == {"project_name", "user_dict"} and sent["project_name"] == "shop"
     assert sent["user_dict"]["alice"]["total_budget"] == 10.0
@@ -70,6 +74,22 @@ def test_a_server_error_decides_nothing() -> None:
         mock.get("/v1").mock(return_value=Response(502))
         with pytest.raises(BudgetStoreUnavailable, match="answered 502"):
             open_store(HOSTED, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    "page", [Said(404, b"404 page not found", {}), Said(200, b"<html>Welcome</html>", {}), Said(200, b"", {})]
+)
+def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
+    """Ours may be behind it in a moment."""
+    with running_fake(page, hello=page) as fake:
+        url = f"http://{fake.base}"
+        store = Reopening("the endpoint", lambda seconds: open_store(url, timeout=seconds), 5.0)
+        for _ in range(2):
+            with pytest.raises(BudgetStoreError, match="get_budget"):
+                store.execute(charge_of("h"))
+        fake.hello, fake.answers = GOOD, [Said(200, dumps(Settled("h")).encode())]
+        assert store.execute(charge_of("h")) == Settled("h")
+        store.close()
 
 
 def test_the_callback_holds_on_such_an_endpoint(
