@@ -23,11 +23,16 @@ _IDLE_SECONDS = 60.0
 _MOST_BYTES = 256 * 1024 * 1024
 _AGAIN = (502, 503, 504)
 _TEMPORARY = (408, 425, 429)
+_TOO_LARGE = 413
 _LOST = (httpcore.NetworkError, httpcore.ProtocolError)
 _LATE = (httpcore.TimeoutException, TimeoutError)
 
 _inherited: list[httpcore.ConnectionPool] = []
 """Connections that a fork copied into this process: never used and never closed."""
+
+
+class TooLarge(BudgetStoreError):
+    """The request was larger than somebody on the way takes."""
 
 
 class Answer(NamedTuple):
@@ -166,6 +171,8 @@ class Exchange:
                 f"{where} answered {status}{said}; give a key that opens this project "
                 "(LITELLM_BUDGET_API_KEY; for a command, in the URL: https://:KEY@host, by env:NAME)"
             )
+        if status == _TOO_LARGE:
+            raise TooLarge(f"{where} answered 413{said}; let the proxy in front of it take larger bodies")
         if 300 <= status < 400:
             to = answer.headers.get("location", "somewhere else").partition("?")[0]
             raise BudgetStoreError(f"{where} answered {status} and leads to {to:.200}; give the endpoint's own URL")

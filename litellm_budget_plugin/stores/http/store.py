@@ -11,7 +11,7 @@ from typing import Any, TypeGuard, get_args
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.exchange import Exchange, TooLarge
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
@@ -53,13 +53,21 @@ class HttpStore:
         until = time.monotonic() + self._seconds(timeout)
         outcomes: list[Outcome] = []
         for first in range(0, len(commands), _BATCH):
-            some = [self._encoded(command) for command in commands[first : first + _BATCH]]
-            answer = self._post("/v1/commands", {"commands": some}, until - time.monotonic())
-            said = answer.get("outcomes") if isinstance(answer, dict) else None
-            if not isinstance(said, list) or len(said) != len(some):
-                raise self._odd("the outcome of each command")
-            outcomes += [self._outcome(each) for each in said]
+            outcomes += self._sent([self._encoded(command) for command in commands[first : first + _BATCH]], until)
         return outcomes
+
+    def _sent(self, some: list[dict[str, Any]], until: float) -> list[Outcome]:
+        try:
+            answer = self._post("/v1/commands", {"commands": some}, until - time.monotonic())
+        except TooLarge:
+            if len(some) == 1:
+                raise
+            half = len(some) // 2
+            return [*self._sent(some[:half], until), *self._sent(some[half:], until)]
+        said = answer.get("outcomes") if isinstance(answer, dict) else None
+        if not isinstance(said, list) or len(said) != len(some):
+            raise self._odd("the outcome of each command")
+        return [self._outcome(each) for each in said]
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else min(timeout, self._timeout)

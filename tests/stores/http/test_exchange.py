@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.commands import Settled
+from litellm_budget_plugin.core.commands import Reply, Settled
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.registry import masked, open_store, place_of
 from tests.stores.desk import charge_of
@@ -78,6 +78,26 @@ def test_every_other_answer_says_what_to_do(opened: Opener, said: Said, kind: ty
     temporary = isinstance(raised.value, BudgetStoreUnavailable)
     assert temporary == (kind is BudgetStoreUnavailable)
     assert "secret" not in str(raised.value)
+
+
+def dumps_all(replies: list[Reply]) -> bytes:
+    """The body that tells what became of many commands."""
+    return json.dumps({"outcomes": [wire.encode(reply) for reply in replies]}).encode()
+
+
+def test_many_commands_that_a_proxy_finds_too_large_go_in_halves(opened: Opener) -> None:
+    """Each of them once, in their order; one alone that is too large is said."""
+    commands = [charge_of(f"h{number}") for number in range(5)]
+    halves = [Said(200, dumps_all([Settled(f"h{number}") for number in some])) for some in ([0, 1], [2], [3, 4])]
+    with running(Said(413), halves[0], Said(413), *halves[1:], Said(413)) as fake:
+        store = opened(f"http://{fake.base}")
+        assert store.execute_all(commands) == [Settled(f"h{number}") for number in range(5)]
+        sent = [json.loads(body)["commands"] for _, path, _, body in fake.asked if path == "/v1/commands"]
+        assert [[command["hold"] for command in some] for some in sent] == [
+            ["h0", "h1", "h2", "h3", "h4"], ["h0", "h1"], ["h2", "h3", "h4"], ["h2"], ["h3", "h4"],
+        ]  # fmt: skip
+        with pytest.raises(BudgetStoreError, match="let the proxy in front of it take larger bodies"):
+            store.execute_all(commands[:1])
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"outcomes": []}', b'{"outcomes": [1]}', b"7"])
