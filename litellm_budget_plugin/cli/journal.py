@@ -52,6 +52,8 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
         click.echo(_line(file))
     if not seen:
         click.echo(f"nothing waits in {place}")
+    if deliver and any(not file.in_use and not file.path.endswith(ASIDE) for file in seen):
+        raise click.ClickException("what is left could not be delivered; the reason is above")
 
 
 def _deliver(store: Store, files: Journal, retention: int) -> None:

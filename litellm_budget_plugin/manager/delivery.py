@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Union
 
 from litellm_budget_plugin.core.commands import Release, Settle
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.journal import Journal
+from litellm_budget_plugin.manager.journal_file import JournalFile
 from litellm_budget_plugin.stores.protocol import Outcome
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -120,27 +121,38 @@ class Delivery:
 
     def _deliver_journal(self, timeout: float) -> None:
         while self._journal is not None and (file := self._journal.first()) is not None:
-            found = file.next(_BATCH)
-            lines = [line for line, _ in found]
-            torn = [line for line in lines if not line.endswith(b"\n")]
-            entries = [entry for _, entry in found if entry is not None]
-            old = {id(entry) for entry in entries if self._too_old(entry.at, entry.command)}
-            aside = [line for line, entry in found if line not in torn and (entry is None or id(entry) in old)]
-            self._send([entry.command for entry in entries if id(entry) not in old], timeout)
-            if torn:
-                _logger.warning("%s: the last entry was never finished; its call was not charged yet", file.path)
-            if aside:
-                try:
-                    path = file.set_aside(aside)
-                except OSError as error:
-                    raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
-                _logger.error(
-                    "%d charges are damaged or older than the store's memory and wait for you in %s; "
-                    "see docs/how-to/when-the-store-fails.md",
-                    len(aside),
-                    path,
-                )
-            file.passed(lines)
+            try:
+                self._deliver_some(file, timeout)
+            except BudgetStoreUnavailable:
+                raise
+            except BudgetStoreError as error:
+                # The process that is gone may have had another key, for another project: its charges must not hold up ours.
+                if not self._journal.leave(file):
+                    raise
+                _logger.error("%s cannot be delivered from here and is left to others: %s", file.path, error)
+
+    def _deliver_some(self, file: JournalFile, timeout: float) -> None:
+        found = file.next(_BATCH)
+        lines = [line for line, _ in found]
+        torn = [line for line in lines if not line.endswith(b"\n")]
+        entries = [entry for _, entry in found if entry is not None]
+        old = {id(entry) for entry in entries if self._too_old(entry.at, entry.command)}
+        aside = [line for line, entry in found if line not in torn and (entry is None or id(entry) in old)]
+        self._send([entry.command for entry in entries if id(entry) not in old], timeout)
+        if torn:
+            _logger.warning("%s: the last entry was never finished; its call was not charged yet", file.path)
+        if aside:
+            try:
+                path = file.set_aside(aside)
+            except OSError as error:
+                raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
+            _logger.error(
+                "%d charges are damaged or older than the store's memory and wait for you in %s; "
+                "see docs/how-to/when-the-store-fails.md",
+                len(aside),
+                path,
+            )
+        file.passed(lines)
 
     def _too_old(self, at: int, command: Charge) -> bool:
         kept_for = self._kept_for(command.project)

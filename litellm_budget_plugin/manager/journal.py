@@ -31,6 +31,9 @@ from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
+_LEFT_SECONDS = 600.0
+"""How long a file is left to others that cannot be delivered from here."""
+
 
 class Seen(NamedTuple):
     """A file as it was found: whole entries, damaged ones, since when the first waits, and whether a living process has it."""
@@ -55,6 +58,8 @@ class Journal:
         self._digest = store_digest(place)
         self._files: list[JournalFile] = []
         self._own: JournalFile | None = None
+        self._adopted: set[JournalFile] = set()
+        self._left: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -77,9 +82,11 @@ class Journal:
 
     def adopt(self) -> None:
         """Take over the files of processes that are gone."""
+        now = time.monotonic()
+        self._left = {path: until for path, until in self._left.items() if until > now}
         ours = {file.path for file in self._files}
         try:
-            theirs = sorted(self._paths() - ours) if CAN_LOCK else []
+            theirs = sorted(self._paths() - ours - self._left.keys()) if CAN_LOCK else []
         except OSError as error:
             _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
             return
@@ -92,6 +99,19 @@ class Journal:
             if file is not None:
                 _logger.warning("%d charges of a process that is gone are delivered from %s", file.waiting, path)
                 self._files.insert(0, file)
+                self._adopted.add(file)
+
+    def leave(self, file: JournalFile) -> bool:
+        """Let go of the file of a process that is gone, for others to take over, and by this one not again for a while. False
+        for a file of this process's own.
+        """
+        if file not in self._adopted:
+            return False
+        self._adopted.discard(file)
+        self._files.remove(file)
+        self._left[file.path] = time.monotonic() + _LEFT_SECONDS
+        file.let_go()
+        return True
 
     def _paths(self, suffix: str = SUFFIX) -> set[str]:
         try:
@@ -121,6 +141,7 @@ class Journal:
             del self._files[0]
             if file is self._own:
                 self._own = None
+            self._adopted.discard(file)
             file.remove()
         return None
 
@@ -129,6 +150,7 @@ class Journal:
         while self._files:
             self._files.pop().let_go()
         self._own = None
+        self._adopted.clear()
 
 
 def _seen(path: str) -> Seen | None:

@@ -65,15 +65,16 @@ class Asker:
 
     async def ask_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order. Raises what the store raises."""
-        return await self.run_soon(self._ask_all, commands)
+        run = self.run_soon if all(is_short(command) for command in commands) else self.run
+        return await run(self._ask_all, commands)
 
     async def ask(self, command: Command) -> Outcome:
         """What became of a command. Raises what the store raises.
 
         A local store that nobody keeps busy answers on the loop: handing commands to a thread costs more than executing them.
         """
-        if not _is_short(command):
-            return (await self.run(self._ask_all, [command]))[0]
+        if not is_short(command):
+            return (await self.ask_all([command]))[0]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
         self._waiting.append((command, future))
@@ -135,7 +136,7 @@ class Asker:
         return ask_all(self._store, commands, timeout)
 
 
-def _is_short(command: Command) -> bool:
+def is_short(command: Command) -> bool:
     """Whether the command looks at a few rows, however large the ledger is."""
     if isinstance(command, (Read, ReadUsage)):
         return command.subject is not None

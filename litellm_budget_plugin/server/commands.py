@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,17 +10,19 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.commands import Command
+from litellm_budget_plugin.core.commands import Command, Read
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server import schemas, vetting
 from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.asking import is_short
 from litellm_budget_plugin.server.bodies import as_json, json_body, raw_and_json_body
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
 from litellm_budget_plugin.stores.http.store import PROTOCOL
+from litellm_budget_plugin.stores.protocol import Outcome
 
-_MOST_COMMANDS = 1000
+_MOST_COMMANDS, _MOST_LONG = 1000, 10
 _MOST_ROWS = 5000
 
 router = APIRouter(prefix="/v1", tags=["ledger"])
@@ -47,7 +50,10 @@ async def command(request: Request) -> Response:
     raw, body = await raw_and_json_body(request)
     vetting.vet_command(raw, body)
     asked = _command(body, caller, site.ledger.options.test_clock)
-    return Response(wire.dumps(await site.ledger.execute(asked)), media_type="application/json")
+    reply = await site.ledger.execute(asked)
+    # Many rows are put into words on a thread: nobody waits for them.
+    text = wire.dumps(reply) if is_short(asked) else await site.ledger.run(wire.dumps, reply)
+    return Response(text, media_type="application/json")
 
 
 @router.post(
@@ -74,12 +80,13 @@ async def commands(request: Request) -> Response:
             good.append(_command(data, caller, site.ledger.options.test_clock))
         except BudgetInputError as error:
             outcomes[place] = _refused(error)
-    replies = iter(await site.ledger.execute_all(good))
-    for place, outcome in enumerate(outcomes):
-        if outcome is None:
-            reply = next(replies)
-            outcomes[place] = _refused(reply) if isinstance(reply, BudgetInputError) else wire.encode(reply)
-    return as_json({"outcomes": outcomes})
+    long = sum(not is_short(command) for command in good)
+    if long > _MOST_LONG:
+        raise BudgetInputError(
+            f"at most {_MOST_LONG} of the commands may be about all subjects of a scope, or sweep; got {long}"
+        )
+    replies = await site.ledger.execute_all(good)
+    return await site.ledger.run(_told, outcomes, replies) if long else _told(outcomes, replies)
 
 
 @router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
@@ -148,6 +155,8 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
     if not vetting.is_command(decoded):
         raise BudgetInputError(f"{type(decoded).__name__} is a reply, not a command")
     caller.check(decoded)
+    if isinstance(decoded, Read) and decoded.page > _MOST_ROWS:
+        raise BudgetInputError(f"Read.page must be at most {_MOST_ROWS}, got {decoded.page}")
     if test_clock or not getattr(decoded, "rolls", ()):
         return decoded
     # When windows begin and end is not a client's to say; that it is not to say what time it is, the store sees to.
@@ -160,6 +169,16 @@ def _opens(caller: Caller, project: str) -> bool:
     except Problem:
         return False
     return True
+
+
+def _told(outcomes: list[dict[str, Any] | None], replies: Sequence[Outcome]) -> Response:
+    """The answer to many commands: `replies` fill the places that are free in `outcomes`."""
+    rest = iter(replies)
+    for place, outcome in enumerate(outcomes):
+        if outcome is None:
+            reply = next(rest)
+            outcomes[place] = _refused(reply) if isinstance(reply, BudgetInputError) else wire.encode(reply)
+    return as_json({"outcomes": outcomes})
 
 
 def _refused(error: BudgetInputError) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Release, Settle
+from litellm_budget_plugin.core.commands import Command, Release, Settle
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager import delivery as deliveries
 from litellm_budget_plugin.manager import journal as journals
 from litellm_budget_plugin.manager import ledger as ledgers
@@ -132,6 +132,40 @@ def test_the_next_process_delivers_what_the_one_before_left(open_settler: OpenSe
     store.away = False
     open_settler(store).flush()
     assert store.calls() == 1 and _files(tmp_path) == []
+
+
+class OneProject(Faraway):
+    """Behind a key that opens project p only."""
+
+    def _line(self, commands: list[Command]) -> None:
+        if any(command.project != "p" for command in commands):
+            raise BudgetStoreError("this key opens no other project")
+        super()._line(commands)
+
+
+def test_what_another_project_s_process_left_holds_up_no_charge(open_settler: OpenSettler, tmp_path: Path) -> None:
+    """It is left to those who have the key, and they find it."""
+    dead = Journal(str(tmp_path / "j"), "faraway://")
+    dead.keep([replace(charge_of("theirs"), project="q")])
+    dead.close()
+    store = OneProject()
+    settler = open_settler(store)
+    settler.deliver(charge_of("h"), 1.0)
+    settler.flush()
+    assert store.calls() == 1 and settler.delivery.waiting == 0
+    assert len(_files(tmp_path)) == 1
+    other = open_settler(Faraway())
+    other.flush()
+    assert not _files(tmp_path) and other.delivery.waiting == 0
+
+
+def test_what_cannot_be_delivered_of_one_s_own_is_kept(open_settler: OpenSettler, tmp_path: Path) -> None:
+    settler = open_settler(OneProject())
+    for _ in range(2):
+        with pytest.raises(BudgetStoreError, match="opens no other project"):
+            settler.deliver(replace(charge_of("h"), project="q"), 1.0)
+            settler.flush()
+    assert settler.delivery.waiting == 2 and len(_files(tmp_path)) == 1
 
 
 def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(

@@ -61,6 +61,8 @@ def test_short_commands_of_a_local_store_are_answered_at_once() -> None:
             for command in (Read("p", "user"), ReadUsage("p", "user"), Sweep("p", 10**12, 10**12)):
                 await asker.ask(command)
             assert store.asked[2:] == [(False, 1)] * 3
+            await asker.ask_all([charge_of("h"), Read("p", "user")])
+            assert [thread.name for thread in threading.enumerate() if thread.name.startswith("budget-server")] == []
 
     run(scenario)
 

@@ -365,6 +365,17 @@ def test_whether_a_key_is_needed_is_not_guessed() -> None:
             redis.stop()
 
 
+def test_reads_without_end(opened: Opened) -> None:
+    """A request may have only some commands that look at everybody, and a page an end."""
+    everybody = said(Read(MINE, "user"))
+    with opened.client(opened.reader) as client:
+        assert client.post("/v1/commands", json={"commands": [everybody] * 10}).status_code == 200
+        refused = client.post("/v1/commands", json={"commands": [everybody] * 11})
+        assert refused.status_code == 422 and "at most 10 of the commands" in refused.json()["message"]
+        refused = client.post("/v1/command", json={**everybody, "page": 10**9})
+        assert refused.status_code == 422 and "Read.page must be at most 5000" in refused.json()["message"]
+
+
 def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:
     """A store that fails is the server's business: clients learn that it did, the log learns why."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import httpx
+import pytest
 
 from litellm_budget_plugin.core.commands import Command
 from tests.server.process import Served
@@ -18,6 +19,7 @@ REQUESTS = 5000
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
+@pytest.mark.timeout(1500)  # several thousand requests, on machines that do much else
 def test_generated_requests_find_nothing(tmp_path: Path) -> None:
     """Good ones, bad ones and the edges between, for every endpoint, on a server that has keys."""
     server = Served(tmp_path, "--log-requests")

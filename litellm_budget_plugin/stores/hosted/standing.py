@@ -38,7 +38,7 @@ class Told(NamedTuple):
 class Standing:
     """`account` is the account as it was when `fold` or `join` last saw it; `spent` is what this process has spent on it
     since the last reset, `others` what other stores have, as far as the record tells them apart; `told` is what the
-    record is known to say (None: there is none). `at` is the time of this store's last write.
+    record is known to say (None: there is none). What is so old that others no longer tell it apart is in neither. `at` is the time of this store's last write.
     """
 
     account: Account | None = None
@@ -93,7 +93,8 @@ class Standing:
         """
         if theirs is None:
             return self._join_nothing(stamp)
-        mine, told, there = self.account, self.told, self._part_there(theirs, writer, stamp)
+        there = self._part_there(theirs, writer, stamp)
+        mine, told = self.account, self.told
         self.told = _told(theirs, there)
         # An older limit or spend than was written here means that somebody overwrote it unseen. Long after the write, and
         # in a record that was made anew without our keys, it means what it says; only what was not told yet comes after it.
@@ -146,8 +147,9 @@ class Standing:
         if part is not None:
             return part.models
         if self.told is not None and stamp - self.at > REMEMBERED - REMEMBERED // 6:
-            # Others may have dropped it by now; it was there long before.
-            return self.told.spent
+            # Others may have dropped it by now; it was there long before. So it is the record's, and no longer a part: a write
+            # that is overwritten from here on must not bring it once more.
+            self.spent, self.told = self._untold(self.told), self.told._replace(spent={})
         return {}
 
     def _untold(self, told: Told | None) -> Models:

@@ -43,6 +43,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class _Own(NamedTuple):
+    """What one process uses, and the number of that process."""
+
+    pid: int
+    places: Places
+    pool: httpcore.ConnectionPool
+
+
 class Exchange:
     """The way to an endpoint, for any number of threads and for children after a fork."""
 
@@ -58,15 +66,16 @@ class Exchange:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._places = Places(self._address.connections)
-        self._pool = httpcore.ConnectionPool(
+        places = Places(self._address.connections)
+        pool = httpcore.ConnectionPool(
             ssl_context=self._trusted,
             max_connections=self._address.connections,
             keepalive_expiry=_IDLE_SECONDS,
             http2=find_spec("h2") is not None,
             network_backend=Wires(),
         )
+        # In one step: another thread of a forked child must not take its own process's number for its own connections.
+        self._own = _Own(os.getpid(), places, pool)
 
     def post(self, path: str, body: object, deadline: float) -> Any:
         """What the endpoint answers to an object, decoded. Raises BudgetInputError if it refuses what was said, and else like
@@ -83,30 +92,34 @@ class Exchange:
         """
         if self.closed:
             raise BudgetStoreError(f"{self.name}: this store was closed")
-        if self._pid != os.getpid():
-            _inherited.append(self._pool)
+        own = self._own
+        if own.pid != os.getpid():
+            _inherited.append(own.pool)
             self._begin()
+            own = self._own
         if getattr(self._inside, "now", False):
             raise BudgetStoreUnavailable(f"{self.name}: called by a finalizer or signal handler inside its own request")
         try:
-            place = self._places.enter(deadline)
+            place = own.places.enter(deadline)
         except NoPlace:
             raise BudgetStoreUnavailable(
                 f"{self.name}: all {self._address.connections} connections are busy (more by ?connections=)"
             ) from None
         self._inside.now = True
         try:
-            return self._tried(method, path, body, deadline)
+            return self._tried(own.pool, method, path, body, deadline)
         finally:
             self._inside.now = False
-            self._places.leave(place)
+            own.places.leave(place)
 
-    def _tried(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
+    def _tried(
+        self, pool: httpcore.ConnectionPool, method: str, path: str, body: bytes | None, deadline: float
+    ) -> Answer:
         began, tries = time.monotonic(), _TRIES
         while True:
             tries -= 1
             try:
-                answer = self._once(method, path, body, deadline)
+                answer = self._once(pool, method, path, body, deadline)
             except _LATE:
                 seconds = max(0.0, deadline - began)
                 raise BudgetStoreUnavailable(f"{self.name}: no answer within {round(seconds, 2):g} s") from None
@@ -121,7 +134,9 @@ class Exchange:
                 return answer
             time.sleep(pause)
 
-    def _once(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
+    def _once(
+        self, pool: httpcore.ConnectionPool, method: str, path: str, body: bytes | None, deadline: float
+    ) -> Answer:
         address = self._address
         set_deadline(deadline)
         url = httpcore.URL(
@@ -134,9 +149,7 @@ class Exchange:
         headers.update(address.headers)
         waits = dict.fromkeys(("connect", "read", "write", "pool"), max(0.001, deadline - time.monotonic()))
         content = b"" if body is None else body
-        with self._pool.stream(
-            method, url, headers=headers, content=content, extensions={"timeout": waits}
-        ) as response:
+        with pool.stream(method, url, headers=headers, content=content, extensions={"timeout": waits}) as response:
             parts, size = [], 0
             for part in response.iter_stream():
                 parts.append(part)
@@ -181,8 +194,8 @@ class Exchange:
     def close(self) -> None:
         """Close the connections. May be called twice."""
         self.closed = True
-        if self._pid == os.getpid():
-            self._pool.close()
+        if self._own.pid == os.getpid():
+            self._own.pool.close()
 
 
 def _message(answer: Answer) -> str:

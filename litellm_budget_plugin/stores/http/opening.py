@@ -7,7 +7,7 @@ import logging
 import time
 from functools import partial
 
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted.store import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
@@ -63,6 +63,8 @@ def _check_endpoint(exchange: Exchange, deadline: float) -> None:
         said = json.loads(answer.body)
     except (ValueError, RecursionError):
         said = None
+    if _HEADER in answer.headers:
+        raise BudgetStoreUnavailable(f"{exchange.name} has just begun to answer; ask again")
     if answer.status >= _SERVER_ERROR or not isinstance(said, dict):
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")

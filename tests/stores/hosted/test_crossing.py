@@ -219,6 +219,32 @@ def test_what_others_have_spent_is_told_apart_for_an_hour(
     assert endpoint.data["p"]["alice"]["current_cost"] == 108e-9
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_is_no_longer_told_apart_is_not_added_after_a_crossing(
+    pair: tuple[HostedStore, HostedStore], endpoint: Endpoint, refused: bool
+) -> None:
+    """A store that was idle for an hour charges again, and that write is overwritten by another one, or fails before it."""
+    one, two = pair
+    alice = endpoint.data["p"]["alice"]
+    [writer] = alice["ledger"]["spent"]
+    alice["ledger"]["spent"][writer][0] -= records.REMEMBERED
+    one._lines["p"].standings["alice"].at -= records.REMEMBERED
+    two.execute(charge_of("h", usd=7))
+    if refused:
+        endpoint.refuses_writes = True
+        with pytest.raises(BudgetStoreUnavailable):
+            one.execute(charge_of("later", usd=1))
+        endpoint.refuses_writes = False
+        two.execute(charge_of("h2", usd=2))
+        one.execute(charge_of("later", usd=1))
+    else:
+        endpoint.before_set = lambda: one.execute(charge_of("later", usd=1))
+        two.execute(charge_of("h2", usd=2))
+    settled(one, two)
+    assert endpoint.data["p"]["alice"]["current_cost"] == 110e-9
+    assert [account_of(store).spent for store in pair] == [110] * 2
+
+
 def test_an_older_copy_that_is_put_back_long_after_is_believed(
     pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
 ) -> None:

@@ -15,10 +15,14 @@ import pytest
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Settled
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.http import exchange as exchanges
+from litellm_budget_plugin.stores.http.address import parse_address
+from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.registry import open_store
-from tests.server.process import Served, free_port
+from tests.server.process import PATIENCE, Served, free_port
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.faults import answers_in_time_though_names_do_not, survives_interrupts, survives_kills_among_traffic
+from tests.stores.http.fake import running
 from tests.stores.http.proxy import HttpProxy
 from tests.stores.processes import Child
 
@@ -162,7 +166,7 @@ def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener)
             ]
             for thread in stuck:
                 thread.start()
-            while store._exchange._places.free:
+            while store._exchange._own.places.free:
                 time.sleep(0.001)
             with pytest.raises(BudgetStoreUnavailable, match="all 2 connections"):
                 store.execute(charge_of("late"), timeout=0.05)
@@ -212,7 +216,7 @@ def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener)
     """And no answer behind, which the next one would take for its own."""
     store = opened(f"{url}?connections=1", timeout=10.0)
     survives_interrupts(store, "stores/http", last=400, step=3)
-    assert store._exchange._places.free == 1
+    assert store._exchange._own.places.free == 1
 
 
 def test_text_that_is_no_text(url: str, opened: Opener) -> None:
@@ -245,3 +249,33 @@ def test_a_key_that_is_wrong_missing_or_revoked(own_server: OwnServer, opened: O
     with pytest.raises(BudgetStoreError, match="answered 401"):
         while time.monotonic() < end:
             store.execute(charge_of("again"))
+
+
+def test_no_thread_of_a_child_takes_the_parents_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another one makes the child's own."""
+    with running() as fake:
+        exchange = Exchange(parse_address("http", fake.base))
+        theirs, taken = exchange._own, []
+        making, made = threading.Event(), threading.Event()
+
+        def slow(name: str) -> None:
+            making.set()
+            made.wait(PATIENCE)
+
+        def take() -> None:
+            with pytest.raises(BudgetStoreUnavailable):
+                exchange.request("GET", "/v1", None, 0.0)
+            taken.append(exchange._own)
+
+        monkeypatch.setattr(os, "getpid", lambda: theirs.pid + 1)
+        monkeypatch.setattr(exchanges, "find_spec", slow)
+        threads = [threading.Thread(target=take) for _ in range(2)]
+        threads[0].start()
+        making.wait(PATIENCE)
+        assert exchange._own is theirs
+        threads[1].start()
+        made.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len(taken) == 2 and all(own.pid == theirs.pid + 1 and own.pool is not theirs.pool for own in taken)
+        exchange.close()
