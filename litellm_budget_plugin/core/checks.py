@@ -80,6 +80,10 @@ def _defaults(defaults: tuple[Default, ...]) -> None:
     if len(defaults) > 1 and len({(d.scope, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
         raise BudgetInputError("defaults name one account twice")
     for default in defaults:
+        if default.unit not in UNITS:
+            raise BudgetInputError(
+                f"the default unit of {default.scope} must be one of {', '.join(UNITS)}, got {default.unit!r}"
+            )
         _amount(default.carry_over, f"the default carry-over of {default.scope}")
         if default.limit is not None:
             _amount(default.limit, f"the default limit of {default.scope}")

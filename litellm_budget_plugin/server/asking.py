@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any, TypeVar, Union
 
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Sweep
-from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
 
 T = TypeVar("T")
 Asked = tuple[Command, "asyncio.Future[Outcome]"]
-_Result = Union[Outcome, BudgetStoreError]
+_Result = Union[Outcome, Exception]
 
 _BATCHES = 4
 """How many batches are with the store at once. One on a local store, which executes one command after the other anyway."""
@@ -104,10 +104,7 @@ class Asker:
             results = self._executed([command for command, _ in batch], _AT_ONCE_SECONDS)
         except BudgetStoreUnavailable:
             return False
-        except Exception as error:  # noqa: BLE001  # whoever has asked is told
-            _fail(batch, error)
-        else:
-            _hand_out(batch, results)
+        _hand_out(batch, results)
         return True
 
     def _came_back(self, batch: list[Asked], done: asyncio.Future[list[_Result]]) -> None:
@@ -124,7 +121,7 @@ class Asker:
             return [*self._ask_all(commands, timeout)]
         except BudgetStoreUnavailable:
             raise
-        except BudgetStoreError as error:
+        except Exception as error:  # noqa: BLE001  # whoever has asked is told
             if len(commands) == 1:
                 return [error]
             # Only asking for each alone tells whose rows are in trouble. The others must not fail with them.
@@ -147,7 +144,7 @@ def _hand_out(batch: list[Asked], results: Sequence[_Result]) -> None:
     for (_, future), result in zip(batch, results):
         if future.done():  # whoever asked has gone
             continue
-        if isinstance(result, BudgetStoreError):
+        if isinstance(result, Exception) and not isinstance(result, BudgetInputError):
             future.set_exception(result)
         else:
             future.set_result(result)

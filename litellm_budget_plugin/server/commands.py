@@ -146,7 +146,9 @@ async def write_rows(request: Request) -> Response:
     vetting.ROWS.check(body)
     caller.check_project(body["project"])
     caller.check_writes()
-    await site.ledger.run(site.ledger.store.load, body["project"], rows_from(body["rows"]))
+    rows = rows_from(body["rows"])
+    vetting.check_units(rows)
+    await site.ledger.run(site.ledger.store.load, body["project"], rows)
     return Response(status_code=204)
 
 

@@ -155,10 +155,19 @@ class ServedLedger:
                     await self.run(self._sweep)
             except BudgetError as error:
                 _logger.error("the store does not answer; it is tried again: %s", error)
+            except Exception:
+                # Without it, revoked keys would stay good.
+                _logger.exception("the upkeep failed, and goes on")
 
     def _sweep(self) -> None:
         for project in self.store.projects():
-            self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
+            try:
+                self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))
+            except BudgetStoreUnavailable:
+                raise
+            except Exception:
+                # Whatever is wrong with the rows of one project, those of the others are swept.
+                _logger.exception("project %r cannot be swept", project)
 
 
 def _opened(options: ServerOptions) -> Store:

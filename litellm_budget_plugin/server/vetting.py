@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
 
+from litellm_budget_plugin.core.accounts import UNITS
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.rows import Rows
 
 _COMMANDS = get_args(Command)
 
@@ -69,6 +71,14 @@ def vet_command(body: bytes, data: Any) -> None:
     """
     if len(body) > _SMALL or _ODD.search(body):
         COMMANDS.check(data)
+
+
+def check_units(rows: Rows) -> None:
+    """Raise BudgetInputError for rows about units that there are not: no rule could be applied to them."""
+    refs = [*(account.ref for account in rows.accounts), *(leg for hold in rows.holds for leg in hold.legs)]
+    odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
+    if odd is not None:
+        raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
 
 
 COMMANDS = Vetting(text=512, number=MAX_NANOS, depth=6)

@@ -132,19 +132,20 @@ def test_after_a_thread_the_loop_serves_again() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("error", [BudgetStoreError("its rows are damaged"), ValueError("a fault of ours: damaged")])
 @pytest.mark.parametrize("remote", [False, True])
-def test_what_only_one_commands_rows_do_to_the_store_fails_that_one_alone(remote: bool) -> None:
+def test_what_only_one_commands_rows_do_to_the_store_fails_that_one_alone(remote: bool, error: Exception) -> None:
     class Broken(Noting):
         def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
             if any(command.hold == "h1" for command in commands if isinstance(command, Settle)):
-                raise BudgetStoreError("its rows are damaged")
+                raise error
             return super().execute_all(commands, timeout)
 
     async def scenario() -> None:
         with asking(Broken(remote)) as asker:
             commands = [charge_of(f"h{number}") for number in range(3)]
             outcomes = await asyncio.gather(*map(asker.ask, commands), return_exceptions=True)
-            assert isinstance(outcomes[1], BudgetStoreError) and "damaged" in str(outcomes[1])
+            assert isinstance(outcomes[1], type(error)) and "damaged" in str(outcomes[1])
             assert [outcomes[0], outcomes[2]] == [Settled("h0"), Settled("h2")]
 
     run(scenario)
@@ -155,7 +156,7 @@ def test_whatever_goes_wrong_is_told_to_whoever_asked(remote: bool) -> None:
     async def scenario() -> None:
         store = Noting(remote)
         with asking(store) as asker:
-            store.busy = [RuntimeError("a fault of ours")]
+            store.busy = [RuntimeError("a fault of ours") for _ in range(3)]
             told = await asyncio.gather(asker.ask(charge_of("h0")), asker.ask(charge_of("h1")), return_exceptions=True)
             assert [str(each) for each in told] == ["a fault of ours"] * 2
             assert await asker.ask(charge_of("h0")) == Settled("h0")

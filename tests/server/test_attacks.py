@@ -376,6 +376,21 @@ def test_reads_without_end(opened: Opened) -> None:
         assert refused.status_code == 422 and "Read.page must be at most 5000" in refused.json()["message"]
 
 
+def test_units_that_there_are_not(opened: Opened) -> None:
+    """Neither in commands nor in rows: no rule could be applied to them, in the one's project or in an hour by the upkeep."""
+    ref = ["user", "x", "", "none", "foo"]
+    hold = {"id": "hh", "state": "open", "at": 1, "legs": [ref]}
+    rows = {"accounts": [], "holds": [hold], "usage": []}
+    with opened.client() as client:
+        command = said(hold_of("h"), project=MINE)
+        assert (
+            client.post("/v1/command", json={**command, "defaults": [["user", "none", 5, "", "foo", 0]]}).status_code
+            == 422
+        )
+        refused = client.post("/v1/rows/write", json={"project": MINE, "rows": rows})
+        assert refused.status_code == 422 and "units are usd" in refused.json()["message"]
+
+
 def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:
     """A store that fails is the server's business: clients learn that it did, the log learns why."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:

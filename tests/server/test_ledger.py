@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.commands import Command, Reply, Sweep
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.server import ledger as ledgers
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.memory import MemoryStore
@@ -54,6 +57,47 @@ def test_who_waits_for_the_keys_waits_for_one_reading() -> None:
             store.away = False
             await ledger.refresh()
             assert ledger.ring.known and not ledger.ring.keyed
+
+    run(scenario)
+
+
+def test_one_projects_rows_keep_no_other_from_being_swept() -> None:
+    class Odd(MemoryStore):
+        swept: list[str] = []
+
+        def projects(self) -> list[str]:
+            return ["a", "b"]
+
+        def execute(self, command: Command, timeout: float | None = None) -> Reply:
+            if isinstance(command, Sweep):
+                if command.project == "a":
+                    raise ValueError("rows that no rule knows")
+                self.swept.append(command.project)
+            return super().execute(command, timeout)
+
+    async def scenario() -> None:
+        async with served(store := Odd()) as ledger:
+            ledger._sweep()
+            assert store.swept == ["b"]
+
+    run(scenario)
+
+
+def test_the_upkeep_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(ledgers, "_SYNC_SECONDS", 0.001)
+        monkeypatch.setattr(ledgers, "_SWEEP_SECONDS", 0.0)
+        seen: list[int] = []
+
+        def sweep() -> None:
+            seen.append(1)
+            raise ValueError("a fault of ours")
+
+        async with served(MemoryStore()) as ledger:
+            monkeypatch.setattr(ledger, "_sweep", sweep)
+            await ledger.begin()
+            while len(seen) < 2:
+                await asyncio.sleep(0.001)
 
     run(scenario)
 

@@ -16,6 +16,7 @@ from litellm_budget_plugin.stores.protocol import Store
 
 _HEADER = "litellm-budget-protocol"
 _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
+_STATUSES = ("success", "error")
 _PROBE = "litellm-budget:probe"
 
 _log = logging.getLogger("litellm_budget_plugin")
@@ -56,7 +57,7 @@ def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
 
 def _check_endpoint(exchange: Exchange, deadline: float) -> None:
     """A proxy in front of a server that is just starting answers 404 or a page of its own: that is no reason to speak another
-    protocol for as long as this process lives. An endpoint answers with JSON, whatever it thinks of the project.
+    protocol for as long as this process lives. An endpoint answers in the protocol, whatever it thinks of the project.
     """
     answer = exchange.request("POST", "/get_budget", json.dumps({"project_name": _PROBE}).encode(), deadline)
     try:
@@ -65,7 +66,7 @@ def _check_endpoint(exchange: Exchange, deadline: float) -> None:
         said = None
     if _HEADER in answer.headers:
         raise BudgetStoreUnavailable(f"{exchange.name} has just begun to answer; ask again")
-    if answer.status >= _SERVER_ERROR or not isinstance(said, dict):
+    if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in _STATUSES:
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")
 

@@ -59,6 +59,9 @@ class HttpStore:
     def _sent(self, some: list[dict[str, Any]], until: float) -> list[Outcome]:
         try:
             answer = self._post("/v1/commands", {"commands": some}, until - time.monotonic())
+        except BudgetInputError as error:
+            # Of the request as a whole: none of the commands was looked at, so none may be given up.
+            raise BudgetStoreError(f"{self._exchange.name} refuses a batch: {error}") from error
         except TooLarge:
             if len(some) == 1:
                 raise

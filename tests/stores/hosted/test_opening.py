@@ -77,7 +77,13 @@ def test_a_server_error_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [Said(404, b"404 page not found", {}), Said(200, b"<html>Welcome</html>", {}), Said(200, b"", {})]
+    "page",
+    [
+        Said(404, b'{"message": "no Route matched"}', {}),
+        Said(404, b"404 page not found", {}),
+        Said(200, b"<html>Welcome</html>", {}),
+        Said(200, b"", {}),
+    ],
 )
 def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
     """Ours may be behind it in a moment."""
