@@ -164,8 +164,9 @@ def _window(given: Mapping[str, Any], zone: str) -> str:
     days = given.get("duration")
     if days is None:
         return "none"
-    number = isinstance(days, (int, float)) and not isinstance(days, bool) and math.isfinite(days)
-    if not number or not 1 <= round(days * 86_400) <= 36_600 * 86_400:
+    number = isinstance(days, (int, float)) and not isinstance(days, bool)
+    # Compared before it is rounded: an integer may have more digits than a float takes.
+    if not number or not 0 < days <= 36_600 or round(days * 86_400) < 1:
         raise BudgetInputError(f"duration must be a number of days, from one second to 100 years, got {days!r:.80}")
     whole, rest = divmod(round(days * 86_400), 86_400)
     return f"{whole * 86_400 + rest}s" if rest else f"{whole}d"

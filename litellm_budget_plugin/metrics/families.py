@@ -49,7 +49,7 @@ class Families:
     """
 
     def __init__(self) -> None:
-        self._projects, self._models = Names(), Names()
+        self._projects, self._models, self._scopes = Names(), Names(), Names()
         self._spend = Counter(
             f"{_PREFIX}spend_usd",
             "US dollars that were charged, counted when the ledger has acknowledged the charge, once each. A hold that expired "
@@ -100,7 +100,7 @@ class Families:
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
         """A call was refused or, in shadow mode, would have been."""
-        self._refusals.labels(self.project(project), scope, reason, mode).inc()
+        self._refusals.labels(self.project(project), self._scopes.shown(scope), reason, mode).inc()
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
         """A question for a hold was answered."""

@@ -76,7 +76,6 @@ class ServedLedger:
     async def execute(self, command: Command) -> Reply:
         """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
         began = time.perf_counter()
-        self._note(command)
         try:
             outcome = await self._asker.ask(command)
         except BudgetStoreError as error:
@@ -87,8 +86,6 @@ class ServedLedger:
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
         began = time.perf_counter()
-        for command in commands:
-            self._note(command)
         try:
             outcomes = await self._asker.ask_all(commands)
         except BudgetStoreError as error:
@@ -109,11 +106,14 @@ class ServedLedger:
         """The reply, which the metrics were told."""
         if isinstance(outcome, BudgetInputError):
             raise outcome
+        self._note(command)
         if self.metrics is not None:
             self.metrics.observe_reply(command, outcome, seconds)
         return outcome
 
     def _failed(self, error: BudgetStoreError) -> None:
+        # Some of it may have been applied.
+        self._changed = True
         if self.metrics is not None:
             self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
 
@@ -147,7 +147,11 @@ class ServedLedger:
             try:
                 if self._changed:
                     self._changed = False
-                    await self.sync()
+                    try:
+                        await self.sync()
+                    except BudgetError:
+                        self._changed = True
+                        raise
                 if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
                     await self.refresh()
                 if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:

@@ -73,6 +73,18 @@ def vet_command(body: bytes, data: Any) -> None:
         COMMANDS.check(data)
 
 
+_LONGEST = {"subjects": 256, "defaults": 64, "models": 256, "holds": 5000, "spent": 5000}
+"""The rules look at each subject with each default, while others wait."""
+
+
+def check_lengths(command: Command) -> None:
+    """Raise BudgetInputError for a command with lists that are longer than anybody needs."""
+    for name, most in _LONGEST.items():
+        listed = getattr(command, name, ())
+        if isinstance(listed, tuple) and len(listed) > most:
+            raise BudgetInputError(f"{type(command).__name__}.{name} may have {most} entries, got {len(listed)}")
+
+
 def check_units(rows: Rows) -> None:
     """Raise BudgetInputError for rows about units that there are not: no rule could be applied to them."""
     refs = [*(account.ref for account in rows.accounts), *(leg for hold in rows.holds for leg in hold.legs)]

@@ -376,6 +376,22 @@ def test_reads_without_end(opened: Opened) -> None:
         assert refused.status_code == 422 and "Read.page must be at most 5000" in refused.json()["message"]
 
 
+def test_lists_that_nobody_needs(opened: Opened) -> None:
+    """The rules look at each subject with each default."""
+    command = said(hold_of("h"), project=MINE)
+    subjects = [["user", f"u{number}"] for number in range(257)]
+    with opened.client() as client:
+        refused = client.post("/v1/command", json={**command, "subjects": subjects})
+        assert refused.status_code == 422 and "Reserve.subjects may have 256 entries" in refused.json()["message"]
+        outcome = client.post("/v1/commands", json={"commands": [{**command, "subjects": subjects}]}).json()[
+            "outcomes"
+        ][0]
+        assert outcome["type"] == "BudgetInputError"
+        record = {"total_budget": 1, "duration": 10**400}
+        told = client.post("/set_budget", json={"project_name": MINE, "user_dict": {"a": record}})
+        assert told.status_code == 422 and "duration must be a number of days" in told.json()["message"]
+
+
 def test_units_that_there_are_not(opened: Opened) -> None:
     """Neither in commands nor in rows: no rule could be applied to them, in the one's project or in an hour by the upkeep."""
     ref = ["user", "x", "", "none", "foo"]

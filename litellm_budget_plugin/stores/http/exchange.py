@@ -23,7 +23,8 @@ _IDLE_SECONDS = 60.0
 _MOST_BYTES = 256 * 1024 * 1024
 _AGAIN = (502, 503, 504)
 _TEMPORARY = (408, 425, 429)
-_TOO_LARGE = 413
+_TOO_LARGE, _TOO_OFTEN = 413, 429
+_DIGITS = 6
 _LOST = (httpcore.NetworkError, httpcore.ProtocolError)
 _LATE = (httpcore.TimeoutException, TimeoutError)
 
@@ -87,7 +88,7 @@ class Exchange:
     def request(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
         """The answer to a request, whatever its status, until `deadline` (time.monotonic).
 
-        What breaks a connection, or is answered 502 to 504, is sent again, twice at most: so only what may be sent twice.
+        What breaks a connection, or is answered 429 or 502 to 504, is sent again, twice at most: so only what may be sent twice.
         Raises BudgetStoreUnavailable if no answer came.
         """
         if self.closed:
@@ -130,7 +131,9 @@ class Exchange:
                     raise BudgetStoreUnavailable(f"{self.name}: the answer was lost: {error}") from error
                 continue
             pause = random.uniform(_PAUSE_SECONDS / 3, _PAUSE_SECONDS)  # noqa: S311  # not a secret
-            if answer.status not in _AGAIN or not tries or time.monotonic() + pause >= deadline:
+            if answer.status == _TOO_OFTEN:
+                pause += _retry_after(answer)
+            if answer.status not in (*_AGAIN, _TOO_OFTEN) or not tries or time.monotonic() + pause >= deadline:
                 return answer
             time.sleep(pause)
 
@@ -196,6 +199,12 @@ class Exchange:
         self.closed = True
         if self._own.pid == os.getpid():
             self._own.pool.close()
+
+
+def _retry_after(answer: Answer) -> float:
+    """The seconds that the endpoint asks to wait; a date is as none (RFC 9110, 10.2.3)."""
+    said = answer.headers.get("retry-after", "")
+    return float(said) if said.isascii() and said.isdigit() and len(said) < _DIGITS else 0.0
 
 
 def _message(answer: Answer) -> str:

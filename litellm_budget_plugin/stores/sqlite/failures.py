@@ -33,7 +33,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 def explained(error: Exception, path: str, seconds: float) -> BudgetError:
     """The error of this package that tells what went wrong with the file and the way out."""
     if isinstance(error, UNSTORABLE):
-        return BudgetInputError(f"{path}: the command holds text or a number that cannot be stored: {error}")
+        return BudgetInputError(f"the command holds text or a number that cannot be stored: {error}")
     if isinstance(error, sqlite3.Error) and is_busy(error):
         return BudgetStoreUnavailable(f"{path}: other processes kept it locked for {seconds:g} s; ask again")
     text = str(error).lower()

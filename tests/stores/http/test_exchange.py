@@ -80,6 +80,16 @@ def test_every_other_answer_says_what_to_do(opened: Opener, said: Said, kind: ty
     assert "secret" not in str(raised.value)
 
 
+def test_who_asks_too_often_waits_and_asks_again(opened: Opener) -> None:
+    with running(Said(429, b"", {**OURS, "Retry-After": "0"}), SETTLED) as fake:
+        assert opened(f"http://{fake.base}", timeout=10.0).execute(charge_of("h")) == Settled("h")
+        fake.answers = [Said(429, b"", {**OURS, "Retry-After": "60"})]
+        asked = len(fake.asked)
+        with pytest.raises(BudgetStoreUnavailable, match="429"):
+            opened(f"http://{fake.base}", timeout=1.0).execute(charge_of("h"))
+        assert len(fake.asked) == asked + 2  # who serves, and the command once
+
+
 def dumps_all(replies: list[Reply]) -> bytes:
     """The body that tells what became of many commands."""
     return json.dumps({"outcomes": [wire.encode(reply) for reply in replies]}).encode()
