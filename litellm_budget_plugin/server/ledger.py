@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from litellm_budget_plugin.core.accounts import Default
@@ -40,11 +41,10 @@ class ServedLedger:
         self.metrics = server_metrics()
         self._asker = Asker(self.store, test_clock=options.test_clock)
         self._seen: dict[str, tuple[Default, ...]] = {}
-        self._refreshed_at, self._swept_at = -REFRESH_SECONDS, time.monotonic()
+        self._refreshed_at = -REFRESH_SECONDS
         self._refreshing = asyncio.Lock()
         self._unread: BudgetStoreError | None = None
-        self._changed = False
-        self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
         """Read the keys, if the store answers, and start the upkeep."""
@@ -52,12 +52,18 @@ class ServedLedger:
             await self.refresh()
         except BudgetStoreError as error:
             _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        self._upkeep = asyncio.create_task(self._look_after())
+        # Each by itself: keys and syncs do not wait for a sweep.
+        duties = (
+            self._every(_SYNC_SECONDS, self.sync),
+            self._every(REFRESH_SECONDS / 2, self.refresh),
+            self._every(_SWEEP_SECONDS, partial(self.run, self._sweep)),
+        )
+        self._upkeep = [asyncio.create_task(duty) for duty in duties]
 
     async def end(self) -> None:
         """Make what was acknowledged survive a power cut, and let go of the store."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        for duty in self._upkeep:
+            duty.cancel()
         try:
             await self.sync()
         except BudgetStoreError as error:
@@ -106,19 +112,16 @@ class ServedLedger:
         """The reply, which the metrics were told."""
         if isinstance(outcome, BudgetInputError):
             raise outcome
-        self._note(command)
+        self._remember_defaults(command)
         if self.metrics is not None:
             self.metrics.observe_reply(command, outcome, seconds)
         return outcome
 
     def _failed(self, error: BudgetStoreError) -> None:
-        # Some of it may have been applied.
-        self._changed = True
         if self.metrics is not None:
             self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
 
-    def _note(self, command: Command) -> None:
-        self._changed = True
+    def _remember_defaults(self, command: Command) -> None:
         # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
         if isinstance(command, (Reserve, Settle)) and any(default.limit is not None for default in command.defaults):
             self._seen[command.project] = command.defaults
@@ -130,7 +133,9 @@ class ServedLedger:
             # Whoever has waited here was served by the reading that it waited for, if that began later; so a store that is
             # away does not let them wait one after the other.
             if asked >= self._refreshed_at:
-                self._refreshed_at, self._unread = time.monotonic(), None
+                self._refreshed_at = time.monotonic()
+                # Whatever ends it but success, those who wait were not served.
+                self._unread = BudgetStoreUnavailable("the keys were being read, and were not")
                 try:
                     self.ring.replace(
                         *await self._asker.run_soon(lambda: (list(list_keys(self.store)), has_had_keys(self.store)))
@@ -138,29 +143,19 @@ class ServedLedger:
                 except BudgetStoreError as error:
                     self._unread = error
                     raise
+                self._unread = None
             elif self._unread is not None:
                 raise type(self._unread)(str(self._unread)) from self._unread
 
-    async def _look_after(self) -> None:
+    async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(_SYNC_SECONDS)
+            await asyncio.sleep(seconds)
             try:
-                if self._changed:
-                    self._changed = False
-                    try:
-                        await self.sync()
-                    except BudgetError:
-                        self._changed = True
-                        raise
-                if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS - _SYNC_SECONDS:
-                    await self.refresh()
-                if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
-                    self._swept_at = time.monotonic()
-                    await self.run(self._sweep)
+                await duty()
             except BudgetError as error:
                 _logger.error("the store does not answer; it is tried again: %s", error)
             except Exception:
-                # Without it, revoked keys would stay good.
+                # Without the upkeep, revoked keys would stay good.
                 _logger.exception("the upkeep failed, and goes on")
 
     def _sweep(self) -> None:

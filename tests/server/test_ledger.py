@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,58 @@ def test_the_upkeep_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> No
             await ledger.begin()
             while len(seen) < 2:
                 await asyncio.sleep(0.001)
+
+    run(scenario)
+
+
+def test_a_sweep_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charges go to the disk, and revoked keys are found, while one goes on. A sync that fails is tried again."""
+
+    class Counting(MemoryStore):
+        syncs = 0
+
+        def sync(self) -> None:
+            self.syncs += 1
+            if self.syncs == 1:
+                raise BudgetStoreUnavailable("away")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(ledgers, "_SYNC_SECONDS", 0.001)
+        monkeypatch.setattr(ledgers, "REFRESH_SECONDS", 0.001)
+        monkeypatch.setattr(ledgers, "_SWEEP_SECONDS", 0.0)
+        sweeping, swept = threading.Event(), threading.Event()
+
+        def sweep() -> None:
+            sweeping.set()
+            swept.wait()
+
+        async with served(store := Counting()) as ledger:
+            monkeypatch.setattr(ledger, "_sweep", sweep)
+            await ledger.begin()
+            while not sweeping.is_set():
+                await asyncio.sleep(0.001)
+            try:
+                syncs, refreshed = store.syncs, ledger._refreshed_at
+                while store.syncs < syncs + 3 or ledger._refreshed_at == refreshed:
+                    await asyncio.sleep(0.001)
+            finally:
+                swept.set()
+
+    run(scenario)
+
+
+def test_a_reading_of_the_keys_that_does_not_end_serves_nobody() -> None:
+    """A request that goes away in the middle of it, or a fault: whoever has waited for it is not told that all is well."""
+
+    class Faulty(MemoryStore):
+        def execute(self, command: Command, timeout: float | None = None) -> Reply:
+            raise ValueError("a fault of ours")
+
+    async def scenario() -> None:
+        async with served(Faulty()) as ledger:
+            told = await asyncio.gather(*(ledger.refresh() for _ in range(5)), return_exceptions=True)
+            assert all(isinstance(each, (ValueError, BudgetStoreUnavailable)) for each in told)
+            assert not ledger.ring.known
 
     run(scenario)
 

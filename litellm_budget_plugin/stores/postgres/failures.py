@@ -57,7 +57,7 @@ def retry_helps(failure: Exception) -> bool:
 def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
     """The error of this package that tells what went wrong at the address called `name`, and the way out."""
     if isinstance(failure, Overrun):
-        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
+        return BudgetStoreUnavailable(f"{name}: no answer within {seconds:g} s; ask again")
     if isinstance(failure, ServerError):
         return _explained(failure, name)
     text = " ".join(str(failure).split())

@@ -168,7 +168,7 @@ def test_a_lock_that_others_hold_does_not_outlast_the_time_out(url: str, opened:
         try:
             store.execute(charge_of("h"), timeout=0.1)
         except Exception as error:
-            assert "no answer within 0." in str(error)
+            assert "no answer within 0.1 s" in str(error)
         else:
             raise AssertionError("it did not wait")
     assert store.execute(charge_of("h")) == Settled("h")

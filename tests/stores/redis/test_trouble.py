@@ -70,7 +70,7 @@ def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
     try:
         for _ in range(2):
             began = time.monotonic()
-            with pytest.raises(BudgetStoreUnavailable, match="no answer within 0."):
+            with pytest.raises(BudgetStoreUnavailable, match="no answer within 0.1 s"):
                 store.execute(charge_of("h"), timeout=0.1)
             assert 0.09 <= time.monotonic() - began < 1.0
         began = time.monotonic()
@@ -92,7 +92,7 @@ def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
         store.execute(charge_of("h"))
         proxy.trickle(b"*1\r\n")
         began = time.monotonic()
-        with pytest.raises(BudgetStoreUnavailable, match="no answer within 0."):
+        with pytest.raises(BudgetStoreUnavailable, match="no answer within 0.2 s"):
             store.execute(charge_of("h2"), timeout=0.2)
         assert time.monotonic() - began < 1.0
 
