@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 
+STATUSES = ("success", "error")
+"""What every answer says of itself."""
+
 
 class Exchange(Protocol):
     """One endpoint and the way to it."""
@@ -48,7 +51,7 @@ def set_budget(exchange: Exchange, name: str, project: str, records: dict[str, A
 
 def _status(answer: object, name: str, question: str) -> str:
     status = answer.get("status") if isinstance(answer, dict) else None
-    if status not in ("success", "error"):
+    if status not in STATUSES:
         raise BudgetStoreError(
             f"{name}: {question} must answer with a 'status' of 'success' or 'error', got {answer!r:.80}; is this an "
             "endpoint of LiteLLM's budget protocol?"

@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.hosted.exchange import STATUSES
 from litellm_budget_plugin.stores.hosted.store import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
@@ -16,7 +17,6 @@ from litellm_budget_plugin.stores.protocol import Store
 
 _HEADER = "litellm-budget-protocol"
 _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
-_STATUSES = ("success", "error")
 _PROBE = "litellm-budget:probe"
 
 _log = logging.getLogger("litellm_budget_plugin")
@@ -66,7 +66,7 @@ def _check_endpoint(exchange: Exchange, deadline: float) -> None:
         said = None
     if _HEADER in answer.headers:
         raise BudgetStoreUnavailable(f"{exchange.name} has just begun to answer; ask again")
-    if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in _STATUSES:
+    if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in STATUSES:
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")
 

@@ -203,15 +203,21 @@ def test_threads_of_several_stores_lose_nothing(opened: Opener, endpoint: Endpoi
     assert [account_of(store).spent for store in stores] == [90] * 3
 
 
+def idle_for_an_hour(store: HostedStore, endpoint: Endpoint) -> str:
+    """As if the store, alice's only writer, had written long ago. Returns what it is called in her record."""
+    spent: dict[str, list[int]] = endpoint.data["p"]["alice"]["ledger"]["spent"]
+    [writer] = spent
+    spent[writer][0] -= records.REMEMBERED
+    store._lines["p"].standings["alice"].at -= records.REMEMBERED
+    return writer
+
+
 def test_what_others_have_spent_is_told_apart_for_an_hour(
     pair: tuple[HostedStore, HostedStore], endpoint: Endpoint
 ) -> None:
     """Then it is no longer written down whose it is, and a store that comes back does not add it again."""
     one, two = pair
-    alice = endpoint.data["p"]["alice"]
-    [writer] = alice["ledger"]["spent"]
-    alice["ledger"]["spent"][writer][0] -= records.REMEMBERED
-    one._lines["p"].standings["alice"].at -= records.REMEMBERED
+    writer = idle_for_an_hour(one, endpoint)
     two.execute(charge_of("h", usd=7))
     assert writer not in endpoint.data["p"]["alice"]["ledger"]["spent"]
     one.execute(charge_of("later", usd=1))
@@ -225,10 +231,7 @@ def test_what_is_no_longer_told_apart_is_not_added_after_a_crossing(
 ) -> None:
     """A store that was idle for an hour charges again, and that write is overwritten by another one, or fails before it."""
     one, two = pair
-    alice = endpoint.data["p"]["alice"]
-    [writer] = alice["ledger"]["spent"]
-    alice["ledger"]["spent"][writer][0] -= records.REMEMBERED
-    one._lines["p"].standings["alice"].at -= records.REMEMBERED
+    idle_for_an_hour(one, endpoint)
     two.execute(charge_of("h", usd=7))
     if refused:
         endpoint.refuses_writes = True
