@@ -12,6 +12,7 @@ import pytest
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import Command, Granted, Refused, Release, Renew, Reply, Reserve, Settle, Sweep
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.metrics.families import MOST_NAMES
 from litellm_budget_plugin.metrics.server import ServerMetrics
 from litellm_budget_plugin.stores.memory import MemoryStore
 from litellm_budget_plugin.stores.protocol import ask
@@ -169,3 +170,14 @@ def test_several_workers_answer_for_all(tmp_path: Path) -> None:
     assert sum(value for _, value in found[PREFIX + "spend_usd_total"]) == pytest.approx(300e-9)
     assert sum(value for _, value in found[PREFIX + "reserve_seconds_count"]) == 3
     assert PREFIX + "held_usd" not in found
+
+
+def test_a_thousand_scopes_of_a_client_s_own_are_few_series() -> None:
+    """A scope is text that a client sends."""
+    server = Server()
+    for number in range(300):
+        subject, limit = Subject(f"scope-{number}", "alice"), Default(f"scope-{number}", "none", 1)
+        reply = server.answer(Reserve(f"h{number}", "p", (subject,), ("m",), Amounts(2, 1, 0), TTL, (limit,)))
+        assert isinstance(reply, Refused)
+    refusals = samples(server.metrics.exposition()[0].decode())[PREFIX + "refusals_total"]
+    assert len(refusals) == MOST_NAMES + 1 and sum(value for _, value in refusals) == 300

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.commands import Command, Reply, Sweep
-from litellm_budget_plugin.errors import BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.server import ledger as ledgers
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.options import ServerOptions
@@ -162,6 +163,9 @@ def test_the_defaults_are_those_that_commands_bring(tmp_path: Path) -> None:
         assert ledger.defaults("p") == mine
         await ledger.execute(hold_of("h"))
         assert (ledger.defaults("p"), ledger.defaults("q")) == (LIMIT, mine)
+        with pytest.raises(BudgetInputError):
+            await ledger.execute(replace(hold_of("h2"), project="q", defaults=(Default("user", "none", -5),)))
+        assert ledger.defaults("q") == mine
         await ledger.end()
 
     run(scenario)

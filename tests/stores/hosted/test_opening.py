@@ -98,6 +98,16 @@ def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
         store.close()
 
 
+def test_ours_that_begins_to_answer_in_between_is_asked_again() -> None:
+    """It understands LiteLLM's protocol too, but is not to be spoken to in it."""
+    ours = Said(200, b'{"status": "error"}')
+    with (
+        running_fake(ours, hello=Said(404, b"404 page not found", {})) as fake,
+        pytest.raises(BudgetStoreUnavailable, match="has just begun to answer"),
+    ):
+        open_store(f"http://{fake.base}")
+
+
 def test_the_callback_holds_on_such_an_endpoint(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,15 @@ def test_outcomes_that_are_none(opened: Opener, body: bytes) -> None:
         opened(f"http://{fake.base}").execute_all([charge_of("h")])
 
 
+def test_a_batch_that_is_refused_as_a_whole_is_no_commands_fault(opened: Opener) -> None:
+    """Else every charge in it would be given up as one that can never be stored."""
+    with running(Said(422, b'{"message": "at most 1000 of them"}')) as fake:
+        store = opened(f"http://{fake.base}")
+        with pytest.raises(BudgetStoreError, match="refuses a batch: at most 1000 of them") as raised:
+            store.execute_all([charge_of("h1"), charge_of("h2")])
+        assert not isinstance(raised.value, BudgetStoreUnavailable)
+
+
 def test_pages_that_are_none(opened: Opener) -> None:
     with running(Said(200, b'{"rows": {"accounts": [[1]], "holds": [], "usage": []}, "after": null}')) as fake:
         store = opened(f"http://{fake.base}")
