@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -41,15 +42,28 @@ class Opened(NamedTuple):
         return httpx.Client(base_url=self.server.url, headers=headers, timeout=30)
 
 
-@pytest.fixture
-def opened(tmp_path: Any) -> Iterator[Opened]:
+@contextmanager
+def _open(tmp_path: Any, **options: Any) -> Iterator[Opened]:
     url = f"sqlite:///{tmp_path}/ledger.db"
     store = open_store(url)
     keys = [create_key(store, MINE)[1], create_key(store, MINE, "read-only")[1], create_key(store, OTHERS)[1]]
     ask(store, PutBudget("c", OTHERS, Subject("user", "victim"), limit=5))
     store.close()
-    with running(url, max_body=100_000, body_seconds=0.5) as server:
+    with running(url, max_body=100_000, **options) as server:
         yield Opened(server, *keys)
+
+
+@pytest.fixture
+def opened(tmp_path: Any) -> Iterator[Opened]:
+    # A machine that stands still for seconds makes no body late here.
+    with _open(tmp_path, body_seconds=60) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient(tmp_path: Any) -> Iterator[Opened]:
+    with _open(tmp_path, body_seconds=0.5) as opened:
+        yield opened
 
 
 def said(command: Command, **changed: Any) -> dict[str, Any]:
@@ -256,15 +270,15 @@ def test_bodies_that_a_page_of_another_site_can_send(opened: Opened, kind: str) 
         assert asked.status_code == 405 and "access-control-allow-origin" not in asked.headers
 
 
-def test_bodies_that_come_slowly(opened: Opened) -> None:
+def test_bodies_that_come_slowly(impatient: Opened) -> None:
     """They do not hold the server up, and are given up."""
-    host, port = opened.server.url.removeprefix("http://").split(":")
-    head = f"POST /v1/command HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {opened.key}\r\nContent-Type: application/json\r\n"
+    host, port = impatient.server.url.removeprefix("http://").split(":")
+    head = f"POST /v1/command HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient.key}\r\nContent-Type: application/json\r\n"
     slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(50)]
     began = time.monotonic()
     for raw in slow:
         raw.sendall(head.encode() + b"Content-Length: 1000\r\n\r\n{")
-    with opened.client() as client:
+    with impatient.client() as client:
         assert client.get("/v1").status_code == 200
     for raw in slow:
         assert b"408" in raw.recv(65536).split(b"\r\n")[0]
