@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 import random
 import threading
@@ -129,7 +130,9 @@ def _resident() -> int:
 @pytest.mark.timeout(900)
 # A warning that pytest records keeps what it is about alive: a coroutine that was cancelled before it began, and with it its call.
 @pytest.mark.filterwarnings("ignore")
-def test_soak(open_desk: Callable[..., Desk]) -> None:
+def test_soak(open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    # So does a record of the log that pytest keeps: its exception has frames, and they have a call.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     desk = open_desk(default_limit="1000")
     users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
     with apart() as url:
