@@ -127,12 +127,21 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.fixture
+def nothing_logged() -> Iterator[None]:
+    """Pytest keeps what is logged, an exception in it keeps its frames, and they keep their call."""
+    before = logging.root.manager.disable
+    # Not the attribute alone: loggers remember whether they are enabled until this function tells them.
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(before)
+
+
 @pytest.mark.timeout(900)
 # A warning that pytest records keeps what it is about alive: a coroutine that was cancelled before it began, and with it its call.
 @pytest.mark.filterwarnings("ignore")
-def test_soak(open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
-    # So does a record of the log that pytest keeps: its exception has frames, and they have a call.
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+@pytest.mark.usefixtures("nothing_logged")
+def test_soak(open_desk: Callable[..., Desk]) -> None:
     desk = open_desk(default_limit="1000")
     users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
     with apart() as url:
