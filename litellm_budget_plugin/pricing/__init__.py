@@ -7,19 +7,6 @@ from litellm_budget_plugin.pricing.bound import dearest, estimate
 from litellm_budget_plugin.pricing.entries import model_names
 from litellm_budget_plugin.pricing.values import Cost, Estimate, Request
 
-
-
-def estimate_sent(request, body, held, *, output_allowance, unbounded_hold):  # temporary
-    return held
-
-
-_cost_of_response = cost_of_response
-
-
-def cost_of_response(request, response, response_cost=None, *, logging_obj=None):  # temporary
-    return _cost_of_response(request, response, response_cost)
-
-
 __all__ = [
     "Cost",
     "Estimate",
