@@ -8,12 +8,13 @@ from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.pricing import chat, served
+from litellm_budget_plugin.pricing import served
 from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.dialects import dialect_of
 from litellm_budget_plugin.pricing.entries import select
-from litellm_budget_plugin.pricing.measure import Measure
+from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.pricer import price
+from litellm_budget_plugin.pricing.request_formats import read
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.pricing.tokens import probable
 from litellm_budget_plugin.pricing.units import BY_TOKENS
@@ -49,9 +50,9 @@ def _input_tokens(request: Request) -> int:
         return 0
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     terms = terms_of(select(request))
-    rough, counted = (Measure(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
+    rough, counted = (InputCounter(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
-        chat.read(request, measure)
+        read(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.
     return max(floor - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)
 

@@ -1,40 +1,12 @@
-"""Anthropic's Messages API, `litellm.anthropic.messages`: what goes in, and what comes out."""
+"""Anthropic's Messages API, `litellm.anthropic.messages`: what comes out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from litellm_budget_plugin.pricing.measure import PER_CALL, PER_MESSAGE, PROVIDER_CALL, Measure
-from litellm_budget_plugin.pricing.output import Asked, budget, token_limit
 from litellm_budget_plugin.pricing.usage import Received, as_mapping, events, field, read_usage
-
-_UNSEEN = ("container", "mcp_servers", "context_management", "extra_body")
-_FORMATS = ("output_format", "output_config")
-
-
-def read(measure: Measure, params: Mapping[str, Any]) -> Asked:
-    """The system prompt, the messages and the declared tools. Thinking lies inside max_tokens."""
-    measure.text += PER_CALL + PROVIDER_CALL.get(measure.provider or "", 0)
-    if params.get("system"):
-        measure.text += PER_MESSAGE
-        measure.add_content(params["system"])
-    measure.add_messages(params.get("messages"))
-    if params.get("tools"):
-        measure.add_tools(params["tools"])
-    for name in _FORMATS:
-        if params.get(name):
-            measure.add_tools([{"name": "", "schema": params[name]}])
-    for name in _UNSEEN:
-        if params.get(name):
-            measure.add_unknown(params[name])
-    measure.caches = measure.caches or bool(params.get("cache_control") or params.get("cache_control_injection_points"))
-    return Asked(
-        limit=token_limit(params.get("max_tokens")),
-        thinking=budget(params.get("thinking")),
-        tools=params.get("tools"),
-    )
 
 
 def texts_of(answer: object) -> list[str]:
