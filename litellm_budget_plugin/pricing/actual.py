@@ -78,7 +78,9 @@ def _from_text(request: Request, name: str, texts: Sequence[str]) -> Cost:
     return _settle(request, name, _counted(_input_tokens(request), wrote), None, estimated=True)
 
 
-def cost_of_response(request: Request, response: Any, response_cost: float | None = None) -> Cost:
+def cost_of_response(
+    request: Request, response: Any, response_cost: float | None = None, *, logging_obj: Any = None
+) -> Cost:
     """The cost of a whole answer: LiteLLM's object of the request's family, or a dictionary in its form.
 
     A positive `response_cost` is LiteLLM's word and is taken. None or 0 may mean that it did not know: then usage and
