@@ -137,7 +137,7 @@ class BillingProvider(Upstream):
     """OpenAI, Azure, vLLM, Hugging Face, Anthropic, Google, Cohere, Ollama and Bedrock on one port, each at its own address.
 
     `bill` is what was served so far, in nano-dollars. `asked` holds the path of each request, `watch` is called with each
-    body before it is answered, as the upstream's.
+    body before it is answered, as the upstream's. `managed` holds answers by the end of a path; these are not billed.
     """
 
     def __init__(self) -> None:
@@ -145,6 +145,7 @@ class BillingProvider(Upstream):
         self._unset = Usage(0, 0)
         self.bill = 0
         self.asked: list[str] = []
+        self.managed: dict[str, bytes] = {}
         super().__init__(_Billing)
 
     @property
@@ -178,12 +179,36 @@ class BillingProvider(Upstream):
         with self.lock:
             self.bill = self.requests = 0
             self.asked.clear()
+            self.managed.clear()
             self.bodies.clear()
             self.served.clear()
             self.usages.clear()
 
 
 class _Billing(_Provider):
+    def do_GET(self) -> None:
+        """Management: what is asked for exists, and costs nothing. `managed` says what some paths are answered with."""
+        upstream = self.server.upstream
+        assert isinstance(upstream, BillingProvider)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        with upstream.lock:
+            upstream.requests += 1
+            upstream.asked.append(path)
+        answer = next((made for end, made in upstream.managed.items() if path.endswith(end)), b"{}")
+        self._send(200, "application/json", answer)
+
+    do_DELETE = do_PUT = do_PATCH = do_GET
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        upstream = self.server.upstream
+        assert isinstance(upstream, BillingProvider)
+        if any(path.endswith(end) for end in upstream.managed):
+            self.do_GET()
+        else:
+            super().do_POST()
+
     @property
     def _api(self) -> str:
         if "enerateContent" in self.path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import litellm
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.edge.desk import Edge, Outcome
@@ -285,19 +286,12 @@ def test_a_bill_never_passes_the_limit(row: Row, edge: Edge) -> None:
 
 @BOMBS
 def test_what_is_held_covers_the_bill(row: Row, open_edge: Callable[..., Edge]) -> None:
-    """With room for everything the call leaves, and what was held when it did is no less than what it is billed."""
+    """With room for everything the call leaves; what is held by then covers its bill, which the ledger says in the end."""
     edge = open_edge(default_limit=PLENTY)
     outcome = _make(edge, row, "alice")
-    assert not outcome.refused, outcome
+    assert outcome.requests and outcome.error is None, outcome
     assert outcome.held >= outcome.bill, outcome
-
-
-@BOMBS
-def test_the_ledger_says_what_the_provider_bills(row: Row, open_edge: Callable[..., Edge]) -> None:
-    edge = open_edge(default_limit=PLENTY)
-    outcome = _make(edge, row, "alice")
-    if outcome.error is None:
-        assert edge.calm("alice") == outcome.bill
+    assert edge.calm("alice") == outcome.bill, outcome
 
 
 @pytest.mark.parametrize("name", list(WAYS))
@@ -328,17 +322,30 @@ _HARMLESS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name not in ("embedding", "generate_content")])
-@pytest.mark.parametrize("harmless", list(_HARMLESS))
-def test_an_argument_that_costs_nothing_takes_no_room(name: str, harmless: str, open_edge: Callable[..., Edge]) -> None:
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "embedding" and "generate_content" not in name])
+def test_an_argument_that_costs_nothing_takes_no_room(name: str, open_edge: Callable[..., Edge]) -> None:
     """A hold for unknown things would refuse ordinary users: these are known."""
     edge = open_edge(default_limit=PLENTY)
     plain = _make(edge, Row(name, {}), "alice")
-    given = _make(edge, Row(name, {harmless: _HARMLESS[harmless]}), "bob")
-    if given.error is None:
-        # A stop sequence or an option may be counted by its bytes; it is not a reason to hold for the unknown.
-        assert given.held <= plain.held + 100 * INPUT, (plain, given)
+    passed = 0
+    for harmless, value in _HARMLESS.items():
+        given = _make(edge, Row(name, {harmless: value}), edge.new_user())
+        passed += given.error is None
+        # An option may be counted by its bytes; it is not a reason to hold for the unknown.
+        assert given.error or given.held <= plain.held + 100 * INPUT, (harmless, plain, given)
+    assert passed > len(_HARMLESS) // 2
 
+
+# A failing example is made of few parts already: it is not made smaller, which takes minutes.
+_EXAMPLES = partial(
+    settings,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
 
 # Random arguments: names that LiteLLM, the providers or nobody knows, in any place, with values of any kind.
 _LIMITS = (
@@ -417,17 +424,11 @@ def _placed(arguments: dict[str, Any], added: list[tuple[tuple[str, ...], str, A
     return arguments
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(3))
 def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
     """One user makes many calls, each with room for its innocent part: all of them together stay below one limit."""
 
-    @settings(
-        derandomize=True,
-        max_examples=40,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @_EXAMPLES(max_examples=25)
     @given(st.lists(st.tuples(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3)), min_size=part + 1, max_size=part + 3))
     def attack(calls: list[tuple[str, list[tuple[tuple[str, ...], str, Any]]]]) -> None:
         user, before = edge.new_user(), edge.provider.bill
@@ -442,9 +443,7 @@ def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
 def test_random_arguments_are_covered_by_what_is_held(open_edge: Callable[..., Edge]) -> None:
     edge = open_edge(default_limit=PLENTY)
 
-    @settings(
-        derandomize=True, max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @_EXAMPLES(max_examples=100)
     @given(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3))
     def attack(name: str, added: list[tuple[tuple[str, ...], str, Any]]) -> None:
         user, way = edge.new_user(), WAYS[name]
@@ -454,7 +453,7 @@ def test_random_arguments_are_covered_by_what_is_held(open_edge: Callable[..., E
     attack()
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@_EXAMPLES(max_examples=50)
 @given(name=_ANY_WAY, size=st.integers(1, 2000), tokens=st.integers(1, 200))
 def test_ordinary_calls_with_room_are_never_refused(name: str, size: int, tokens: int, edge: Edge) -> None:
     """Room for twice what the provider can bill, and for the overheads of an estimate."""
