@@ -23,6 +23,11 @@ class Edge(Desk):
         self._users += 1
         return f"user-{self._users}"
 
+    def calm(self, user: str) -> int:
+        """What was spent by the time that nothing is held, which must come; garbage is collected only if something is."""
+        self.callback.flush()
+        return super().calm(user) if self.held(user) else self.spent(user)
+
     def call(self, function: Callable[..., Any], user: str, **arguments: Any) -> Outcome:
         """Call a function of LiteLLM's for `user`, and say what became of it."""
         held: list[int] = []

@@ -178,7 +178,7 @@ class BillingProvider(Upstream):
         """Forget what was served."""
         with self.lock:
             self.bill = self.requests = 0
-            self.asked.clear()
+            self.asked = []
             self.managed.clear()
             self.bodies.clear()
             self.served.clear()

@@ -138,7 +138,7 @@ class Row(NamedTuple):
     more: dict[str, Any]
 
     def __str__(self) -> str:
-        shown = json.dumps(self.more).replace(LONG, "LONG").replace(LONG[:3000], "LONG")
+        shown = json.dumps(self.more).replace(LONG, "LONG")
         return f"{self.way}: {shown[:90]}"
 
 
@@ -151,8 +151,6 @@ _BOMBS = [
     Row("gemini", {"maxOutputTokens": str(MUCH)}),
     Row("gemini", {"max_output_tokens": str(MUCH)}),
     Row("gemini", {"max_tokens": str(MUCH)}),
-    Row("gemini", {"generationConfig": {"maxOutputTokens": MUCH}}),
-    Row("gemini", {"generation_config": {"max_output_tokens": MUCH}}),
     Row("gemini", {"extra_body": {"generationConfig": {"maxOutputTokens": MUCH}}}),
     Row("gemini", {"extra_body": {"generationConfig": {"maxOutputTokens": str(MUCH)}}}),
     Row("gemini", {"extra_body": {"generation_config": {"max_output_tokens": MUCH}}}),
@@ -177,16 +175,11 @@ _BOMBS = [
     Row("vllm", {"max_tokens": 100, "extra_body": {"n": "8"}}),
     Row("vllm", {"max_new_tokens": MUCH}),
     Row("vllm", {"max_tokens": 100, "best_of": 8}),
-    Row("anthropic", {"extra_body": {"max_tokens": MUCH}}),
-    Row("anthropic", {"max_tokens": str(MUCH)}),
     Row("bedrock", {"maxTokens": MUCH}),
-    Row("bedrock", {"inferenceConfig": {"maxTokens": MUCH}}),
     Row("bedrock", {"max_new_tokens": MUCH}),
-    Row("bedrock", {"additionalModelRequestFields": {"max_tokens": MUCH}}),
     Row("cohere", {"extra_body": {"max_tokens": MUCH}}),
     Row("ollama", {"num_predict": MUCH}),
     Row("ollama", {"num_predict": str(MUCH)}),
-    Row("ollama", {"options": {"num_predict": MUCH}}),
     Row("ollama", {"extra_body": {"options": {"num_predict": MUCH}}}),
     Row("text", {"extra_body": {"max_tokens": MUCH}}),
     Row("text", {"max_tokens": 100, "extra_body": {"best_of": 8}}),
@@ -196,12 +189,9 @@ _BOMBS = [
     Row("text", {"prompt": [[1] * 8000]}),
     Row("responses", {"extra_body": {"max_output_tokens": MUCH}}),
     Row("responses", {"max_output_tokens": str(MUCH)}),
-    Row("responses by chat", {"max_tokens": MUCH}),
     Row("responses by chat", {"extra_body": {"max_tokens": MUCH}}),
-    Row("messages", {"extra_body": {"max_tokens": MUCH}}),
     Row("messages", {"max_tokens": str(MUCH)}),
     Row("messages by chat", {"extra_body": {"max_tokens": MUCH}}),
-    Row("generate_content", {"generationConfig": {"maxOutputTokens": MUCH}}),
     Row("generate_content", {"extra_body": {"generationConfig": {"maxOutputTokens": MUCH}}}),
     Row("generate_content", {"config": {"maxOutputTokens": str(MUCH)}}),
     Row("generate_content", {"config": {"max_output_tokens": 10, "maxOutputTokens": MUCH}}),
@@ -213,10 +203,7 @@ _BOMBS = [
     Row("anthropic, streamed", {"system": LONG}),
     Row("anthropic", {"system": [{"type": "text", "text": LONG}]}),
     Row("anthropic", {"extra_body": {"system": LONG}}),
-    Row("gemini", {"system_instruction": {"parts": [{"text": LONG}]}}),
-    Row("gemini", {"systemInstruction": {"parts": [{"text": LONG}]}}),
     Row("gemini", {"extra_body": {"systemInstruction": {"parts": [{"text": LONG}]}}}),
-    Row("gemini", {"contents": [{"role": "user", "parts": [{"text": LONG}]}]}),
     Row("openai", {"prediction": {"type": "content", "content": LONG}}),
     Row("openai", {"extra_body": {"prediction": {"type": "content", "content": LONG}}}),
     Row("openai", {"extra_body": {"instructions": LONG}}),
@@ -252,7 +239,6 @@ _BOMBS = [
     Row("responses", {"text": {"format": {"type": "json_schema", "name": "f", "schema": {"title": LONG}}}}),
     Row("responses by chat", {"instructions": LONG}),
     Row("messages", {"system": LONG}),
-    Row("messages", {"extra_body": {"system": LONG}}),
     Row("messages", {"tools": [{"name": "f", "description": LONG, "input_schema": {"type": "object"}}]}),
     Row("messages by chat", {"system": LONG}),
     Row("generate_content", {"systemInstruction": {"parts": [{"text": LONG}]}}),

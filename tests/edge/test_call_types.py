@@ -218,8 +218,7 @@ def test_a_billed_call_of_unknown_size_holds_for_the_unbounded(
     edge = open_edge(default_limit="1")
     held: list[int] = []
     edge.provider.managed[""] = b"{}"
-    original = edge.provider.asked.append
-    edge.provider.asked = _Watched(lambda: held.append(edge.held("alice")), original)
+    edge.provider.asked = _Watched(lambda: held.append(edge.held("alice")))
     error = _billed(name, edge.provider)
     assert _refusal(error) is None
     assert edge.provider.asked and not outside, error
@@ -236,7 +235,7 @@ def test_a_billed_call_of_unknown_size_holds_for_the_unbounded(
 class _Watched(list[str]):
     """A list that tells of each entry."""
 
-    def __init__(self, tell: Callable[[], object], _: object) -> None:
+    def __init__(self, tell: Callable[[], object]) -> None:
         super().__init__()
         self._tell = tell
 
