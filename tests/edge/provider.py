@@ -268,6 +268,22 @@ class _Billing(_Provider):
             }
         return super()._answer(body)
 
+    def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = super()._usage(body)
+        # All but a few words of what is billed was thought, and is in no text.
+        thought = max(found["completion_tokens"] - UNLIMITED, 0)
+        return {**found, "completion_tokens_details": {"reasoning_tokens": thought}}
+
+    def _chat_chunks(self, body: dict[str, Any]) -> Iterator[str]:
+        """As OpenAI does it: the usage comes in a chunk of its own, to those who ask for it; the others say null then."""
+        asked = (body.get("stream_options") or {}).get("include_usage") is True
+        for chunk in super()._chat_chunks(body):
+            found = json.loads(chunk)
+            if found["choices"]:
+                yield json.dumps({**found, "usage": None}) if asked else chunk
+            elif asked:
+                yield chunk
+
     def events(self, body: dict[str, Any]) -> Iterator[str]:
         if self._api == "ollama":
             yield json.dumps({**self._answer(body), "done": False}) + "\n"
