@@ -37,7 +37,8 @@ class Call:
     known: then nothing is held until it has chosen. `plan` is what can be done for the first attempt near a limit.
     `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was received
     is still known when the stream has been dropped. `answer` is a raw response that arrived. `held`: the ledger holds
-    `granted` nano-dollars under the id `hold`. `span` is where traces are told of it.
+    `granted` nano-dollars under the id `hold`. `hidden_usage` is the caller's own `stream_options` where the provider was asked for
+    the usage of a stream and the caller was not to see it. `span` is where traces are told of it.
     """
 
     __slots__ = (
@@ -54,7 +55,7 @@ class Call:
         "estimate",
         "granted",
         "held",
-        "hides_usage",
+        "hidden_usage",
         "hold",
         "ledger",
         "models",
@@ -96,7 +97,7 @@ class Call:
         self.held = False
         self.granted = 0
         self.sent = False
-        self.hides_usage = False if after is None else after.hides_usage
+        self.hidden_usage: tuple[Any] | None = None if after is None else after.hidden_usage
         self.answer: Any = None
         self.chunks: Sequence[Any] | None = None
         self._process = os.getpid()
@@ -123,9 +124,7 @@ class Call:
 
     def _estimate(self, request: pricing.Request, *, exact: bool = False) -> pricing.Estimate:
         unbounded_hold = self.ledger.settings.unbounded_hold_nanos
-        return pricing.estimate(
-            request, output_allowance=self.allowance, unbounded_hold=unbounded_hold, exact=exact
-        )
+        return pricing.estimate(request, output_allowance=self.allowance, unbounded_hold=unbounded_hold, exact=exact)
 
     def become(self, request: pricing.Request, estimate: pricing.Estimate) -> None:
         """The attempt is made with another request than it was meant to; before anything is sent."""
@@ -284,7 +283,9 @@ class Call:
             return
         nanos = min(self._nanos(cost), MAX_NANOS)
         self._deliver(
-            settlement_of(self.ledger, self.subjects, self.models, cost, nanos, self.hold, response_marks(self.user, response))
+            settlement_of(
+                self.ledger, self.subjects, self.models, cost, nanos, self.hold, response_marks(self.user, response)
+            )
         )
         tracing.settled(self.span, nanos)
 

@@ -48,9 +48,7 @@ def _both(name: str) -> tuple[str, str]:
     return name, f"_a{name[1:]}" if name.startswith("_") else f"a{name}"
 
 
-CALL_TYPES = {
-    name: family for family in FAMILIES for sync in _FUNCTIONS.get(family, (family,)) for name in _both(sync)
-}
+CALL_TYPES = {name: family for family in FAMILIES for sync in _FUNCTIONS.get(family, (family,)) for name in _both(sync)}
 """The functions that have an estimate of their own, by LiteLLM's names for them: their families."""
 
 _STORED = "stores, lists or deletes files and indexes; no model runs"
@@ -85,20 +83,24 @@ FREE: Mapping[str, str] = {
 """The functions under `@client` that are not gated, as "module:function" below `litellm`, and why each costs nothing. What
 LiteLLM reports as the cost of one all the same is charged.
 """
-_AMBIGUOUS = frozenset(name for sync in "create delete get list search cancel".split() for name in _both(sync))
+_AMBIGUOUS = frozenset(name for sync in ["create", "delete", "get", "list", "search", "cancel"] for name in _both(sync))
 # The LiteLLM proxy sets its requests up by names of its own.
-_FREE_ROUTES = frozenset({key.partition(":")[2] for key in FREE} - _AMBIGUOUS) | frozenset(
-    name
-    for sync in (
-        *(f"vector_store_{verb}" for verb in ("create", "delete", "list", "retrieve", "search", "update")),
-        *(f"vector_store_file_{verb}" for verb in ("create", "delete", "list", "retrieve", "content", "update")),
-        *(f"{verb}_agent" for verb in ("create", "delete", "get")),
-        *(f"{verb}_interaction" for verb in ("cancel", "delete", "get")),
-        *("list_agents", "list_agent_versions", "cancel_batch", "list_fine_tuning_jobs", "get_assistants"),
-        *("delete_container_file", "retrieve_container_file", "retrieve_container_file_content"),
+_FREE_ROUTES = (
+    frozenset({key.partition(":")[2] for key in FREE} - _AMBIGUOUS)
+    | frozenset(
+        name
+        for sync in (
+            *(f"vector_store_{verb}" for verb in ("create", "delete", "list", "retrieve", "search", "update")),
+            *(f"vector_store_file_{verb}" for verb in ("create", "delete", "list", "retrieve", "content", "update")),
+            *(f"{verb}_agent" for verb in ("create", "delete", "get")),
+            *(f"{verb}_interaction" for verb in ("cancel", "delete", "get")),
+            *("list_agents", "list_agent_versions", "cancel_batch", "list_fine_tuning_jobs", "get_assistants"),
+            *("delete_container_file", "retrieve_container_file", "retrieve_container_file_content"),
+        )
+        for name in _both(sync)
     )
-    for name in _both(sync)
-) | {"apply_guardrail"}
+    | {"apply_guardrail"}
+)
 
 STARTS_JOB = frozenset(name for sync in ("create_batch", "create_fine_tuning_job") for name in _both(sync))
 """Functions whose answer costs nothing yet: they need room, and are charged when the cost of their job is reported."""

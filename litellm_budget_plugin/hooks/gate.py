@@ -33,7 +33,6 @@ from litellm_budget_plugin.hooks.payer import paying_user
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.hooks.streams import ask_for_usage
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.pricing import Request
 
 # Weak: a context can live on in tasks and timers.
 _of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)

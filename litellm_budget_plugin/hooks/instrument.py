@@ -178,9 +178,9 @@ def _patch(found: _Found) -> None:
 def _other_holders(found: _Found) -> Iterator[Any]:
     """LiteLLM's modules that have imported the function under its name. Modules loaded later import what stands there then."""
     for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] == "litellm" and module is not found.owner:
-            if vars(module).get(found.name) is found.function:
-                yield module
+        inside = module_name.partition(".")[0] == "litellm" and module is not found.owner
+        if inside and vars(module).get(found.name) is found.function:
+            yield module
 
 
 def _name_of(owner: Any) -> str:

@@ -29,8 +29,7 @@ class PassThrough(Call):
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:
         """The least that can be held: what such a request may cost is not known."""
-        least = pricing.estimate(self.request, output_allowance=1, unbounded_hold=1)
-        return least
+        return pricing.estimate(self.request, output_allowance=1, unbounded_hold=1)
 
     def sending(self, details: Mapping[str, Any], body: object) -> Call:
         """LiteLLM sends each such request once, as it came."""

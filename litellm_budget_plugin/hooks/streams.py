@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import litellm
 
@@ -43,7 +44,7 @@ def ask_for_usage(call: Call, params: dict[str, Any]) -> None:
     if "stream_options" in dropped or not all(_reports_usage(request) for request in call.candidates):
         return
     params["stream_options"] = {**(given if isinstance(given, Mapping) else {}), "include_usage": True}
-    call.hides_usage = True
+    call.hidden_usage = (given,)
 
 
 def _reports_usage(request: Request) -> bool:
@@ -73,10 +74,20 @@ def stream_init(original: Callable[..., Any], stream: Any, *args: Any, **kwargs:
     elif call.chunks is None:
         # The Router wraps a stream in another of the same class: the first one made is the one that gets the chunks.
         call.chunks = stream.chunks
-    if call.hides_usage:
+    if call.hidden_usage and not _litellm_asks(stream):
         # The provider was asked for the usage on behalf of the budget: LiteLLM keeps it, and the caller sees his own stream.
-        stream.stream_options = None
+        stream.stream_options = call.hidden_usage[0]
         stream.send_stream_usage = False
+
+
+def _litellm_asks(stream: Any) -> bool:
+    """Whether LiteLLM asks for the usage by itself, and shows it to the caller, as it does at OpenAI's own address."""
+    if getattr(stream, "custom_llm_provider", None) != "openai":
+        return False
+    details: Mapping[str, Any] = stream.logging_obj.model_call_details
+    address = (details.get("additional_args") or {}).get("api_base")
+    host = urlsplit(str(address)).hostname or "" if address is not None else "api.openai.com"
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 def stream_chunk_builder(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -108,9 +119,11 @@ def process_chunk(original: Callable[..., Any], stream: Any, *args: Any, **kwarg
 
 def begin(stream: Any, call: Call) -> None:
     """A stream of another class is about to be handed to the caller."""
-    if call.hides_usage and hasattr(stream, "include_usage"):
-        # LiteLLM's stream of text completions.
-        stream.stream_options, stream.include_usage = None, False
+    if call.hidden_usage and hasattr(stream, "convert_to_text_completion_object"):
+        # LiteLLM's stream of text completions, around one that was set up above.
+        stream.stream_options = call.hidden_usage[0]
+        if hasattr(stream, "include_usage"):
+            stream.include_usage = False
     if call.chunks is not None:
         return
     kept = getattr(stream, "collected_chunks", None)
