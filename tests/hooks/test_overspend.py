@@ -18,8 +18,8 @@ from litellm import Router
 
 from litellm_budget_plugin import BudgetCallback, BudgetExceeded
 from tests.hooks.desk import CHAT, EMBED, WORTH, Desk, register_prices
-from tests.hooks.warm import in_processes
 from tests.upstream import Upstream, Usage
+from tests.warm import in_processes
 
 CALLS = 40
 LIMITS = pytest.mark.parametrize("limit", ["0.05", "0.055"])

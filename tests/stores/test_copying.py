@@ -80,7 +80,9 @@ def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
     after: str | None = ""
     while after is not None:
         page = store.export(project, after, most)
-        holds = (replace(hold, reply=hold.reply and wire.dumps(wire.loads(hold.reply))) for hold in page.rows.holds)
+        holds = (
+            replace(hold, reply=wire.dumps(wire.loads(hold.reply))) if hold.reply else hold for hold in page.rows.holds
+        )
         found += [*page.rows.accounts, *holds, *page.rows.usage]
         after = page.after
     return sorted(found, key=repr)
