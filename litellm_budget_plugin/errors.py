@@ -12,7 +12,7 @@
         ├── BudgetPriceUnknown                its model has no known price, and a limit applies
         └── BudgetUserMissing                 it names no user, and the settings ask for one
 
-`BudgetExceeded` lives in `litellm_budget_plugin.hooks.refusal`, because its second parent needs LiteLLM; this
+`BudgetExceeded` lives in `litellm_budget_plugin.hooks.exceptions`, because its second parent needs LiteLLM; this
 module, like core, stores and settings, does not import LiteLLM.
 """
 

@@ -20,7 +20,7 @@ from litellm_budget_plugin.core.commands import (
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.attempt import Attempt
-from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 from litellm_budget_plugin.hooks.thrift import Thrift, floor_of, want_of
 
 _logger = logging.getLogger("litellm_budget_plugin")

@@ -12,8 +12,8 @@ from litellm_budget_plugin.core.commands import Settle
 from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.hooks.arm import arm, disarm
 from litellm_budget_plugin.hooks.call import Call
-from litellm_budget_plugin.hooks.caller import is_caller
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registered import BudgetHook, expect, forget
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
 from litellm_budget_plugin.hooks.settlement import in_litellm

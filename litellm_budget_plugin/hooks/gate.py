@@ -16,7 +16,7 @@ from litellm_budget_plugin.hooks import passthrough
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.carrier import call_of, carry, joins, serving
 from litellm_budget_plugin.hooks.deployments import candidates, chosen, names_group
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
 from litellm_budget_plugin.hooks.registered import registered_ledger
 from litellm_budget_plugin.hooks.requests import CALL_TYPES, by_position, later_request, logged_request, request_of
 from litellm_budget_plugin.hooks.thrift import thrift_for
