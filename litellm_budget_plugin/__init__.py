@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         BudgetStoreUnavailable,
         BudgetUserMissing,
         LiteLLMChanged,
+        refusal_in,
     )
     from litellm_budget_plugin.hooks.callback import BudgetCallback
     from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
@@ -52,6 +53,7 @@ __all__ = [
     "LiteLLMChanged",
     "budget_context",
     "check",
+    "refusal_in",
 ]
 
 _MODULES = {
