@@ -12,7 +12,7 @@ from litellm_budget_plugin.core.commands import Accounts, Closed, CountExactly, 
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.near_limit.plan import floor_of, want_of
-from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 
 if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call

@@ -165,6 +165,15 @@ class Call:
         call.sent = True
         return call
 
+    def sent_again(self) -> Call:
+        """The provider's SDK repeats the request by itself: the attempt that the repetition is. Raises what
+        `admission.admit` raises.
+        """
+        self.abandon()
+        call = self._next(self.request, estimate=self.estimate)
+        call.sent = True
+        return call
+
     def _covering(self, details: Mapping[str, Any], body: object) -> Call:
         """The attempt whose hold covers the body: this one, or another in its place."""
         if not body or self.estimate is None or self.request.call_type == "realtime":

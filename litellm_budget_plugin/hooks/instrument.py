@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.errors import LiteLLMChanged
-from litellm_budget_plugin.hooks import gate, settlement, streams
+from litellm_budget_plugin.hooks import gate, sdk_retries, settlement, streams
 
 
 class PatchPoint(NamedTuple):
@@ -66,6 +66,8 @@ PATCH_POINTS = (
         streams.process_chunk,
         ("self", "chunk"),
     ),
+    PatchPoint("openai._base_client:SyncAPIClient._sleep_for_retry", sdk_retries.sleep_for_retry, ("self",)),
+    PatchPoint("openai._base_client:AsyncAPIClient._sleep_for_retry", sdk_retries.async_sleep_for_retry, ("self",)),
 )
 
 

@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.call import settlement_of
 from litellm_budget_plugin.hooks.call_binding import binding_of, call_of, free_function_of
 from litellm_budget_plugin.hooks.call_types import request_of
 from litellm_budget_plugin.hooks.jobs import payers_of
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.manager.ledger import new_id
 from litellm_budget_plugin.pricing.usage import field, parse_raw
