@@ -14,7 +14,7 @@ from litellm import Router
 
 from litellm_budget_plugin import BudgetCallback
 from tests.edge.desk import Edge
-from tests.edge.provider import BillingProvider
+from tests.edge.provider import OUTPUT, BillingProvider
 
 MESSAGES = [{"role": "user", "content": "x"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "x"}]}]
@@ -161,6 +161,12 @@ def _without_us(stream: Stream, provider: BillingProvider, **more: Any) -> tuple
     return chunks, provider.bodies[-1]
 
 
+def _without_usage(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_usage(inner) for key, inner in value.items() if key != "usage"}
+    return [_without_usage(inner) for inner in value] if isinstance(value, list) else value
+
+
 @ALL
 def test_the_caller_sees_the_same_chunks(name: str, provider: BillingProvider, open_edge: Callable[..., Edge]) -> None:
     """And they are charged what is billed, which no chunk says."""
@@ -169,8 +175,11 @@ def test_the_caller_sees_the_same_chunks(name: str, provider: BillingProvider, o
     provider.clear()
     edge = open_edge(default_limit="1")
     seen = _read(stream, provider)
+    if name.startswith("responses by chat"):
+        # The last event always tells a usage: without us it is LiteLLM's estimate, with us it may be the provider's.
+        expected, seen = _without_usage(expected), _without_usage(seen)
     assert json.dumps(seen, indent=1) == json.dumps(expected, indent=1)
-    assert edge.calm("alice") == provider.bill > TOKENS * 1000
+    assert edge.calm("alice") == provider.bill >= TOKENS * OUTPUT
 
 
 @ASKING
