@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import datetime
+import datetime as dt
 import json
 import socket
 from collections.abc import Callable, Mapping
@@ -257,7 +256,10 @@ _FREE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "vector_stores.create": (litellm.vector_stores.create, {"name": "n", "custom_llm_provider": "openai"}),
     "vector_stores.acreate": (litellm.vector_stores.acreate, {"name": "n", "custom_llm_provider": "openai"}),
     "vector_stores.list": (litellm.vector_stores.main.list, {"custom_llm_provider": "openai"}),
-    "create_file": (litellm.create_file, {"file": ("a.jsonl", b"{}"), "purpose": "batch", "custom_llm_provider": "openai"}),
+    "create_file": (
+        litellm.create_file,
+        {"file": ("a.jsonl", b"{}"), "purpose": "batch", "custom_llm_provider": "openai"},
+    ),
     "acreate_file": (
         litellm.acreate_file,
         {"file": ("a.jsonl", b"{}"), "purpose": "batch", "custom_llm_provider": "openai"},
@@ -316,7 +318,7 @@ def _labelled(call_type: str, *, stream: bool = False) -> Logging:
         messages=[],
         stream=stream,
         call_type=call_type,
-        start_time=datetime.datetime.now(),
+        start_time=dt.datetime.now(),
         litellm_call_id="mine",
         function_id="mine",
     )
@@ -396,7 +398,12 @@ def _output_line() -> bytes:
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
         "usage": {"prompt_tokens": _READ, "completion_tokens": _WROTE, "total_tokens": _READ + _WROTE},
     }
-    line = {"id": "r", "custom_id": "1", "response": {"status_code": 200, "request_id": "r", "body": answer}, "error": None}
+    line = {
+        "id": "r",
+        "custom_id": "1",
+        "response": {"status_code": 200, "request_id": "r", "body": answer},
+        "error": None,
+    }
     return json.dumps(line).encode() + b"\n"
 
 
@@ -417,10 +424,7 @@ async def _settled() -> None:
     """LiteLLM works the cost out behind the answer: wait for its workers, not for a time."""
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
-    with contextlib.suppress(AttributeError):
-        await GLOBAL_LOGGING_WORKER.flush()
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    done, _ = await asyncio.wait(others, timeout=1) if others else (set(), set())
+    await GLOBAL_LOGGING_WORKER.flush()
 
 
 @pytest.mark.parametrize("retrievals", [1, 2, 3])
