@@ -94,7 +94,6 @@ MODELS = [
     "openrouter/openai/gpt-4o",
     "hosted_vllm/llama",
     "databricks/databricks-claude-sonnet-4",
-    "together_ai/meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
     "fireworks_ai/accounts/fireworks/models/llama-v3p1-8b-instruct",
     "perplexity/sonar",
     "cloudflare/@cf/meta/llama-2-7b-chat-int8",
