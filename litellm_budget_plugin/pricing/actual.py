@@ -10,8 +10,8 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.pricing import chat, served
 from litellm_budget_plugin.pricing.bound import estimate
+from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.dialects import dialect_of
-from litellm_budget_plugin.pricing.entries import select
 from litellm_budget_plugin.pricing.measure import Measure
 from litellm_budget_plugin.pricing.pricer import price
 from litellm_budget_plugin.pricing.terms import terms_of
@@ -48,7 +48,7 @@ def _input_tokens(request: Request) -> int:
     if request.call_type == "realtime":
         return 0
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
-    terms = terms_of(select(request))
+    terms = terms_of(price_key(request))
     rough, counted = (Measure(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
         chat.read(request, measure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
-from litellm_budget_plugin.pricing.entries import select
+from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -33,7 +33,7 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     bounding it by its bytes.
     """
     params = request.params
-    terms = terms_of(select(request), params.get("service_tier"), params.get("speed"))
+    terms = terms_of(price_key(request), params.get("service_tier"), params.get("speed"))
     family = _FAMILIES.get(request.call_type, chat.estimate)
     return family(request, terms, Options(output_allowance, unbounded_hold, exact))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.pricing.cost_map import PriceKey, find_key, own_prices, price_key
 from litellm_budget_plugin.pricing.dialects import dialect_of
-from litellm_budget_plugin.pricing.entries import Selector, custom_prices, find_key, select
 from litellm_budget_plugin.pricing.rates import attos, round_half_even
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 from litellm_budget_plugin.pricing.units import is_priced
@@ -37,7 +37,7 @@ def price(request: Request, name: str, counted: Counted, answer: object = None) 
     `name` is the response's model, which LiteLLM prices before the request's, unless the caller gave a base model or
     prices. `answer` adds what only LiteLLM's own object shows, such as searches.
     """
-    selector = select(request)
+    selector = price_key(request)
     terms = terms_of(selector, request.params.get("service_tier"), request.params.get("speed"))
     flat = 0 if terms.zero else _flat(selector, counted)
     if flat is not None:
@@ -51,8 +51,8 @@ def price(request: Request, name: str, counted: Counted, answer: object = None) 
     return None
 
 
-def _flat(selector: Selector, counted: Counted) -> int | None:
-    prices = custom_prices(selector)
+def _flat(selector: PriceKey, counted: Counted) -> int | None:
+    prices = own_prices(selector)
     read, wrote = attos(prices.get("input_cost_per_token")), attos(prices.get("output_cost_per_token"))
     if read is None or (wrote is None and counted.output):
         return None
@@ -64,7 +64,7 @@ def _flat(selector: Selector, counted: Counted) -> int | None:
     return round_half_even(total + counted.output * (wrote or 0))
 
 
-def _keys(selector: Selector, terms: Terms, name: str) -> list[str]:
+def _keys(selector: PriceKey, terms: Terms, name: str) -> list[str]:
     import litellm
 
     own = selector.deployment
@@ -89,7 +89,7 @@ def _calculate(request: Request, terms: Terms, key: str, counted: Counted, answe
         "optional_params": {"service_tier": request.params.get("service_tier")},
         "total_time": milliseconds if isinstance(milliseconds, (int, float)) else 0.0,
     }
-    if key == select(request).deployment:
+    if key == price_key(request).deployment:
         arguments |= {"custom_pricing": True, "router_model_id": key}
     try:
         cost = charge_nanos(litellm.completion_cost(**arguments))

@@ -10,7 +10,7 @@ from typing import Any
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.pricing import audio, documents, images, search, video
 from litellm_budget_plugin.pricing.bound import estimate
-from litellm_budget_plugin.pricing.entries import Selector, find_key, select
+from litellm_budget_plugin.pricing.cost_map import PriceKey, find_key, price_key
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, round_half_even
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 from litellm_budget_plugin.pricing.usage import Counted, field
@@ -28,7 +28,7 @@ def cost(request: Request, name: str, answer: object, usage: Counted | None) -> 
     read, wrote = (usage.input, usage.output) if usage else (0, 0)
     if request.call_type == "moderation":
         return Cost(0, name, read, wrote, estimated=False)
-    selector = select(request)
+    selector = price_key(request)
     terms = terms_of(selector, request.params.get("service_tier"))
     if answer is not None:
         found = (
@@ -41,7 +41,7 @@ def cost(request: Request, name: str, answer: object, usage: Counted | None) -> 
     return Cost(lost.floor if lost.priced else None, name, read, wrote, estimated=lost.floor > 0)
 
 
-def _by_litellm(request: Request, selector: Selector, name: str, answer: object) -> int | None:
+def _by_litellm(request: Request, selector: PriceKey, name: str, answer: object) -> int | None:
     terms = terms_of(selector)
     answered = None if selector.base_model else find_key(name, terms.provider, selector.call_type)
     for model in dict.fromkeys((answered, terms.key, terms.base)):
