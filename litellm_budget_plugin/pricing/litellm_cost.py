@@ -3,13 +3,14 @@
     token_cost(key, usage)                       nano-dollars of a chat, text, embedding, Responses, ... usage, or None
     token_cost(key, usage, answer=response)      with the searches and other built-in tools that the answer shows
     answer_cost(key, answer, call_type=...)      nano-dollars of images, speech, transcripts, reranking, pages, searches, videos
+    logged_cost(logging_obj, response)           what the call's own Logging object says
 
 `key` is `cost_map.price_key(request)`. Without own prices LiteLLM prices by its cost map as it always does. With own prices
 (`key.custom`) the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name that is made from
 its content, and LiteLLM is asked for that name: so every field counts that LiteLLM knows (cache writes, one hour, thresholds,
 service tiers, sound, images, reasoning, seconds, tiers), on every version, whatever else has been registered or has replaced
 the map. `usage` is LiteLLM's `Usage` or a mapping with its fields. The figure has LiteLLM's margins and discounts in it.
-Both return None where LiteLLM knows no price, never raise and never ask over the network.
+All return None where LiteLLM knows no price, never raise and never ask over the network.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from litellm_budget_plugin.core.money import charge_nanos
-from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.pricing.cost_map import (
     ASKS_NETWORK,
     PriceKey,
@@ -34,6 +33,7 @@ from litellm_budget_plugin.pricing.cost_map import (
     route,
 )
 from litellm_budget_plugin.pricing.units import SECONDS, is_priced
+from litellm_budget_plugin.pricing.usage import nanos
 
 # A provider of LiteLLM's that has no cost function of its own: the entry's fields are all that counts.
 _PLAIN_PROVIDER = "custom_openai"
@@ -62,37 +62,53 @@ def token_cost(
     answered: str | None = None,
     service_tier: object = None,
     call_type: str = "completion",
-    milliseconds: float = 0.0,
+    milliseconds: object = None,
 ) -> int | None:
     """Nano-dollars of this usage, half to even; None where nobody knows the price.
 
     `answered` is the model that an answer names, which LiteLLM prices before the request's unless the request has a base model
     or prices of its own. `milliseconds` is what the call took, for prices by the second.
     """
+    time = milliseconds if isinstance(milliseconds, (int, float)) else 0.0
     for priced in _names(key, answered):
         # An answer can name a provider that LiteLLM has no price under; its usage alone can still be priced.
         for source in (answer, None) if answer is not None else (None,):
-            response = _with_usage(source, usage, priced.name)
+            response = with_usage(source, usage, priced.name)
             options = {"service_tier": service_tier}
-            found = _ask(priced, response, call_type, optional_params=options, total_time=milliseconds)
-            timed = not milliseconds and any(priced.entry.get(field) for field in SECONDS)
+            found = _ask(priced, response, call_type, optional_params=options, total_time=time)
+            timed = not time and any(priced.entry.get(field) for field in SECONDS)
             if found or (found == 0 and not timed):
                 return found
     return None
 
 
 def answer_cost(
-    key: PriceKey, answer: object, *, call_type: str, answered: str | None = None, **asked: Any
+    key: PriceKey, answer: object, *, call_type: str, answered: str | None = None, usage: Any = None, **asked: Any
 ) -> int | None:
     """Nano-dollars of an answer that is billed by other units, as LiteLLM's own object; `asked` is for `completion_cost`.
 
-    None where LiteLLM prices it at nothing as well: that is what it says when it sees no quantity.
+    With `usage` that is priced in place of the answer. None where LiteLLM prices it at nothing as well: that is what it says
+    when it sees no quantity.
     """
-    for priced in _names(key, answered):
-        found = _ask(priced, answer, call_type, **asked)
+    # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
+    plain = _Priced(*_plain_name(key), {}, own=False)
+    for priced in (*_names(key, answered), *((plain,) if not key.custom else ())):
+        response = answer if usage is None else with_usage(None, usage, priced.name)
+        found = _ask(priced, response, call_type, **asked)
         if found:
             return found
     return None
+
+
+def logged_cost(logging_obj: Any, response: object) -> int | None:
+    """Nano-dollars of a response by the call's own Logging object, which knows its region and its deployment; None for none."""
+    calculator = getattr(logging_obj, "_response_cost_calculator", None)
+    if calculator is None or response is None:
+        return None
+    try:
+        return nanos(calculator(result=response)) or None
+    except Exception:  # noqa: BLE001  # LiteLLM raises plain Exception for what it cannot price
+        return None
 
 
 def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
@@ -113,6 +129,11 @@ def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
         public = litellm.model_cost.get(name) if name else None
         if name and isinstance(public, dict) and is_priced(public, key.call_type):
             yield _Priced(name, provider or str(public.get("litellm_provider")), public, own=False)
+
+
+def _plain_name(key: PriceKey) -> tuple[str, str]:
+    model, provider = route(key.model, key.provider)
+    return key.base_model or model, provider or _PLAIN_PROVIDER
 
 
 def _registered(key: PriceKey, provider: str | None, entry: dict[str, Any]) -> _Priced:
@@ -142,22 +163,19 @@ def _ask(priced: _Priced, response: Any, call_type: str, **asked: Any) -> int | 
     if priced.own:
         asked |= {"custom_pricing": True, "router_model_id": priced.name}
     try:
-        return charge_nanos(
-            litellm.completion_cost(
-                completion_response=response,
-                model=priced.name,
-                custom_llm_provider=priced.provider,
-                call_type=call_type,
-                **asked,
-            )
+        cost = litellm.completion_cost(
+            completion_response=response,
+            model=priced.name,
+            custom_llm_provider=priced.provider,
+            call_type=call_type,
+            **asked,
         )
-    except BudgetInputError:
-        return None
     except Exception:  # noqa: BLE001  # LiteLLM raises plain Exception for what it cannot price
         return None
+    return nanos(cost)
 
 
-def _with_usage(answer: object, usage: Any, name: str) -> Any:
+def with_usage(answer: object, usage: Any, name: str) -> Any:
     """LiteLLM's own object with this usage: the answer, whose items are priced as well, or an empty one."""
     import litellm
     from litellm.types.llms.openai import ResponsesAPIResponse
