@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.cheaper import can_move, cheaper_requests
 from litellm_budget_plugin.hooks.room import Room, room_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Estimate, Request
-from litellm_budget_plugin.pricing.entries import select
+from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.settings import BudgetSettings
 
@@ -128,7 +128,7 @@ class Thrift:
         call far from its limits goes out as it is, and is covered all the same.
         """
         allowance = self._settings.output_allowance
-        return allowance if self._cap is None else max(allowance, terms_of(select(request)).max_output or 0)
+        return allowance if self._cap is None else max(allowance, terms_of(price_key(request)).max_output or 0)
 
     def _cap_of(self, request: Request) -> Cap | None:
         return cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None

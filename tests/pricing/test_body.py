@@ -26,8 +26,16 @@ FUNCTION = {
     },
 }
 TOOL = {"type": "function", "function": FUNCTION}
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}, "sure": {"type": "boolean"}}, "required": ["answer"]}
-CALLED = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"place": "Oslo", "n": 70000}'}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["answer"],
+}
+CALLED = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"place": "Oslo", "n": 70000}'},
+}
 SAID = {"role": "user", "content": "What is the weather in Oslo, and what does it mean for a walk of two hours?"}
 REQUESTS: dict[str, dict[str, Any]] = {
     "text": {"messages": [SAID]},
@@ -110,7 +118,7 @@ def sent_by(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call LiteLLM and return what it was about to send."""
     bodies: list[Any] = []
 
-    def pre_call(self: Any, input: Any, api_key: Any, model: Any = None, additional_args: Any = None) -> None:  # noqa: A002
+    def pre_call(self: Any, input: Any, api_key: Any, model: Any = None, additional_args: Any = None) -> None:
         bodies.append((additional_args or {}).get("complete_input_dict"))
         raise _Sent
 
