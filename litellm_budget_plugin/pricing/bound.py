@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
 from litellm_budget_plugin.pricing.body import covers, scan_body
-from litellm_budget_plugin.pricing.entries import select
+from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
@@ -46,7 +46,7 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
 
 
 def _terms(request: Request) -> Terms:
-    return terms_of(select(request), request.params.get("service_tier"), request.params.get("speed"))
+    return terms_of(price_key(request), request.params.get("service_tier"), request.params.get("speed"))
 
 
 def estimate_sent(

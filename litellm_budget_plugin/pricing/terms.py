@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, Selector, custom_prices, find_key, providers, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, find_key, own_prices, providers, route
 from litellm_budget_plugin.pricing.rates import Tier, attos, read_rates, scaled
 from litellm_budget_plugin.pricing.surcharges import configs, margin_of, region_factor, search_price
 from litellm_budget_plugin.pricing.tokens import is_cl100k
@@ -78,7 +78,7 @@ class _Cached:
     config: tuple[object, object]
 
 
-_cache: dict[tuple[Selector, object, object], _Cached] = {}
+_cache: dict[tuple[PriceKey, object, object], _Cached] = {}
 
 
 def _fresh(cached: _Cached) -> bool:
@@ -90,7 +90,7 @@ def _fresh(cached: _Cached) -> bool:
     return all(cost_map.get(key) is entry and entry == copy for key, entry, copy in cached.entries)
 
 
-def terms_of(selector: Selector, service_tier: object = None, speed: object = None) -> Terms:
+def terms_of(selector: PriceKey, service_tier: object = None, speed: object = None) -> Terms:
     """The terms of a deployment, read again when LiteLLM's entry or the margin config changes. Never raises."""
     slot = (selector, service_tier if isinstance(service_tier, str) else None, speed == "fast")
     cached = _cache.get(slot)
@@ -103,7 +103,7 @@ def terms_of(selector: Selector, service_tier: object = None, speed: object = No
     return cached.terms
 
 
-def _read(selector: Selector, service_tier: str | None, *, fast: bool) -> _Cached:
+def _read(selector: PriceKey, service_tier: str | None, *, fast: bool) -> _Cached:
     import litellm
 
     cost_map: dict[str, Any] = litellm.model_cost
@@ -117,7 +117,7 @@ def _read(selector: Selector, service_tier: str | None, *, fast: bool) -> _Cache
     entries = tuple((name, cost_map[name], deepcopy(cost_map[name])) for name in dict.fromkeys(keys))
     own = {n: v for name, entry, _ in entries if name == selector.deployment for n, v in entry.items() if v is not None}
     shared = cost_map.get(key or "", {}) if key != selector.deployment else {}
-    custom = {**{n: v for n, v in own.items() if "cost" in n}, **custom_prices(selector)}
+    custom = {**{n: v for n, v in own.items() if "cost" in n}, **own_prices(selector)}
     entry = _merged(shared, own, custom, direct=selector.deployment is None)
     terms = _terms(selector, entry, custom, (model, provider, key), service_tier, fast=fast)
     return _Cached(terms, cost_map, size, entries, config)
@@ -137,7 +137,7 @@ def _merged(
     return merged
 
 
-def _caps_output(selector: Selector, model: str, provider: str | None) -> bool:
+def _caps_output(selector: PriceKey, model: str, provider: str | None) -> bool:
     import litellm
 
     if provider not in providers() or provider in ASKS_NETWORK:
@@ -151,7 +151,7 @@ def _caps_output(selector: Selector, model: str, provider: str | None) -> bool:
 
 
 def _open(
-    selector: Selector, prices: Mapping[str, Any], name: tuple[str, str | None, str | None], *, timed: bool
+    selector: PriceKey, prices: Mapping[str, Any], name: tuple[str, str | None, str | None], *, timed: bool
 ) -> str:
     model, provider, key = name
     if _OPEN_ENDED.search(f"{provider}/{model} {key}"):
@@ -175,7 +175,7 @@ def _count(value: object) -> int | None:
 
 
 def _terms(
-    selector: Selector,
+    selector: PriceKey,
     entry: Mapping[str, Any],
     custom: Mapping[str, Any],
     name: tuple[str, str | None, str | None],

@@ -1,25 +1,31 @@
-"""Reading usage and text out of whatever LiteLLM or a provider answered with."""
+"""The token usage that a provider reports, and how a field is read out of whatever LiteLLM or a provider answered with."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from typing import Any
 
-_TEXT_FIELDS = ("content", "reasoning_content", "refusal")
+from litellm_budget_plugin.core.money import NANOS_PER_USD, charge_nanos
+from litellm_budget_plugin.errors import BudgetInputError
+
 _CACHE_FIELDS = ("cache_creation_input_tokens", "cache_read_input_tokens")
+# https://docs.x.ai/developers/cost-tracking
+_TICKS_PER_USD = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Tokens that a provider reported. `raw` keeps the details for pricing."""
+class TokenUsage:
+    """Tokens that a provider reported."""
 
     input: int
     output: int
     raw: Mapping[str, Any]
+    """The fields of LiteLLM's `Usage`, with the details that prices depend on."""
+    cost: int | None = None
+    """Nano-dollars that the provider states in its usage."""
 
 
 def field(value: object, name: str) -> Any:
@@ -37,6 +43,26 @@ def number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+def nanos(usd: object) -> int | None:
+    """A cost in USD as nano-dollars; None for anything but a finite number from 0 on."""
+    if isinstance(usd, bool) or not isinstance(usd, (int, float)):
+        return None
+    try:
+        return charge_nanos(usd)
+    except BudgetInputError:
+        return None
+
+
+def stated_cost(usage: object) -> int | None:
+    """Nano-dollars that a provider states in its usage: `cost`, a number or a breakdown with its total, or xAI's ticks."""
+    cost = field(usage, "cost")
+    found = nanos(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
+    if found is not None:
+        return found
+    ticks = number(field(usage, "cost_in_usd_ticks"))
+    return None if ticks is None else nanos(ticks / _TICKS_PER_USD if ticks < _TICKS_PER_USD * NANOS_PER_USD else None)
+
+
 def as_mapping(value: object) -> Mapping[str, Any] | None:
     """An object with fields as a dictionary without the unset ones."""
     if isinstance(value, Mapping):
@@ -51,7 +77,7 @@ def as_mapping(value: object) -> Mapping[str, Any] | None:
     return None
 
 
-def read_usage(answer: object) -> Counted | None:
+def read_usage(answer: object) -> TokenUsage | None:
     """The usage of an answer in OpenAI's or Anthropic's form; None when absent or all zero."""
     usage = as_mapping(field(answer, "usage"))
     if not usage:
@@ -62,131 +88,27 @@ def read_usage(answer: object) -> Counted | None:
     total = number(usage.get("total_tokens"))
     if read is None and wrote is None and total:
         read = total
-    return counted(read or 0, wrote or 0, usage)
+    return token_usage(read or 0, wrote or 0, usage, stated_cost(usage))
 
 
-def counted(read: int, wrote: int, raw: Mapping[str, Any]) -> Counted | None:
-    """Tokens with their details; None where both are 0."""
-    if not read and not wrote:
+def token_usage(read: int, wrote: int, raw: Mapping[str, Any], cost: int | None = None) -> TokenUsage | None:
+    """Tokens with their details; None where nothing is reported."""
+    if not read and not wrote and not cost:
         return None
-    return Counted(read, wrote, {**raw, "prompt_tokens": read, "completion_tokens": wrote})
+    return TokenUsage(read, wrote, {**raw, "prompt_tokens": read, "completion_tokens": wrote}, cost)
 
 
-def _from_anthropic(usage: Mapping[str, Any]) -> Counted | None:
+def _from_anthropic(usage: Mapping[str, Any]) -> TokenUsage | None:
     """Anthropic counts cached input beside input_tokens, LiteLLM inside prompt_tokens."""
     import litellm
 
     with suppress(Exception):
         raw = litellm.AnthropicConfig().calculate_usage(usage_object=usage, reasoning_content=None).model_dump()
-        return counted(raw["prompt_tokens"], raw["completion_tokens"], as_mapping(raw) or {})
+        return token_usage(raw["prompt_tokens"], raw["completion_tokens"], as_mapping(raw) or {}, stated_cost(usage))
     caches = {name: number(usage.get(name)) or 0 for name in _CACHE_FIELDS}
     read = (number(usage.get("input_tokens")) or 0) + sum(caches.values())
-    return counted(
-        read, number(usage.get("output_tokens")) or 0, {name: value for name, value in caches.items() if value}
-    )
-
-
-def _message_text(message: object) -> Iterator[str]:
-    for name in _TEXT_FIELDS:
-        value = field(message, name)
-        if isinstance(value, str):
-            yield value
-    calls = field(message, "tool_calls")
-    single = field(message, "function_call")
-    functions = [field(call, "function") for call in calls] if isinstance(calls, (list, tuple)) else []
-    for function in (*functions, single):
-        for name in ("name", "arguments"):
-            value = field(function, name)
-            if isinstance(value, str):
-                yield value
-
-
-def answer_text(answer: object, part: str = "message") -> list[str]:
-    """Everything that a model wrote: content, reasoning and tool calls of all choices. `part` is "delta" in streams."""
-    found: list[str] = []
-    choices = field(answer, "choices")
-    for choice in choices if isinstance(choices, (list, tuple)) else ():
-        found.extend(_message_text(field(choice, part)))
-        text = field(choice, "text")
-        if isinstance(text, str):
-            found.append(text)
-    return found
-
-
-@dataclass(slots=True)
-class Received:
-    """A stream as far as it came."""
-
-    texts: list[str] = dataclass_field(default_factory=list)
-    usage: Counted | None = None
-    """The largest of each count: Anthropic reports input first and output last."""
-    finished: bool = False
-    model: str | None = None
-    answer: object = None
-    """The whole answer, where the last event carries it."""
-
-    def count(self, found: Counted | None) -> None:
-        """Take in the usage of one more event."""
-        if found is None:
-            return
-        if self.usage is not None:
-            merged = {**self.usage.raw, **{name: value for name, value in found.raw.items() if value}}
-            read, wrote = max(self.usage.input, found.input), max(self.usage.output, found.output)
-            found = Counted(read, wrote, {**merged, "prompt_tokens": read, "completion_tokens": wrote})
-        self.usage = found
-
-    def name(self, chunk: object) -> None:
-        """Take in the name of the model that answers; the last one counts."""
-        name = field(chunk, "model")
-        self.model = name if isinstance(name, str) and name else self.model
-
-
-def receive_choices(chunks: Sequence[object]) -> Received:
-    """The chunks of a chat or text completion. It is finished when every choice that it opened is."""
-    received = Received()
-    opened: set[object] = set()
-    ended: set[object] = set()
-    for chunk in chunks:
-        received.name(chunk)
-        received.count(read_usage(chunk))
-        received.texts.extend(answer_text(chunk, "delta"))
-        choices = field(chunk, "choices")
-        for choice in choices if isinstance(choices, (list, tuple)) else ():
-            index = field(choice, "index")
-            opened.add(index)
-            if field(choice, "finish_reason"):
-                ended.add(index)
-    received.finished = bool(opened) and opened == ended
-    return received
-
-
-def events(chunks: Sequence[object]) -> Iterator[object]:
-    """The events of a stream: objects as they are, and server-sent events put together from bytes and text, of which one
-    chunk may hold several, or a part of one.
-    """
-    text = ""
-    for chunk in chunks:
-        if isinstance(chunk, (bytes, bytearray)):
-            text += bytes(chunk).decode("utf-8", "surrogateescape")
-        elif isinstance(chunk, str):
-            text += chunk
-        elif chunk is not None:
-            yield chunk
-        if isinstance(chunk, (bytes, bytearray, str)):
-            *lines, text = text.split("\n")
-            yield from filter(None, map(_event, lines))
-    last = _event(text)
-    if last is not None:
-        yield last
-
-
-def _event(line: str) -> object:
-    line = line.strip().removeprefix("data:").strip()
-    if not line.startswith(("{", "[")):
-        return None
-    with suppress(ValueError, RecursionError):
-        return json.loads(line, strict=False)
-    return None
+    details = {name: value for name, value in caches.items() if value}
+    return token_usage(read, number(usage.get("output_tokens")) or 0, details, stated_cost(usage))
 
 
 def parse_raw(original: object) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_budget_plugin.pricing.entries import providers
+from litellm_budget_plugin.pricing.cost_map import providers
 
 # LiteLLM builds such names in `default_image_cost_calculator`, and in the calculators of Bedrock ("50-steps") and fal.
 _NAME = re.compile(

@@ -27,7 +27,7 @@ from litellm.types.utils import (
 from litellm.types.videos.main import VideoObject
 
 from litellm_budget_plugin.pricing import Request
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, route
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 EVERY_FAMILY = [

@@ -26,8 +26,16 @@ FUNCTION = {
     },
 }
 TOOL = {"type": "function", "function": FUNCTION}
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}, "sure": {"type": "boolean"}}, "required": ["answer"]}
-CALLED = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"place": "Oslo", "n": 70000}'}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["answer"],
+}
+CALLED = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"place": "Oslo", "n": 70000}'},
+}
 SAID = {"role": "user", "content": "What is the weather in Oslo, and what does it mean for a walk of two hours?"}
 REQUESTS: dict[str, dict[str, Any]] = {
     "text": {"messages": [SAID]},
@@ -94,7 +102,6 @@ MODELS = [
     "openrouter/openai/gpt-4o",
     "hosted_vllm/llama",
     "databricks/databricks-claude-sonnet-4",
-    "together_ai/meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
     "fireworks_ai/accounts/fireworks/models/llama-v3p1-8b-instruct",
     "perplexity/sonar",
     "cloudflare/@cf/meta/llama-2-7b-chat-int8",
@@ -111,7 +118,7 @@ def sent_by(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call LiteLLM and return what it was about to send."""
     bodies: list[Any] = []
 
-    def pre_call(self: Any, input: Any, api_key: Any, model: Any = None, additional_args: Any = None) -> None:  # noqa: A002
+    def pre_call(self: Any, input: Any, api_key: Any, model: Any = None, additional_args: Any = None) -> None:
         bodies.append((additional_args or {}).get("complete_input_dict"))
         raise _Sent
 

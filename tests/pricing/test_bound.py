@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from litellm.types.utils import CompletionTokensDetailsWrapper, PromptTokensDetailsWrapper, Usage
 
 from litellm_budget_plugin.pricing import Request, estimate
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK
 from tests.generated import examples
 
 CALLS = {"chat": "completion", "completion": "text_completion", "embedding": "embedding"}

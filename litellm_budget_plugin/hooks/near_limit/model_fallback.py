@@ -12,7 +12,7 @@ import litellm
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.hooks.near_limit.output_cap import LIMITS
 from litellm_budget_plugin.pricing import Request
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, route, select
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, price_key, route
 from litellm_budget_plugin.pricing.input_size import runs_at_caller
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 
@@ -65,7 +65,7 @@ def can_move(request: Request, cheaper: Mapping[str, str], fixed: frozenset[str]
     params = request.params
     own = any(params.get(name) is not None for name in _OWN)
     own = own or any(name.startswith(_OWN_PREFIXES) and value is not None for name, value in params.items())
-    return not own and not _routed(params) and not _hosted_tools(params) and not select(request).custom
+    return not own and not _routed(params) and not _hosted_tools(params) and not price_key(request).custom
 
 
 def _hosted_tools(params: Mapping[str, Any]) -> bool:
@@ -120,7 +120,7 @@ def _identity(request: Request) -> tuple[str, str | None]:
 
 def _serves(cheaper: Request, request: Request) -> bool:
     """Whether the cheaper model is priced, has the same provider, and takes everything that the call says."""
-    own, other = terms_of(select(request)), terms_of(select(cheaper))
+    own, other = terms_of(price_key(request)), terms_of(price_key(cheaper))
     same = own.provider is not None and own.provider not in ASKS_NETWORK and other.provider == own.provider
     if not same or not other.priced:
         return False

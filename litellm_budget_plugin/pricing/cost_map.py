@@ -1,4 +1,8 @@
-"""Which entry of LiteLLM's cost map prices a request. Mirrors `select_model_name_for_cost_calc`."""
+"""Which prices apply to a request: the entry of LiteLLM's cost map and the call's and the deployment's own prices.
+
+`price_key(request)` gathers everything that decides the prices, hashable. `effective_entry(key)` is the cost-map entry with the
+own prices laid over it, all fields; `litellm_cost.token_cost(key, ...)` asks LiteLLM what a usage costs under it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from litellm_budget_plugin.pricing.units import BOTH_SIDES
 from litellm_budget_plugin.pricing.values import Request
 
 # For these LiteLLM's own look-ups ask over the network: huggingface.co, the ollama daemon, an OAuth device login.
@@ -16,8 +21,8 @@ _METADATA = ("metadata", "litellm_metadata")
 
 
 @dataclass(frozen=True, slots=True)
-class Selector:
-    """Everything of a request that decides its prices; hashable, the key of the terms cache."""
+class PriceKey:
+    """Everything of a request that decides its prices; hashable, a key for caches."""
 
     model: str
     provider: str | None
@@ -46,19 +51,28 @@ def _model_info(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 @cache
-def _price_fields() -> frozenset[str]:
+def _call_fields() -> frozenset[str]:
+    """The prices that LiteLLM takes from the arguments of a call."""
     from litellm.types.utils import CustomPricingLiteLLMParams
 
     return frozenset(CustomPricingLiteLLMParams.model_fields)
 
 
+@cache
+def _entry_fields() -> frozenset[str]:
+    """Every field that carries a price in LiteLLM's cost map, which a deployment's model_info may carry as well."""
+    import litellm
+
+    names = {name for entry in list(litellm.model_cost.values()) for name in entry}
+    return _call_fields() | {name for name in names if "cost" in name or "pricing" in name or "multiplier" in name}
+
+
 def _custom(params: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    fields = _price_fields()
-    if fields.isdisjoint(params) and (not info or fields.isdisjoint(info)):
+    if _call_fields().isdisjoint(params) and (not info or _entry_fields().isdisjoint(info)):
         return ()
     found: dict[str, Any] = {}
     # The caller's own arguments are laid over the deployment's, as LiteLLM registers them last.
-    for source in (info, params):
+    for source, fields in ((info, _entry_fields()), (params, _call_fields())):
         for name in fields.intersection(source):
             value = source[name]
             if value is not None:
@@ -67,7 +81,7 @@ def _custom(params: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[tuple[s
 
 
 class _Frozen:
-    """A list or mapping of prices inside a hashable selector; equal when it prints the same."""
+    """A list or mapping of prices inside a hashable key; equal when it prints the same."""
 
     __slots__ = ("text", "value")
 
@@ -82,12 +96,12 @@ class _Frozen:
         return isinstance(other, _Frozen) and other.text == self.text
 
 
-def custom_prices(selector: Selector) -> dict[str, Any]:
+def own_prices(key: PriceKey) -> dict[str, Any]:
     """The caller's and the deployment's own prices by field name."""
-    return {name: value.value if isinstance(value, _Frozen) else value for name, value in selector.custom}
+    return {name: value.value if isinstance(value, _Frozen) else value for name, value in key.custom}
 
 
-def select(request: Request) -> Selector:
+def price_key(request: Request) -> PriceKey:
     """What decides the prices of this request. Never raises."""
     params = request.params
     info = _model_info(params)
@@ -101,7 +115,7 @@ def select(request: Request) -> Selector:
         # `litellm.search` has no model; LiteLLM prices "tavily/search".
         model = f"{_text(params.get('search_provider')) or model}/search"
     provider = request.provider or _text(params.get("custom_llm_provider"))
-    return Selector(model, provider, base, deployment, _custom(params, info), request.call_type)
+    return PriceKey(model, provider, base, deployment, _custom(params, info), request.call_type)
 
 
 @cache
@@ -177,6 +191,49 @@ def find_key(name: str, provider: str | None, call_type: str) -> str | None:
     return next((key for key in names if key in litellm.model_cost), None)
 
 
+def public_key(key: PriceKey) -> str | None:
+    """The cost map's key that prices this request by its base model, else its model; None where there is none."""
+    model, provider = route(key.model, key.provider)
+    found = find_key(key.base_model or model, provider, key.call_type)
+    if found is None and key.base_model:
+        found = find_key(key.base_model, route(key.base_model, None)[1], key.call_type)
+    return found
+
+
+def registered_entry(key: PriceKey) -> Mapping[str, Any] | None:
+    """The entry that a Router has registered for its deployment, if it names a price."""
+    import litellm
+
+    entry = litellm.model_cost.get(key.deployment) if key.deployment else None
+    if isinstance(entry, dict) and any(value is not None for name, value in entry.items() if "cost" in name):
+        return entry
+    return None
+
+
+def effective_entry(key: PriceKey) -> dict[str, Any]:
+    """The prices of this request: its cost-map entry with its own prices laid over it, all fields. Empty where none is known.
+
+    As LiteLLM prices: a deployment that a Router registered with prices stands alone; any other call's own prices lie over
+    the public entry, so that what they do not name keeps the public price. A call that gives both its input and its output
+    as 0, and no other price, is free.
+    """
+    import litellm
+
+    own = own_prices(key)
+    base = registered_entry(key) or litellm.model_cost.get(public_key(key) or "") or {}
+    if own and not any(own.values()) and all(own.get(side) is not None for side in BOTH_SIDES):
+        base = {name: value for name, value in base.items() if "cost" not in name and "pricing" not in name}
+    return {**base, **own}
+
+
+def are_registered(key: PriceKey) -> bool:
+    """Whether LiteLLM has this request's own prices, all of them, in the entry that it prices the request by."""
+    import litellm
+
+    entry = registered_entry(key) or litellm.model_cost.get(public_key(key) or "") or {}
+    return all(entry.get(name) == value for name, value in own_prices(key).items())
+
+
 def model_names(request: Request) -> tuple[str, ...]:
     """Names and families that a per-model budget may use for this call, most specific first, without repeats.
 
@@ -184,11 +241,11 @@ def model_names(request: Request) -> tuple[str, ...]:
     """
     from litellm_budget_plugin.pricing.terms import terms_of
 
-    selector = select(request)
-    terms = terms_of(selector)
-    names = [selector.model, terms.model]
-    if selector.base_model:
-        names.append(selector.base_model)
+    key = price_key(request)
+    terms = terms_of(key)
+    names = [key.model, terms.model]
+    if key.base_model:
+        names.append(key.base_model)
     if terms.provider:
         names += [f"{terms.provider}/{terms.model}", f"{terms.provider}/*"]
     return tuple(dict.fromkeys(names))

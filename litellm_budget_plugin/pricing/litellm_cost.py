@@ -1,0 +1,197 @@
+"""What LiteLLM's own cost functions charge for a usage or an answer, under any set of prices.
+
+    token_cost(key, usage)                       nano-dollars of a chat, text, embedding, Responses, ... usage, or None
+    token_cost(key, usage, answer=response)      with the searches and other built-in tools that the answer shows
+    answer_cost(key, answer, call_type=...)      nano-dollars of images, speech, transcripts, reranking, pages, searches, videos
+    logged_cost(logging_obj, response)           what the call's own Logging object says
+
+`key` is `cost_map.price_key(request)`. Without own prices LiteLLM prices by its cost map as it always does. With own prices
+(`key.custom`) the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name that is made from
+its content, and LiteLLM is asked for that name: so every field counts that LiteLLM knows (cache writes, one hour, thresholds,
+service tiers, sound, images, reasoning, seconds, tiers), on every version, whatever else has been registered or has replaced
+the map. `usage` is LiteLLM's `Usage` or a mapping with its fields. The figure has LiteLLM's margins and discounts in it.
+All return None where LiteLLM knows no price, never raise and never ask over the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from litellm_budget_plugin.pricing.cost_map import (
+    ASKS_NETWORK,
+    PriceKey,
+    effective_entry,
+    find_key,
+    providers,
+    public_key,
+    registered_entry,
+    route,
+)
+from litellm_budget_plugin.pricing.units import SECONDS, is_priced
+from litellm_budget_plugin.pricing.usage import nanos
+
+# A provider of LiteLLM's that has no cost function of its own: the entry's fields are all that counts.
+_PLAIN_PROVIDER = "custom_openai"
+_MOST_PRIVATE = 1024
+
+
+class _Priced(NamedTuple):
+    """A name that LiteLLM can be asked for."""
+
+    name: str
+    provider: str
+    entry: Mapping[str, Any]
+    own: bool
+    """The entry alone counts, whatever model the answer names."""
+
+
+_private: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def token_cost(
+    key: PriceKey,
+    usage: Any,
+    *,
+    answer: object = None,
+    answered: str | None = None,
+    service_tier: object = None,
+    call_type: str = "completion",
+    milliseconds: object = None,
+) -> int | None:
+    """Nano-dollars of this usage, half to even; None where nobody knows the price.
+
+    `answered` is the model that an answer names, which LiteLLM prices before the request's unless the request has a base model
+    or prices of its own. `milliseconds` is what the call took, for prices by the second.
+    """
+    time = milliseconds if isinstance(milliseconds, (int, float)) else 0.0
+    for priced in _names(key, answered):
+        # An answer can name a provider that LiteLLM has no price under; its usage alone can still be priced.
+        for source in (answer, None) if answer is not None else (None,):
+            response = with_usage(source, usage, priced.name)
+            options = {"service_tier": service_tier}
+            found = _ask(priced, response, call_type, optional_params=options, total_time=time)
+            timed = not time and any(priced.entry.get(field) for field in SECONDS)
+            if found or (found == 0 and not timed):
+                return found
+    return None
+
+
+def answer_cost(
+    key: PriceKey, answer: object, *, call_type: str, answered: str | None = None, usage: Any = None, **asked: Any
+) -> int | None:
+    """Nano-dollars of an answer that is billed by other units, as LiteLLM's own object; `asked` is for `completion_cost`.
+
+    With `usage` that is priced in place of the answer. None where LiteLLM prices it at nothing as well: that is what it says
+    when it sees no quantity.
+    """
+    # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
+    plain = _Priced(*_plain_name(key), {}, own=False)
+    for priced in (*_names(key, answered), *((plain,) if not key.custom else ())):
+        response = answer if usage is None else with_usage(None, usage, priced.name)
+        found = _ask(priced, response, call_type, **asked)
+        if found:
+            return found
+    return None
+
+
+def logged_cost(logging_obj: Any, response: object) -> int | None:
+    """Nano-dollars of a response by the call's own Logging object, which knows its region and its deployment; None for none."""
+    calculator = getattr(logging_obj, "_response_cost_calculator", None)
+    if calculator is None or response is None:
+        return None
+    try:
+        return nanos(calculator(result=response)) or None
+    except Exception:  # noqa: BLE001  # LiteLLM raises plain Exception for what it cannot price
+        return None
+
+
+def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
+    import litellm
+
+    _, provider = route(key.model, key.provider)
+    if key.custom:
+        entry = effective_entry(key)
+        if is_priced(entry, key.call_type):
+            # A provider's own function may know nothing but its own models.
+            yield from (_registered(key, served_by, entry) for served_by in (provider, _PLAIN_PROVIDER))
+        return
+    deployed = registered_entry(key)
+    if deployed is not None and key.deployment and is_priced(deployed, key.call_type):
+        yield _Priced(key.deployment, provider or _PLAIN_PROVIDER, deployed, own=True)
+    found = None if key.base_model or not answered else find_key(answered, provider, key.call_type)
+    for name in dict.fromkeys((found, public_key(key))):
+        public = litellm.model_cost.get(name) if name else None
+        if name and isinstance(public, dict) and is_priced(public, key.call_type):
+            yield _Priced(name, provider or str(public.get("litellm_provider")), public, own=False)
+
+
+def _plain_name(key: PriceKey) -> tuple[str, str]:
+    model, provider = route(key.model, key.provider)
+    return key.base_model or model, provider or _PLAIN_PROVIDER
+
+
+def _registered(key: PriceKey, provider: str | None, entry: dict[str, Any]) -> _Priced:
+    """These prices under a name of our own in LiteLLM's map. `register_model` would write its lists and shared names too."""
+    import litellm
+
+    if provider not in providers() or provider in ASKS_NETWORK:
+        provider = _PLAIN_PROVIDER
+    model = (key.base_model or key.model).removeprefix(f"{provider}/")
+    entry = {**entry, "litellm_provider": provider}
+    digest = hashlib.sha256(repr(sorted(entry.items(), key=lambda item: item[0])).encode()).hexdigest()[:16]
+    # The model's name stays in: some of LiteLLM's cost functions go by it.
+    name = f"{provider}/{model}#{digest}"
+    with _lock:
+        if name not in litellm.model_cost:
+            litellm.model_cost[name] = entry
+        _private[name] = None
+        _private.move_to_end(name)
+        if len(_private) > _MOST_PRIVATE:
+            litellm.model_cost.pop(_private.popitem(last=False)[0], None)
+    return _Priced(name, provider, entry, own=True)
+
+
+def _ask(priced: _Priced, response: Any, call_type: str, **asked: Any) -> int | None:
+    import litellm
+
+    if priced.own:
+        asked |= {"custom_pricing": True, "router_model_id": priced.name}
+    try:
+        cost = litellm.completion_cost(
+            completion_response=response,
+            model=priced.name,
+            custom_llm_provider=priced.provider,
+            call_type=call_type,
+            **asked,
+        )
+    except Exception:  # noqa: BLE001  # LiteLLM raises plain Exception for what it cannot price
+        return None
+    return nanos(cost)
+
+
+def with_usage(answer: object, usage: Any, name: str) -> Any:
+    """LiteLLM's own object with this usage: the answer, whose items are priced as well, or an empty one."""
+    import litellm
+    from litellm.types.llms.openai import ResponsesAPIResponse
+
+    if isinstance(usage, Mapping):
+        read, wrote = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        usage = litellm.Usage(**{"total_tokens": read + wrote, **{n: v for n, v in usage.items() if v is not None}})
+    if isinstance(answer, Mapping) and answer.get("object") == "response":
+        with suppress(Exception):
+            answer = ResponsesAPIResponse(**answer)
+    if isinstance(answer, (litellm.ModelResponse, ResponsesAPIResponse)):
+        response: Any = answer.model_copy()
+        # LiteLLM would price by the provider that it notes here.
+        hidden = getattr(response, "_hidden_params", None) or {}
+        response._hidden_params = {n: v for n, v in hidden.items() if n != "custom_llm_provider"}  # noqa: SLF001
+    else:
+        response = litellm.ModelResponse(model=name)
+    response.usage = usage
+    return response
