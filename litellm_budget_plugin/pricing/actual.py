@@ -22,11 +22,12 @@ from contextlib import suppress
 from typing import Any
 
 from litellm_budget_plugin.core.money import usd_text
-from litellm_budget_plugin.pricing import chat, per_unit_cost
+from litellm_budget_plugin.pricing import per_unit_cost
 from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, price_key
+from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
-from litellm_budget_plugin.pricing.measure import Measure
+from litellm_budget_plugin.pricing.request_formats import read as read_request
 from litellm_budget_plugin.pricing.response_formats import Received, response_format
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.pricing.tokens import probable
@@ -268,8 +269,8 @@ def _input_tokens(request: Request) -> int:
         return 0
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     terms = terms_of(price_key(request))
-    rough, counted = (Measure(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
+    rough, counted = (InputCounter(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
-        chat.read(request, measure)
+        read_request(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.
     return max(floor - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
+from litellm_budget_plugin.pricing.body import covers, scan_body
 from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
+from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 _FAMILIES: dict[str, Callable[[Request, Terms, Options], Estimate]] = {
@@ -29,13 +32,39 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
 
     `output_allowance` is the number of output tokens of a call that states no limit. `unbounded_hold`, in nano-dollars, is
     the least that is held for a call whose quantity cannot be known before it has run: there is no number to compute then,
-    and it is never `bounded`. `exact` counts the text of models that cl100k_base really encodes (see `tokens`) instead of
+    and it is never `bounded`. A call type without an estimate of its own is held with it, and charged it when its answer
+    is lost. `exact` counts the text of models that cl100k_base really encodes (see `tokens`) instead of
     bounding it by its bytes.
     """
-    params = request.params
-    terms = terms_of(price_key(request), params.get("service_tier"), params.get("speed"))
-    family = _FAMILIES.get(request.call_type, chat.estimate)
-    return family(request, terms, Options(output_allowance, unbounded_hold, exact))
+    options = Options(output_allowance, unbounded_hold, exact)
+    if request.call_type in BY_TOKENS:
+        return chat.estimate(request, _terms(request), options)
+    family = _FAMILIES.get(request.call_type)
+    if family is None:
+        return Estimate(unbounded_hold, unbounded_hold, 0, 0, priced=True, bounded=False, loose=False)
+    return family(request, _terms(request), options)
+
+
+def _terms(request: Request) -> Terms:
+    return terms_of(price_key(request), request.params.get("service_tier"), request.params.get("speed"))
+
+
+def estimate_sent(
+    request: Request, body: object, held: Estimate, *, output_allowance: int, unbounded_hold: int
+) -> Estimate:
+    """What this call may cost at most, now that the body is known which LiteLLM is about to send.
+
+    `body` is a dictionary in the provider's own format, its JSON, or anything else. `held` is what was held for: it is
+    returned itself where it covers the body, and else a larger estimate, which is not `bounded`. Never raises.
+    """
+    if request.call_type not in BY_TOKENS:
+        return held
+    sent = scan_body(body)
+    if held.covered is not None and covers(held.covered, sent):
+        return held
+    terms = _terms(request)
+    found = chat.estimate(request, terms, Options(output_allowance, unbounded_hold), sent)
+    return replace(found, usd=max(found.usd, held.usd), tokens=max(found.tokens, held.tokens), loose=False)
 
 
 def dearest(estimates: Iterable[Estimate]) -> Estimate:

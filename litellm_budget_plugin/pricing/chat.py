@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from litellm_budget_plugin.pricing import completions, google, messages, responses
-from litellm_budget_plugin.pricing.measure import Measure, runs_at_caller
-from litellm_budget_plugin.pricing.output import Asked
+from litellm_budget_plugin.pricing.arguments import count_seen
+from litellm_budget_plugin.pricing.input_size import InputCounter, runs_at_caller
+from litellm_budget_plugin.pricing.output_limit import DEFAULT_LIMIT, OutputLimit
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, Tier
+from litellm_budget_plugin.pricing.request_formats import read
+from litellm_budget_plugin.pricing.scan import Scan
 from litellm_budget_plugin.pricing.terms import Terms
 from litellm_budget_plugin.pricing.tokens import is_available
-from litellm_budget_plugin.pricing.values import Estimate, Options, Request
+from litellm_budget_plugin.pricing.values import Covered, Estimate, Options, Request
 
-_READ: dict[str, Callable[[Measure, Mapping[str, Any]], Asked]] = {
-    "text_completion": completions.read_text,
-    "embedding": completions.read_embedding,
-    "responses": responses.read,
-    "messages": messages.read,
-    "generate_content": google.read,
-}
 _DEFAULT_SECONDS = 600
 _SEARCHES = 5
 # Below this many bytes a tokenizer cannot tighten much: the overhead dominates.
 _WORTH_COUNTING = 64
 
 
-def read(request: Request, measure: Measure) -> Asked:
-    """Add up what a request sends, and say what it asks for."""
-    return _READ.get(request.call_type, completions.read_chat)(measure, request.params)
-
-
-def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
+def estimate(request: Request, terms: Terms, options: Options, sent: Scan | None = None) -> Estimate:
     """The input by its bytes and the output by its limit, at the dearest rates that may apply. A lost answer is charged the
-    input as probably billed.
+    input as probably billed. `sent` is what the body holds that LiteLLM is about to send: it counts too.
     """
-    measure = Measure(terms.key or terms.model, terms.provider, exact=options.exact and terms.cl100k)
-    asked = read(request, measure)
+    counter = InputCounter(terms.key or terms.model, terms.provider, exact=options.exact and terms.cl100k)
+    asked = read(request, counter)
+    if sent is not None:
+        _count_body(counter, asked, sent, terms)
+    tokens = asked.tokens(terms, options.output_allowance)
     output = asked.output(terms, options.output_allowance)
-    usd, floor, floor_tokens = _price(measure, terms, request.params, asked, output)
-    tokens = measure.text + measure.media + output
-    loose = terms.cl100k and not measure.exact and measure.loose >= _WORTH_COUNTING and usd > 0 and is_available()
-    bounded = terms.priced and terms.closed and measure.certain and asked.limit > 0
-    return Estimate(usd, floor, tokens, floor_tokens, terms.priced, bounded, loose)
+    usd, floor, floor_tokens = _price(counter, terms, request.params, asked, output)
+    total = counter.text + counter.media + output
+    loose = terms.cl100k and not counter.exact and counter.loose >= _WORTH_COUNTING and usd > 0 and is_available()
+    bounded = terms.priced and terms.closed and counter.certain and asked.stated
+    most = tokens if asked.stated else _unstated(asked, terms, tokens)
+    covered = Covered(counter.bytes, most, asked.choices, counter.media_parts, counter.caches, asked.stated)
+    return Estimate(usd, floor, total, floor_tokens, terms.priced, bounded, loose, covered)
+
+
+def _count_body(counter: InputCounter, asked: OutputLimit, sent: Scan, terms: Terms) -> None:
+    """Count what the body holds beyond what was read from the arguments. What that is, is not understood."""
+    counter.certain = False
+    beyond = Scan(
+        text=max(sent.text - counter.bytes, 0),
+        limit=sent.limit if asked.stated or sent.limit > _unstated(asked, terms, 0) else 0,
+        unlimited=sent.unlimited,
+        thinking=0 if sent.limit else sent.thinking,
+        copies=sent.copies,
+        media=max(sent.media - counter.media_parts, 0),
+        caches=sent.caches,
+        readable=False,
+    )
+    count_seen(counter, asked, beyond)
+
+
+def _unstated(asked: OutputLimit, terms: Terms, tokens: int) -> int:
+    """The largest limit that LiteLLM may set for a request which states none: it changes nothing, for without it the answer
+    could be as long.
+    """
+    return max(tokens, terms.max_output or DEFAULT_LIMIT, asked.thinking + DEFAULT_LIMIT if asked.thinking else 0)
 
 
 def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:
@@ -54,21 +72,21 @@ def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:
 
 
 def _price(
-    measure: Measure, terms: Terms, params: Mapping[str, Any], asked: Asked, output: int
+    counter: InputCounter, terms: Terms, params: Mapping[str, Any], asked: OutputLimit, output: int
 ) -> tuple[int, int, int]:
     """(most, floor) in nano-dollars and the floor's tokens."""
-    tier = _tier(terms.tiers, measure.text + measure.media)
-    text = tier.hour if measure.caches else tier.text
-    most = measure.text * text + measure.media * max(tier.media, text) + terms.fixed
+    tier = _tier(terms.tiers, counter.text + counter.media)
+    text = tier.hour if counter.caches else tier.text
+    most = counter.text * text + counter.media * max(tier.media, text) + terms.fixed
     if output:
         most += output * (tier.audio_output if asked.speaks else tier.output)
-    most += measure.images * terms.per_image + measure.audio_seconds * terms.per_audio_second
+    most += counter.images * terms.per_image + counter.audio_seconds * terms.per_audio_second
     most += asked.prompts * terms.per_query
     if terms.per_search:
         most += _searches(params, asked, terms) * terms.per_search
     if terms.per_second:
         most += terms.per_second * _seconds(params.get("timeout") or params.get("request_timeout"))
-    floor_tokens = min(-(-measure.floor // 4) + measure.media_floor, measure.text + measure.media)
+    floor_tokens = min(-(-counter.floor // 4) + counter.media_floor, counter.text + counter.media)
     usd = -(-most // ATTOS_PER_NANO)
     floor = -(-floor_tokens * _tier(terms.tiers, floor_tokens).plain // ATTOS_PER_NANO)
     return usd, min(floor, usd), floor_tokens
@@ -79,7 +97,7 @@ def _seconds(timeout: object) -> int:
     return int(timeout) + 1 if known and isinstance(timeout, (int, float)) else _DEFAULT_SECONDS
 
 
-def _searches(params: Mapping[str, Any], asked: Asked, terms: Terms) -> int:
+def _searches(params: Mapping[str, Any], asked: OutputLimit, terms: Terms) -> int:
     searches = 1 if params.get("web_search_options") or not terms.closed else 0
     for tool in asked.tools if isinstance(asked.tools, (list, tuple)) else ():
         if isinstance(tool, Mapping) and not runs_at_caller(tool):

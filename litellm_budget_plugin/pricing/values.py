@@ -36,6 +36,20 @@ class Options(NamedTuple):
     """Count the text where a local tokenizer can, instead of bounding it by its bytes."""
 
 
+class Covered(NamedTuple):
+    """What an estimate has counted, to compare with the body that is sent."""
+
+    text: int
+    """UTF-8 bytes of text, and room for what templates add."""
+    limit: int
+    """Output tokens of one choice; without a stated limit, the largest that LiteLLM may set by itself."""
+    choices: int
+    media: int
+    caches: bool
+    stated: bool
+    """The request states a limit that reaches the provider."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """The most that one call may cost, and what it costs if only its input is billed."""
@@ -56,6 +70,8 @@ class Estimate:
     """The bound is shown to hold for this request."""
     loose: bool
     """`exact=True` would give a tighter bound."""
+    covered: Covered | None = None
+    """What was counted; None where no text is billed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_budget_plugin.pricing.media import Media, attachment, audio, image
+from litellm_budget_plugin.pricing.scan import scan
 from litellm_budget_plugin.pricing.tokens import byte_length, count
 
 # Role, separators and end mark: 4 tokens in ChatML, 6 in Llama 3, about 15 in "[INST] <<SYS>>" templates.
@@ -26,6 +27,7 @@ PER_ITEM = 4
 PROVIDER_CALL = {"xai": 1024}
 _FLOOR_MESSAGE = 4
 _DEPTH = 8
+_MOST_PARTS = 10**4
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "guarded_text"})
 _NESTED_PARTS = frozenset({"tool_result"})
 _IMAGE_PARTS = frozenset({"image_url", "image", "input_image"})
@@ -35,7 +37,7 @@ _KNOWN_KEYS = frozenset({"role", "content"})
 
 
 @dataclass(slots=True)
-class Measure:
+class InputCounter:
     """Running sums while a request is read."""
 
     model: str
@@ -45,10 +47,14 @@ class Measure:
     """Tokens at most: bytes, or counted where `exact`."""
     loose: int = 0
     """Bytes that `exact` would count."""
+    saved: int = 0
+    """How many bytes more there are than tokens, in text that was counted."""
     floor: int = 0
     """Bytes of text, counted as four a token in the end."""
+    messages: int = 0
     media: int = 0
     media_floor: int = 0
+    media_parts: int = 0
     images: int = 0
     audio_seconds: int = 0
     certain: bool = True
@@ -61,7 +67,25 @@ class Measure:
         counted = count(text) if self.exact else None
         if counted is None:
             self.loose += size
-        self.text += size if counted is None else counted
+            self.text += size
+        else:
+            self.saved += size - counted
+            self.text += counted
+
+    @property
+    def bytes(self) -> int:
+        """What `text` would be without a tokenizer: no less than the UTF-8 bytes of everything read."""
+        return self.text + self.saved
+
+    def add_bytes(self, size: int) -> None:
+        """Text that was measured elsewhere."""
+        self.text += size
+        self.floor += size
+
+    def add_attachments(self, parts: int) -> None:
+        """So many media of which nothing more is known."""
+        for _ in range(min(parts, _MOST_PARTS)):
+            self.add_media(attachment())
 
     def add_json(self, value: object) -> None:
         """Structured content: the bytes of its JSON, which is no shorter than what a template makes of it."""
@@ -75,10 +99,14 @@ class Measure:
     def add_unknown(self, value: object) -> None:
         """Something not understood: its bytes, and no promise. A generator is not consumed."""
         self.certain = False
-        self.add_json(value if isinstance(value, (str, int, float, list, tuple, dict)) else repr(value))
+        seen = scan(value, "content")
+        self.add_bytes(seen.size)
+        self.add_attachments(seen.media)
+        self.caches = self.caches or seen.caches
 
     def add_media(self, part: Media) -> None:
         """An image, audio or file."""
+        self.media_parts += 1
         self.media += part.tokens
         self.media_floor += min(part.floor, part.tokens)
         self.images += part.images
@@ -95,6 +123,7 @@ class Measure:
 
     def add_message(self, message: Any) -> None:
         """One message: a dictionary, or an object of LiteLLM's or the provider's."""
+        self.messages += 1
         self.text += PER_MESSAGE
         self.floor += _FLOOR_MESSAGE * 4
         if not isinstance(message, dict):
@@ -108,12 +137,12 @@ class Measure:
         elif content is not None:
             self.add_content(content)
         if len(message) > len(_KNOWN_KEYS) or "content" not in message:
-            self.caches = self.caches or "cache_control" in message
             rest = {key: value for key, value in message.items() if key not in _KNOWN_KEYS and value is not None}
             images = rest.pop("images", None)
             for _ in images if isinstance(images, (list, tuple)) else ():
                 self.add_media(image(self.model, self.provider, None))
             if rest:
+                self.caches = self.caches or scan(rest).caches
                 self.add_json(rest)
 
     def add_content(self, content: object, depth: int = _DEPTH) -> None:
@@ -148,7 +177,10 @@ class Measure:
         elif kind == "input_audio":
             self.add_media(audio(self.provider, part))
         elif kind in _FILE_PARTS:
-            self.add_media(attachment())
+            seen = scan(part, "content")
+            self.add_bytes(seen.text)
+            # Text inside a file is counted as text; what only the provider can open is an attachment.
+            self.add_attachments(max(seen.media, 1))
         elif kind in _NESTED_PARTS:
             self.text += PER_MESSAGE + len(str(part.get("tool_use_id")))
             self.add_content(part.get("content"), depth)
@@ -166,8 +198,7 @@ class Measure:
             # Other kinds run at the provider and feed their results back as input.
             if not isinstance(tool, Mapping) or not runs_at_caller(tool):
                 self.certain = False
-            elif "cache_control" in tool:
-                self.caches = True
+        self.caches = self.caches or scan(tools).caches
 
     def add_prompt(self, prompt: object) -> int:
         """The `prompt` or `input` of text completions and embeddings: text, token ids, or a list of either.
@@ -178,7 +209,7 @@ class Measure:
             self._add_item(prompt)
         elif isinstance(prompt, (list, tuple)) and prompt:
             if set(map(type, prompt)) == {int}:
-                self._add_ids(len(prompt))
+                self._add_ids(prompt)
                 return 1
             for item in prompt:
                 self._add_item(item)
@@ -194,14 +225,15 @@ class Measure:
         elif isinstance(item, str):
             self.add_media(attachment())
         elif isinstance(item, (list, tuple)) and set(map(type, item)) <= {int}:
-            self._add_ids(len(item))
+            self._add_ids(item)
         else:
             self.text += PER_ITEM
             self.add_unknown(item)
 
-    def _add_ids(self, tokens: int) -> None:
-        self.text += tokens
-        self.floor += tokens * 4
+    def _add_ids(self, ids: Sequence[int]) -> None:
+        self.text += len(ids)
+        self.saved += scan(ids).size
+        self.floor += len(ids) * 4
 
 
 def runs_at_caller(tool: Mapping[str, Any]) -> bool:

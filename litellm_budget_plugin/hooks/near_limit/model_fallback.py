@@ -10,10 +10,10 @@ from typing import Any
 import litellm
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.hooks.capping import LIMITS
+from litellm_budget_plugin.hooks.near_limit.output_cap import LIMITS
 from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, price_key, route
-from litellm_budget_plugin.pricing.measure import runs_at_caller
+from litellm_budget_plugin.pricing.input_size import runs_at_caller
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
 
 # Arguments that say where or as whom one model is called, or what it costs: they are not the other model's.

@@ -1,0 +1,94 @@
+"""How many tokens the answer to a request may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_budget_plugin.pricing.scan import MOST_COPIES, MOST_TOKENS, number_of
+from litellm_budget_plugin.pricing.terms import Terms
+
+DEFAULT_LIMIT = 4096
+"""LiteLLM's DEFAULT_MAX_TOKENS: its limit for a caller who gives none, plus the thinking budget, where a provider needs one."""
+
+
+@dataclass(slots=True)
+class OutputLimit:
+    """What a request says of its answer, in any family's words."""
+
+    limit: int = 0
+    """Tokens of one choice, thinking included, in the family's own words; 0 where none is stated."""
+    unlimited: bool = False
+    """The limit may not reach the provider, or says that there is none."""
+    raised: int = 0
+    """The largest limit in any other place or spelling: it may be the one that the provider obeys."""
+    choices: int = 1
+    prompts: int = 1
+    thinking: int = 0
+    """The thinking budget, for a request without a limit."""
+    beside: int = 0
+    """Tokens that are billed as output beside each answer."""
+    echoed: int = 0
+    """Tokens of the prompts, where they come back in front of the answers."""
+    speaks: bool = False
+    """The answer may be audio."""
+    tools: object = None
+
+    @property
+    def stated(self) -> bool:
+        """The provider is told of a limit."""
+        return self.limit > 0 and not self.unlimited
+
+    def state(self, *values: object) -> None:
+        """Take in limits in the family's own words. The largest counts: which one a provider obeys differs."""
+        for value in values:
+            if value is None:
+                continue
+            tokens = tokens_of(value)
+            self.limit = max(self.limit, tokens)
+            self.unlimited = self.unlimited or not tokens
+
+    def choose(self, *values: object) -> None:
+        """Take in numbers of choices; the largest counts."""
+        for value in values:
+            number = None if value is None else number_of(value)
+            if number is not None and number > 1:
+                self.choices = max(self.choices, min(math.ceil(min(number, MOST_COPIES)), MOST_COPIES))
+
+    def raise_to(self, limit: int, copies: int) -> None:
+        """Take in what was found in places that the family does not document."""
+        self.raised = max(self.raised, limit)
+        if self.choices:
+            self.choices = max(self.choices, copies)
+
+    def tokens(self, terms: Terms, allowance: int) -> int:
+        """Tokens of one choice, at most where a limit is stated."""
+        found = self.limit if self.stated else max(self.limit, self._unstated(terms, allowance))
+        return max(found, self.raised)
+
+    def output(self, terms: Terms, allowance: int) -> int:
+        """Tokens of all choices to all prompts, at most where a limit is stated."""
+        return ((self.tokens(terms, allowance) + self.beside) * self.prompts + self.echoed) * self.choices
+
+    def _unstated(self, terms: Terms, allowance: int) -> int:
+        tokens = min(allowance, terms.max_output) if terms.max_output else allowance
+        if self.thinking:
+            tokens = max(tokens, self.thinking + DEFAULT_LIMIT)
+        return max(tokens, 0)
+
+
+def tokens_of(value: object) -> int:
+    """A stated number of tokens, rounded up, also as text; 0 for what is none, and for what means no limit."""
+    number = number_of(value)
+    if number is None or not number > 0 or math.isinf(number):
+        return 0
+    return min(math.ceil(number), MOST_TOKENS)
+
+
+def thinking_budget(thinking: Any, *names: str) -> int:
+    """The budget of `thinking` as Anthropic and Google take it, in tokens; 0 where there is none."""
+    if not isinstance(thinking, Mapping):
+        return 0
+    return max((tokens_of(thinking.get(name)) for name in names), default=0)
