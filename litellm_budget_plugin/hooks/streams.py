@@ -16,7 +16,7 @@ import litellm
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.call_binding import call_of
 from litellm_budget_plugin.pricing import Request
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, providers, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, providers, route
 
 _LAST_EVENTS = ("response.completed", "response.incomplete")
 

@@ -182,7 +182,13 @@ def with_usage(answer: object, usage: Any, name: str) -> Any:
 
     if isinstance(usage, Mapping):
         read, wrote = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        usage = litellm.Usage(**{"total_tokens": read + wrote, **{n: v for n, v in usage.items() if v is not None}})
+        plain = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
+        # What a provider states as its cost is not asked for here, and some of LiteLLM's functions would return it.
+        told = {n: v for n, v in usage.items() if v is not None and n not in ("cost", "cost_in_usd_ticks")}
+        try:
+            usage = litellm.Usage(**{**plain, **told})
+        except Exception:  # noqa: BLE001  # details in a form that LiteLLM does not know
+            usage = litellm.Usage(**plain)
     if isinstance(answer, Mapping) and answer.get("object") == "response":
         with suppress(Exception):
             answer = ResponsesAPIResponse(**answer)
