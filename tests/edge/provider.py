@@ -31,7 +31,7 @@ MODELS = {
     "openai/edge-chat": "chat",
     "azure/edge-azure": "chat",
     "hosted_vllm/edge-vllm": "chat",
-    "deepinfra/edge-deep": "chat",
+    "deepseek/edge-deep": "chat",
     "anthropic/edge-claude": "chat",
     "gemini/edge-gemini": "chat",
     "cohere_chat/edge-cohere": "chat",

@@ -105,7 +105,7 @@ WAYS = {
     ),
     "responses by chat": Way(
         litellm.responses,
-        "deepinfra/edge-deep",
+        "deepseek/edge-deep",
         {"input": "x", "max_output_tokens": 10},
         "litellm_metadata",
     ),

@@ -76,8 +76,8 @@ STREAMS = {
     "text by chat, awaited": Stream(litellm.atext_completion, "openai/edge-chat", _TEXT, awaited=True),
     "router": Stream(_routed("completion"), "openai/edge-chat", _CHAT),
     "router, awaited": Stream(_routed("acompletion"), "openai/edge-chat", _CHAT, awaited=True),
-    "responses by chat": Stream(litellm.responses, "deepinfra/edge-deep", _RESPONSE),
-    "responses by chat, awaited": Stream(litellm.aresponses, "deepinfra/edge-deep", _RESPONSE, awaited=True),
+    "responses by chat": Stream(litellm.responses, "deepseek/edge-deep", _RESPONSE),
+    "responses by chat, awaited": Stream(litellm.aresponses, "deepseek/edge-deep", _RESPONSE, awaited=True),
     "messages by chat": Stream(litellm.anthropic.messages.acreate, "hosted_vllm/edge-vllm", _CHAT, awaited=True),
     # LiteLLM's own synchronous one gives an asynchronous generator here.
     "generate_content by chat": Stream(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import litellm
 import openai
 import pytest
-from litellm.litellm_core_utils.litellm_logging import Logging
 from openai._base_client import AsyncAPIClient, SyncAPIClient
 
 from litellm_budget_plugin import BudgetExceeded
-from litellm_budget_plugin.hooks import sdk_retries
 from tests.hooks.desk import EMBED, INPUT, TEXT, Desk
 from tests.upstream import Upstream
 
@@ -22,36 +19,10 @@ MODELS = {"chat": INPUT, "stream": INPUT, "text": TEXT, "embedding": EMBED}
 
 
 @pytest.fixture(autouse=True)
-def wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seams, as the gate puts them in place; and no waiting between requests."""
-    sync, later, pre_call = SyncAPIClient._sleep_for_retry, AsyncAPIClient._sleep_for_retry, Logging.pre_call
-    setup = litellm.utils.function_setup
-
-    def sync_sleep(client: Any, **kwargs: Any) -> Any:
-        return sdk_retries.sleep_for_retry(sync, client, **kwargs)
-
-    async def async_sleep(client: Any, **kwargs: Any) -> Any:
-        return await sdk_retries.async_sleep_for_retry(later, client, **kwargs)
-
-    @functools.wraps(pre_call)
-    def sent(logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-        outcome = pre_call(logging_obj, *args, **kwargs)
-        sdk_retries.sending(logging_obj)
-        return outcome
-
-    @functools.wraps(setup)
-    def set_up(*args: Any, **kwargs: Any) -> Any:
-        logging_obj, given = setup(*args, **kwargs)
-        sdk_retries.sending(logging_obj)
-        return logging_obj, given
-
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between requests."""
     for client in (SyncAPIClient, AsyncAPIClient):
         monkeypatch.setattr(client, "_calculate_retry_timeout", lambda *args, **kwargs: 0)
-    monkeypatch.setattr(SyncAPIClient, "_sleep_for_retry", sync_sleep)
-    monkeypatch.setattr(AsyncAPIClient, "_sleep_for_retry", async_sleep)
-    # The gate's own stand around these.
-    monkeypatch.setattr(Logging, "pre_call", sent)
-    monkeypatch.setattr(litellm.utils, "function_setup", set_up)
 
 
 @pytest.fixture
