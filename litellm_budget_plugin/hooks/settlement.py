@@ -52,7 +52,13 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
             whole = parse_raw(answer)
             if isinstance(whole, dict) and _RUST[call.request.call_type] in whole:
                 call.answered(whole, None)
-    return original(logging_obj, *args, **kwargs)
+    outcome = original(logging_obj, *args, **kwargs)
+    details = logging_obj.model_call_details
+    if streams.is_stream(details.get("original_response")):
+        # The stream has the Logging object. Kept here, it would be freed by the next full garbage collection only, and a
+        # dropped call's money with it.
+        details["original_response"] = f"<{type(details['original_response']).__name__}>"
+    return outcome
 
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
