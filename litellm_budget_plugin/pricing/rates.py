@@ -17,7 +17,8 @@ _ATTOS_PER_USD = Decimal(10**18)
 _SAME_NAME = ("priority", "flex", "balanced", "ultrafast")
 _SERVICE = {"fast": "priority", **{name: name for name in _SAME_NAME}}
 
-_INPUT = ("input_cost_per_token", "cache_creation_input_token_cost", "cache_read_input_token_cost")
+_WRITTEN = ("cache_creation_input_token_cost",)
+_INPUT = ("input_cost_per_token", *_WRITTEN, "cache_read_input_token_cost")
 # A character has at least one byte, as a token has: the count of bytes bounds a price per character too.
 _PLAIN_INPUT = ("input_cost_per_token", "input_cost_per_character")
 _OUTPUT = ("output_cost_per_token", "output_cost_per_reasoning_token", "output_cost_per_image_token")
@@ -62,6 +63,8 @@ class Tier:
 
     above: int
     text: int
+    written: int
+    """Input that may be written to a cache."""
     hour: int
     """Input that may be written to a one-hour cache."""
     media: int
@@ -98,10 +101,12 @@ class RateTable:
 
     def _tier(self, above: int, factor: Fraction) -> Tier:
         text, output = self.upto("text", above), self.upto("output", above)
+        written = max(text, self.upto("written", above))
         return Tier(
             above=above,
             text=scaled(text, factor),
-            hour=scaled(max(text, self.upto("hour", above)), factor),
+            written=scaled(written, factor),
+            hour=scaled(max(written, self.upto("hour", above)), factor),
             media=scaled(max(text, self.upto("media", above)), factor),
             output=scaled(output, factor),
             audio_output=scaled(max(output, self.upto("audio_output", above)), factor),
@@ -121,6 +126,8 @@ def _note_field(table: RateTable, name: str, value: object, services: Iterable[s
     kind = match["kind"]
     if match["hour"]:
         table.note("hour", above, rate)
+    elif kind in _WRITTEN:
+        table.note("written", above, rate)
     elif kind in _OUTPUT:
         table.note("output", above, rate)
     elif kind in _MEDIA:
