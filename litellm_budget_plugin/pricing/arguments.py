@@ -155,6 +155,12 @@ def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, para
     _count_dropped(asked, params.get("additional_drop_params"))
 
 
+def unknown_arguments(family: str, params: Mapping[str, Any]) -> Scan | None:
+    """What the arguments hold that this family does not know; None where it knows all of them."""
+    found = {name: value for name, value in params.items() if value is not None and use_of(family, name) > COUNTED}
+    return scan(found) if found else None
+
+
 def count_seen(counter: InputCounter, asked: OutputLimit, seen: Scan) -> None:
     """Count what a scan found: its text for each prompt, its media, its limits and its number of answers."""
     counter.add_bytes(seen.size * asked.prompts)

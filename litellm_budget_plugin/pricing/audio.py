@@ -33,7 +33,8 @@ def estimate_speech(request: Request, terms: Terms, options: Options) -> Estimat
     per_character, per_piece = terms.rate("input_cost_per_character"), terms.rate("output_cost_per_image")
     fixed = characters * per_character + per_piece * (count(params, "n", "sample_count") or 1)
     if per_character or per_piece:
-        return Bill(fixed, fixed).estimate(terms, options)
+        copies = count(params, "n", "sample_count") or 1
+        return Bill(fixed, fixed, copies=copies if per_piece else 1, per_byte=per_character).estimate(terms, options)
     tokens = sum(byte_length(part) for part in (text, tone) if isinstance(part, str)) + _PER_CALL
     spoken = characters * _TOKENS_A_CHARACTER + _PER_CALL
     spoken = min(spoken, terms.max_output) if terms.max_output else spoken
@@ -42,6 +43,7 @@ def estimate_speech(request: Request, terms: Terms, options: Options) -> Estimat
         most=tokens * tier.text + spoken * tier.audio_output,
         floor=characters // 4 * tier.plain,
         certain=False,
+        per_byte=tier.text + _TOKENS_A_CHARACTER * tier.audio_output,
         tokens=tokens + spoken,
         floor_tokens=characters // 4,
     )
@@ -73,6 +75,7 @@ def estimate_transcription(request: Request, terms: Terms, options: Options) -> 
         certain=file.certain and not (by_token and (terms.max_output is None or terms.provider not in _HEARD)),
         tokens=heard + asked + written if by_token else 0,
         floor_tokens=file.probable * 10 if by_token else 0,
+        per_byte=tier.text,
     )
     return bill.estimate(terms, options)
 

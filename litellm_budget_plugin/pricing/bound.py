@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
+from litellm_budget_plugin.pricing.arguments import unknown_arguments
 from litellm_budget_plugin.pricing.body import covers, scan_body
 from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import Terms, terms_of
@@ -42,7 +43,9 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     family = _FAMILIES.get(request.call_type)
     if family is None:
         return Estimate(unbounded_hold, unbounded_hold, 0, 0, priced=True, bounded=False, loose=False)
-    return family(request, _terms(request), options)
+    return family(
+        request, _terms(request), options._replace(unknown=unknown_arguments(request.call_type, request.params))
+    )
 
 
 def _terms(request: Request) -> Terms:

@@ -76,7 +76,8 @@ def _price(
 ) -> tuple[int, int, int]:
     """(most, floor) in nano-dollars and the floor's tokens."""
     tier = _tier(terms.tiers, counter.text + counter.media)
-    text = tier.hour if counter.caches else tier.text
+    unasked = tier.written if terms.writes_caches else tier.text
+    text = tier.hour if counter.caches else unasked
     most = counter.text * text + counter.media * max(tier.media, text) + terms.fixed
     if output:
         most += output * (tier.audio_output if asked.speaks else tier.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from litellm_budget_plugin.pricing.quantities import Bill, count, nested
@@ -55,7 +56,7 @@ def _either(first: Bill, second: Bill) -> Bill:
     floor = min((bill.floor for bill in (first, second) if bill.floor), default=0)
     dearer = second if second.most >= first.most else first
     certain = first.certain and second.certain
-    return Bill(dearer.most, floor, certain=certain, tokens=second.tokens, floor_tokens=second.floor_tokens)
+    return replace(dearer, floor=floor, certain=certain, tokens=second.tokens, floor_tokens=second.floor_tokens)
 
 
 class _Images:
@@ -67,9 +68,11 @@ class _Images:
         self.terms = terms
         self.params = params
         self.copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
-        self.size = next(filter(None, map(_size, parts)), None)
-        quality = params.get("quality")
-        self.quality = quality.lower() if isinstance(quality, str) and quality.lower() != "auto" else None
+        # Where two places differ, it is not known which one the provider obeys: then any size or quality may be made.
+        sizes = {size for part in parts if (size := _size(part)) is not None}
+        self.size = sizes.pop() if len(sizes) == 1 else None
+        qualities = {quality.lower() for part in parts if isinstance(quality := part.get("quality"), str)}
+        self.quality = qualities.pop() if len(qualities) == 1 and qualities != {"auto"} else None
         name = f"{terms.provider}/{terms.base}"
         self.variants = variants_of(terms.base, terms.provider)
         self.variants_priced = any(is_priced(_entry(variant), request.call_type) for variant in self.variants)
@@ -90,7 +93,8 @@ class _Images:
             prices.append(self._price(own, sized))
         open_size = bool(attos(own.get("output_cost_per_pixel")) and sized is None) and not self.variants
         floor = min((price for price in prices if price), default=0)
-        return Bill(self.copies * max(prices, default=0), self.copies * floor, certain=not open_size)
+        most = self.copies * max(prices, default=0)
+        return Bill(most, self.copies * floor, certain=not open_size, copies=self.copies)
 
     def _own_size(self) -> tuple[int, int] | None:
         found = next((variant for variant in self.variants if variant.key == self.terms.key), None)
@@ -134,6 +138,8 @@ class _Images:
             most=most + (terms.per_search if terms.provider in ("gemini", "vertex_ai") else 0),
             floor=floor_tokens * tier.plain + self.copies * least * terms.rate("output_cost_per_image_token"),
             certain=certain and not writes,
+            copies=self.copies,
+            per_byte=tier.text,
             tokens=text + given * _INPUT_IMAGE + made + beside,
             floor_tokens=floor_tokens,
         )

@@ -47,6 +47,7 @@ def estimate_rerank(request: Request, terms: Terms, options: Options) -> Estimat
         most=units * per_query + tokens * (per_token + terms.rate("output_cost_per_token")),
         floor=per_query + probable * per_token,
         known=listed,
+        per_byte=per_token,
         tokens=tokens,
         floor_tokens=probable,
     )

@@ -49,6 +49,8 @@ class Terms:
     max_output: int | None
     zero: bool
     """Every price that is known is 0."""
+    writes_caches: bool
+    """The provider may write a cache, and bill it, without being asked."""
     cl100k: bool
     """A local tokenizer counts this model's text exactly."""
     base: str
@@ -214,6 +216,8 @@ def _terms(
         and fixed == 0
         and not any(attos(v) for n, v in prices.items() if "cost" in n)
         and not isinstance(prices.get("tiered_pricing"), list),
+        # Only Claude's documentation promises that nothing is written without cache_control.
+        writes_caches="claude" not in (key or model).lower(),
         cl100k=is_cl100k(provider, key),
         base=selector.base_model or model,
         prices=prices,

@@ -30,6 +30,8 @@ def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
         most=(stated or _GENEROUS) * copies * max(rates, default=0) + image,
         floor=(stated or _LEAST) * copies * min(rates, default=0),
         known=stated is not None,
+        copies=copies,
+        seconds=stated or _GENEROUS,
     )
     return bill.estimate(terms, options)
 
