@@ -10,8 +10,8 @@ from litellm.types.utils import CompletionTokensDetailsWrapper, PromptTokensDeta
 
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK
-from tests.pricing.fabricated import writes_caches
 from tests.generated import examples
+from tests.pricing.fabricated import writes_caches
 
 CALLS = {"chat": "completion", "completion": "text_completion", "embedding": "embedding"}
 MODELS = sorted(
