@@ -85,6 +85,8 @@ _OPTION = 256
 _COUNTED = {
     "completion": _listed("thinking enable_prompt_caching"),
     "responses": _listed("reasoning"),
+    # The Router says the query twice.
+    "rerank": _listed("input"),
     GOOGLE_CONFIG: _listed("speechConfig speech_config"),
 }
 # LiteLLM puts these between and around messages.

@@ -29,6 +29,8 @@ def estimate(request: Request, terms: Terms, options: Options, sent: Scan | None
     asked = read(request, counter)
     if sent is not None:
         _count_body(counter, asked, sent, terms)
+    # Where nothing was found to read, something is sent all the same: a call that costs nothing is not held for.
+    counter.text = max(counter.text, 1)
     tokens = asked.tokens(terms, options.output_allowance)
     output = asked.output(terms, options.output_allowance)
     usd, floor, floor_tokens = _price(counter, terms, request.params, asked, output)
@@ -36,7 +38,7 @@ def estimate(request: Request, terms: Terms, options: Options, sent: Scan | None
     loose = terms.cl100k and not counter.exact and counter.loose >= _WORTH_COUNTING and usd > 0 and is_available()
     bounded = terms.priced and terms.closed and counter.certain and asked.stated
     most = tokens if asked.stated else _unstated(asked, terms, tokens)
-    covered = Covered(counter.bytes, most, asked.choices, counter.media_parts, counter.caches, asked.stated)
+    covered = Covered(counter.bytes, most, asked.choices * asked.prompts, counter.media_parts, counter.caches, asked.stated)
     return Estimate(usd, floor, total, floor_tokens, terms.priced, bounded, loose, covered)
 
 
@@ -48,7 +50,7 @@ def _count_body(counter: InputCounter, asked: OutputLimit, sent: Scan, terms: Te
         limit=sent.limit if asked.stated or sent.limit > _unstated(asked, terms, 0) else 0,
         unlimited=sent.unlimited,
         thinking=0 if sent.limit else sent.thinking,
-        copies=sent.copies,
+        copies=-(-sent.copies // max(asked.prompts, 1)),
         media=max(sent.media - counter.media_parts, 0),
         caches=sent.caches,
         readable=False,
