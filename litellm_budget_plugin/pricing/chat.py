@@ -30,7 +30,7 @@ def estimate(request: Request, terms: Terms, options: Options, sent: Scan | None
     if sent is not None:
         _count_body(counter, asked, sent, terms)
     tokens = asked.tokens(terms, options.output_allowance)
-    output = asked.output(terms, options.output_allowance)
+    output = asked.output(tokens)
     usd, floor, floor_tokens = _price(counter, terms, request.params, asked, output)
     total = counter.text + counter.media + output
     loose = terms.cl100k and not counter.exact and counter.loose >= _WORTH_COUNTING and usd > 0 and is_available()

@@ -241,11 +241,4 @@ def model_names(request: Request) -> tuple[str, ...]:
     """
     from litellm_budget_plugin.pricing.terms import terms_of
 
-    key = price_key(request)
-    terms = terms_of(key)
-    names = [key.model, terms.model]
-    if key.base_model:
-        names.append(key.base_model)
-    if terms.provider:
-        names += [f"{terms.provider}/{terms.model}", f"{terms.provider}/*"]
-    return tuple(dict.fromkeys(names))
+    return terms_of(price_key(request)).names

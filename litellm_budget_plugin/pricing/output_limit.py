@@ -68,9 +68,9 @@ class OutputLimit:
         found = self.limit if self.stated else max(self.limit, self._unstated(terms, allowance))
         return max(found, self.raised)
 
-    def output(self, terms: Terms, allowance: int) -> int:
-        """Tokens of all choices to all prompts, at most where a limit is stated."""
-        return ((self.tokens(terms, allowance) + self.beside) * self.prompts + self.echoed) * self.choices
+    def output(self, tokens: int) -> int:
+        """Tokens of all choices to all prompts, where one choice has so many."""
+        return ((tokens + self.beside) * self.prompts + self.echoed) * self.choices
 
     def _unstated(self, terms: Terms, allowance: int) -> int:
         tokens = min(allowance, terms.max_output) if terms.max_output else allowance

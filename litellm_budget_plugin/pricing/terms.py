@@ -57,6 +57,8 @@ class Terms:
     """The name that prices this deployment: its base model, if one is given, else the model."""
     prices: Mapping[str, Any]
     """The entry with the caller's and the deployment's prices laid over it; empty where there is none."""
+    names: tuple[str, ...]
+    """What a budget for this model may be called, most specific first."""
     factor: Fraction
     """What margins, discounts and regions multiply prices by."""
 
@@ -172,6 +174,13 @@ def _open(
     return "no limit of the output is known to reach the provider"
 
 
+def _names(selector: PriceKey, model: str, provider: str | None) -> tuple[str, ...]:
+    names = [selector.model, model, *([selector.base_model] if selector.base_model else [])]
+    if provider:
+        names += [f"{provider}/{model}", f"{provider}/*"]
+    return tuple(dict.fromkeys(names))
+
+
 def _count(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
@@ -221,5 +230,6 @@ def _terms(
         cl100k=is_cl100k(provider, key),
         base=selector.base_model or model,
         prices=prices,
+        names=_names(selector, model, provider),
         factor=factor,
     )
