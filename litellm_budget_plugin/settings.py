@@ -111,6 +111,9 @@ class BudgetSettings(BaseSettings):
         Decimal("0.10"),
         description="USD that is held for a call whose most cannot be computed: OCR of a URL, a realtime session, ...",
     )
+    stream_usage: bool = Field(
+        True, description="Ask providers for the usage of streams whose callers do not; callers see the same chunks."
+    )
     cap_output: bool = Field(
         False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
     )

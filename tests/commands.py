@@ -108,7 +108,6 @@ reserves = st.builds(
     floor=mostly(NOTHING, amounts, 1),
     at_least=mostly(None, st.integers(0, 400)),
     replaces=mostly(None, holds),
-    parent=mostly(None, holds, 7),
     cheap=mostly(False, st.just(True), 7),
     patient=mostly(False, st.just(True)),
     rolls=mostly((), stale_rolls, 9),

@@ -170,7 +170,7 @@ class Hold:
 
     `state` is "open", "settled", "released", "expired" or "refused"; "done" marks a command's id and "alias" another name of
     something charged, under the ids that `command_mark` and `alias_mark` give them.
-    `at` is the time limit while open, and the time of closing afterwards. `lent` is what open children hold of it.
+    `at` is the time limit while open, and the time of closing afterwards.
     `charged` (of an expired hold) names the rows and windows that were charged the floor, on `day`.
     `reply` is what a repeated command is answered, as encoded by core.wire.
     """
@@ -178,9 +178,7 @@ class Hold:
     id: str
     state: str
     at: int
-    parent: str | None = None
     amounts: Amounts = NOTHING
-    lent: Amounts = NOTHING
     floor: Amounts = NOTHING
     model: str = ""
     subjects: tuple[Subject, ...] = ()

@@ -36,10 +36,8 @@ def _check_reserve(command: Reserve) -> None:
     _defaults(command.defaults)
     if command.at_least is not None and not 0 <= command.at_least <= command.want.usd:
         raise BudgetInputError(f"Reserve.at_least must be from 0 to want.usd, got {command.at_least}")
-    if command.replaces is not None and command.replaces in (command.hold, command.parent):
-        raise BudgetInputError("Reserve.replaces must name another hold than this one and its parent")
-    if command.parent == command.hold:
-        raise BudgetInputError("Reserve.parent must name another hold than this one")
+    if command.replaces == command.hold:
+        raise BudgetInputError("Reserve.replaces must name another hold than this one")
 
 
 def _check_put(command: PutBudget) -> None:

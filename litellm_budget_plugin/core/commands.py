@@ -49,8 +49,8 @@ class Reserve:
     Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole.
     An account in whose unit nothing is wanted never refuses. `models` are the model's names and families; the first
     is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
-    charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `parent` takes
-    the money from an open hold that covers the same accounts. `cheap` says that `want` is a loose bound: see PLENTY.
+    charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `cheap` says
+    that `want` is a loose bound: see PLENTY.
     `patient` says that the caller will ask again if only held money stands in the way; such a refusal is not recorded.
     """
 
@@ -64,7 +64,6 @@ class Reserve:
     floor: Amounts = NOTHING
     at_least: int | None = None
     replaces: str | None = None
-    parent: str | None = None
     cheap: bool = False
     patient: bool = False
     rolls: tuple[Roll, ...] = ()
@@ -78,8 +77,8 @@ class Settle:
 
     `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
     Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
-    `thresholds` are parts per million of a limit; each is reported once in a window when it has been passed. `parent`
-    counts for a hold that the store has not seen. After a `Release`, a `Settle` still charges; after an expiry, it replaces
+    `thresholds` are parts per million of a limit; each is reported once in a window when it has been passed. The charge
+    of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a `Release`, a `Settle` still charges; after an expiry, it replaces
     the floor. A charge always goes to the window that is open now; what an earlier one paid as floor is not charged again.
     """
 
@@ -228,12 +227,12 @@ class Refused:
     """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
 
     `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
-    way), "parent" (the parent hold is gone, too small, or covers other accounts). Amounts are in the account's unit.
+    way). Amounts are in the account's unit.
     """
 
     hold: str
     account: Ref
-    reason: Literal["blocked", "spent", "held", "parent"]
+    reason: Literal["blocked", "spent", "held"]
     limit: int
     spent: int
     held: int

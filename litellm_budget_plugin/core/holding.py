@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from litellm_budget_plugin.core.accounts import (
-    NOTHING,
     UNITS,
-    Account,
     Amounts,
     Charged,
     Hold,
@@ -21,51 +19,26 @@ DUE_BATCH = 4
 
 
 def put_on(work: Work, hold: Hold) -> None:
-    """Stage an open hold and put its money on what is held, or on what its parent has lent."""
+    """Stage an open hold and put its money on what is held."""
     work.put_hold(hold)
-    parent = lending_parent(work, hold.parent)
-    if parent is None:
-        _hold_on_legs(work, hold, 1)
-    else:
-        parent.lent = parent.lent.plus(hold.amounts)
-        work.put_hold(parent)
+    _hold_on_legs(work, hold, hold.amounts, 1)
 
 
 def take_off(work: Work, hold: Hold) -> None:
     """Take an open hold's money off what is held. The caller stages the hold's new state."""
-    parent = lending_parent(work, hold.parent)
-    if hold.lent != NOTHING:
-        _free_children(work, hold)
-    if parent is not None:
-        parent.lent = parent.lent.minus(hold.amounts)
-        work.put_hold(parent)
-        return
-    _hold_on_legs(work, hold, -1)
+    _hold_on_legs(work, hold, hold.amounts, -1)
 
 
-def _hold_on_legs(work: Work, hold: Hold, sign: int) -> None:
+def _hold_on_legs(work: Work, hold: Hold, amounts: Amounts, sign: int) -> None:
     for ref in hold.legs:
         account = work.account(ref)
-        if account is not None:
-            _change_held(work, account, sign * hold.amounts.of(ref.unit))
-
-
-def _change_held(work: Work, account: Account, amount: int) -> None:
-    account.held += amount
-    if account.dropped and account.held == 0:
-        work.drop(account.ref)
-    else:
-        work.put(account)
-
-
-def _free_children(work: Work, parent: Hold) -> None:
-    """Children of a closing parent become holds of their own, so that their calls stay covered."""
-    for child in work.open_holds():
-        if child.parent == parent.id:
-            child.parent = None
-            work.put_hold(child)
-            _hold_on_legs(work, child, 1)
-    parent.lent = NOTHING
+        if account is None:
+            continue
+        account.held += sign * amounts.of(ref.unit)
+        if account.dropped and account.held == 0:
+            work.drop(account.ref)
+        else:
+            work.put(account)
 
 
 def give_back(work: Work, hold_id: str) -> None:
@@ -82,24 +55,15 @@ def give_back(work: Work, hold_id: str) -> None:
     work.put_hold(Hold(hold_id, "released", work.now))
 
 
-def lending_parent(work: Work, parent_id: str | None) -> Hold | None:
-    """The open hold that others may be nested under; a nested hold lends nothing itself."""
-    parent = work.hold(parent_id) if parent_id else None
-    return parent if parent is not None and parent.state == "open" and parent.parent is None else None
-
-
-def draw_from_parent(work: Work, parent_id: str | None, charge: Amounts) -> None:
-    """A charge under a parent hold comes out of the parent's money, as far as that is not lent to other children."""
-    parent = lending_parent(work, parent_id)
-    if parent is None:
+def draw_from_parent(work: Work, parent_id: str, charge: Amounts) -> None:
+    """Take a charge out of an open hold's money, as far as that goes."""
+    parent = work.hold(parent_id)
+    if parent is None or parent.state != "open":
         return
-    drawn = charge.at_most(parent.amounts.minus(parent.lent))
+    drawn = charge.at_most(parent.amounts)
     parent.amounts = parent.amounts.minus(drawn)
     work.put_hold(parent)
-    for ref in parent.legs:
-        account = work.account(ref)
-        if account is not None:
-            _change_held(work, account, -drawn.of(ref.unit))
+    _hold_on_legs(work, parent, drawn, -1)
 
 
 def expire_due(work: Work, most: int | None, spare: str | None = None) -> int:
@@ -114,7 +78,6 @@ def expire_due(work: Work, most: int | None, spare: str | None = None) -> int:
 
 def _expire(work: Work, hold: Hold) -> None:
     take_off(work, hold)
-    draw_from_parent(work, hold.parent, hold.floor)
     charged = []
     for ref in hold.legs:
         account = work.account(ref)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import NOTHING, Account, Amounts, Hold, Ref, Subject, Usage
+from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Ref, Subject, Usage
 from litellm_budget_plugin.core.applying import Applying, applying_accounts
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
@@ -21,7 +21,6 @@ from litellm_budget_plugin.core.holding import (
     DUE_BATCH,
     expire_due,
     give_back,
-    lending_parent,
     put_on,
     record_usage,
 )
@@ -68,15 +67,13 @@ def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | 
 
 def _in_the_way(command: Reserve, granted: Amounts | Refused | CountExactly) -> bool:
     if isinstance(granted, Refused):
-        return granted.reason != "parent"
+        return True
     return isinstance(granted, Amounts) and granted.usd < command.want.usd
 
 
 def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | Refused | CountExactly:
     want = command.want
     least = want if command.at_least is None else want._replace(usd=command.at_least)
-    if command.parent is not None:
-        return _grant_from_parent(work, command, applying, least)
     freed = work.hold(command.replaces) if command.replaces else None
     refused: list[Refused] = []
     room_usd, plenty = want.usd, True
@@ -102,9 +99,9 @@ def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | 
 
 
 def _freed(replaced: Hold | None, ref: Ref) -> int:
-    if replaced is None or replaced.state != "open" or replaced.parent or ref not in replaced.legs:
+    if replaced is None or replaced.state != "open" or ref not in replaced.legs:
         return 0
-    return replaced.amounts.of(ref.unit) - replaced.lent.of(ref.unit)
+    return replaced.amounts.of(ref.unit)
 
 
 def _refused(command: Reserve, account: Account, limit: int, held: int, needed: int) -> Refused:
@@ -117,27 +114,9 @@ def _refused(command: Reserve, account: Account, limit: int, held: int, needed: 
     return Refused(command.hold, account.ref, reason, limit, account.spent, held, needed, account.end)
 
 
-def _grant_from_parent(work: Work, command: Reserve, applying: list[Applying], least: Amounts) -> Amounts | Refused:
-    parent = lending_parent(work, command.parent)
-    room = NOTHING
-    if parent is not None:
-        room = parent.amounts.minus(parent.lent)
-        replaced = work.hold(command.replaces) if command.replaces else None
-        if replaced is not None and replaced.state == "open" and replaced.parent == parent.id:
-            room = room.plus(replaced.amounts)
-    legs = parent.legs if parent is not None else ()
-    for account, _ in applying:
-        unit = account.ref.unit
-        if account.blocked and command.want.of(unit):
-            return _refused(command, account, 0, account.held, least.of(unit))
-        if account.ref not in legs or room.of(unit) < least.of(unit):
-            return Refused(command.hold, account.ref, "parent", room.of(unit), 0, 0, least.of(unit), None)
-    return command.want if parent is None else command.want.at_most(room)
-
-
 def _refuse(work: Work, command: Reserve, refused: Refused) -> Refused:
     """Record a refusal, unless the caller will ask again anyway."""
-    if refused.reason != "parent" and not (command.patient and refused.reason == "held"):
+    if not (command.patient and refused.reason == "held"):
         work.put_hold(Hold(command.hold, "refused", work.now, reply=wire.dumps(refused)))
         record_usage(work, _subjects(command), work.now // DAY, _label(command), Usage(refusals=1))
     work.save()
@@ -150,7 +129,6 @@ def _hold(work: Work, command: Reserve, amounts: Amounts, legs: tuple[Ref, ...])
         command.hold,
         "open",
         work.now + command.expires_after,
-        parent=command.parent,
         amounts=amounts,
         floor=command.floor.at_most(amounts),
         model=_label(command),

@@ -69,12 +69,12 @@ def _done(work: Work, command: Settle, reply: _Settling) -> _Settling:
 def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Account]) -> None:
     charge = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
     paid: dict[str, Amounts] = {}
-    drawn = NOTHING
     if hold is not None and hold.state == "open":
         take_off(work, hold)
     elif hold is not None and hold.state == "expired":
-        paid, drawn = refund_floor(work, hold), hold.floor
-    draw_from_parent(work, command.parent if hold is None else hold.parent, charge.minus(charge.at_most(drawn)))
+        paid = refund_floor(work, hold)
+    elif hold is None and command.parent:
+        draw_from_parent(work, command.parent, charge)
     model = clean_label(command.model)
     for account in applying:
         # What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.

@@ -52,6 +52,9 @@ def decode(data: Any) -> Command | Reply:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or data["type"] not in _CLASSES:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
     fields = {name: value for name, value in data.items() if name != "type"}
+    if data["type"] == "Reserve" and fields.get("parent", "") is None:
+        # Earlier clients send the field, which holds inside a hold had, and leave it empty.
+        del fields["parent"]
     unknown = fields.keys() - set(_fields(_CLASSES[data["type"]]))
     if unknown:
         raise BudgetInputError(f"{data['type']} has no field {', '.join(sorted(unknown))}")

@@ -8,16 +8,15 @@ from contextlib import ExitStack
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.commands import Settle
 from litellm_budget_plugin.hooks import gate
-from litellm_budget_plugin.hooks.arm import arm, disarm
-from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.call import Call, settlement_of
+from litellm_budget_plugin.hooks.call_types import CALL_TYPES, logged_request, request_of
 from litellm_budget_plugin.hooks.caller import is_caller
+from litellm_budget_plugin.hooks.instrument import instrument, uninstrument
+from litellm_budget_plugin.hooks.near_limit.plan import plan_for
 from litellm_budget_plugin.hooks.payer import paying_user
-from litellm_budget_plugin.hooks.registered import BudgetHook, expect, forget
-from litellm_budget_plugin.hooks.requests import CALL_TYPES, logged_request, request_of
+from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
-from litellm_budget_plugin.hooks.thrift import thrift_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.marks import response_marks
@@ -27,16 +26,17 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class BudgetCallback(BudgetHook):
-    """Budgets for every LiteLLM call of this process, while it is in `litellm.callbacks`:
+    """Budgets for every LiteLLM call of this process, from when it is made until `close()`:
 
         litellm.callbacks = [BudgetCallback()]
 
-    Making one opens the ledger and arms the gate; the gate acts while the callback is registered. Settings come from the
+    Making one opens the ledger and puts the gate in place. The gate acts until `close()`, whoever assigns or clears
+    `litellm.callbacks` afterwards; of several open callbacks, for the first one in that list. Settings come from the
     environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
 
     `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
-    BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if the installed LiteLLM lacks a seam; then nothing
-    stays open. A refused call raises BudgetExceeded to its caller.
+    BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if the installed LiteLLM lacks a patch point; then
+    nothing stays open. A refused call raises BudgetExceeded to its caller.
     """
 
     def __init__(self, settings: BudgetSettings | None = None, **values: Any) -> None:
@@ -50,12 +50,12 @@ class BudgetCallback(BudgetHook):
             # Made at once, because it brings in the budgets of a user_cost.json that is there.
             self.manager = BudgetManager(self.settings.project, settings=self.settings)
             opened.callback(self.manager.close)
-            arm()
+            instrument()
             opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         if self.budget_ledger is not None:
-            expect(self)
+            register(self)
         if not any(default.limit is not None for default in self._ledger.defaults):
             _logger.warning(
                 "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
@@ -73,13 +73,13 @@ class BudgetCallback(BudgetHook):
         if self._closed:
             return
         self._closed = True
-        forget(self)
+        deregister(self)
         self.budget_ledger = None
-        disarm()
+        uninstrument()
         self.manager.close()
         self._ledger.close()
 
-    # LiteLLM's documented methods. While the gate is armed LiteLLM's own calls of them find everything done already; called
+    # LiteLLM's documented methods. While the gate is in place LiteLLM's own calls of them find everything done already; called
     # directly they do what they say.
 
     async def async_pre_call_hook(
@@ -95,11 +95,11 @@ class BudgetCallback(BudgetHook):
         if is_caller(user_api_key_dict):
             gate.proxied(ledger, user_api_key_dict, data, call_type)
         elif call_type in CALL_TYPES:
-            request = request_of(call_type, (), data)
-            thrift = thrift_for(self.settings, request, frozenset())
-            call = Call(ledger, paying_user(self.settings, data), request, thrift=thrift)
+            request = request_of(CALL_TYPES[call_type], data)
+            subjects = ledger.subjects(paying_user(self.settings, data))
+            call = Call(ledger, subjects, request, plan=plan_for(self.settings, request, frozenset()))
             call.admit()
-            call.attempt.release()
+            call.release()
         return data
 
     async def async_post_call_failure_hook(
@@ -117,22 +117,18 @@ class BudgetCallback(BudgetHook):
         if in_litellm.get() or self.budget_ledger is None:
             return
         user = paying_user(self.settings, {**(kwargs.get("litellm_params") or {}), **kwargs})
-        call_type = kwargs.get("call_type")
-        request = logged_request(call_type if call_type in CALL_TYPES else "completion", kwargs)
+        request = logged_request(CALL_TYPES.get(str(kwargs.get("call_type")), "completion"), kwargs)
         cost = pricing.cost_of_response(request, response_obj, kwargs.get("response_cost"))
         marks = response_marks(user, response_obj)
         ledger = self.budget_ledger
-        command = Settle(
-            hold=new_id(),
-            project=ledger.project,
-            subjects=ledger.subjects(user),
-            models=pricing.model_names(request),
-            cost=cost.usd or 0,
-            model=cost.model,
-            input_tokens=cost.input_tokens,
-            output_tokens=cost.output_tokens,
-            defaults=ledger.defaults,
-            aliases=marks,
+        command = settlement_of(
+            ledger,
+            ledger.subjects(user),
+            pricing.model_names(request),
+            cost,
+            cost.usd or 0,
+            new_id(),
+            marks,
             unless=marks[0] if marks else None,
         )
         ledger.settler.deliver(command, self.settings.store_timeout)
@@ -140,7 +136,7 @@ class BudgetCallback(BudgetHook):
     async def async_log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """The same, for asynchronous calls."""
+        """`log_success_event` for asynchronous calls."""
         self.log_success_event(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -149,4 +145,4 @@ class BudgetCallback(BudgetHook):
     async def async_log_failure_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """The same, for asynchronous calls."""
+        """`log_failure_event` for asynchronous calls."""

@@ -1,69 +1,89 @@
 """The gate and the tripwire: functions that stand around LiteLLM's own, the original first, its arguments after it.
 
-They act while a BudgetCallback is in `litellm.callbacks`; which one is asked anew for every call.
+They act while a BudgetCallback is open; which one is asked anew for every call.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.errors import BudgetError, BudgetUserMissing
 from litellm_budget_plugin.hooks import passthrough
 from litellm_budget_plugin.hooks.call import Call
-from litellm_budget_plugin.hooks.carrier import call_of, carry, joins, serving
-from litellm_budget_plugin.hooks.deployments import candidates, chosen, names_group
+from litellm_budget_plugin.hooks.call_binding import (
+    Binding,
+    attach_nested,
+    bind,
+    binding_of,
+    call_of,
+    free_function_of,
+    mark_free,
+    nested_calls,
+)
+from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, request_of, sent_request
+from litellm_budget_plugin.hooks.deployments import candidates, names_group
+from litellm_budget_plugin.hooks.near_limit.plan import plan_for
 from litellm_budget_plugin.hooks.payer import paying_user
-from litellm_budget_plugin.hooks.registered import registered_ledger
-from litellm_budget_plugin.hooks.requests import CALL_TYPES, by_position, later_request, logged_request, request_of
-from litellm_budget_plugin.hooks.thrift import thrift_for
+from litellm_budget_plugin.hooks.registration import current_ledger
+from litellm_budget_plugin.hooks.streams import ask_for_usage
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.pricing import Request
 
-_of_request: ContextVar[Call | None] = ContextVar("litellm_budget_call_of_request", default=None)
+# Weak: a context can live on in tasks and timers.
+_of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)
 """The call of the proxy's request that is being served in this context."""
+_PRE_CALL = ("input", "api_key", "model", "additional_args")
 
 
 def function_setup(
     original: Callable[..., Any], original_function: str, rules_obj: Any, start_time: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """The gate: LiteLLM looks this function up for every call, also for names imported before the gate was armed.
+    """The gate: LiteLLM looks this function up for every call, also for names imported before the gate was in place.
 
     What is raised here reaches the caller as it is; no request leaves, and no failure is counted against a deployment.
     """
     logging_obj, params = original(original_function, rules_obj, start_time, *args, **kwargs)
     # Inside somebody else's wrapper an earlier gate may still stand; it has held for this call then.
-    if original_function in CALL_TYPES and call_of(logging_obj) is None and not joins(logging_obj):
-        ledger = registered_ledger()
-        if ledger is not None:
-            try:
-                request = request_of(original_function, args, params)
-                call = _new_call(ledger, request, by_position(original_function, args))
-                _admit(logging_obj, call)
-                if call.thrift is not None:
-                    call.thrift.apply(params, call.user)
-            except BaseException:
-                _unstamp(logging_obj)
-                raise
+    ledger = current_ledger() if binding_of(logging_obj) is None and not attach_nested(logging_obj) else None
+    kind = kind_of(original_function) if ledger is not None else None
+    if ledger is None or kind is None:
+        return logging_obj, params
+    if kind.free:
+        mark_free(logging_obj, kind.free)
+        return logging_obj, params
+    try:
+        call = _new_call(ledger, kind, args, params)
+        binding = _admit(logging_obj, call)
+        if call.to_be_routed:
+            _of_request.set(weakref.ref(binding))
+        if call.plan is not None:
+            call.plan.apply(params, call.user)
+        if ledger.settings.stream_usage and ledger.settings.mode == "enforce":
+            ask_for_usage(call, params)
+    except BaseException:
+        _unstamp(logging_obj)
+        raise
     return logging_obj, params
 
 
-def _new_call(ledger: BudgetLedger, request: Request, fixed: frozenset[str]) -> Call:
-    user = _payer(ledger, request.params)
-    if not names_group(request):
-        return Call(ledger, user, request, thrift=thrift_for(ledger.settings, request, fixed))
-    # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
-    call = Call(ledger, user, request, candidates(request))
-    _of_request.set(call)
-    return call
+def _new_call(ledger: BudgetLedger, kind: Kind, args: tuple[Any, ...], params: dict[str, Any]) -> Call:
+    request = request_of(kind.family, params, args, kind.function)
+    subjects = _subjects(ledger, params)
+    if names_group(request):
+        # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
+        return Call(ledger, subjects, request, candidates(request))
+    return Call(ledger, subjects, request, plan=plan_for(ledger.settings, request, by_position(args, kind.function)))
 
 
-def _payer(ledger: BudgetLedger, params: Mapping[str, Any]) -> str:
+def _subjects(ledger: BudgetLedger, params: Mapping[str, Any]) -> tuple[Subject, ...]:
+    """Who pays, and whose budgets count."""
     try:
-        return paying_user(ledger.settings, params)
+        return ledger.subjects(paying_user(ledger.settings, params))
     except BudgetUserMissing:
         ledger.refused("user", "missing")
         raise
@@ -77,18 +97,17 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
     logging_obj = data.get("litellm_logging_obj")
     call = call_of(logging_obj)
     if call_type == passthrough.CALL_TYPE:
-        user = _payer(ledger, {"metadata": {"user_api_key_auth": caller}})
+        subjects = _subjects(ledger, {"metadata": {"user_api_key_auth": caller}})
         # A websocket's request carries no Logging object: it is refused or let pass, and that is all.
-        opened = passthrough.PassThrough(ledger, user, data, logging_obj)
+        opened = passthrough.PassThrough(ledger, subjects, data, logging_obj)
         if logging_obj is None:
             opened.admit()
-            opened.attempt.release()
+            opened.release()
         elif call is None:
-            _of_request.set(opened)
-            _admit(logging_obj, opened)
+            _of_request.set(weakref.ref(_admit(logging_obj, opened)))
     elif call is not None and "," in call.asked.model:
         # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
-        call.attempt.release()
+        call.release()
         del data["litellm_logging_obj"]
 
 
@@ -96,15 +115,17 @@ def request_failed() -> None:
     """The proxy gives its request up: what was sent of it is charged, and its money comes back without waiting for the
     end of LiteLLM's Logging object, which errors keep alive.
     """
-    call = _of_request.get()
-    if call is not None:
-        call.given_up()
+    found = _of_request.get()
+    binding = found() if found is not None else None
+    if binding is not None:
+        binding.call.abandon()
 
 
-def _admit(logging_obj: Any, call: Call) -> None:
-    """Carry the call on the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
-    carry(logging_obj, call)
+def _admit(logging_obj: Any, call: Call) -> Binding:
+    """Bind the call to the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
+    binding = bind(logging_obj, call)
     call.admit()
+    return binding
 
 
 def _unstamp(logging_obj: Any) -> None:
@@ -115,43 +136,50 @@ def _unstamp(logging_obj: Any) -> None:
 
 
 def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """The tripwire right before a provider is contacted: it opens attempts, and holds for calls that came around the gate."""
-    if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in logging_obj.model_call_details:
+    """The tripwire right before a provider is contacted: it opens attempts, holds for calls that came around the gate, and
+    for what the body asks for beyond the arguments that the gate has read.
+    """
+    details: Mapping[str, Any] = logging_obj.model_call_details
+    if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in details:
         # The proxy logs a request that it turns down as if it were calling somebody.
         return original(logging_obj, *args, **kwargs)
+    given = {**dict(zip(_PRE_CALL, args)), **kwargs}.get("additional_args")
+    body = given.get("complete_input_dict") if isinstance(given, Mapping) else None
     try:
-        call = call_of(logging_obj) or _ungated(logging_obj)
-        if call is not None:
-            asked = call.asked
-            call.sending(lambda: chosen(later_request(asked, logging_obj), logging_obj.model_call_details))
+        binding = binding_of(logging_obj) or _around_the_gate(logging_obj, details, body)
+        if binding is not None:
+            with binding.lock:
+                binding.call = binding.call.sending(details, body or details.get("optional_params"))
     except BudgetError as error:
-        refused = call_of(logging_obj)
+        refused = binding_of(logging_obj)
         if refused is not None:
             refused.refusal = error
         raise
     return original(logging_obj, *args, **kwargs)
 
 
-def _ungated(logging_obj: Any) -> Call | None:
-    call_type = getattr(logging_obj, "call_type", None)
-    if call_type not in CALL_TYPES:
+def _around_the_gate(logging_obj: Any, details: Mapping[str, Any], body: object) -> Binding | None:
+    """Hold for a call that was not set up here: its Logging object was passed in, and its label may say anything."""
+    ledger = current_ledger()
+    if ledger is None or (free_function_of(logging_obj) and not _reaches_a_model(details, body)):
         return None
-    ledger = registered_ledger()
-    if ledger is None:
-        return None
-    request = logged_request(call_type, logging_obj.model_call_details)
-    call = Call(ledger, _payer(ledger, request.params), request)
-    _admit(logging_obj, call)
-    return call
+    request = sent_request(details)
+    return _admit(logging_obj, Call(ledger, _subjects(ledger, request.params), request))
 
 
-def served_by_chat(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """LiteLLM serves `generate_content` for models that are not Google's by calling its own `completion`: one call, held once."""
-    with serving(kwargs.get("litellm_logging_obj")):
+def _reaches_a_model(details: Mapping[str, Any], body: object) -> bool:
+    """Whether a request of a function that costs nothing is one to a model after all."""
+    asks = isinstance(body, Mapping) and any(body.get(name) for name in ("messages", "contents", "prompt"))
+    return bool(details.get("model")) and asks
+
+
+def nested_in_chat(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """LiteLLM serves `generate_content` for models that are not Google's by its own `completion`: one call, held once."""
+    with nested_calls(kwargs.get("litellm_logging_obj")):
         return original(*args, **kwargs)
 
 
-async def async_served_by_chat(original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-    """The same, for asynchronous calls."""
-    with serving(kwargs.get("litellm_logging_obj")):
+async def async_nested_in_chat(original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    """`nested_in_chat` for asynchronous calls."""
+    with nested_calls(kwargs.get("litellm_logging_obj")):
         return await original(*args, **kwargs)

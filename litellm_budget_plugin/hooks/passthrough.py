@@ -7,63 +7,55 @@ from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.hooks.attempt import Attempt
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 CALL_TYPE = "pass_through_endpoint"
-# What such a request may cost is not known. The least amount that can be held is refused exactly to who has nothing left.
-_LEAST = pricing.Estimate(usd=1, floor=0, tokens=0, floor_tokens=0, priced=True, bounded=False, loose=False)
 
 
 class PassThrough(Call):
-    """A request on a pass-through route: refused to who has no money left, and charged what LiteLLM says that it cost."""
+    """A request on a pass-through route: refused for users with no money left, and charged what LiteLLM says that it cost."""
 
     __slots__ = ("_logging",)
 
-    def __init__(self, ledger: BudgetLedger, user: str, body: Mapping[str, Any], logging_obj: Any) -> None:
+    def __init__(
+        self, ledger: BudgetLedger, subjects: tuple[Subject, ...], body: Mapping[str, Any], logging_obj: Any
+    ) -> None:
         model = body.get("model")
-        request = pricing.Request(CALL_TYPE, model if isinstance(model, str) and model else CALL_TYPE, None, {})
-        super().__init__(ledger, user, request)
-        self.attempt = _Unpriced(ledger, user, request, self.attempt.hold, allowance=0)
+        name = model if isinstance(model, str) and model else CALL_TYPE
+        super().__init__(ledger, subjects, pricing.Request(CALL_TYPE, name, None, {}))
         self._logging = weakref.ref(logging_obj) if logging_obj is not None else lambda: None
 
-    def sending(self, request: Any) -> None:
-        """LiteLLM sends each such request once, as it came."""
-        self.attempt.sent = True
+    def bound(self, *, exact: bool = False) -> pricing.Estimate:
+        """The least that can be held: what such a request may cost is not known."""
+        return pricing.estimate(self.request, output_allowance=1, unbounded_hold=1)
 
-    def answered(self, response: Any, response_cost: float | None) -> None:
+    def sending(self, details: Mapping[str, Any], body: object) -> Call:
+        """LiteLLM sends each such request once, as it came."""
+        self.sent = True
+        return self
+
+    def answered(self, response: Any, response_cost: float | None, logging_obj: Any = None) -> None:
         """LiteLLM's figure is taken, or its usage where it has read one; no figure, or 0, means that it knows none."""
-        if self.attempt.over:
+        if self.over:
             return
         cost = pricing.Cost(0, self.asked.model, 0, 0, estimated=True)
         if response_cost or getattr(response, "usage", None) is not None:
             cost = pricing.cost_of_response(self.asked, response, response_cost)
-        self.attempt.settle(cost, response)
+        self._settle(cost, response)
 
     def failed(self, error: BaseException) -> None:
         """What LiteLLM has read of a stream that broke is charged; nothing else that fails has a figure."""
-        self.given_up()
+        self.abandon()
 
-    def given_up(self) -> None:
-        """The same, whoever tells it first."""
+    def abandon(self) -> None:
+        """Dropped or given up: what LiteLLM has read of the answer is charged."""
         logging_obj = self._logging()
         details = logging_obj.model_call_details if logging_obj is not None else {}
         usage, figure = details.get("combined_usage_object"), details.get("response_cost")
         if usage is None or not figure:
-            self.attempt.release()
-        elif not self.attempt.over:
+            self.release()
+        elif not self.over:
             received = {"model": self.asked.model, "usage": usage}
-            self.attempt.settle(pricing.cost_of_response(self.asked, received, figure))
-
-
-class _Unpriced(Attempt):
-    __slots__ = ()
-
-    def bound(self, *, exact: bool = False) -> pricing.Estimate:
-        """As little as can be held."""
-        return _LEAST
-
-    def abandon(self) -> None:
-        """Dropped without a word: what it cost, nobody says."""
-        self.release()
+            self._settle(pricing.cost_of_response(self.asked, received, figure), None)

@@ -10,9 +10,9 @@ from typing import Any
 
 import litellm
 
-from litellm_budget_plugin.hooks import arm
+from litellm_budget_plugin.hooks import instrument
 from litellm_budget_plugin.hooks.refusal import BudgetExceeded
-from litellm_budget_plugin.hooks.registered import on_trial, registered_ledger
+from litellm_budget_plugin.hooks.registration import current_ledger, override_ledger
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.users import Users
 from litellm_budget_plugin.settings import BudgetSettings
@@ -36,7 +36,7 @@ _CALL: dict[str, Any] = {
 class Check:
     """What `check` found. `armed` and `missing` name LiteLLM's functions that the gate stands around, or should.
 
-    `registered`: an open BudgetCallback is in `litellm.callbacks`; `mode` is its mode, and only "enforce" refuses anybody. `blocks`: a call that was over budget was refused before it
+    `registered`: there is an open BudgetCallback; `mode` is its mode, and only "enforce" refuses anybody. `blocks`: a call that was over budget was refused before it
     left. `settles`: a call that had room was charged, and nothing stayed held.
     """
 
@@ -56,7 +56,7 @@ class Check:
     def __str__(self) -> str:
         lines = [
             f"LiteLLM {self.litellm}: {'budgets hold' if self.ok else 'BUDGETS DO NOT HOLD'}",
-            f"  a BudgetCallback is registered: {_word(self.registered)}{f', mode {self.mode}' if self.mode else ''}",
+            f"  a BudgetCallback is open:       {_word(self.registered)}{f', mode {self.mode}' if self.mode else ''}",
             f"  a call over budget is refused:  {_word(self.blocks)}",
             f"  a call within budget is charged: {_word(self.settles)}",
             f"  armed: {', '.join(self.armed) or 'nothing'}",
@@ -74,10 +74,10 @@ def check() -> Check:
     No request leaves, no budget of the application is touched, and its other calls go on meanwhile. Raises nothing: what is
     wrong is in the answer.
     """
-    armed, missing = arm.in_place()
-    ledger = registered_ledger()
+    armed, missing = instrument.in_place()
+    ledger = current_ledger()
     return Check(
-        litellm=arm.litellm_version(),
+        litellm=instrument.litellm_version(),
         registered=ledger is not None,
         mode=None if ledger is None else ledger.settings.mode,
         armed=armed,
@@ -104,7 +104,7 @@ def _trial(limit: str) -> Iterator[BudgetLedger]:
     )
     ledger = BudgetLedger(settings)
     try:
-        with on_trial(ledger):
+        with override_ledger(ledger):
             yield ledger
     finally:
         ledger.close()

@@ -5,59 +5,83 @@ No source is complete, and several report the same ending: what has been settled
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import litellm
 
+from litellm_budget_plugin import pricing
+from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks import streams
-from litellm_budget_plugin.hooks.carrier import call_of
-from litellm_budget_plugin.pricing.usage import parse_raw
+from litellm_budget_plugin.hooks.call import settlement_of
+from litellm_budget_plugin.hooks.call_binding import binding_of, call_of, free_function_of
+from litellm_budget_plugin.hooks.call_types import request_of
+from litellm_budget_plugin.hooks.jobs import payers_of
+from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.registration import current_ledger
+from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.pricing.usage import field, parse_raw
 
+_logger = logging.getLogger("litellm_budget_plugin")
 # What Rust serves is reported nowhere else before the caller has it: the families, and a field that only an answer has.
 _RUST = {"ocr": "usage_info", "messages": "stop_reason"}
 in_litellm: ContextVar[bool] = ContextVar("litellm_budget_in_litellm", default=False)
 """Set while LiteLLM itself runs its callbacks: the calls that they report have been settled here."""
 
 
+@contextmanager
+def _litellm_reports() -> Iterator[None]:
+    token = in_litellm.set(True)
+    try:
+        yield
+    finally:
+        in_litellm.reset(token)
+
+
 def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """A raw answer: kept, in case that no event follows. Providers also report the text of an error here."""
+    """A raw answer: kept for the case that no event follows. Providers also report the text of an error here."""
     call = call_of(logging_obj)
     if call is not None:
         answer = args[0] if args else kwargs.get("original_response")
         if isinstance(answer, dict) or (isinstance(answer, str) and '"usage' in answer):
-            call.attempt.answer = answer
-        if isinstance(answer, str) and call.attempt.request.call_type in _RUST:
+            call.answer = answer
+        if isinstance(answer, str) and call.request.call_type in _RUST:
             whole = parse_raw(answer)
-            if isinstance(whole, dict) and _RUST[call.attempt.request.call_type] in whole:
+            if isinstance(whole, dict) and _RUST[call.request.call_type] in whole:
                 call.answered(whole, None)
     return original(logging_obj, *args, **kwargs)
 
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The answer, with its cost, just before the caller gets it. For streams the cost is not known yet."""
-    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
-    note = call.thrift.note if call is not None and call.thrift is not None else {}
+    logging_obj = args[1] if len(args) > 1 else kwargs.get("logging_obj")
+    call = call_of(logging_obj)
+    note = call.plan.note if call is not None and call.plan is not None else {}
     if "moved_to" in note and "model" in kwargs:
         # LiteLLM has noted the model that was called, and would price by it what has no price under its own name.
         kwargs["model"] = note["moved_to"]
     outcome = original(*args, **kwargs)
     result = args[0] if args else kwargs.get("result")
-    if call is not None and result is not None:
-        if note:
-            _show(result, note)
-        hidden = getattr(result, "_hidden_params", None)
-        if streams.is_stream(result):
-            streams.begin(result, call)
-        elif (
-            isinstance(result, dict) and not call.attempt.sent and call.attempt.request.call_type == "generate_content"
-        ):
-            # Served by a chat call whose answer was in LiteLLM's cache; only that call's own answer says so.
-            call.from_cache()
-        elif hidden is not None or isinstance(result, dict):
-            call.answered(result, _field(hidden, "response_cost"))
+    if result is None:
+        return outcome
+    hidden = getattr(result, "_hidden_params", None)
+    if call is None:
+        _charge_reported(logging_obj, result, field(hidden, "response_cost"))
+        return outcome
+    if note:
+        _show(result, note)
+    if kwargs.get("cache_hit") is True or field(hidden, "cache_hit") is True:
+        call.release()
+    elif streams.is_stream(result):
+        streams.begin(result, call)
+    elif isinstance(result, dict) and not call.sent and call.request.call_type == "generate_content":
+        # Served by a chat call whose answer was in LiteLLM's cache; only that call's own answer says so.
+        call.release()
+    elif hidden is not None or isinstance(result, dict):
+        call.answered(result, field(hidden, "response_cost"), logging_obj)
     return outcome
 
 
@@ -74,70 +98,43 @@ def _show(result: Any, note: dict[str, Any]) -> None:
             result._hidden_params = {"budget": note}
 
 
-def sync_get_cache(original: Callable[..., Any], handler: Any, *args: Any, **kwargs: Any) -> Any:
-    """LiteLLM has looked into its cache. What is there costs nothing, and its money comes back before the caller has it."""
-    found = original(handler, *args, **kwargs)
-    _looked_up(found, kwargs.get("logging_obj"))
-    return found
-
-
-async def async_get_cache(original: Callable[..., Awaitable[Any]], handler: Any, *args: Any, **kwargs: Any) -> Any:
-    """The same, for asynchronous calls."""
-    found = await original(handler, *args, **kwargs)
-    _looked_up(found, kwargs.get("logging_obj"))
-    return found
-
-
-def _looked_up(found: Any, logging_obj: Any) -> None:
-    call = call_of(logging_obj)
-    # Of embeddings a part can be there; the rest is asked for, and paid.
-    part = getattr(found, "final_embedding_cached_response", None) is not None
-    whole = getattr(found, "cached_result", None) is not None and not part
-    if call is not None and (whole or getattr(found, "embedding_all_elements_cache_hit", False)):
-        call.from_cache()
-
-
-def _field(hidden: Any, name: str) -> Any:
-    return hidden.get(name) if isinstance(hidden, dict) else getattr(hidden, name, None)
-
-
 def success_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
     """A success, as LiteLLM reports it to callbacks: the only sign of some calls, and late or missing for others."""
     _succeeded(logging_obj, args, kwargs)
-    token = in_litellm.set(True)
     try:
-        return original(logging_obj, *args, **kwargs)
+        with _litellm_reports():
+            return original(logging_obj, *args, **kwargs)
     finally:
-        in_litellm.reset(token)
+        _reported(logging_obj, args, kwargs)
 
 
 async def async_success_handler(
     original: Callable[..., Awaitable[Any]], logging_obj: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """The same, for asynchronous calls."""
+    """`success_handler` for asynchronous calls."""
     _succeeded(logging_obj, args, kwargs)
-    token = in_litellm.set(True)
     try:
-        return await original(logging_obj, *args, **kwargs)
+        with _litellm_reports():
+            return await original(logging_obj, *args, **kwargs)
     finally:
-        in_litellm.reset(token)
+        _reported(logging_obj, args, kwargs)
 
 
 def _succeeded(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     call = call_of(logging_obj)
-    if call is None or call.attempt.over:
+    if call is None or call.over:
         return
     result = args[0] if args else kwargs.get("result")
     cache_hit = args[3] if len(args) > 3 else kwargs.get("cache_hit")
     if cache_hit:
-        call.from_cache()
+        call.release()
     elif isinstance(result, list):
         # The messages of a realtime session, which is over.
-        call.attempt.chunks = result
-        call.ended()
+        call.chunks = result
+        call.abandon()
     elif result is not None and not isinstance(result, litellm.ModelResponseStream) and not streams.is_stream(result):
         # LiteLLM also reports each chunk of a stream here; only a whole answer says what the call cost.
-        call.answered(_answer_in(result), kwargs.get("response_cost"))
+        call.answered(_answer_in(result), kwargs.get("response_cost"), logging_obj)
 
 
 def _answer_in(result: Any) -> Any:
@@ -146,38 +143,66 @@ def _answer_in(result: Any) -> Any:
     return result if carried is None else carried
 
 
+def _reported(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """LiteLLM has reported a success, and knows by now what it cost: some jobs are priced by their reports alone."""
+    if free_function_of(logging_obj):
+        _charge_reported(
+            logging_obj, args[0] if args else kwargs.get("result"), logging_obj.model_call_details.get("response_cost")
+        )
+
+
+def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
+    """Charge what LiteLLM reports as the cost of a function of FREE, such as that of a batch which is done: once for each
+    object that it reports, to the user who started it, else to the one who asked.
+    """
+    function = free_function_of(logging_obj)
+    ledger = current_ledger() if function and response_cost else None
+    if ledger is None:
+        return
+    details: Mapping[str, Any] = logging_obj.model_call_details
+    request = request_of(function, {**(details.get("litellm_params") or {}), **details})
+    cost = pricing.cost_of_response(request, result, response_cost)
+    if not cost.usd:
+        return
+    reported = field(result, "id")
+    try:
+        subjects = payers_of(reported) or ledger.subjects(paying_user(ledger.settings, request.params))
+    except BudgetError as error:
+        _logger.warning("the cost of %s is charged to the default user: %s", function, error)
+        subjects = ledger.subjects(ledger.settings.default_user)
+    # With no id of its own, LiteLLM's id of the call tells one report from the next.
+    mark = f"reported:{function.removeprefix('a')}:{reported or details.get('litellm_call_id')}"
+    command = settlement_of(
+        ledger, subjects, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
+    )
+    ledger.settler.deliver(command, ledger.settings.store_timeout)
+
+
 def failure_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
     """A failure, as LiteLLM reports it to callbacks."""
     _failed(logging_obj, args[0] if args else kwargs.get("exception"))
-    token = in_litellm.set(True)
-    try:
+    with _litellm_reports():
         return original(logging_obj, *args, **kwargs)
-    finally:
-        in_litellm.reset(token)
 
 
 async def async_failure_handler(
     original: Callable[..., Awaitable[Any]], logging_obj: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """The same, for asynchronous calls."""
+    """`failure_handler` for asynchronous calls."""
     _failed(logging_obj, args[0] if args else kwargs.get("exception"))
-    token = in_litellm.set(True)
-    try:
+    with _litellm_reports():
         return await original(logging_obj, *args, **kwargs)
-    finally:
-        in_litellm.reset(token)
 
 
 def exception_type(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The failure of one attempt, before LiteLLM tries again: retries that end well report no failure at all."""
     extra = kwargs.get("extra_kwargs") or {}
-    error = kwargs.get("original_exception")
     logging_obj = extra.get("litellm_logging_obj")
-    _failed(logging_obj, error)
-    call = call_of(logging_obj)
-    if call is not None and call.refusal is not None:
+    _failed(logging_obj, kwargs.get("original_exception"))
+    binding = binding_of(logging_obj)
+    if binding is not None and binding.refusal is not None:
         # A refusal at the tripwire: LiteLLM would make a provider's error of it.
-        refusal, call.refusal = call.refusal, None
+        refusal, binding.refusal = binding.refusal, None
         raise refusal
     return original(*args, **kwargs)
 

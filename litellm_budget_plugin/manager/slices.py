@@ -108,7 +108,7 @@ class Slices:
     def reserve(self, command: Reserve) -> Granted | None:
         """Admit a call from memory; None if the ledger has to be asked. What `wanted` says afterwards is to be taken."""
         key, want, now = (command.subjects, command.models), command.want, awake_time()
-        if want.usd * _SHARE > self._size or command.parent is not None:
+        if want.usd * _SHARE > self._size:
             return None
         with self._lock:
             if command.hold in self._of_hold:

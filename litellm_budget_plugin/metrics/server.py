@@ -100,11 +100,10 @@ class _Hold:
     project: str
     nanos: int
     until: float
-    parent: str | None
 
 
 class _Holds:
-    """The holds that this server has granted and that go on. A child's money is its parent's, while that is open."""
+    """The holds that this server has granted and that go on."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._open: dict[str, _Hold] = {}
@@ -119,9 +118,11 @@ class _Holds:
             if command.replaces:
                 self._open.pop(command.replaces, None)
             until = time.monotonic() + command.expires_after / MICROS
-            self._open[command.hold] = _Hold(command.project, reply.amounts.usd, until, command.parent)
+            self._open[command.hold] = _Hold(command.project, reply.amounts.usd, until)
         elif isinstance(command, (Settle, Release)):
-            self._end(command, command.cost if isinstance(reply, Settled) and isinstance(command, Settle) else 0)
+            ended = self._open.pop(command.hold, None)
+            if ended is None and isinstance(command, Settle) and isinstance(reply, Settled):
+                self._draw(command)
         elif isinstance(command, Renew) and isinstance(reply, Renewed):
             until = time.monotonic() + command.expires_after / MICROS
             for id_ in command.holds:
@@ -137,12 +138,10 @@ class _Holds:
         now = time.monotonic()
         self._open = {id_: hold for id_, hold in self._open.items() if hold.until > now}
 
-    def _end(self, command: Settle | Release, cost: int) -> None:
-        ended = self._open.pop(command.hold, None)
-        named = command.parent if isinstance(command, Settle) else None
-        parent = self._open.get((ended.parent if ended is not None else named) or "")
+    def _draw(self, command: Settle) -> None:
+        parent = self._open.get(command.parent or "")
         if parent is not None:
-            parent.nanos -= min(cost, parent.nanos)
+            parent.nanos -= min(command.cost, parent.nanos)
 
     def show(self, families: Families) -> None:
         """Set the gauges to what is open now."""
@@ -151,8 +150,7 @@ class _Holds:
         count = dict.fromkeys(self._labels, 0)
         for hold in self._open.values():
             label = families.project(hold.project)
-            own = hold.parent is None or hold.parent not in self._open
-            held[label] = held.get(label, 0) + (hold.nanos if own else 0)
+            held[label] = held.get(label, 0) + hold.nanos
             count[label] = count.get(label, 0) + 1
         self._labels.update(held)
         for label, nanos in held.items():

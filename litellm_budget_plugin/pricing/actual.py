@@ -27,18 +27,29 @@ from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, price_key
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
-from litellm_budget_plugin.pricing.request_formats import read
+from litellm_budget_plugin.pricing.request_formats import read as read_request
 from litellm_budget_plugin.pricing.response_formats import Received, response_format
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.pricing.tokens import probable
 from litellm_budget_plugin.pricing.units import BY_TOKENS
-from litellm_budget_plugin.pricing.usage import TokenUsage, field, nanos, number, parse_raw, stated_cost
+from litellm_budget_plugin.pricing.usage import TokenUsage, as_mapping, field, nanos, number, parse_raw, stated_cost
 from litellm_budget_plugin.pricing.values import Cost, Request
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 _TOKENS = BY_TOKENS | {"realtime"}
-_DETAILS = ("text_tokens", "audio_tokens", "image_tokens", "video_tokens", "cached_tokens", "cache_creation_tokens")
+_ANTHROPIC = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_KINDS = frozenset(
+    {
+        "text_tokens",
+        "audio_tokens",
+        "image_tokens",
+        "video_tokens",
+        "cached_tokens",
+        "cache_creation_tokens",
+        "cache_write_tokens",
+    }
+)
 
 
 def cost_of_response(
@@ -47,11 +58,12 @@ def cost_of_response(
     """The cost of a whole answer: LiteLLM's object of the request's family, or a dictionary in its form.
 
     `response_cost` is LiteLLM's figure, `logging_obj` the call's live Logging object; both may be missing. A cache hit costs 0.
-    A call type that pricing does not know costs what the provider or LiteLLM says, else None.
+    A call type that pricing does not know costs what the provider or LiteLLM says, or its usage comes to, else None.
     """
     hidden = field(response, "_hidden_params")
     usage = field(response, "usage")
-    read, wrote = number(field(usage, "prompt_tokens")), number(field(usage, "completion_tokens"))
+    sides = ("input", "output") if field(response, "object") == "response" else ("prompt", "completion")
+    read, wrote = (number(field(usage, f"{side}_tokens")) for side in sides)
     found = None
     if read is None or wrote is None:
         found = _usage(request, response)
@@ -66,10 +78,10 @@ def cost_of_response(
     )
     if figure and not stated and request.call_type in _TOKENS:
         figure = _checked(request, key, response, name, figure, (read, wrote), logging_obj)
-    if not figure and _is_known(request):
-        cost = _computed(request, response, found)
-        return cost if cost.usd is not None else Cost(stated, cost.model, read, wrote, estimated=False)
-    return Cost(figure or stated, name, read, wrote, estimated=False)
+    if figure:
+        return Cost(figure, name, read, wrote, estimated=False)
+    cost = _computed(request, response, found, logging_obj)
+    return cost if cost.usd is not None else Cost(stated, name, read, wrote, estimated=False)
 
 
 def cost_of_raw(request: Request, original_response: Any) -> Cost:
@@ -113,12 +125,8 @@ def cost_of_output(request: Request, output_text: str) -> Cost:
     call is billed as a whole (see `Estimate.floor`), that.
     """
     if request.call_type not in _TOKENS:
-        return _computed(request, None, None)
+        return _computed(request, None, None, None)
     return _from_text(request, request.model, [output_text] if output_text else [])
-
-
-def _is_known(request: Request) -> bool:
-    return request.call_type in _TOKENS or request.call_type in per_unit_cost.FAMILIES
 
 
 def _name(request: Request, answer: object) -> str:
@@ -154,7 +162,7 @@ def _checked(
     logging_obj: object,
 ) -> int:
     """LiteLLM's figure, or that of its cost functions on the raw usage where that is larger by more than rounding."""
-    usage = _uncounted(response, counts, logging_obj)
+    usage = _uncounted(request, response, counts, logging_obj)
     if usage is None and (not key.custom or are_registered(key)):
         return figure
     usage = usage or _usage(request, response)
@@ -172,50 +180,54 @@ def _checked(
     return found
 
 
-def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
+def _uncounted(request: Request, response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
     """The usage with the tokens that LiteLLM's figure leaves out; None where it leaves out none."""
-    usage = field(response, "usage")
-    details = field(usage, "prompt_tokens_details")
-    text = number(field(details, "text_tokens")) if details is not None else None
-    if text and text + sum(number(field(details, name)) or 0 for name in _DETAILS[1:]) < counts[0]:
+    told = field(field(response, "usage"), "prompt_tokens_details")
+    details = {} if told is None else as_mapping(told) or {}
+    text = number(details.get("text_tokens"))
+    if text and sum(number(value) or 0 for name, value in details.items() if name in _KINDS) < counts[0]:
         # LiteLLM bills what the details say, and for an embedding of a picture they say nothing but its text.
-        billed = {name: field(details, name) for name in _DETAILS[1:] if field(details, name)}
+        billed = {n: v for n, v in details.items() if n != "text_tokens" and not n.endswith(("_count", "_seconds"))}
         return TokenUsage(*counts, _plain(*counts, prompt_tokens_details=billed))
-    raw = _raw_counts(logging_obj)
-    if raw is not None and (raw[0] > counts[0] or raw[1] > counts[1]):
-        return TokenUsage(*raw, _plain(*raw))
-    return None
+    raw = _raw_usage(logging_obj)
+    if raw is None:
+        return None
+    # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
+    inside = ("prompt_tokens",) if field(raw, "prompt_tokens") is not None else _ANTHROPIC
+    read = sum(number(field(raw, name)) or 0 for name in inside)
+    wrote = number(field(raw, "output_tokens" if inside is _ANTHROPIC else "completion_tokens")) or 0
+    if read <= counts[0] and wrote <= counts[1]:
+        return None
+    responses = field(raw, "input_tokens_details") is not None
+    return _usage(request, {"usage": raw, "object": "response" if responses else None})
 
 
 def _plain(read: int, wrote: int, **details: Any) -> dict[str, Any]:
     return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote, **details}
 
 
-def _raw_counts(logging_obj: object) -> tuple[int, int] | None:
-    """(input, output) of the provider's own answer, in OpenAI's form, without reading all of it."""
-    if logging_obj is None:
-        return None
-    raw = field(field(logging_obj, "model_call_details"), "original_response")
-    usage: object = None
-    if isinstance(raw, str):
-        start = raw.rfind('"usage":')
-        if start >= 0:
-            with suppress(ValueError, RecursionError):
-                usage, _ = json.JSONDecoder().raw_decode(raw, raw.index("{", start))
-    else:
-        usage = field(raw, "usage")
-    read = number(field(usage, "prompt_tokens"))
-    return None if read is None else (read, number(field(usage, "completion_tokens")) or 0)
+def _raw_usage(logging_obj: object) -> object:
+    """The usage in the provider's own answer, found without reading all of it."""
+    raw = field(field(logging_obj, "model_call_details"), "original_response") if logging_obj is not None else None
+    if not isinstance(raw, str):
+        return field(raw, "usage")
+    start = raw.rfind('"usage":')
+    if start >= 0:
+        with suppress(ValueError, RecursionError):
+            return json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
+    return None
 
 
-def _computed(request: Request, answer: object, usage: TokenUsage | None) -> Cost:
+def _computed(request: Request, answer: object, usage: TokenUsage | None, logging_obj: Any) -> Cost:
     usage, name = usage or _usage(request, answer), _name(request, answer)
-    if request.call_type not in _TOKENS:
+    if request.call_type in per_unit_cost.FAMILIES:
         read, wrote = (usage.input, usage.output) if usage else (0, 0)
-        usd, estimated = per_unit_cost.cost(request, name, answer) if _is_known(request) else (None, False)
+        usd, estimated = per_unit_cost.cost(request, name, answer)
         return Cost(usd, name, read, wrote, estimated)
     if usage is not None:
-        return _priced(request, name, usage, answer, None)
+        return _priced(request, name, usage, answer, logging_obj)
+    if request.call_type not in _TOKENS:
+        return Cost(None, name, 0, 0, estimated=False)
     texts: list[str] = []
     with suppress(Exception):
         texts = response_format(request, answer).texts(answer)
@@ -226,17 +238,23 @@ def _priced(
     request: Request, name: str, usage: TokenUsage, answer: object, logging_obj: Any, *, estimated: bool = False
 ) -> Cost:
     key = price_key(request)
-    usd = None if key.custom else logged_cost(logging_obj, with_usage(answer, usage.raw, name))
-    usd = usd or token_cost(
-        key,
-        usage.raw,
-        answer=answer,
-        answered=name,
-        service_tier=request.params.get("service_tier"),
-        call_type=response_format(request).call_type,
-        milliseconds=field(answer, "_response_ms"),
-    )
+    asked = {
+        "answer": answer,
+        "answered": name,
+        "service_tier": request.params.get("service_tier"),
+        "call_type": response_format(request).call_type,
+        "milliseconds": field(answer, "_response_ms"),
+    }
+    # The call's own Logging object knows its region; own prices it may have lost, but it knows the time that was taken.
+    said = None if key.custom else _logged(logging_obj, answer, usage, name)
+    usd = said or token_cost(key, usage.raw, **asked)
+    if usd is None and key.custom:
+        usd = _logged(logging_obj, answer, usage, name)
     return Cost(usd, name, usage.input, usage.output, estimated)
+
+
+def _logged(logging_obj: Any, answer: object, usage: TokenUsage, name: str) -> int | None:
+    return None if logging_obj is None else logged_cost(logging_obj, with_usage(answer, usage.raw, name))
 
 
 def _from_text(request: Request, name: str, texts: Sequence[str]) -> Cost:
@@ -252,7 +270,7 @@ def _input_tokens(request: Request) -> int:
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     terms = terms_of(price_key(request))
     rough, counted = (InputCounter(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
-    for counter in (rough, counted):
-        read(request, counter)
+    for measure in (rough, counted):
+        read_request(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.
     return max(floor - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)

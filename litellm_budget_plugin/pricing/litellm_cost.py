@@ -27,6 +27,7 @@ from litellm_budget_plugin.pricing.cost_map import (
     PriceKey,
     effective_entry,
     find_key,
+    own_prices,
     providers,
     public_key,
     registered_entry,
@@ -90,14 +91,21 @@ def answer_cost(
     With `usage` that is priced in place of the answer. None where LiteLLM prices it at nothing as well: that is what it says
     when it sees no quantity.
     """
+    if key.custom:
+        # A unit can be priced in several fields, of which LiteLLM takes one: an own price may hide behind a public one.
+        _, provider = route(key.model, key.provider)
+        names = [_registered(key, provider, entry) for entry in (effective_entry(key), own_prices(key))]
+        return max(_answered(priced, answer, call_type, usage, asked) or 0 for priced in names) or None
     # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
-    plain = _Priced(*_plain_name(key), {}, own=False)
-    for priced in (*_names(key, answered), *((plain,) if not key.custom else ())):
-        response = answer if usage is None else with_usage(None, usage, priced.name)
-        found = _ask(priced, response, call_type, **asked)
+    for priced in (*_names(key, answered), _Priced(*_plain_name(key), {}, own=False)):
+        found = _answered(priced, answer, call_type, usage, asked)
         if found:
             return found
     return None
+
+
+def _answered(priced: _Priced, answer: object, call_type: str, usage: Any, asked: dict[str, Any]) -> int | None:
+    return _ask(priced, answer if usage is None else with_usage(None, usage, priced.name), call_type, **asked)
 
 
 def logged_cost(logging_obj: Any, response: object) -> int | None:
@@ -182,7 +190,13 @@ def with_usage(answer: object, usage: Any, name: str) -> Any:
 
     if isinstance(usage, Mapping):
         read, wrote = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        usage = litellm.Usage(**{"total_tokens": read + wrote, **{n: v for n, v in usage.items() if v is not None}})
+        plain = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
+        # What a provider states as its cost is not asked for here, and some of LiteLLM's functions would return it.
+        told = {n: v for n, v in usage.items() if v is not None and n not in ("cost", "cost_in_usd_ticks")}
+        try:
+            usage = litellm.Usage(**{**plain, **told})
+        except Exception:  # noqa: BLE001  # details in a form that LiteLLM does not know
+            usage = litellm.Usage(**plain)
     if isinstance(answer, Mapping) and answer.get("object") == "response":
         with suppress(Exception):
             answer = ResponsesAPIResponse(**answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -190,14 +191,17 @@ def _responses_usage(answer: object) -> TokenUsage | None:
     usage = as_mapping(field(answer, "usage"))
     if not usage or "input_tokens" not in usage:
         return read_usage(answer)
-    raw = {"total_tokens": usage.get("total_tokens"), "service_tier": field(answer, "service_tier")}
-    for side, name in (("input", "prompt"), ("output", "completion")):
-        # Realtime sessions say input_token_details.
-        details = as_mapping(usage.get(f"{side}_tokens_details")) or as_mapping(usage.get(f"{side}_token_details"))
-        if details:
-            raw[f"{name}_tokens_details"] = details
-    read, wrote = number(usage.get("input_tokens")), number(usage.get("output_tokens"))
-    return token_usage(read or 0, wrote or 0, raw, stated_cost(usage))
+    from litellm.responses.utils import ResponseAPILoggingUtils
+
+    # Realtime sessions say input_token_details.
+    spelled = {name.replace("put_token_details", "put_tokens_details"): value for name, value in usage.items()}
+    read, wrote = number(usage.get("input_tokens")) or 0, number(usage.get("output_tokens")) or 0
+    raw: Mapping[str, Any] = {}
+    with suppress(Exception):
+        transform = ResponseAPILoggingUtils._transform_response_api_usage_to_chat_usage  # noqa: SLF001
+        raw = as_mapping(transform({**spelled, "input_tokens": read, "output_tokens": wrote})) or {}
+    tier = field(answer, "service_tier")
+    return token_usage(read, wrote, {**raw, "service_tier": tier} if tier else raw, stated_cost(usage))
 
 
 def _responses_texts(answer: object) -> list[str]:
@@ -253,44 +257,35 @@ def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _google_usage(answer: object) -> TokenUsage | None:
-    """Google's, as LiteLLM reads it: litellm/llms/vertex_ai/gemini, `_calculate_usage`."""
-    usage = as_mapping(_first(answer, "usageMetadata", "usage_metadata"))
+    """Google's, where some count thoughts as candidates and some beside them: LiteLLM tells them apart."""
+    usage = _camel(as_mapping(_first(answer, "usageMetadata", "usage_metadata")))
     if not usage:
         return read_usage(answer)
-    prompt, wrote = _count(usage, "promptTokenCount"), _count(usage, "candidatesTokenCount")
-    thought, cached = _count(usage, "thoughtsTokenCount"), _count(usage, "cachedContentTokenCount")
-    groundings = [_first(found, "groundingMetadata", "grounding_metadata") for found in _candidates(answer)]
-    searches = sum(len(_listed(_first(found, "webSearchQueries", "web_search_queries"))) for found in groundings)
-    # The input of a tool is billed beside the prompt, but for searches, which have a price of their own.
-    read = prompt + (0 if searches else _count(usage, "toolUsePromptTokenCount"))
-    kinds = _modalities(usage, "promptTokensDetails")
-    for kind, tokens in _modalities(usage, "cacheTokensDetails").items():
-        kinds[kind] = max(kinds.get(kind, 0) - tokens, 0)
-    # Some count thoughts as candidates already: then the two sides make the total.
-    inclusive = prompt + wrote == _count(usage, "totalTokenCount")
-    raw = {
-        "prompt_tokens_details": {**kinds, "cached_tokens": cached, "web_search_requests": searches or None},
-        "completion_tokens_details": {**_modalities(usage, "candidatesTokensDetails"), "reasoning_tokens": thought},
-    }
-    return token_usage(read, wrote if inclusive else wrote + thought, raw)
+    import litellm
+    from litellm import cost_calculator
+
+    config = litellm.VertexGeminiConfig
+    with suppress(Exception):
+        # LiteLLM has no public name for these on its older versions.
+        found: Any = config._calculate_usage({"usageMetadata": usage})  # noqa: SLF001
+        groundings = [_first(candidate, "groundingMetadata", "grounding_metadata") for candidate in _candidates(answer)]
+        config._set_grounding_usage_counters(found, [_camel(as_mapping(each)) for each in groundings if each])  # noqa: SLF001
+        tier = cost_calculator._map_traffic_type_to_service_tier(usage.get("trafficType"))  # noqa: SLF001
+        raw = as_mapping(found) or {}
+        return token_usage(found.prompt_tokens, found.completion_tokens, {**raw, "service_tier": tier} if tier else raw)
+    read = number(usage.get("promptTokenCount")) or 0
+    return token_usage(read, max((number(usage.get("totalTokenCount")) or 0) - read, 0), {})
 
 
-def _both_spellings(name: str) -> tuple[str, str]:
-    return name, "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    return number(_first(usage, *_both_spellings(name))) or 0
-
-
-def _modalities(usage: Mapping[str, Any], name: str) -> dict[str, int]:
-    """Tokens of sound, images and videos; text is the rest."""
-    found: dict[str, int] = {}
-    for detail in _listed(_first(usage, *_both_spellings(name))):
-        kind = f"{str(getattr(field(detail, 'modality'), 'value', field(detail, 'modality'))).lower()}_tokens"
-        if kind in ("audio_tokens", "image_tokens", "video_tokens"):
-            found[kind] = found.get(kind, 0) + (number(_first(detail, "tokenCount", "token_count")) or 0)
-    return found
+def _camel(value: Any) -> Any:
+    """Names as Google's API has them; its SDK's objects have them with underscores."""
+    if isinstance(value, Mapping):
+        return {
+            re.sub(r"_(\w)", lambda found: found[1].upper(), str(name)): _camel(item) for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_camel(as_mapping(item) or item) for item in value]
+    return getattr(value, "value", value)
 
 
 def _candidates(answer: object) -> Sequence[Any]:

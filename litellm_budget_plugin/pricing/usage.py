@@ -33,6 +33,13 @@ def field(value: object, name: str) -> Any:
     if isinstance(value, Mapping):
         return value.get(name)
     try:
+        # Pydantic takes microseconds to say that it has no such field.
+        for part in ("__dict__", "__pydantic_extra__", "__pydantic_private__"):
+            fields = getattr(value, part, None)
+            if isinstance(fields, dict) and name in fields:
+                return fields[name]
+        if hasattr(value, "__pydantic_fields_set__") and not hasattr(type(value), name):
+            return None
         return getattr(value, name, None)
     except Exception:  # noqa: BLE001  # somebody else's property: what a call did cost is found out all the same
         return None

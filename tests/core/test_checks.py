@@ -34,7 +34,6 @@ HUGE = MAX_NANOS + 1
         (RESERVE, "expires_after", -1),
         (RESERVE, "expires_after", DAY + 1),
         (RESERVE, "replaces", "h"),
-        (RESERVE, "parent", "h"),
         (RESERVE, "defaults", (limit(-1),)),
         (RESERVE, "defaults", (limit(HUGE),)),
         (RESERVE, "defaults", (limit(5), limit(6))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Amounts, Usage, UsageKey
 from litellm_budget_plugin.core.commands import (
     AlreadyCharged,
     Closed,
@@ -235,3 +235,59 @@ def test_a_hold_that_was_charged_by_another_id_does_not_cost_its_floor_too() -> 
     desk.wait(TTL)
     desk.sweep()
     assert desk.spent_held() == (25, 0)
+
+
+@pytest.mark.parametrize(("cost", "spent", "held"), [(25, 25, 55), (0, 0, 80), (80, 80, 0), (95, 95, 0)])
+def test_a_charge_comes_out_of_the_open_hold_that_it_names(cost: int, spent: int, held: int) -> None:
+    """As far as that goes; its own hold is one that the ledger has never seen."""
+    desk = Desk(limit(100))
+    desk.granted("slice", 80, floor=10)
+    desk.settle("a", cost, parent="slice")
+    desk.settle("a", cost, parent="slice")
+    assert desk.spent_held() == (spent, held)
+    assert desk.hold("slice").amounts == Amounts(held)
+    desk.release("slice")
+    assert desk.spent_held() == (spent, 0)
+
+
+def test_a_charge_comes_out_of_every_unit_and_account_of_the_hold_that_it_names() -> None:
+    desk = Desk(limit(100), limit(10, unit="calls"), limit(90, unit="tokens"), limit(100, scope="team"))
+    desk.granted("slice", 50, 2, 30, subjects=(ALICE, BLUE))
+    desk.settle("a", 20, parent="slice", input_tokens=30, output_tokens=10)
+    assert desk.spent_held() == (20, 30)
+    assert desk.spent_held(unit="calls") == (1, 1)
+    assert desk.spent_held(unit="tokens") == (40, 0)
+    # Held for the team too, although this charge is not the team's.
+    assert desk.spent_held(subject=BLUE) == (0, 30)
+
+
+@pytest.mark.parametrize("ending", ["released", "settled", "expired", "unknown"])
+def test_a_charge_takes_nothing_from_a_hold_that_is_closed(ending: str) -> None:
+    desk = Desk(limit(100))
+    desk.granted("slice", 80)
+    desk.granted("other", 10, expires_after=DAY)
+    if ending == "released":
+        desk.release("slice")
+    elif ending == "settled":
+        desk.settle("slice", 0)
+    elif ending == "expired":
+        desk.wait(TTL)
+        desk.sweep()
+    held = desk.account().held
+    desk.settle("a", 25, parent="unknown" if ending == "unknown" else "slice")
+    assert desk.spent_held() == (25, held)
+
+
+@pytest.mark.parametrize("ending", ["open", "released", "expired"])
+def test_a_hold_that_the_ledger_has_seen_is_settled_on_its_own(ending: str) -> None:
+    """Its money was never part of the hold that the charge names."""
+    desk = Desk(limit(200))
+    desk.granted("slice", 80, expires_after=DAY)
+    desk.granted("a", 60, floor=10)
+    if ending == "released":
+        desk.release("a")
+    elif ending == "expired":
+        desk.wait(TTL)
+        desk.sweep()
+    desk.settle("a", 25, parent="slice")
+    assert desk.spent_held() == (25, 80)

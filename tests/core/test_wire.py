@@ -56,6 +56,15 @@ def test_the_language_as_it_is_spoken_comes_back_as_it_was(commands: list[Comman
             assert repr(loads(dumps(message))) == repr(message)
 
 
+def test_a_reserve_of_an_earlier_client_is_understood() -> None:
+    """It has a field for the hold that it lies in, which is left empty; one that is not empty is refused."""
+    reserve = Desk().reserve_command("a", 5)
+    assert decode({**encode(reserve), "parent": None}) == reserve
+    for said in ("slice", ""):
+        with pytest.raises(BudgetInputError, match="Reserve has no field parent"):
+            decode({**encode(reserve), "parent": said})
+
+
 def test_a_message_is_an_object_with_its_type_and_what_is_not_kept() -> None:
     assert encode(Release("a", PROJECT)) == {"type": "Release", "hold": "a", "project": PROJECT, "now": None}
     encoded = encode(PutBudget("a", PROJECT, ALICE, limit=None, bounds=(1, None)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import litellm
@@ -16,19 +18,29 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.litellm_logging import Logging
 
 from litellm_budget_plugin import BudgetCallback, BudgetExceeded, LiteLLMChanged
-from litellm_budget_plugin.hooks import arm, registered
+from litellm_budget_plugin.hooks import instrument, registration
+from litellm_budget_plugin.hooks.instrument import PATCH_POINTS, PatchPoint
 from tests.hooks.desk import WORTH, Desk
 from tests.upstream import Upstream
 
 
-@pytest.mark.parametrize("seam", arm.SEAMS, ids=lambda seam: seam.name)
-def test_the_installed_litellm_has_every_seam(seam: arm.Seam) -> None:
-    parameters = inspect.signature(getattr(seam.owner, seam.name)).parameters
-    assert set(seam.needs) <= set(parameters)
+def _owner(point: PatchPoint) -> tuple[Any, str]:
+    module, _, path = point.path.partition(":")
+    owner: Any = import_module(module)
+    *classes, name = path.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    return owner, name
+
+
+@pytest.mark.parametrize("point", PATCH_POINTS, ids=lambda point: point.path)
+def test_the_installed_litellm_has_every_patch_point(point: PatchPoint) -> None:
+    parameters = inspect.signature(getattr(*_owner(point))).parameters
+    assert set(point.needs) <= set(parameters)
 
 
 def _functions() -> list[Any]:
-    return [inspect.getattr_static(seam.owner, seam.name, None) for seam in arm.SEAMS]
+    return [inspect.getattr_static(*_owner(point), None) for point in PATCH_POINTS]
 
 
 @pytest.fixture(autouse=True)
@@ -76,22 +88,43 @@ def test_two_registered_callbacks_hold_once(open_desk: Callable[..., Desk], upst
     assert first.calm("alice") == WORTH
 
 
-@pytest.mark.parametrize("seam", arm.SEAMS, ids=lambda seam: seam.name)
-def test_a_missing_seam_stops_the_start_and_arms_nothing(
-    seam: arm.Seam, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+@pytest.mark.parametrize("point", PATCH_POINTS, ids=lambda point: point.path)
+def test_a_changed_patch_point_stops_the_start_and_patches_nothing(
+    point: PatchPoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     before = _functions()
-    broken = [other if other is not seam else other._replace(needs=("no_such_parameter",)) for other in arm.SEAMS]
-    monkeypatch.setattr(arm, "SEAMS", tuple(broken))
+    broken = [other if other is not point else other._replace(needs=("no_such_parameter",)) for other in PATCH_POINTS]
+    monkeypatch.setattr(instrument, "PATCH_POINTS", tuple(broken))
     with pytest.raises(LiteLLMChanged, match="no_such_parameter"):
         BudgetCallback(store_url=f"sqlite:///{tmp_path}/ledger.db")
-    assert [inspect.getattr_static(seam.owner, seam.name, None) for seam in broken] == before
+    assert _functions() == before
+
+
+@pytest.mark.parametrize("point", PATCH_POINTS, ids=lambda point: point.path)
+def test_a_module_that_moved_is_our_error(point: PatchPoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _functions()
+    moved = point._replace(path="litellm.moved_elsewhere:" + point.path.partition(":")[2])
+    monkeypatch.setattr(instrument, "PATCH_POINTS", tuple(moved if p is point else p for p in PATCH_POINTS))
+    with pytest.raises(LiteLLMChanged, match=r"litellm\.moved_elsewhere.*is missing"):
+        BudgetCallback(store_url="memory://", default_limit=1)
+    assert _functions() == before
 
 
 def test_a_function_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Logging, "post_call", None)
     with pytest.raises(LiteLLMChanged, match=r"Logging\.post_call is missing"):
         BudgetCallback(store_url="memory://", default_limit=1)
+
+
+@pytest.mark.parametrize("name", ["exception_type", "update_response_metadata"])
+def test_every_module_that_holds_a_function_under_its_name_is_patched(desk: Desk, name: str) -> None:
+    """As LiteLLM's Rust bridge does, which looks it up in the module that defines it."""
+    path = next(point.path for point in PATCH_POINTS if point.path.endswith(f":{name}"))
+    home = import_module(path.partition(":")[0])
+    original = inspect.unwrap(getattr(home, name))
+    holding = [m for m, module in list(sys.modules.items()) if m.startswith("litellm") and name in vars(module)]
+    assert len(holding) > 1
+    assert not [m for m in holding if vars(sys.modules[m])[name] is original]
 
 
 def test_somebody_elses_wrapper_stays_in_place(desk: Desk, upstream: Upstream) -> None:
@@ -121,31 +154,33 @@ def test_somebody_elses_wrapper_stays_in_place(desk: Desk, upstream: Upstream) -
         litellm.utils.function_setup = ours
 
 
-def test_an_overwritten_callback_is_reported_once(
-    desk: Desk, upstream: Upstream, caplog: pytest.LogCaptureFixture
+def test_a_replaced_list_is_reported_once_and_changes_nothing(
+    open_desk: Callable[..., Desk], upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+    desk = open_desk(default_limit="0.0125")
     litellm.completion(**desk.arguments("alice"))
     litellm.callbacks = []
     for _ in range(2):
-        litellm.completion(**desk.arguments("alice"))
+        with pytest.raises(BudgetExceeded):
+            litellm.completion(**desk.arguments("alice"))
     reports = [record for record in caplog.records if "does not hold" in record.message]
-    assert [record.levelname for record in reports] == ["ERROR"]
+    assert ([record.levelname for record in reports], upstream.requests) == (["INFO"], 1)
 
 
-def test_a_callback_that_was_never_registered_is_reported(
-    desk: Desk, upstream: Upstream, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As when LiteLLM's own limit of callbacks has kept it out."""
+def test_a_callback_acts_from_when_it_is_made(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
+    """As when LiteLLM's own limit of callbacks has kept it out of the list."""
+    desk = open_desk(default_limit="0")
     litellm.callbacks = []
-    litellm.completion(**desk.arguments("alice"))
-    assert [record.levelname for record in caplog.records if "does not hold" in record.message] == ["ERROR"]
+    with pytest.raises(BudgetExceeded):
+        litellm.completion(**desk.arguments("alice"))
+    assert upstream.requests == 0
 
 
-def test_a_callback_that_is_off_is_not_missed(open_desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture) -> None:
-    desk = open_desk(mode="off")
-    litellm.callbacks = []
+def test_a_callback_that_is_off_does_nothing(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
+    desk = open_desk(mode="off", default_limit="0")
     litellm.completion(**desk.arguments("alice"))
-    assert not [record for record in caplog.records if "does not hold" in record.message]
+    assert upstream.requests == 1
 
 
 def test_a_closed_callback_is_not_reported(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,7 +189,7 @@ def test_a_closed_callback_is_not_reported(desk: Desk, caplog: pytest.LogCapture
     litellm.callbacks = []
     litellm.completion(**desk.arguments("alice"))
     assert not [record for record in caplog.records if "does not hold" in record.message]
-    assert registered._expected == []
+    assert registration._open == []
 
 
 def test_a_refused_call_leaves_no_trace_on_the_context(desk: Desk) -> None:

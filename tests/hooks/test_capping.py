@@ -18,9 +18,9 @@ from litellm import Router
 from litellm_budget_plugin import BudgetExceeded, BudgetSettings, pricing
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import PutBudget, Read, Reserve, Settle
-from litellm_budget_plugin.hooks import thrift
-from litellm_budget_plugin.hooks.capping import Cap, cap_for
-from litellm_budget_plugin.hooks.thrift import _TRIES, Offer, want_of
+from litellm_budget_plugin.hooks.near_limit import plan
+from litellm_budget_plugin.hooks.near_limit.output_cap import OutputCap, output_cap_for
+from litellm_budget_plugin.hooks.near_limit.plan import _TRIES, Offer, want_of
 from tests.hooks.desk import CHAT, CHEAP, DEAR, WORTH, Desk
 from tests.upstream import Upstream, Usage
 
@@ -286,7 +286,7 @@ def test_a_call_that_looks_for_room_is_not_overtaken(
 ) -> None:
     """Two that look at once would each see half of the room, and together take all of it."""
     desk = thrifty("0.05", store_timeout=5)
-    look, others = thrift.room_for, []
+    look, others = plan.headroom_for, []
 
     def looking(*args: Any) -> Any:
         room = look(*args)
@@ -297,7 +297,7 @@ def test_a_call_that_looks_for_room_is_not_overtaken(
             others[0].join(0.5)
         return room
 
-    monkeypatch.setattr(thrift, "room_for", looking)
+    monkeypatch.setattr(plan, "headroom_for", looking)
     _sync(desk, max_tokens=None)
     others[0].join()
     first, second = sorted(map(_most, upstream.bodies), reverse=True)
@@ -601,7 +601,7 @@ def _request(model: str, **params: Any) -> pricing.Request:
     ],
 )
 def test_how_far_a_call_can_be_capped(model: str, params: dict[str, Any], least: int, most: int) -> None:
-    cap = cap_for(_request(model, **params), SETTINGS, NOTHING_FIXED)
+    cap = output_cap_for(_request(model, **params), SETTINGS, NOTHING_FIXED)
     assert cap is not None
     assert (cap.least, cap.most) == (least, most)
 
@@ -627,7 +627,7 @@ def test_how_far_a_call_can_be_capped(model: str, params: dict[str, Any], least:
     ],
 )
 def test_what_is_not_capped(model: str, params: dict[str, Any]) -> None:
-    assert cap_for(_request(model, **params), SETTINGS, NOTHING_FIXED) is None
+    assert output_cap_for(_request(model, **params), SETTINGS, NOTHING_FIXED) is None
 
 
 @given(
@@ -644,7 +644,7 @@ def test_the_limit_that_is_set_costs_no_more_than_is_held(
     # Fractions of a nano-dollar, so that every estimate is rounded.
     prices = {"input_cost_per_token": input_rate / 7e12, "output_cost_per_token": rate / 3e12}
     request = _request("gpt-4o", n=choices, max_tokens=most, **prices)
-    cap = Cap(("max_tokens",), 256, most, None, stated=True)
+    cap = OutputCap(("max_tokens",), 256, most, None, stated=True)
     offer = Offer(request, cap, BudgetSettings(store_url="memory://"))
     low, high = want_of(offer.least.estimate), want_of(offer.full.estimate)
     amounts = Amounts(low.usd + int((high.usd - low.usd) * share), 1, high.tokens)

@@ -15,7 +15,7 @@ from litellm import Router
 from litellm_budget_plugin import BudgetExceeded, pricing
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read
-from litellm_budget_plugin.hooks.cheaper import can_move, cheaper_requests
+from litellm_budget_plugin.hooks.near_limit.model_fallback import can_move, cheaper_requests
 from tests.hooks.desk import CHAT, CHEAP, DEAR, EMBED, OTHER, PRICES, TEXT, WORTH, Desk
 from tests.upstream import Upstream, Usage
 

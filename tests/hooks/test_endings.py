@@ -16,7 +16,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm_budget_plugin import BudgetExceeded
 from litellm_budget_plugin.hooks import settlement
 from litellm_budget_plugin.hooks.call import Call
-from litellm_budget_plugin.hooks.requests import request_of
+from litellm_budget_plugin.hooks.call_types import request_of
 from tests.hooks.desk import CHAT, INPUT, WORTH, Desk
 from tests.upstream import Upstream, Usage
 
@@ -271,7 +271,7 @@ def test_no_answer_is_too_odd_to_be_charged(rich: Desk, odd: str) -> None:
     response._hidden_params["response_cost"] = 0.0125
     ledger = rich.callback.budget_ledger
     assert ledger is not None
-    call = Call(ledger, "alice", request_of("completion", (), rich.arguments("alice")))
+    call = Call(ledger, ledger.subjects("alice"), request_of("completion", rich.arguments("alice")))
     call.admit()
     call.answered(response, 0.0125)
     assert (rich.spent("alice"), rich.held("alice")) == (WORTH, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from litellm_budget_plugin import BudgetExceeded, BudgetPriceUnknown, BudgetStoreUnavailable
 from litellm_budget_plugin.core.commands import Reserve, Settle
-from litellm_budget_plugin.hooks import admission, attempt
+from litellm_budget_plugin.hooks import admission, call
 from litellm_budget_plugin.stores.protocol import one_by_one
 from tests.hooks.desk import WORTH, Desk
 from tests.upstream import Upstream
@@ -82,7 +82,7 @@ def test_an_unknown_price_is_refused_where_a_limit_applies(desk: Desk, upstream:
 def test_an_unknown_price_is_recorded_where_no_limit_applies(
     open_desk: Callable[..., Desk], upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attempt._unpriced.clear()
+    call._warned.clear()
     desk = open_desk(default_limit=None)
     for _ in range(2):
         litellm.completion(**desk.arguments("alice", model=UNKNOWN))

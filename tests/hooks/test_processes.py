@@ -15,7 +15,7 @@ import litellm
 import pytest
 
 from litellm_budget_plugin.core.commands import Reserve, Settle
-from litellm_budget_plugin.hooks import carrier
+from litellm_budget_plugin.hooks import call_binding
 from litellm_budget_plugin.manager.settler import Settler
 from litellm_budget_plugin.stores.protocol import one_by_one
 from tests.hooks.desk import INPUT, WORTH, Desk
@@ -41,7 +41,7 @@ def test_a_child_changes_nothing_of_its_parent(open_desk: Callable[..., Desk], u
 
 def _inherit(streams: list[Any], desk: Desk, results: Any) -> None:
     """What a forked child does to what it inherited: it drops the stream, collects, flushes, and closes."""
-    call = carrier.call_of(streams[0].logging_obj)
+    call = call_binding.call_of(streams[0].logging_obj)
     assert call is not None
     streams.clear()
     gc.collect()

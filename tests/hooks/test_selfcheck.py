@@ -9,7 +9,8 @@ import pytest
 from litellm.integrations.custom_logger import CustomLogger
 
 from litellm_budget_plugin import check
-from litellm_budget_plugin.hooks import admission, arm, attempt
+from litellm_budget_plugin.hooks import admission, call
+from litellm_budget_plugin.hooks.instrument import PATCH_POINTS
 from tests.hooks.desk import Desk
 from tests.upstream import Upstream
 
@@ -17,24 +18,22 @@ from tests.upstream import Upstream
 def test_a_registered_callback_is_found_to_hold(desk: Desk, upstream: Upstream) -> None:
     found = check()
     assert found.ok and found.registered and found.blocks and found.settles
-    assert len(found.armed) == len(arm.SEAMS) and not found.missing
+    assert len(found.armed) == len(PATCH_POINTS) and not found.missing
     assert "budgets hold" in str(found) and litellm.utils.function_setup.__name__ in str(found)
     assert upstream.requests == 0
     assert desk.usage("budget-check").calls == 0
 
 
-def test_a_callback_that_is_not_registered_does_not_hold(desk: Desk) -> None:
+def test_a_replaced_list_of_callbacks_changes_nothing(desk: Desk) -> None:
     litellm.callbacks = []
-    found = check()
-    assert not found.ok and not found.registered and not found.blocks and not found.settles
-    assert "BUDGETS DO NOT HOLD" in str(found) and len(found.armed) == len(arm.SEAMS)
+    assert check().ok
 
 
 def test_nothing_armed_is_said(desk: Desk) -> None:
     desk.callback.close()
     found = check()
     assert (found.ok, found.armed) == (False, ())
-    assert "litellm.utils.function_setup" in found.missing
+    assert "litellm.utils:function_setup" in found.missing
 
 
 def test_a_gate_that_lets_everything_pass_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +43,7 @@ def test_a_gate_that_lets_everything_pass_is_noticed(desk: Desk, monkeypatch: py
 
 
 def test_a_settlement_that_charges_nothing_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt.Attempt, "settle", lambda self, cost, response=None: self.release())
+    monkeypatch.setattr(call.Call, "_settle", lambda self, cost, response=None: self.release())
     found = check()
     assert not found.ok and found.blocks and not found.settles
 

@@ -77,14 +77,10 @@ def test_a_command_that_is_sent_again_counts_once(server: Server) -> None:
     assert server.held() == 0
 
 
-def test_a_replaced_hold_and_a_child_hold_nothing_more(server: Server) -> None:
+def test_a_replaced_hold_holds_nothing_more(server: Server) -> None:
     server.reserve("a", 400)
     assert isinstance(server.reserve("b", 300, replaces="a"), Granted)
     assert server.held() == 300
-    assert isinstance(server.reserve("child", 100, parent="b"), Granted)
-    assert server.held() == 300
-    server.settle("child", 50)
-    assert server.held() == 250
 
 
 def test_a_patient_refusal_is_asked_again(server: Server) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from litellm.types.llms.openai import OutputTextDeltaEvent, ResponseCompletedEvent, ResponsesAPIResponse
 
@@ -79,6 +79,7 @@ def test_the_model_that_answered_is_named() -> None:
 
 
 @pytest.mark.parametrize(("request_", "events", "cost"), STREAMS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_bytes_may_be_cut_anywhere(request_: Request, events: list[Any], cost: int, data: st.DataObject) -> None:
     whole = _sse(events)

@@ -38,7 +38,6 @@ _ACCOUNT = [
 ]
 _AMOUNTS = (
     ("usd", "calls", "tokens"),
-    ("lent_usd", "lent_calls", "lent_tokens"),
     ("floor_usd", "floor_calls", "floor_tokens"),
 )
 
@@ -83,14 +82,12 @@ def _account(row: Row) -> Account:
 
 
 def _hold(row: Row) -> Hold:
-    amounts, lent, floor = (Amounts(*(row[column] or 0 for column in columns)) for columns in _AMOUNTS)
+    amounts, floor = (Amounts(*(row[column] or 0 for column in columns)) for columns in _AMOUNTS)
     return Hold(
         row["id"],
         row["state"],
         row["at"],
-        row["parent"],
         amounts,
-        lent,
         floor,
         row["model"] or "",
         tuple(Subject(*subject) for subject in row["subjects"] or ()),
@@ -105,10 +102,9 @@ def _hold_row(hold: Hold) -> Row:
     row: Row = {"id": stored_id(hold.id), "state": hold.state, "at": hold.at, "reply": hold.reply or None}
     if hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply):
         return row
-    for columns, amounts in zip(_AMOUNTS, (hold.amounts, hold.lent, hold.floor)):
+    for columns, amounts in zip(_AMOUNTS, (hold.amounts, hold.floor)):
         row.update(zip(columns, amounts))
     row.update(
-        parent=None if hold.parent is None else stored_id(hold.parent),
         model=hold.model,
         day=hold.day or None,
         subjects=hold.subjects,

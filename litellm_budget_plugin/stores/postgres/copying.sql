@@ -54,10 +54,10 @@ BEGIN
     DELETE FROM ledger.holds h USING jsonb_populate_recordset(NULL::ledger.holds, holds_) r
     WHERE h.project = owner AND h.id = r.id;
     INSERT INTO ledger.holds (
-        project, id, state, at, usd, calls, tokens, lent_usd, lent_calls, lent_tokens, floor_usd, floor_calls, floor_tokens,
-        day, parent, model, subjects, legs, charged, reply
-    ) SELECT owner, id, state, at, usd, calls, tokens, lent_usd, lent_calls, lent_tokens, floor_usd, floor_calls,
-        floor_tokens, day, parent, model, subjects, legs, charged, reply
+        project, id, state, at, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, day, model, subjects, legs,
+        charged, reply
+    ) SELECT owner, id, state, at, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, day, model, subjects, legs,
+        charged, reply
     FROM jsonb_populate_recordset(NULL::ledger.holds, holds_);
     DELETE FROM ledger.usage u USING jsonb_populate_recordset(NULL::ledger.usage, usage_) r
     WHERE u.project = owner AND u.scope = r.scope AND u.subject = r.subject AND u.day = r.day AND u.model = r.model;

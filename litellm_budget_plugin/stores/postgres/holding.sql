@@ -58,66 +58,13 @@ LANGUAGE sql AS $$
     RETURNING jsonb_build_array(id, epoch)
 $$;
 
--- The open hold that others may be nested under; a nested hold lends nothing itself. A row of NULLs if there is none.
-CREATE FUNCTION ledger.lending_parent_v1(owner text, parent_id text) RETURNS ledger.holds
-LANGUAGE sql STABLE AS $$
-    SELECT h FROM ledger.holds h WHERE project = owner AND id = parent_id AND state = 'open' AND parent IS NULL
-$$;
-
--- Add (negative: take off) amounts to what a parent has lent.
-CREATE FUNCTION ledger.lend_v1(lender ledger.holds, usd bigint, calls bigint, tokens bigint) RETURNS void
-LANGUAGE sql AS $$
-    UPDATE ledger.holds h SET
-        lent_usd = coalesce(lent_usd, 0) + lend_v1.usd, lent_calls = coalesce(lent_calls, 0) + lend_v1.calls,
-        lent_tokens = coalesce(lent_tokens, 0) + lend_v1.tokens
-    WHERE h.project = (lender).project AND h.id = (lender).id
-$$;
-
--- Put an open hold's money on what is held, or on what its parent has lent.
-CREATE FUNCTION ledger.put_on_v1(hold ledger.holds, named jsonb[]) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    lender ledger.holds;
-BEGIN
-    IF hold.parent IS NOT NULL THEN
-        lender := ledger.lending_parent_v1(hold.project, hold.parent);
-    END IF;
-    IF lender.id IS NULL THEN
-        PERFORM ledger.hold_on_legs_v1(hold, 1, named);
-    ELSE
-        PERFORM ledger.lend_v1(lender, hold.usd, hold.calls, hold.tokens);
-    END IF;
-END
-$$;
-
--- Take an open hold's money off what is held. Children of a closing parent become holds of their own, so that their calls stay
--- covered. The caller gives the hold its new state.
+-- Take an open hold's money off what is held. The caller gives the hold its new state.
 CREATE FUNCTION ledger.take_off_v1(hold ledger.holds, named jsonb[]) RETURNS void
-LANGUAGE plpgsql AS $$
-DECLARE
-    lender ledger.holds;
-    child ledger.holds;
-BEGIN
-    IF hold.parent IS NOT NULL THEN
-        lender := ledger.lending_parent_v1(hold.project, hold.parent);
-    END IF;
-    IF (coalesce(hold.lent_usd, 0), coalesce(hold.lent_calls, 0), coalesce(hold.lent_tokens, 0)) <> (0, 0, 0) THEN
-        FOR child IN
-            UPDATE ledger.holds SET parent = NULL
-            WHERE project = hold.project AND state = 'open' AND parent = hold.id RETURNING *
-        LOOP
-            PERFORM ledger.hold_on_legs_v1(child, 1, named);
-        END LOOP;
-    END IF;
-    IF lender.id IS NULL THEN
-        PERFORM ledger.hold_on_legs_v1(hold, -1, named);
-    ELSE
-        PERFORM ledger.lend_v1(lender, -hold.usd, -hold.calls, -hold.tokens);
-    END IF;
-END
+LANGUAGE sql AS $$
+    SELECT ledger.hold_on_legs_v1(hold, -1, named)
 $$;
 
--- A charge under a parent hold comes out of the parent's money, as far as that is not lent to other children.
+-- Take a charge out of an open hold's money, as far as that goes.
 CREATE FUNCTION ledger.draw_from_parent_v1(
     owner text, parent_id text, usd bigint, calls bigint, tokens bigint, named jsonb[]
 ) RETURNS void
@@ -125,23 +72,15 @@ LANGUAGE plpgsql AS $$
 DECLARE
     lender ledger.holds;
 BEGIN
-    IF parent_id IS NULL THEN
+    SELECT * INTO lender FROM ledger.holds WHERE project = owner AND id = parent_id AND state = 'open';
+    IF NOT FOUND THEN
         RETURN;
     END IF;
-    lender := ledger.lending_parent_v1(owner, parent_id);
-    IF lender.id IS NULL THEN
-        RETURN;
-    END IF;
-    usd := least(usd, lender.usd - coalesce(lender.lent_usd, 0));
-    calls := least(calls, lender.calls - coalesce(lender.lent_calls, 0));
-    tokens := least(tokens, lender.tokens - coalesce(lender.lent_tokens, 0));
-    UPDATE ledger.holds h SET
-        usd = h.usd - draw_from_parent_v1.usd, calls = h.calls - draw_from_parent_v1.calls,
-        tokens = h.tokens - draw_from_parent_v1.tokens
-    WHERE h.project = owner AND h.id = lender.id;
-    lender.usd := usd;
-    lender.calls := calls;
-    lender.tokens := tokens;
+    lender.usd := least(usd, lender.usd);
+    lender.calls := least(calls, lender.calls);
+    lender.tokens := least(tokens, lender.tokens);
+    UPDATE ledger.holds h SET usd = h.usd - lender.usd, calls = h.calls - lender.calls, tokens = h.tokens - lender.tokens
+    WHERE h.project = owner AND h.id = parent_id;
     PERFORM ledger.hold_on_legs_v1(lender, -1, named);
 END
 $$;
@@ -189,7 +128,6 @@ BEGIN
             CONTINUE;
         END IF;
         PERFORM ledger.take_off_v1(hold, named);
-        PERFORM ledger.draw_from_parent_v1(owner, hold.parent, hold.floor_usd, hold.floor_calls, hold.floor_tokens, named);
         places := '[]';
         FOR leg IN SELECT jsonb_array_elements(hold.legs) LOOP
             place := ledger.charge_v1(
@@ -202,8 +140,7 @@ BEGIN
             END IF;
         END LOOP;
         UPDATE ledger.holds SET
-            state = 'expired', at = now, day = today, charged = places,
-            lent_usd = NULL, lent_calls = NULL, lent_tokens = NULL
+            state = 'expired', at = now, day = today, charged = places
         WHERE project = owner AND id = due_id;
         PERFORM ledger.record_usage_v1(
             owner, hold.subjects, today, hold.model, hold.floor_usd, hold.floor_calls, hold.floor_tokens, 0, 0, 1
@@ -261,8 +198,7 @@ LANGUAGE sql AS $$
     INSERT INTO ledger.holds (project, id, state, at, reply) VALUES (owner, mark_id, mark_v1.state, mark_v1.at, mark_v1.reply)
     ON CONFLICT (project, id) DO UPDATE SET
         state = excluded.state, at = excluded.at, reply = excluded.reply, usd = NULL, calls = NULL, tokens = NULL,
-        lent_usd = NULL, lent_calls = NULL, lent_tokens = NULL, floor_usd = NULL, floor_calls = NULL, floor_tokens = NULL,
-        day = NULL, parent = NULL, model = NULL, subjects = NULL, legs = NULL, charged = NULL
+        floor_usd = NULL, floor_calls = NULL, floor_tokens = NULL, day = NULL, model = NULL, subjects = NULL, legs = NULL, charged = NULL
 $$;
 
 -- Release a hold, whatever has become of it: an expired one gets its floor back, a settled one stays settled, and one that has

@@ -93,8 +93,6 @@ def _reserve(command: Reserve) -> Fields:
         message["at_least"] = command.at_least
     if command.replaces is not None:
         message["replaces"] = stored_id(command.replaces)
-    if command.parent is not None:
-        message["parent"] = stored_id(command.parent)
     if command.cheap:
         message["cheap"] = True
     if command.patient:
@@ -117,7 +115,7 @@ def _settle(command: Settle) -> Fields:
         "input_tokens": command.input_tokens,
         "output_tokens": command.output_tokens,
     }
-    if command.parent is not None:
+    if command.parent:
         message["parent"] = stored_id(command.parent)
     if command.aliases:
         message["aliases"] = sorted({stored_id(alias_mark(alias)) for alias in command.aliases})

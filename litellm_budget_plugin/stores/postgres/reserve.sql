@@ -2,7 +2,7 @@
 --
 -- The command is an object: hold, project, subjects (distinct and sorted, as `applying_v1` takes them), payers (the same as [scope, id],
 -- in the caller's order), models, label, want, floor (each [usd, calls, tokens]), expires_after, and where they are given at_least,
--- replaces, parent, cheap, patient, rolls, now. The reply is the object of core/wire.py.
+-- replaces, cheap, patient, rolls, now. The reply is the object of core/wire.py.
 
 -- One refusal.
 CREATE FUNCTION ledger.refused_v1(
@@ -36,7 +36,7 @@ DECLARE
     refused jsonb;
 BEGIN
     SELECT * INTO freed FROM ledger.holds
-    WHERE project = owner AND id = command->>'replaces' AND state = 'open' AND coalesce(parent, '') = '';
+    WHERE project = owner AND id = command->>'replaces' AND state = 'open';
     FOR named IN SELECT jsonb_array_elements(applying) LOOP
         account := ledger.account_v1(owner, named->0);
         wanted := ledger.amount_of_v1(account.unit, want[1], want[2], want[3]);
@@ -48,10 +48,7 @@ BEGIN
         most := coalesce(most, 0);
         held := account.held;
         IF named->0 IN (SELECT jsonb_array_elements(freed.legs)) THEN
-            held := held - ledger.amount_of_v1(
-                account.unit, freed.usd - coalesce(freed.lent_usd, 0), freed.calls - coalesce(freed.lent_calls, 0),
-                freed.tokens - coalesce(freed.lent_tokens, 0)
-            );
+            held := held - ledger.amount_of_v1(account.unit, freed.usd, freed.calls, freed.tokens);
         END IF;
         plenty := plenty AND (account.unit = 'calls' OR most - account.spent - held >= 64 * wanted);
         IF account.blocked OR most - account.spent - held < needed OR most - account.spent - held <= 0 THEN
@@ -73,52 +70,6 @@ BEGIN
         RETURN jsonb_build_object('type', 'CountExactly', 'hold', command->>'hold');
     END IF;
     RETURN coalesce(refused, jsonb_build_array(room_usd, want[2], want[3]));
-END
-$$;
-
--- The same out of a parent's money.
-CREATE FUNCTION ledger.grant_from_parent_v1(command jsonb, applying jsonb) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    owner text := command->>'project';
-    want bigint[] := ARRAY[command->'want'->0, command->'want'->1, command->'want'->2]::text[]::bigint[];
-    least_usd bigint := coalesce((command->>'at_least')::bigint, want[1]);
-    lender ledger.holds := ledger.lending_parent_v1(command->>'project', command->>'parent');
-    replaced ledger.holds;
-    room bigint[] := '{0,0,0}';
-    named jsonb;
-    account ledger.accounts;
-    needed bigint;
-    rest bigint;
-BEGIN
-    IF lender.id IS NOT NULL THEN
-        room := ARRAY[
-            lender.usd - coalesce(lender.lent_usd, 0), lender.calls - coalesce(lender.lent_calls, 0),
-            lender.tokens - coalesce(lender.lent_tokens, 0)
-        ];
-        SELECT * INTO replaced FROM ledger.holds
-        WHERE project = owner AND id = command->>'replaces' AND state = 'open' AND parent = lender.id;
-        IF FOUND THEN
-            room := ARRAY[room[1] + replaced.usd, room[2] + replaced.calls, room[3] + replaced.tokens];
-        END IF;
-    END IF;
-    FOR named IN SELECT jsonb_array_elements(applying) LOOP
-        account := ledger.account_v1(owner, named->0);
-        needed := ledger.amount_of_v1(account.unit, least_usd, want[2], want[3]);
-        rest := ledger.amount_of_v1(account.unit, room[1], room[2], room[3]);
-        IF account.blocked AND ledger.amount_of_v1(account.unit, want[1], want[2], want[3]) <> 0 THEN
-            RETURN ledger.refused_v1(
-                command->>'hold', named->0, 'blocked', 0, account.spent, account.held, needed, account.ends_at
-            );
-        END IF;
-        IF lender.id IS NULL OR named->0 NOT IN (SELECT jsonb_array_elements(lender.legs)) OR rest < needed THEN
-            RETURN ledger.refused_v1(command->>'hold', named->0, 'parent', rest, 0, 0, needed, NULL);
-        END IF;
-    END LOOP;
-    IF lender.id IS NULL THEN
-        RETURN command->'want';
-    END IF;
-    RETURN jsonb_build_array(least(want[1], room[1]), least(want[2], room[2]), least(want[3], room[3]));
 END
 $$;
 
@@ -156,16 +107,16 @@ BEGIN
         PERFORM ledger.give_back_v1(owner, command->>'replaces', now, named);
     END IF;
     INSERT INTO ledger.holds (
-        project, id, state, at, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, parent, model, subjects, legs
+        project, id, state, at, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, model, subjects, legs
     ) VALUES (
         owner, command->>'hold', 'open', now + (command->>'expires_after')::bigint,
         (granted->>0)::bigint, (granted->>1)::bigint, (granted->>2)::bigint,
         least((granted->>0)::bigint, (command->'floor'->>0)::bigint),
         least((granted->>1)::bigint, (command->'floor'->>1)::bigint),
         least((granted->>2)::bigint, (command->'floor'->>2)::bigint),
-        command->>'parent', command->>'label', command->'payers', legs
+        command->>'label', command->'payers', legs
     ) RETURNING * INTO hold;
-    PERFORM ledger.put_on_v1(hold, named);
+    PERFORM ledger.hold_on_legs_v1(hold, 1, named);
 END
 $$;
 
@@ -203,16 +154,12 @@ BEGIN
             AND jsonb_build_array(scope, subject, model, period, unit) = ANY (named);
     END IF;
     LOOP
-        IF command ? 'parent' THEN
-            reply := ledger.grant_from_parent_v1(command, applying);
-        ELSE
-            reply := ledger.grant_v1(command, applying, now);
-        END IF;
+        reply := ledger.grant_v1(command, applying, now);
         EXIT WHEN again;
         -- Money of calls that are long over must neither refuse a call nor shorten it.
         EXIT WHEN NOT CASE
             WHEN jsonb_typeof(reply) = 'array' THEN (reply->>0)::bigint < (command->'want'->>0)::bigint
-            ELSE reply->>'type' = 'Refused' AND reply->>'reason' <> 'parent'
+            ELSE reply->>'type' = 'Refused'
         END;
         EXIT WHEN ledger.expire_v1(owner, ledger.due_v1(owner, now, NULL), spare, now, named) = 0;
         again := true;
@@ -225,7 +172,7 @@ BEGIN
         PERFORM ledger.undo_v1(reply);
     END IF;
     -- A refusal is recorded, unless the caller will ask again anyway.
-    IF reply->>'reason' <> 'parent' AND NOT (coalesce((command->>'patient')::boolean, false) AND reply->>'reason' = 'held') THEN
+    IF NOT (coalesce((command->>'patient')::boolean, false) AND reply->>'reason' = 'held') THEN
         PERFORM ledger.mark_v1(owner, command->>'hold', 'refused', now, reply::text);
         PERFORM ledger.record_usage_v1(
             owner, command->'payers', now / 86400000000, command->>'label', 0, 0, 0, 0, 1, 0
@@ -287,7 +234,7 @@ DECLARE
     refused jsonb;
     known ledger.holds;
 BEGIN
-    IF command ?| '{replaces,parent,rolls}' THEN
+    IF command ?| '{replaces,rolls}' THEN
         RETURN ledger.reserve_alone_v1(command);
     END IF;
     BEGIN

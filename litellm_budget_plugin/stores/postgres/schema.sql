@@ -37,6 +37,7 @@ CREATE INDEX accounts_dropped ON ledger.accounts (project) WHERE dropped;
 
 -- Open holds, and the marks that are left of closed ones: a mark keeps no more than it needs, for there are many of them.
 -- `subjects` is a list of [scope, id], `legs` of [scope, subject, model, period, unit], `charged` of [[scope, id], id, epoch].
+-- `parent` and `lent_...` belonged to holds inside a hold, which are gone: nothing is written there any more.
 CREATE TABLE ledger.holds (
     project      text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,

@@ -90,11 +90,9 @@ BEGIN
         floor_usd := known.floor_usd;
         floor_calls := known.floor_calls;
         floor_tokens := known.floor_tokens;
+    ELSIF known.id IS NULL AND command ? 'parent' THEN
+        PERFORM ledger.draw_from_parent_v1(owner, command->>'parent', usd, calls, tokens, named);
     END IF;
-    PERFORM ledger.draw_from_parent_v1(
-        owner, CASE WHEN known.id IS NULL THEN command->>'parent' ELSE known.parent END,
-        usd - least(usd, floor_usd), calls - least(calls, floor_calls), tokens - least(tokens, floor_tokens), named
-    );
     FOREACH leg IN ARRAY named LOOP
         account := ledger.account_v1(owner, leg);
         -- What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.
@@ -203,9 +201,7 @@ BEGIN
         IF hold.state = 'settled' THEN
             RETURN ledger.repeated_settle_v1(hold);
         END IF;
-        IF hold.state <> 'open' OR hold.parent IS NOT NULL OR (hold.id IS NULL AND command ? 'parent')
-            OR hold.lent_usd <> 0 OR hold.lent_calls <> 0 OR hold.lent_tokens <> 0
-        THEN
+        IF hold.state <> 'open' OR (hold.id IS NULL AND command ? 'parent') THEN
             PERFORM ledger.leave_v1();
         END IF;
         held_legs := coalesce(jsonb_array_length(hold.legs), 0);
@@ -297,8 +293,8 @@ BEGIN
         IF hold.id IS NOT NULL THEN
             UPDATE ledger.holds h SET
                 state = 'settled', at = now, reply = CASE WHEN crossings <> '[]' THEN answer::text END, usd = NULL,
-                calls = NULL, tokens = NULL, lent_usd = NULL, lent_calls = NULL, lent_tokens = NULL, floor_usd = NULL,
-                floor_calls = NULL, floor_tokens = NULL, model = NULL, subjects = NULL, legs = NULL
+                calls = NULL, tokens = NULL, floor_usd = NULL, floor_calls = NULL, floor_tokens = NULL, model = NULL,
+                subjects = NULL, legs = NULL
             WHERE h.project = owner AND h.id = hold_id;
             INSERT INTO ledger.holds (project, id, state, at)
             SELECT owner, alias, 'alias', now FROM jsonb_array_elements_text(command->'aliases') alias;
@@ -353,9 +349,7 @@ BEGIN
     BEGIN
         PERFORM ledger.beside_v1(owner);
         SELECT * INTO hold FROM ledger.holds WHERE project = owner AND id = hold_id FOR UPDATE;
-        IF hold.state = 'expired' OR hold.parent IS NOT NULL
-            OR hold.lent_usd <> 0 OR hold.lent_calls <> 0 OR hold.lent_tokens <> 0
-        THEN
+        IF hold.state = 'expired' THEN
             PERFORM ledger.leave_v1();
         END IF;
         IF hold.state = 'open' THEN
@@ -380,9 +374,8 @@ BEGIN
             INSERT INTO ledger.holds (project, id, state, at) VALUES (owner, hold_id, 'released', now);
         ELSIF hold.state = 'open' THEN
             UPDATE ledger.holds SET
-                state = 'released', at = now, usd = NULL, calls = NULL, tokens = NULL, lent_usd = NULL, lent_calls = NULL,
-                lent_tokens = NULL, floor_usd = NULL, floor_calls = NULL, floor_tokens = NULL, model = NULL, subjects = NULL,
-                legs = NULL
+                state = 'released', at = now, usd = NULL, calls = NULL, tokens = NULL, floor_usd = NULL,
+                floor_calls = NULL, floor_tokens = NULL, model = NULL, subjects = NULL, legs = NULL
             WHERE project = owner AND id = hold_id;
         END IF;
         RETURN reply;

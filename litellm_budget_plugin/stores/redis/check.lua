@@ -7,7 +7,7 @@
 -- Reply    the version of the keys: this client's, if there was none
 
 local root, call = KEYS[1], redis.call
-local hash, sorted, set = root .. ':a', root .. ':o', root .. ':k:'
+local hash, sorted = root .. ':a', root .. ':o'
 
 call('TIME')
 call('HSET', hash, 'field', cmsgpack.pack({1}))
@@ -21,9 +21,6 @@ call('ZRANGE', sorted, 0, -1)
 call('ZRANGEBYSCORE', sorted, '-inf', 1, 'LIMIT', 0, 1)
 call('ZRANGEBYLEX', sorted, '-', '+', 'LIMIT', 0, 1)
 call('ZREM', sorted, 'member')
-call('SADD', set, 'member')
-call('SMEMBERS', set)
-call('SREM', set, 'member')
 local version = call('HGET', root .. ':version', 'keys')
 if not version then
     version = ARGV[1]

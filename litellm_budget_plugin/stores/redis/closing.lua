@@ -2,37 +2,20 @@
 -- needs: holding
 -- lazily: holding
 
-function holding.free_children(parent)
-    for _, id in ipairs(work.children(parent.id)) do
-        local child = work.hold(id)
-        if child and child.state == 'open' and child.parent == parent.id then
-            child.parent = false
-            work.put_hold(child)
-            holding.hold_on_legs(child, 1)
-        end
-    end
-    parent.lent = {0, 0, 0}
-end
-
--- A charge under a parent hold comes out of the parent's money, as far as that is not lent to other children.
+-- Takes a charge out of an open hold's money, as far as that goes.
 function holding.draw_from_parent(id, charge)
-    local parent = holding.lending_parent(id)
-    if not parent then
+    local parent = work.hold(id)
+    if not parent or parent.state ~= 'open' then
         return
     end
-    local drawn = {}
+    local drawn, left = {}, {}
     for unit = 1, 3 do
-        local room = parent.amounts[unit] - parent.lent[unit]
-        drawn[unit] = math.min(tonumber(charge[unit]), room)
+        drawn[unit] = math.min(tonumber(charge[unit]), parent.amounts[unit])
+        left[unit] = parent.amounts[unit] - drawn[unit]
     end
-    parent.amounts = holding.changed(parent.amounts, drawn, -1)
+    parent.amounts = left
     work.put_hold(parent)
-    for _, leg in ipairs(parent.legs) do
-        local account = work.leg(parent, leg)
-        if account then
-            holding.change_held(account, -drawn[UNITS[leg[4]]])
-        end
-    end
+    holding.hold_on_legs(parent, drawn, -1)
 end
 
 -- Takes back the floor that an expired hold was charged: from the windows that it went to, if they are still the same,
@@ -77,7 +60,6 @@ end
 local function expire(hold)
     local floor = hold.floor
     holding.take_off(hold)
-    holding.draw_from_parent(hold.parent, floor)
     hold.charged = {}
     for _, leg in ipairs(hold.legs) do
         local account = work.leg(hold, leg)

@@ -49,15 +49,13 @@ def page_of(after: str, answer: Sequence[Any]) -> Page:
 
 
 def _hold(row: Sequence[Any]) -> Hold:
-    hold, state, at, reply, parent, model, day, amounts, lent, floor, subjects, legs, charged = row
+    hold, state, at, reply, model, day, amounts, floor, subjects, legs, charged = row
     owners = [Subject(*map(text, subject)) for subject in subjects]
     return Hold(
         text(hold),
         text(state),
         at,
-        None if parent is None else text(parent),
         Amounts(*amounts),
-        Amounts(*lent),
         Amounts(*floor),
         text(model),
         tuple(owners),
@@ -106,8 +104,7 @@ def _hold_row(h: Hold) -> list[Any]:
     except KeyError as error:
         raise BudgetInputError(f"hold {h.id!r} has a leg on {error.args[0]}, who is none of its subjects") from None
     reply = _reply_row(h.reply) if h.reply else False
-    numbers = [list(h.amounts), list(h.lent), list(h.floor)]
-    return [h.id, h.state, h.at, reply, _or_false(h.parent), h.model, h.day, *numbers, h.subjects, legs, charged]
+    return [h.id, h.state, h.at, reply, h.model, h.day, list(h.amounts), list(h.floor), h.subjects, legs, charged]
 
 
 def _reply_row(reply: str) -> list[Any]:

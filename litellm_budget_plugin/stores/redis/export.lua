@@ -6,8 +6,7 @@
 -- ARGV[1]  JSON: [kind, after, skip, how many about]; kind is one of the indexes s (accounts), o (open holds), c (marks) and t
 --          (totals); after is a subject as it is written in keys, or a time, of which `skip` entries have been seen
 -- Reply    {after, skip, row, ...}, after nil at the end of the kind. Rows: {scope, id, account, ...} as in read.lua;
---          {id, state, at, reply, parent, model, day, amounts, lent, floor, subjects, legs, charged}; {scope, id, day, model,
---          spent, ...}
+--          {id, state, at, reply, model, day, amounts, floor, subjects, legs, charged}; {scope, id, day, model, spent, ...}
 
 local kind, after, skip, most = unpack(cjson.decode(ARGV[1]))
 local index, reply = ROOT .. ':' .. kind, {false, 0}
@@ -42,8 +41,7 @@ local function by_time()
     local found = call('ZRANGEBYSCORE', index, from, '+inf', 'WITHSCORES', 'LIMIT', skip, most)
     for place = 1, #found, 2 do
         local h = work.hold(found[place])
-        reply[#reply + 1] = {h.id, h.state, h.at, h.reply, h.parent, h.model, h.day, h.amounts, h.lent, h.floor, h.subjects,
-            h.legs, h.charged}
+        reply[#reply + 1] = {h.id, h.state, h.at, h.reply, h.model, h.day, h.amounts, h.floor, h.subjects, h.legs, h.charged}
         if found[place + 1] == after then
             skip = skip + 1
         else

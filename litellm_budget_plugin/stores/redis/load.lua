@@ -19,8 +19,8 @@ for _, row in ipairs(accounts) do
     work.stage(account)
 end
 for _, r in ipairs(more[1]) do
-    work.put_hold(work.new_hold(r[1], r[2], r[3], {reply = r[4], parent = r[5], model = r[6], day = r[7], amounts = r[8],
-        lent = r[9], floor = r[10], subjects = r[11], legs = r[12], charged = r[13]}))
+    work.put_hold(work.new_hold(r[1], r[2], r[3], {reply = r[4], model = r[5], day = r[6], amounts = r[7],
+        floor = r[8], subjects = r[9], legs = r[10], charged = r[11]}))
 end
 work.save()
 for _, r in ipairs(more[2]) do

@@ -78,13 +78,6 @@ function work.open_holds()
     return ids
 end
 
--- The ids of the open holds whose parent is this one, in their order.
-function work.children(id)
-    local ids = work.all_loaded(call('SMEMBERS', ROOT .. ':k:' .. id))
-    table.sort(ids, work.before)
-    return ids
-end
-
 -- Totals.
 
 local function total_of(scope, id)

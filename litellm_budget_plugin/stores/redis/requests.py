@@ -50,10 +50,10 @@ def request_for(command: Command, root: bytes, test_clock: bool) -> Request:
 
 def _reserve(command: Reserve, root: bytes, now: int) -> Request:
     subjects, order = _subjects(command.subjects)
-    models, at_least, parent = command.models, command.at_least, command.parent
+    models, at_least = command.models, command.at_least
     arguments = [
         command.hold, now, subjects, order, models, command.want, command.expires_after, command.floor,
-        False if at_least is None else at_least, command.replaces or False, False if parent is None else parent,
+        False if at_least is None else at_least, command.replaces or False,
         command.cheap, command.patient, clean_label(models[0]) if models else "", _rolls(command.rolls),
     ]  # fmt: skip
     return Request("reserve", root, to_json(arguments), _defaults(command.defaults))
@@ -61,10 +61,10 @@ def _reserve(command: Reserve, root: bytes, now: int) -> Request:
 
 def _settle(command: Settle, root: bytes, now: int) -> Request:
     subjects, order = _subjects(command.subjects)
-    parent, at = command.parent, command.at
+    at = command.at
     arguments = [
         command.hold, now, subjects, order, command.models, command.cost, clean_label(command.model),
-        command.input_tokens, command.output_tokens, command.calls, False if parent is None else parent,
+        command.input_tokens, command.output_tokens, command.calls, command.parent or False,
         [alias_mark(alias) for alias in command.aliases], alias_mark(command.unless) if command.unless else False,
         sorted(command.thresholds), False if at is None else _exact(at, "Settle.at"), _rolls(command.rolls),
     ]  # fmt: skip

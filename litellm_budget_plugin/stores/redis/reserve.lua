@@ -3,19 +3,19 @@
 --
 -- KEYS[1]  the project's root
 -- ARGV[1]  JSON: [hold, now, subjects [[scope, id], ...], order of the subjects [place, ...], models, want [usd, calls, tokens],
---          lifetime, floor [...], at least or false, replaced hold or false, parent or false, cheap, patient, label, rolls]
+--          lifetime, floor [...], at least or false, replaced hold or false, cheap, patient, label, rolls]
 -- ARGV[2]  JSON: [default, ...]
 -- Replies  1 (granted all of it); {"Granted", usd, calls, tokens}; {"Refused", scope, id, model, window, unit, reason, limit,
 --          spent, held, requested, reset or nil}; {"Closed"}; {"CountExactly"}; {"RollNeeded", now, due, ...};
 --          {"Again"}: too much was due for one run, send the command again
 
 local PLENTY, RANKS = 64, {blocked = 0, spent = 1, held = 2}
-local id, now, subjects, order, models, want, lifetime, floor, at_least, replaces, parent_id, cheap, patient, label, rolls =
+local id, now, subjects, order, models, want, lifetime, floor, at_least, replaces, cheap, patient, label, rolls =
     unpack(cjson.decode(ARGV[1]))
 local defaults = cjson.decode(ARGV[2])
 local least = {at_least or want[1], want[2], want[3]}
 
-local rare = {}     -- what is needed when money is refused, replaced or lent
+local rare = {}     -- what is needed when money is refused or replaced
 
 -- lazily: rare
 function rare.subject_of(account)
@@ -39,45 +39,17 @@ end
 
 -- What the hold that is to be replaced would free on an account.
 function rare.freed_on(account, replaced)
-    if not replaced or replaced.state ~= 'open' or (replaced.parent and replaced.parent ~= '') then
+    if not replaced or replaced.state ~= 'open' then
         return 0
     end
     for _, leg in ipairs(replaced.legs) do
         local subject = replaced.subjects[leg[1]]
         if subject[1] == account.subject.scope and subject[2] == account.subject.id and leg[2] == account.model
             and leg[3] == account.window and leg[4] == account.unit then
-            return replaced.amounts[UNITS[leg[4]]] - replaced.lent[UNITS[leg[4]]]
+            return replaced.amounts[UNITS[leg[4]]]
         end
     end
     return 0
-end
-
-function rare.grant_from_parent(applies)
-    local parent, room, legs = holding.lending_parent(parent_id), {0, 0, 0}, {}
-    if parent then
-        local replaced = replaces and work.hold(replaces)
-        local more = replaced and replaced.state == 'open' and replaced.parent == parent.id and replaced.amounts or {0, 0, 0}
-        for unit = 1, 3 do
-            room[unit] = parent.amounts[unit] - parent.lent[unit] + more[unit]
-        end
-        legs = parent.legs
-    end
-    for _, entry in ipairs(applies) do
-        local account, unit, covered = entry.account, UNITS[entry.account.unit], false
-        if account.blocked and want[unit] ~= 0 then
-            return nil, rare.refused_by_limit(account, 0, account.held, least[unit])
-        end
-        for _, leg in ipairs(legs) do
-            covered = covered or work.leg(parent, leg) == account
-        end
-        if not covered or room[unit] < least[unit] then
-            return nil, rare.refused(account, 'parent', room[unit], 0, 0, least[unit], false)
-        end
-    end
-    if not parent then
-        return want
-    end
-    return {math.min(want[1], room[1]), math.min(want[2], room[2]), math.min(want[3], room[3])}
 end
 
 function rare.repeated(known)
@@ -97,7 +69,7 @@ function rare.repeated(known)
 end
 
 function rare.refuse(reply)
-    if reply[7] ~= 'parent' and not (patient and reply[7] == 'held') then
+    if not (patient and reply[7] == 'held') then
         work.put_hold(work.new_hold(id, 'refused', work.now, {reply = reply}))
         for _, subject in ipairs(subjects) do
             work.add_total(subject[1], subject[2], work.day, label, {0, 0, 0, 0, 1, 0})
@@ -109,9 +81,6 @@ end
 -- and at once:
 
 local function grant(applies)
-    if parent_id then
-        return rare.grant_from_parent(applies)
-    end
     local replaced = replaces and work.hold(replaces)
     local first, usd, plenty = nil, want[1], true
     for _, entry in ipairs(applies) do
@@ -145,7 +114,7 @@ local function in_the_way(amounts, reply)
     if amounts then
         return amounts[1] < want[1]
     end
-    return reply[1] == 'Refused' and reply[7] ~= 'parent'
+    return reply[1] == 'Refused'
 end
 
 local function take(amounts, applies)
@@ -157,8 +126,8 @@ local function take(amounts, applies)
         legs[place] = {entry.subject, entry.account.model, entry.account.window, entry.account.unit}
     end
     local kept = {math.min(floor[1], amounts[1]), math.min(floor[2], amounts[2]), math.min(floor[3], amounts[3])}
-    holding.put_on(work.new_hold(id, 'open', work.now + lifetime, {parent = parent_id, amounts = amounts, floor = kept,
-        model = label, subjects = subjects, legs = legs}))
+    holding.put_on(work.new_hold(id, 'open', work.now + lifetime, {amounts = amounts, floor = kept, model = label,
+        subjects = subjects, legs = legs}))
     work.save()
     if amounts[1] == want[1] and amounts[2] == want[2] and amounts[3] == want[3] then
         return 1

@@ -5,7 +5,7 @@
 --   :a     hash    subject -> its accounts              :h     hash    id -> open hold, or mark with something to say
 --   :s     zset    subjects with accounts, by name      :c     zset    marks by the time of closing
 --   :t     zset    subjects with totals, by name        :o     zset    open holds by their time limit
---   :d     zset    subjects by their oldest day         :k:ID  set     open holds whose parent is ID
+--   :d     zset    subjects by their oldest day
 --   :u:SUBJECT  hash  day:model -> {spent, calls, input tokens, output tokens, refusals, unsettled}
 -- A subject is written LENGTH:scope:id, LENGTH being that of the scope. Values are MessagePack. A mark that has nothing
 -- to say (see `plain`) is its entry in :c and nothing else.
@@ -109,9 +109,8 @@ local NOTHING = {0, 0, 0}
 function work.new_hold(id, state, at, fields)
     local hold = fields or {}
     hold.id, hold.state, hold.at = id, state, at
-    hold.parent, hold.reply = hold.parent or false, hold.reply or false
-    hold.model, hold.day = hold.model or '', hold.day or 0
-    hold.amounts, hold.lent, hold.floor = hold.amounts or NOTHING, hold.lent or NOTHING, hold.floor or NOTHING
+    hold.reply, hold.model, hold.day = hold.reply or false, hold.model or '', hold.day or 0
+    hold.amounts, hold.floor = hold.amounts or NOTHING, hold.floor or NOTHING
     hold.subjects, hold.legs, hold.charged = hold.subjects or {}, hold.legs or {}, hold.charged or {}
     return hold
 end
@@ -124,9 +123,10 @@ local function plain(id)
     return string.sub(id, 1, 8) == 'command:' and 'done' or 'settled'
 end
 
+-- The places of `false` and the first NOTHING belonged to holds inside a hold: scripts of earlier versions still read them.
 local function hold_row(h)
-    if h.state == 'open' or h.state == 'expired' or h.parent or h.model ~= '' or #h.subjects > 0 then
-        return {h.state, h.at, h.reply, h.parent, h.model, h.day, h.amounts, h.lent, h.floor, h.subjects, h.legs, h.charged}
+    if h.state == 'open' or h.state == 'expired' or h.model ~= '' or #h.subjects > 0 then
+        return {h.state, h.at, h.reply, false, h.model, h.day, h.amounts, NOTHING, h.floor, h.subjects, h.legs, h.charged}
     elseif h.reply then
         return {h.state, h.at, h.reply}
     elseif h.state ~= plain(h.id) then
@@ -134,19 +134,18 @@ local function hold_row(h)
     end
 end
 
--- parent "" is no parent that could be found, but it is one: false stands for none.
 function work.remember(id, packed)
     local hold = false
     if packed then
         local r = cmsgpack.unpack(packed)
-        hold = work.new_hold(id, r[1], r[2], {reply = r[3], parent = r[4], model = r[5], day = r[6], amounts = r[7],
-            lent = r[8], floor = r[9], subjects = r[10], legs = r[11], charged = r[12]})
+        hold = work.new_hold(id, r[1], r[2], {reply = r[3], model = r[5], day = r[6], amounts = r[7],
+            floor = r[9], subjects = r[10], legs = r[11], charged = r[12]})
     else
         local at = call('ZSCORE', ROOT .. ':c', id)
         hold = at and work.new_hold(id, plain(id), tonumber(at))
     end
     work.holds[id] = hold
-    work.recorded[id] = hold and {open = hold.state == 'open', at = hold.at, parent = hold.parent, row = packed and true}
+    work.recorded[id] = hold and {open = hold.state == 'open', at = hold.at, row = packed and true}
     return hold
 end
 
@@ -174,7 +173,6 @@ end
 -- Every first write of a command is one that a server without memory refuses: so it is refused as a whole.
 local function save_holds(gone)
     local rows, opened, closed = {'HSET', ROOT .. ':h'}, {'ZADD', ROOT .. ':o'}, {'ZADD', ROOT .. ':c'}
-    local adopted = {}
     for id, hold in pairs(work.changed) do
         local recorded, open = work.recorded[id], hold.state == 'open'
         local row = hold_row(hold)
@@ -191,21 +189,11 @@ local function save_holds(gone)
         elseif not recorded or recorded.at ~= hold.at then
             opened[#opened + 1], opened[#opened + 2] = hold.at, id
         end
-        local parent, before = open and hold.parent, recorded and recorded.open and recorded.parent
-        if before and before ~= parent then
-            gone[#gone + 1] = {'SREM', ROOT .. ':k:' .. before, id}
-        end
-        if parent and parent ~= before then
-            adopted[#adopted + 1] = {'SADD', ROOT .. ':k:' .. parent, id}
-        end
     end
     for _, command in ipairs({rows, opened, closed}) do
         for first = 3, #command, 2000 do
             call(command[1], command[2], unpack(command, first, math.min(#command, first + 1999)))
         end
-    end
-    for _, command in ipairs(adopted) do
-        call(unpack(command))
     end
 end
 

@@ -32,18 +32,13 @@ local function rest_of(charge, paid)
 end
 
 local function charge_all(hold, applies)
-    local charge, paid, drawn = {cost, calls, numbers.add(input, output)}, {}, {0, 0, 0}
+    local charge, paid = {cost, calls, numbers.add(input, output)}, {}
     if hold and hold.state == 'open' then
         holding.take_off(hold)
     elseif hold and hold.state == 'expired' then
-        paid, drawn = holding.refund_floor(hold), hold.floor
-    end
-    local parent = parent_id
-    if hold then
-        parent = hold.parent
-    end
-    if parent then
-        holding.draw_from_parent(parent, rest_of(charge, drawn))
+        paid = holding.refund_floor(hold)
+    elseif not hold and parent_id then
+        holding.draw_from_parent(parent_id, charge)
     end
     for _, entry in ipairs(applies) do
         local account = entry.account

@@ -9,7 +9,7 @@ from typing import Any
 # Five times as fast as the standard library's on these few bytes, and here with pydantic anyway.
 from pydantic_core import from_json, to_json
 
-from litellm_budget_plugin.core.accounts import NOTHING, Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.stores.sql import named_queries
 
@@ -24,7 +24,7 @@ _account_extra = attrgetter(
     "blocked", "raised_by", "raised_until", "carry_over", "carried", "dropped", "alerted", "alert_limit"
 )
 _NO_EXTRA = _account_extra(Account(Ref("", ""), "", 0, 0, None))
-_hold_detail = attrgetter("parent", "amounts", "lent", "floor", "model", "subjects", "legs", "charged", "day")
+_hold_detail = attrgetter("amounts", "floor", "model", "subjects", "legs", "charged", "day")
 _NO_DETAIL = _hold_detail(Hold("", "", 0))
 
 
@@ -149,27 +149,25 @@ def _detail(hold: Hold) -> str | None:
     detail = _hold_detail(hold)
     if detail == _NO_DETAIL:
         return None
-    parent, amounts, lent, floor, model, subjects, legs, charged, day = detail
-    # Flat and made of plain lists, which the encoder need not look at twice.
-    numbers = (*amounts, *lent, *floor)
+    amounts, floor, model, subjects, legs, charged, day = detail
+    # Flat and made of plain lists, which the encoder need not look at twice. The first place and the three between the amounts
+    # and the floor belonged to holds inside a hold: processes of earlier versions still read them.
+    numbers = (*amounts, 0, 0, 0, *floor)
     named = ([[*subject] for subject in subjects], [[*leg] for leg in legs], [[*row] for row in charged])
-    return to_json([parent, model, day, *numbers, *named]).decode()
+    return to_json([None, model, day, *numbers, *named]).decode()
 
 
 def _hold(row: tuple[str, str, int, str | None, str | None]) -> Hold:
     hold, state, at, detail, reply = row
     if detail is None:
         return Hold(hold, state, at, reply=reply or "")
-    parent, model, day, usd, calls, tokens, *numbers, subjects, legs, charged = from_json(detail)
-    lent, floor = (Amounts(*numbers[:3]), Amounts(*numbers[3:])) if any(numbers) else (NOTHING, NOTHING)
+    _, model, day, usd, calls, tokens, _, _, _, *floor, subjects, legs, charged = from_json(detail)
     return Hold(
         hold,
         state,
         at,
-        parent,
         Amounts(usd, calls, tokens),
-        lent,
-        floor,
+        Amounts(*floor),
         model,
         tuple([Subject._make(subject) for subject in subjects]),
         tuple([Ref._make(leg) for leg in legs]),

@@ -19,9 +19,9 @@ Opener = Callable[..., Any]
 
 REF = Ref("user", "ü\U0001f600", "m", "day", "calls")
 ACCOUNT = Account(REF, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 5})
-AMOUNTS = (Amounts(1, 2, 3), Amounts(4, 5, 6), Amounts(7, 8, 9))
+AMOUNTS = (Amounts(1, 2, 3), Amounts(4, 5, 6))
 SUBJECT = Subject("user", "ü")
-HOLD = Hold("h", "open", 1, "parent", *AMOUNTS, "m", (SUBJECT,), (REF,), (Charged(SUBJECT, "id", 2),), 3, "{}")
+HOLD = Hold("h", "open", 1, *AMOUNTS, "m", (SUBJECT,), (REF,), (Charged(SUBJECT, "id", 2),), 3, "{}")
 KEY, USAGE = UsageKey("user", "ü", 1, "m"), Usage(1, 2, 3, 4, 5, 2**60)
 
 

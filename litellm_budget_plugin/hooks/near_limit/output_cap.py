@@ -28,7 +28,7 @@ _EFFORTS = ("reasoning_effort", "reasoning")
 _MOST_TOKENS = 10**9
 
 
-class Cap(NamedTuple):
+class OutputCap(NamedTuple):
     """The room for manoeuvre in one call's output limit, in tokens for each choice."""
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ def _lower(given: Any, tokens: int) -> Any:
     return tokens if given is None else min(given, tokens)
 
 
-def cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[str]) -> Cap | None:
+def output_cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[str]) -> OutputCap | None:
     """How far the call's output limit can be lowered; None where it cannot.
 
     `fixed` are the arguments that cannot be changed. Not capped: a call with a thinking budget that is not known, or whose
@@ -75,7 +75,7 @@ def cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[str]) -
     else:
         most = min(settings.output_allowance, maximum or settings.output_allowance)
         most = max(most, least) if budget else most
-    cap = Cap(tuple(given) or names[:1], min(least, most), most, maximum, stated=bool(given))
+    cap = OutputCap(tuple(given) or names[:1], min(least, most), most, maximum, stated=bool(given))
     limited = pricing.estimate(
         cap.on(request, most),
         output_allowance=settings.output_allowance,

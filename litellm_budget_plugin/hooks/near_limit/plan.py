@@ -8,21 +8,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.accounts import Amounts
 from litellm_budget_plugin.core.commands import Granted, Refused, Reply, Reserve
 from litellm_budget_plugin.core.money import usd_text
-from litellm_budget_plugin.hooks.attempt import Attempt
-from litellm_budget_plugin.hooks.capping import Cap, cap_for
-from litellm_budget_plugin.hooks.cheaper import can_move, cheaper_requests
-from litellm_budget_plugin.hooks.room import Room, room_for
+from litellm_budget_plugin.hooks.near_limit.headroom import Headroom, headroom_for
+from litellm_budget_plugin.hooks.near_limit.model_fallback import can_move, cheaper_requests
+from litellm_budget_plugin.hooks.near_limit.output_cap import OutputCap, output_cap_for
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Estimate, Request
 from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.settings import BudgetSettings
+
+if TYPE_CHECKING:
+    from litellm_budget_plugin.hooks.call import Call
 
 _TRIES = 8
 """How often a call that others overtake looks for room anew."""
@@ -42,7 +44,7 @@ class Chosen(NamedTuple):
 class Offer:
     """One way to make the call: with one model, in full or capped."""
 
-    def __init__(self, request: Request, cap: Cap | None, settings: BudgetSettings) -> None:
+    def __init__(self, request: Request, cap: OutputCap | None, settings: BudgetSettings) -> None:
         self.request = request
         self._cap = cap
         self._settings = settings
@@ -80,7 +82,7 @@ class Offer:
         )
         return self._limited(cap.least + min(max(more, 0), cap.most - cap.least))
 
-    def fitting(self, room: Room) -> Chosen | None:
+    def fitting(self, room: Headroom) -> Chosen | None:
         """What fits: all of it, else a capped call that takes half of the room, so that others in flight get some too."""
         if room.covers(want_of(self.full.estimate)):
             return self.full
@@ -100,7 +102,7 @@ def floor_of(estimate: Estimate) -> Amounts:
     return Amounts(estimate.floor, 1, estimate.floor_tokens)
 
 
-class Thrift:
+class Plan:
     """The way of one call to a hold that is smaller than its own worst case. Used once, by the attempt that the gate holds
     for; a retry or fallback is sent as the call was changed here, or not at all.
     """
@@ -130,29 +132,29 @@ class Thrift:
         allowance = self._settings.output_allowance
         return allowance if self._cap is None else max(allowance, terms_of(price_key(request)).max_output or 0)
 
-    def _cap_of(self, request: Request) -> Cap | None:
-        return cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None
+    def _cap_of(self, request: Request) -> OutputCap | None:
+        return output_cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None
 
-    def reserve(self, attempt: Attempt, command: Reserve) -> Reply:
+    def reserve(self, call: Call, command: Reserve) -> Reply:
         """Hold for the call in full, capped, or with a cheaper model: the first of these that there is room for.
 
         A refusal is about the call as it was made. Raises BudgetStoreError.
         """
-        with attempt.ledger.turn():
-            return self._first_that_fits(attempt, command)
+        with call.ledger.turn():
+            return self._first_that_fits(call, command)
 
-    def _first_that_fits(self, attempt: Attempt, command: Reserve) -> Reply:
+    def _first_that_fits(self, call: Call, command: Reserve) -> Reply:
         original = Offer(self._request, self._cap, self._settings)
         lost: Refused | None = None
         for offer in self._offers(original):
-            reply = self._try(attempt, command, offer)
+            reply = self._try(call, command, offer)
             if reply is not None and not isinstance(reply, Refused):
                 return reply
             if reply is not None and reply.reason != "held" and offer is original:
                 lost = reply
         # Nothing fits, by what was read; the ledger decides, for money of calls long over may be free by now.
         least = original.least.estimate.usd
-        final = lost or self._ask(attempt, replace(command, patient=False), original, original.full, least)
+        final = lost or self._ask(call, replace(command, patient=False), original, original.full, least)
         if not isinstance(final, Refused):
             return final
         return replace(final, requested=want_of(original.full.estimate).of(final.account.unit))
@@ -163,52 +165,52 @@ class Thrift:
             for request in cheaper_requests(self._request, self._settings.fallback_models):
                 yield Offer(request, self._cap_of(request), self._settings)
 
-    def _try(self, attempt: Attempt, command: Reserve, offer: Offer) -> Reply | None:
+    def _try(self, call: Call, command: Reserve, offer: Offer) -> Reply | None:
         """Hold for the offer, as far as there is room; None if there is none."""
         command = replace(command, models=pricing.model_names(offer.request), patient=True)
         reply: Reply | None = None
         for tries_left in reversed(range(_TRIES)):
-            chosen = offer.fitting(self._room(attempt.ledger, command, offer))
+            chosen = offer.fitting(self._room(call.ledger, command, offer))
             if chosen is None:
                 return reply
             # Who was slower than another call looks anew, rather than take all that is left.
             at_least = (chosen if tries_left else offer.least).estimate.usd
-            reply = self._ask(attempt, command, offer, chosen, min(at_least, chosen.estimate.usd))
+            reply = self._ask(call, command, offer, chosen, min(at_least, chosen.estimate.usd))
             if not isinstance(reply, Refused):
                 return reply
             if reply.reason != "held":
                 # Such a refusal is recorded under its hold, which is of no more use.
-                attempt.hold += "+"
+                call.hold += "+"
         return reply
 
-    def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Room:
-        room = room_for(ledger, command)
+    def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Headroom:
+        room = headroom_for(ledger, command)
         if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.may_free():
             # What this process has yet to settle must not cap its own calls.
             self._freed = True
             ledger.free(command.subjects)
-            room = room_for(ledger, command)
+            room = headroom_for(ledger, command)
         self._left = self._left or _left(room)
         return room
 
-    def _ask(self, attempt: Attempt, command: Reserve, offer: Offer, chosen: Chosen, at_least: int) -> Reply:
+    def _ask(self, call: Call, command: Reserve, offer: Offer, chosen: Chosen, at_least: int) -> Reply:
         want = want_of(chosen.estimate)
         command = replace(
             command,
-            hold=attempt.hold,
+            hold=call.hold,
             models=pricing.model_names(offer.request),
             want=want,
             at_least=at_least,
             floor=floor_of(chosen.estimate),
             cheap=False,
         )
-        reply = attempt.ledger.reserve(command)
+        reply = call.ledger.reserve(command)
         if isinstance(reply, Granted):
-            self._take(attempt, offer.within(reply.amounts) if reply.amounts.usd < want.usd else chosen)
+            self._take(call, offer.within(reply.amounts) if reply.amounts.usd < want.usd else chosen)
         return reply
 
-    def _take(self, attempt: Attempt, chosen: Chosen) -> None:
-        attempt.become(chosen.request, chosen.estimate)
+    def _take(self, call: Call, chosen: Chosen) -> None:
+        call.become(chosen.request, chosen.estimate)
         before, after = self._request.params, chosen.request.params
         self.changes = {name: value for name, value in after.items() if value is not before.get(name)}
         if chosen.capped is not None:
@@ -230,18 +232,18 @@ class Thrift:
         _logger.warning("a %s call of %r %s: %s", self._request.model, user, " and ".join(what), self._left)
 
 
-def _left(room: Room) -> str:
+def _left(room: Headroom) -> str:
     if room.tightest is None:
         return "no room is left"
     return f"{room.tightest.scope} {room.tightest.subject!r} has ${usd_text(room.free.usd)} left"
 
 
-def thrift_for(settings: BudgetSettings, request: Request, fixed: frozenset[str]) -> Thrift | None:
+def plan_for(settings: BudgetSettings, request: Request, fixed: frozenset[str]) -> Plan | None:
     """What can be done for this call near a limit; None where nothing can, or nothing shall.
 
     `fixed` are the arguments that were given by position, which nobody can change. In shadow mode no call is changed.
     """
     if settings.mode != "enforce" or not (settings.cap_output or settings.fallback_models):
         return None
-    thrift = Thrift(settings, request, fixed)
-    return thrift if thrift.useful else None
+    plan = Plan(settings, request, fixed)
+    return plan if plan.useful else None

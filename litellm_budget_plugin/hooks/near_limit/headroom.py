@@ -11,7 +11,7 @@ from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 
-class Room(NamedTuple):
+class Headroom(NamedTuple):
     """What may still be held, in every unit; MAX_NANOS where nothing limits. By the time it is used, others may have held
     some of it.
     """
@@ -27,7 +27,7 @@ class Room(NamedTuple):
         return all(needed <= left for needed, left in zip(want, self.free))
 
 
-def room_for(ledger: BudgetLedger, command: Reserve) -> Room:
+def headroom_for(ledger: BudgetLedger, command: Reserve) -> Headroom:
     """The room on every account that `command` names, by the rule that Reserve itself follows. Raises BudgetStoreError."""
     free = dict.fromkeys(UNITS, MAX_NANOS)
     held, tightest = False, None
@@ -40,7 +40,7 @@ def room_for(ledger: BudgetLedger, command: Reserve) -> Room:
             if left < free[ref.unit]:
                 free[ref.unit] = left
                 tightest = ref if ref.unit == "usd" else tightest
-    return Room(Amounts(*(free[unit] for unit in UNITS)), held, tightest)
+    return Headroom(Amounts(*(free[unit] for unit in UNITS)), held, tightest)
 
 
 def _limits(

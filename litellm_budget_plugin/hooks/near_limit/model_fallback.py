@@ -10,7 +10,7 @@ from typing import Any
 import litellm
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.hooks.capping import LIMITS
+from litellm_budget_plugin.hooks.near_limit.output_cap import LIMITS
 from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, price_key, route
 from litellm_budget_plugin.pricing.input_size import runs_at_caller

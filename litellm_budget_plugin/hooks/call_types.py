@@ -1,0 +1,231 @@
+"""What kind of call a function of LiteLLM's makes, and the request that the estimate needs.
+
+Every function under LiteLLM's `@client` is gated, except those of FREE. A kind that has no estimate of its own is held for
+with UNBOUNDED_HOLD.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import litellm
+
+from litellm_budget_plugin.pricing import Request
+
+# By family: the argument that holds what the model reads.
+FAMILIES = {
+    "completion": "messages",
+    "text_completion": "prompt",
+    "embedding": "input",
+    "responses": "input",
+    "messages": "messages",
+    "generate_content": "contents",
+    "image_generation": "prompt",
+    "image_edit": "prompt",
+    "image_variation": "image",
+    "speech": "input",
+    "transcription": "file",
+    "rerank": "query",
+    "ocr": "document",
+    "search": "query",
+    "video_generation": "prompt",
+    "realtime": "messages",
+}
+_FUNCTIONS = {
+    "messages": ("anthropic_messages",),
+    "generate_content": ("generate_content", "generate_content_stream"),
+    "realtime": ("_realtime",),
+}
+
+
+def _both(name: str) -> tuple[str, str]:
+    """A function's name and that of its asynchronous twin."""
+    return name, f"_a{name[1:]}" if name.startswith("_") else f"a{name}"
+
+
+CALL_TYPES = {name: family for family in FAMILIES for sync in _FUNCTIONS.get(family, (family,)) for name in _both(sync)}
+"""The functions that have an estimate of their own, by LiteLLM's names for them: their families."""
+
+_STORED = "stores, lists or deletes files and indexes; no model runs"
+_DEFINITION = "reads or changes a definition; running it is a call of its own"
+_JOB = "reads or ends a job; what the job costs is charged when LiteLLM reports it"
+_ANSWER = "reads, ends or deletes an answer that was paid for when it was made"
+_FREE: tuple[tuple[str, str, str], ...] = (
+    ("main", "moderation", "moderation is free at every provider that LiteLLM calls for it"),
+    ("batches.main", "retrieve_batch list_batches", _JOB),
+    ("fine_tuning.main", "retrieve_fine_tuning_job cancel_fine_tuning_job", _JOB),
+    ("files.main", "create_file file_content file_delete file_list file_retrieve", _STORED),
+    ("vector_stores.main", "create delete list retrieve search update", _STORED),
+    ("vector_store_files.main", "create delete list retrieve retrieve_content update", _STORED),
+    ("rag.main", "ingest", "stores a document; OCR and embeddings that it needs are calls of their own"),
+    ("responses.main", "cancel_responses delete_responses get_responses list_input_items", _ANSWER),
+    ("interactions.main", "cancel delete get", _ANSWER),
+    ("interactions.agents.main", "create delete get list list_versions", _DEFINITION),
+    ("evals.main", "create_eval delete_eval get_eval list_evals update_eval", _DEFINITION),
+    ("evals.main", "cancel_run delete_run get_run list_runs", _ANSWER),
+    ("skills.main", "create_skill delete_skill get_skill list_skills", _DEFINITION),
+    ("containers.main", "delete_container list_containers retrieve_container", _STORED),
+    ("containers.main", "list_container_files upload_container_file", _STORED),
+    ("containers.endpoint_factory", "endpoint_func async_endpoint_func", _STORED),
+    ("sandbox.main", "delete_sandbox", _STORED),
+    ("videos.main", "video_content video_get_character video_list video_status", _ANSWER),
+    ("proxy.mcp_server.operations", "call_mcp_tool", "runs a tool; LiteLLM reports the price that its owner has set"),
+    ("proxy._experimental.mcp_server.operations", "call_mcp_tool", "the same function in earlier versions of LiteLLM"),
+)
+FREE: Mapping[str, str] = {
+    f"{module}:{name}": reason for module, names, reason in _FREE for sync in names.split() for name in _both(sync)
+}
+"""The functions under `@client` that are not gated, as "module:function" below `litellm`, and why each costs nothing. What
+LiteLLM reports as the cost of one all the same is charged.
+"""
+_AMBIGUOUS = frozenset(name for sync in ["create", "delete", "get", "list", "search", "cancel"] for name in _both(sync))
+# The LiteLLM proxy sets its requests up by names of its own.
+_FREE_ROUTES = (
+    frozenset({key.partition(":")[2] for key in FREE} - _AMBIGUOUS)
+    | frozenset(
+        name
+        for sync in (
+            *(f"vector_store_{verb}" for verb in ("create", "delete", "list", "retrieve", "search", "update")),
+            *(f"vector_store_file_{verb}" for verb in ("create", "delete", "list", "retrieve", "content", "update")),
+            *(f"{verb}_agent" for verb in ("create", "delete", "get")),
+            *(f"{verb}_interaction" for verb in ("cancel", "delete", "get")),
+            *("list_agents", "list_agent_versions", "cancel_batch", "list_fine_tuning_jobs", "get_assistants"),
+            *("delete_container_file", "retrieve_container_file", "retrieve_container_file_content"),
+        )
+        for name in _both(sync)
+    )
+    | {"apply_guardrail"}
+)
+
+STARTS_JOB = frozenset(name for sync in ("create_batch", "create_fine_tuning_job") for name in _both(sync))
+"""Functions whose answer costs nothing yet: they need room, and are charged when the cost of their job is reported."""
+
+_LITELLMS_IMAGE_MODEL = "dall-e-2"
+_VIA_RESPONSES = re.compile(r"^([^/]+/)?responses/")
+_FRAMES = 8
+
+
+class Kind(NamedTuple):
+    """What a function does. `family` is a key of FAMILIES, or the function's own name where it has no estimate."""
+
+    family: str
+    function: Callable[..., Any] | None
+    """The function under `@client`; None where LiteLLM names a route without calling one."""
+    free: str = ""
+    """The function's name, where it is in FREE."""
+
+
+def kind_of(name: str) -> Kind | None:
+    """What is being called, for a wrapper of `function_setup`; `name` is what LiteLLM calls it. None if nothing is.
+
+    The function itself decides, not the name: two functions of LiteLLM share the name `search`.
+    """
+    function = _function_being_set_up()
+    if function is not None:
+        key = f"{function.__module__.removeprefix('litellm.')}:{function.__name__}"
+        return Kind(key, function, key) if key in FREE else Kind(CALL_TYPES.get(name, name), function)
+    if name in CALL_TYPES:
+        return Kind(CALL_TYPES[name], None)
+    if name in _FREE_ROUTES:
+        return Kind(name, None, name)
+    # The proxy sets up calls that it turns down, too, by a word in capitals or a path.
+    return Kind(name, None) if name.isidentifier() and name.islower() else None
+
+
+def _function_being_set_up() -> Callable[..., Any] | None:
+    """The function whose `@client` wrapper is calling `function_setup`; None if it is called by something else."""
+    frame = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+        names = frame.f_code.co_freevars
+        if "original_function" in names and "rules_obj" in names:
+            found = frame.f_locals.get("original_function")
+            return found if callable(found) else None
+    return None
+
+
+def request_of(
+    family: str, kwargs: Mapping[str, Any], args: Sequence[Any] = (), function: Callable[..., Any] | None = None
+) -> Request:
+    """A call's request, from the arguments as the application gave them."""
+    # A copy: LiteLLM puts its Logging object into the dictionary afterwards, and its end must not wait for this one's.
+    params = dict(kwargs)
+    if args:
+        params = {**dict(zip(_parameters(function), args)), **params}
+    return Request(family, _model(family, params), params.get("custom_llm_provider"), params)
+
+
+def _model(family: str, params: Mapping[str, Any]) -> str:
+    model = str(params.get("model") or "")
+    if family == "search":
+        # A search has no model; this is the name that LiteLLM prices it under.
+        return f"{params.get('search_provider') or ''}/search"
+    if family in ("image_generation", "image_variation") and not model:
+        return _LITELLMS_IMAGE_MODEL
+    if family not in ("completion", "text_completion"):
+        return model
+    # "openai/responses/gpt-4o" is how a chat call is sent to the Responses API: the model, and its price, are gpt-4o's.
+    return _VIA_RESPONSES.sub(r"\1", str(litellm.model_alias_map.get(model, model)))
+
+
+def by_position(args: Sequence[Any], function: Callable[..., Any] | None) -> frozenset[str]:
+    """The names of the arguments that were given by position: what LiteLLM hands on of these cannot be changed."""
+    return frozenset(_parameters(function)[: len(args)]) if args else frozenset()
+
+
+@lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any] | None) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters) if function is not None else ()
+
+
+def same_model(first: Request, now: Request) -> bool:
+    """Whether a request is for the model that another was for; LiteLLM cuts the provider off the name."""
+    return first.model == now.model or first.model.endswith(f"/{now.model}") or not now.model
+
+
+def later_request(first: Request, details: Mapping[str, Any]) -> Request:
+    """The request of a further attempt: the first one's arguments, for the model that LiteLLM now calls. `details` are the
+    `model_call_details` of its Logging object.
+    """
+    optional = details.get("optional_params") or {}
+    model = str(details.get("model") or first.model)
+    provider = details.get("custom_llm_provider")
+    return Request(first.call_type, model, provider, {**first.params, **optional, "model": model})
+
+
+def logged_request(family: str, details: Mapping[str, Any]) -> Request:
+    """A request as LiteLLM's Logging object and its callbacks know it: `details` is their keyword arguments."""
+    litellm_params = details.get("litellm_params") or {}
+    params = {**litellm_params, **(details.get("optional_params") or {}), **details}
+    params.pop("litellm_logging_obj", None)
+    params[FAMILIES.get(family, "messages")] = details.get("messages") or details.get("input")
+    return Request(family, str(details.get("model") or ""), details.get("custom_llm_provider"), params)
+
+
+_BY_MODE = {
+    "embedding": "embedding",
+    "image_generation": "image_generation",
+    "image_edit": "image_edit",
+    "audio_speech": "speech",
+    "audio_transcription": "transcription",
+    "rerank": "rerank",
+    "ocr": "ocr",
+    "video_generation": "video_generation",
+}
+
+
+def sent_request(details: Mapping[str, Any]) -> Request:
+    """The request of a call that came around the gate, by what LiteLLM knows of the model that it calls. The label of its
+    Logging object counts for nothing: whoever calls can pass any.
+    """
+    model, provider = str(details.get("model") or ""), details.get("custom_llm_provider")
+    entry = litellm.model_cost.get(model) or litellm.model_cost.get(f"{provider}/{model}")
+    mode = entry.get("mode") if isinstance(entry, Mapping) else None
+    return logged_request(_BY_MODE.get(str(mode), "completion"), details)

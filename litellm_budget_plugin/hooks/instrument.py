@@ -1,0 +1,211 @@
+"""Instrumenting LiteLLM: putting the gate around its functions, and taking it off again."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+from litellm_budget_plugin.errors import LiteLLMChanged
+from litellm_budget_plugin.hooks import gate, settlement, streams
+
+
+class PatchPoint(NamedTuple):
+    """A function of LiteLLM that the gate stands around.
+
+    `path` is "module:attribute". `needs` are the parameters that the gate relies on. With `everywhere`, modules that hold
+    the function under a name of their own are patched, too.
+    """
+
+    path: str
+    around: Callable[..., Any]
+    needs: tuple[str, ...]
+    everywhere: bool = False
+
+
+_LOGGING = "litellm.litellm_core_utils.litellm_logging:Logging"
+_BY_CHAT = "litellm.google_genai.adapters.handler:GenerateContentToCompletionHandler"
+_NESTED = ("model", "contents", "kwargs")
+
+# docs/guarantees.md gives the reason for each; the contract tests hold each against the installed LiteLLM.
+PATCH_POINTS = (
+    PatchPoint("litellm.utils:function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
+    PatchPoint(f"{_LOGGING}.pre_call", gate.pre_call, ("self", "additional_args")),
+    PatchPoint(f"{_BY_CHAT}.generate_content_handler", gate.nested_in_chat, _NESTED),
+    PatchPoint(f"{_BY_CHAT}.async_generate_content_handler", gate.async_nested_in_chat, _NESTED),
+    PatchPoint(
+        "litellm.litellm_core_utils.llm_response_utils.response_metadata:update_response_metadata",
+        settlement.update_response_metadata,
+        ("result", "logging_obj"),
+        everywhere=True,
+    ),
+    PatchPoint(
+        "litellm.litellm_core_utils.exception_mapping_utils:exception_type",
+        settlement.exception_type,
+        ("original_exception", "extra_kwargs"),
+        everywhere=True,
+    ),
+    PatchPoint("litellm:stream_chunk_builder", streams.stream_chunk_builder, ("chunks", "logging_obj")),
+    PatchPoint(f"{_LOGGING}.post_call", settlement.post_call, ("self", "original_response")),
+    PatchPoint(f"{_LOGGING}.success_handler", settlement.success_handler, ("self", "result", "cache_hit")),
+    PatchPoint(f"{_LOGGING}.async_success_handler", settlement.async_success_handler, ("self", "result", "cache_hit")),
+    PatchPoint(f"{_LOGGING}.failure_handler", settlement.failure_handler, ("self", "exception")),
+    PatchPoint(f"{_LOGGING}.async_failure_handler", settlement.async_failure_handler, ("self", "exception")),
+    PatchPoint(
+        "litellm.litellm_core_utils.streaming_handler:CustomStreamWrapper.__init__",
+        streams.stream_init,
+        ("self", "logging_obj"),
+    ),
+    PatchPoint(
+        "litellm.responses.streaming_iterator:BaseResponsesAPIStreamingIterator._process_chunk",
+        streams.process_chunk,
+        ("self", "chunk"),
+    ),
+)
+
+
+class _Found(NamedTuple):
+    point: PatchPoint
+    owner: Any
+    name: str
+    function: Callable[..., Any]
+
+
+_lock = threading.Lock()
+# What is patched, by owner and name: what LiteLLM had there and what is there now, both as their owner holds them.
+_patched: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
+_users = 0
+
+
+def instrument() -> None:
+    """Put the gate in place; the first of several callers does. Raises LiteLLMChanged, having changed nothing, if the
+    installed LiteLLM lacks a patch point.
+    """
+    global _users
+    with _lock:
+        if not _users:
+            for found in _resolved():
+                _patch(found)
+        _users += 1
+
+
+def uninstrument() -> None:
+    """Take the gate off when the last caller of `instrument` says so. Where somebody else has wrapped it since, it stays, and
+    the next `instrument` finds it there: without an open callback it does nothing.
+    """
+    global _users
+    with _lock:
+        _users = max(0, _users - 1)
+        if _users:
+            return
+        for key, (owner, original, wrapper) in reversed(_patched.copy().items()):
+            if inspect.getattr_static(owner, key[1], None) is wrapper:
+                setattr(owner, key[1], original)
+                del _patched[key]
+
+
+def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The paths of the functions that the gate stands around now, and of those that it does not."""
+    with _lock:
+        names = {f"{owner}.{name}" for owner, name in _patched}
+    patched = [point.path for point in PATCH_POINTS if point.path.replace(":", ".") in names]
+    return tuple(patched), tuple(point.path for point in PATCH_POINTS if point.path not in patched)
+
+
+def _resolved() -> list[_Found]:
+    """Every patch point of the installed LiteLLM. Raises LiteLLMChanged, naming all that is missing or changed."""
+    found: list[_Found] = []
+    problems: list[str] = []
+    for point in PATCH_POINTS:
+        module, _, path = point.path.partition(":")
+        try:
+            owner: Any = import_module(module)
+            *classes, name = path.split(".")
+            for part in classes:
+                owner = getattr(owner, part)
+            function = getattr(owner, name)
+        except (ImportError, AttributeError) as error:
+            problems.append(f"{point.path} is missing ({error})")
+            continue
+        wrong = _problems(point, function)
+        problems += wrong
+        if not wrong:
+            found.append(_Found(point, owner, name, function))
+    if problems:
+        raise LiteLLMChanged(
+            f"LiteLLM {litellm_version()} has changed where budgets are enforced: {'; '.join(problems)}. "
+            "Nothing was patched. Install a LiteLLM version that docs/guarantees.md lists as tested"
+        )
+    return found
+
+
+def _problems(point: PatchPoint, function: Any) -> list[str]:
+    if not callable(function):
+        return [f"{point.path} is missing"]
+    parameters = inspect.signature(function).parameters
+    # Somebody else's wrapper that passes everything on says nothing about what it wraps.
+    passes_on = {parameter.kind for parameter in parameters.values()} == {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }
+    missing = [name for name in point.needs if name not in parameters and not passes_on]
+    problems = [f"{point.path} has no parameter {name!r}" for name in missing]
+    asynchronous = inspect.iscoroutinefunction(inspect.unwrap(function))
+    if asynchronous != inspect.iscoroutinefunction(point.around):
+        problems.append(f"{point.path} is {'' if asynchronous else 'not '}asynchronous")
+    return problems
+
+
+def _patch(found: _Found) -> None:
+    holders = [found.owner, *_other_holders(found)] if found.point.everywhere else [found.owner]
+    wrapper = _wrapper(found.point.around, found.function)
+    for owner in holders:
+        key = (_name_of(owner), found.name)
+        held = inspect.getattr_static(owner, found.name)
+        if key in _patched and held is not _patched[key][1]:
+            # Somebody else stands around our earlier wrapper: it is still in place.
+            continue
+        put = staticmethod(wrapper) if isinstance(held, staticmethod) else wrapper
+        setattr(owner, found.name, put)
+        _patched[key] = (owner, held, put)
+
+
+def _other_holders(found: _Found) -> Iterator[Any]:
+    """LiteLLM's modules that have imported the function under its name. Modules loaded later import what stands there then."""
+    for module_name, module in list(sys.modules.items()):
+        inside = module_name.partition(".")[0] == "litellm" and module is not found.owner
+        if inside and vars(module).get(found.name) is found.function:
+            yield module
+
+
+def _name_of(owner: Any) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)
+
+
+def _wrapper(around: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(around):
+
+        @functools.wraps(original)
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await around(original, *args, **kwargs)
+
+        return async_wrapper
+
+    @functools.wraps(original)
+    def sync_wrapper(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    return sync_wrapper
+
+
+def litellm_version() -> str:
+    """The version of the installed LiteLLM."""
+    try:
+        return version("litellm")
+    except PackageNotFoundError:
+        return "(unknown version)"

@@ -1,0 +1,95 @@
+"""Which callback the gate acts for: from when it is made until it is closed, whatever becomes of `litellm.callbacks`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+
+class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any here
+    """A callback that the gate acts for. `budget_ledger` is where money is held; None once it is closed, or in mode `off`."""
+
+    budget_ledger: BudgetLedger | None = None
+
+
+_open: list[BudgetHook] = []
+"""Open callbacks, the one in force last."""
+_replaced: set[int] = set()
+_disabled = 0
+_lock = threading.Lock()
+_ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_ledger_override", default=None)
+
+
+def register(callback: BudgetHook) -> None:
+    """The gate acts for this callback from now on."""
+    with _lock:
+        _open.append(callback)
+
+
+def deregister(callback: BudgetHook) -> None:
+    """The callback was closed."""
+    with _lock:
+        if callback in _open:
+            _open.remove(callback)
+        _replaced.discard(id(callback))
+
+
+def current_ledger() -> BudgetLedger | None:
+    """The ledger that calls are held on: that of the first open callback in `litellm.callbacks`, else of the one that was
+    there last, else of the newest. None if none is open, or inside `disabled`.
+
+    That a list without the callback was assigned is logged once: applications and frameworks do that without meaning to.
+    """
+    if not _open or _disabled:
+        return None
+    callback = next((c for c in litellm.callbacks if isinstance(c, BudgetHook) and c.budget_ledger is not None), None)
+    with _lock:
+        if not _open:
+            return None
+        if callback is None:
+            callback = _open[-1]
+            if id(callback) not in _replaced:
+                _replaced.add(id(callback))
+                _logger.info(
+                    "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
+                )
+        elif callback is not _open[-1] and callback in _open:
+            _open.remove(callback)
+            _open.append(callback)
+    return _ledger_override.get() or callback.budget_ledger
+
+
+@contextmanager
+def override_ledger(ledger: BudgetLedger) -> Iterator[None]:
+    """Within this context, calls that would be held on the current ledger are held on `ledger` instead."""
+    token = _ledger_override.set(ledger)
+    try:
+        yield
+    finally:
+        _ledger_override.reset(token)
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Within this block the gate lets every call of this process through, in all threads, and charges none of them.
+
+    For tests of applications. Blocks may be nested and may overlap in threads; the gate acts again after the last one.
+    """
+    global _disabled
+    with _lock:
+        _disabled += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _disabled -= 1
