@@ -30,7 +30,7 @@ class Found(NamedTuple):
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return self.names[0]
+        return min(self.names, key=lambda name: ("<locals>" in name, len(name), name))
 
 
 @cache

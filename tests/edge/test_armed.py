@@ -158,8 +158,7 @@ def _goes_out(edge: Edge) -> None:
 @pytest.fixture
 def exhausted(open_edge: Callable[..., Edge]) -> Edge:
     """Alice has no money left."""
-    edge = open_edge(default_limit="0")
-    return edge
+    return open_edge(default_limit="0")
 
 
 @DEEDS

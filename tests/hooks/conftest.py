@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import litellm
+import openai
 import pytest
 
 from litellm_budget_plugin import BudgetCallback
@@ -14,6 +15,8 @@ from tests.hooks.desk import Desk, register_prices
 from tests.upstream import Upstream, Usage
 
 register_prices()
+# OpenAI's SDK waits half a second before it tries again.
+openai._base_client.INITIAL_RETRY_DELAY = 0.001  # type: ignore[attr-defined]
 
 _CALLBACK_LISTS = (
     "callbacks",

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -51,6 +52,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
 
 
+@cache
 def models_of(mode: str) -> list[str]:
     """Every model of the cost map in this mode that LiteLLM prices without asking over the network."""
     return sorted(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import litellm
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from litellm.types.utils import CompletionTokensDetailsWrapper, PromptTokensDetailsWrapper, Usage
 
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK
+from tests.generated import examples
 from tests.pricing.fabricated import writes_caches
 
 CALLS = {"chat": "completion", "completion": "text_completion", "embedding": "embedding"}
@@ -41,7 +42,7 @@ def _charged(model: str, call_type: str, usage: Usage) -> float | None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_litellms_own_cost_of_an_answer_within_the_limits_is_never_above_the_estimate(data: st.DataObject) -> None:
     model = data.draw(st.sampled_from(MODELS))
     size = data.draw(st.sampled_from([10, 3_000, 130_000, 210_000, 280_000, 600_000]))

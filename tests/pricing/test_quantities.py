@@ -11,13 +11,14 @@ from typing import Any
 
 import litellm
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate
 from litellm_budget_plugin.pricing.documents import count_pages
 from litellm_budget_plugin.pricing.recording import recording
+from tests.generated import examples
 from tests.pricing.fabricated import EVERY_FAMILY, mp3, pdf, wav
 
 HOLD = 100_000_000
@@ -56,7 +57,7 @@ _VALUES = st.recursive(
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 @given(params=st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=6))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_no_request_is_too_odd_for_an_estimate(family: str, params: dict[str, Any]) -> None:
     for model in (
         "gpt-4o",
