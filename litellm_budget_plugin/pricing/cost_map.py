@@ -239,6 +239,6 @@ def model_names(request: Request) -> tuple[str, ...]:
 
     As called, without the provider prefix, the base model, the name under its provider, then the family "provider/*".
     """
-    from litellm_budget_plugin.pricing.terms import terms_of
+    from litellm_budget_plugin.pricing.price_sheet import price_sheet
 
-    return terms_of(price_key(request)).names
+    return price_sheet(price_key(request)).names
