@@ -12,7 +12,7 @@ import litellm
 
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import price_key
-from litellm_budget_plugin.pricing.terms import terms_of
+from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from tests.pricing.fabricated import FAMILIES, largest, models_of
 
@@ -48,7 +48,7 @@ class Row:
 def why(request: Request) -> str:
     """Why the estimate of a priced call that states its limits is not a proven bound."""
     if request.call_type in BY_TOKENS:
-        return terms_of(price_key(request)).open_because
+        return price_sheet(price_key(request)).open_because
     return _WHY.get(request.call_type, "")
 
 

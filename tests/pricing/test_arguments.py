@@ -7,7 +7,7 @@ from typing import Any
 
 import litellm
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate, estimate_sent
@@ -87,6 +87,18 @@ def _nested(draw: st.DrawFn, name: str, value: object) -> dict[str, Any]:
     return {**draw(st.dictionaries(_NAMES, _VALUES, max_size=2)), **found}
 
 
+def _laid_over(family: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Drawn arguments beside those of the plain request: none of them is taken away, but for a limit in the same word."""
+    plain = (FAMILIES | UNITS)[family][1]
+    config = plain.get("config")
+    if config and "config" in params:
+        assume(isinstance(params["config"], dict))
+        params = {**params, "config": {**config, **params["config"]}}
+    else:
+        assume(not plain.keys() & params.keys() - set(LIMITS))
+    return params
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @given(params=st.dictionaries(_NAMES, _VALUES, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
@@ -118,10 +130,8 @@ def test_an_unknown_argument_leaves_no_other_family_bounded(family: str, params:
 def test_a_limit_in_any_spelling_and_any_place_is_held_for(family: str, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(LIMITS))
     limit = data.draw(st.integers(11, 100_000))
-    params = data.draw(_nested(name, limit))
-    plain = _of(family)
-    params = {key: value for key, value in params.items() if key not in FAMILIES[family][1] or key in LIMITS}
-    assert _of(family, **params).tokens - plain.tokens >= (limit - 10 if params else 0)
+    params = _laid_over(family, data.draw(_nested(name, limit)))
+    assert _of(family, **params).tokens - _of(family).tokens >= limit - 10
 
 
 @pytest.mark.parametrize("family", WRITING)
@@ -130,8 +140,8 @@ def test_a_limit_in_any_spelling_and_any_place_is_held_for(family: str, data: st
 def test_a_number_of_answers_in_any_spelling_and_any_place_is_held_for(family: str, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(COPIES))
     copies = data.draw(st.integers(2, 500))
-    params = {key: value for key, value in data.draw(_nested(name, copies)).items() if key not in FAMILIES[family][1]}
-    assert _of(family, **params).tokens - _of(family).tokens >= (10 * (copies - 1) if params else 0)
+    params = _laid_over(family, data.draw(_nested(name, copies)))
+    assert _of(family, **params).tokens - _of(family).tokens >= 10 * (copies - 1)
 
 
 @pytest.mark.parametrize("family", ["image_generation", "image_edit", "video_generation"])
@@ -140,10 +150,9 @@ def test_a_number_of_answers_in_any_spelling_and_any_place_is_held_for(family: s
 def test_more_pieces_in_any_spelling_and_any_place_multiply_the_price(family: str, data: st.DataObject) -> None:
     names = ["n", "num_images", "numberOfImages", "sampleCount", "sample_count", "num_outputs", "image_count", "copies"]
     copies = data.draw(st.integers(2, 50))
-    params = data.draw(_nested(data.draw(st.sampled_from(names)), copies))
-    params = {key: value for key, value in params.items() if key not in UNITS[family][1]}
+    params = _laid_over(family, data.draw(_nested(data.draw(st.sampled_from(names)), copies)))
     # The prompt of an image is billed once.
-    assert _of(family, **params).usd >= 0.9 * copies * _of(family).floor if params else True
+    assert _of(family, **params).usd >= 0.9 * copies * _of(family).floor
 
 
 @given(data=st.data())

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO
 from litellm_budget_plugin.pricing.scan import Scan, number_of
-from litellm_budget_plugin.pricing.terms import Terms
 from litellm_budget_plugin.pricing.values import Estimate, Options
 
 MOST = 10**4
@@ -17,7 +17,7 @@ MOST = 10**4
 
 
 @dataclass(slots=True)
-class Bill:
+class UnitCost:
     """What one call may be billed, in atto-dollars."""
 
     most: int = 0
@@ -35,16 +35,16 @@ class Bill:
     per_byte: int = 0
     """The dearest price of a byte of text that is sent."""
 
-    def estimate(self, terms: Terms, options: Options, *, priced: bool | None = None) -> Estimate:
+    def estimate(self, sheet: PriceSheet, options: Options, *, priced: bool | None = None) -> Estimate:
         """The estimate; what cannot be known is held as UNBOUNDED_HOLD, unless every price is 0."""
-        priced = terms.priced if priced is None else priced
+        priced = sheet.priced if priced is None else priced
         if not priced:
             return Estimate(0, 0, self.tokens, self.floor_tokens, priced=False, bounded=False, loose=False)
         most = self.most
         if options.unknown is not None:
             most = self._with_unknown(options.unknown)
-        usd = -(-(most + terms.fixed) // ATTOS_PER_NANO)
-        free = terms.zero and not self.most
+        usd = -(-(most + sheet.fixed) // ATTOS_PER_NANO)
+        free = sheet.zero and not self.most
         if not self.known and not free:
             usd = max(usd, options.unbounded_hold)
         floor = min(-(-self.floor // ATTOS_PER_NANO), usd)
