@@ -42,8 +42,9 @@ def client_functions() -> tuple[Found, ...]:
         for name, function in _members(module):
             if _is_under_client(function):
                 names = found.setdefault(id(function), (function, set()))[1]
-                made = (function.__module__, function.__qualname__)
-                names |= {f"{where.removeprefix('litellm.')}:{what}" for where, what in (made, (made[0], name))}
+                where, made = function.__module__.removeprefix("litellm."), function.__qualname__
+                # A function that another one makes has its own name, and those that it was assigned to.
+                names |= {f"{where}:{known}" for known in (made, made.rpartition(".")[2], name)}
     return tuple(sorted((Found(function, tuple(sorted(names))) for function, names in found.values()), key=str))
 
 
