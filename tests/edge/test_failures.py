@@ -286,4 +286,5 @@ def test_each_request_that_timed_out_is_charged(awaited: bool, rich: Edge, monke
     spent, requests = rich.calm("alice"), rich.provider.requests
     assert requests > 1
     assert rich.usage("alice").calls == requests
-    assert spent >= requests * BYTES // 4 * INPUT
+    # A tokenizer makes no more than eight bytes of it into a token.
+    assert spent >= requests * BYTES // 8 * INPUT
