@@ -443,7 +443,7 @@ def test_random_arguments_are_covered_by_what_is_held(open_edge: Callable[..., E
     def attack(name: str, added: list[tuple[tuple[str, ...], str, Any]]) -> None:
         user, way = edge.new_user(), WAYS[name]
         outcome = edge.call(way.function, user, **_placed(way.innocent(edge.provider, user), added))
-        assert outcome.held >= outcome.bill, outcome
+        assert outcome.held >= outcome.bill, (name, str(added)[:500], outcome)
 
     attack()
 

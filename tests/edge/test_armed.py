@@ -249,8 +249,6 @@ def test_calls_are_charged_whoever_replaced_the_list(deed: Callable[[], None], o
     for _ in range(3):
         litellm.completion(**_arguments(edge))
     assert edge.calm("alice") == edge.provider.bill > 0
-    list(litellm.completion(**_arguments(edge), stream=True))
-    assert edge.calm("alice") == edge.provider.bill
 
 
 @pytest.mark.parametrize("registered", ["both", "first", "second", "neither"])
