@@ -43,7 +43,9 @@ def open_desk(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., Desk
     opened: list[BudgetCallback] = []
 
     def open_one(**settings: Any) -> Desk:
-        settings = {"default_limit": "0.05", "store_url": f"sqlite:///{tmp_path}/ledger.db", **settings}
+        # A machine that is busy with other tests must not look like a store that is away.
+        patient = {"store_timeout": 10.0, "store_url": f"sqlite:///{tmp_path}/ledger.db"}
+        settings = {"default_limit": "0.05", **patient, **settings}
         callback = BudgetCallback(**settings)
         opened.append(callback)
         litellm.callbacks = [callback]

@@ -51,7 +51,7 @@ def test_every_reply_is_the_ledgers(engine: str, commands: list[Command]) -> Non
     """Also the replies that ask for windows, and at the end everything that a reader can see."""
     book = DictBook()
     with tempfile.TemporaryDirectory() as directory:
-        store = open_store(ENGINES[engine](Path(directory)), test_clock=True)
+        store = open_store(ENGINES[engine](Path(directory)), test_clock=True, timeout=30.0)
 
         def both(command: Command) -> Reply:
             assert command.now is not None
