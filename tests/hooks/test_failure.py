@@ -84,6 +84,7 @@ def _classes() -> list[type[BaseException]]:
         and not _NOT_CLIENTS.match(kind.__module__)
         and not issubclass(kind, Warning)
         and not kind.__name__.endswith("ExceptionGroup")
+        and not kind.__name__.startswith("_")
     }
     return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
 
