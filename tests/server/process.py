@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -15,10 +14,10 @@ from pathlib import Path
 
 from litellm_budget_plugin.server.keys import Access, create_key, revoke_key
 from litellm_budget_plugin.stores.registry import open_store
+from tests.stores.processes import die_with_the_parent
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
-_PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -26,11 +25,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_the_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Served:
@@ -57,7 +51,7 @@ class Served:
         command = [sys.executable, "-m", "litellm_budget_plugin", "serve", self.store_url, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--rate", "0", *self.options], cwd=self.directory, stderr=log, preexec_fn=_die_with_the_parent,
+                [*command, "--rate", "0", *self.options], cwd=self.directory, stderr=log, preexec_fn=die_with_the_parent,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
         end = time.monotonic() + PATIENCE

