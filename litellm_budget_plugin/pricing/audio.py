@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
-
 from litellm_budget_plugin.pricing.audio_duration import audio_duration
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.tokens import byte_length, probable
+from litellm_budget_plugin.pricing.tokens import byte_length
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -80,22 +76,3 @@ def estimate_transcription(request: Request, sheet: PriceSheet, options: Options
         per_byte=tier.text,
     )
     return cost.estimate(sheet, options)
-
-
-def spoken(params: Mapping[str, Any], sheet: PriceSheet) -> int | None:
-    """Atto-dollars of a piece of speech, as LiteLLM bills it: characters without white space, or the tokens of the text
-    without those of the audio.
-    """
-    text = params.get("input")
-    per_character, per_piece = sheet.rate("input_cost_per_character"), sheet.rate("output_cost_per_image")
-    if per_piece or not isinstance(text, str):
-        return per_piece or None
-    if per_character:
-        return sum(map(len, text.split())) * per_character
-    return probable(text) * sheet.tiers[0].plain
-
-
-def heard(seconds: float | None, sheet: PriceSheet) -> int | None:
-    """Atto-dollars of a transcript by its seconds."""
-    per_second = sheet.rate("output_cost_per_second") or sheet.rate("input_cost_per_second")
-    return round(Fraction(seconds) * per_second) if seconds and per_second else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.arguments import count_seen
 from litellm_budget_plugin.pricing.input_size import InputCounter, runs_at_caller
-from litellm_budget_plugin.pricing.output_limit import DEFAULT_LIMIT, OutputLimit
+from litellm_budget_plugin.pricing.output_limit import DEFAULT_LIMIT, OutputLimit, litellm_limit
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, Tier
 from litellm_budget_plugin.pricing.request_formats import read
@@ -63,7 +63,7 @@ def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
     """The largest limit that LiteLLM may set for a request which states none: it changes nothing, for without it the answer
     could be as long.
     """
-    return max(tokens, sheet.max_output or DEFAULT_LIMIT, asked.thinking + DEFAULT_LIMIT if asked.thinking else 0)
+    return max(tokens, sheet.max_output or litellm_limit(), asked.thinking + DEFAULT_LIMIT if asked.thinking else 0)
 
 
 def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:

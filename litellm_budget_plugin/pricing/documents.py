@@ -7,12 +7,10 @@ import re
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from fractions import Fraction
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.unit_estimate import MOST, UnitCost
-from litellm_budget_plugin.pricing.usage import field, number
+from litellm_budget_plugin.pricing.unit_estimate import UnitCost
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 _ANNOTATIONS = ("document_annotation_format", "bbox_annotation_format")
@@ -42,18 +40,6 @@ def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
         known=pages is not None and not credit,
     )
     return cost.estimate(sheet, options)
-
-
-def read(answer: object, sheet: PriceSheet) -> int | None:
-    """Atto-dollars of an answer by the pages or credits that it reports, or the pages that it holds."""
-    usage, held = field(answer, "usage_info"), field(answer, "pages")
-    pages = number(field(usage, "pages_processed")) or (len(held) if isinstance(held, (list, tuple)) else 0)
-    noted = number(field(usage, "pages_processed_annotation")) or 0
-    per_page, taken = sheet.rate("ocr_cost_per_page"), field(usage, "credits")
-    amount = pages * per_page + noted * (sheet.rate("annotation_cost_per_page") or per_page)
-    if isinstance(taken, (int, float)) and 0 < taken < MOST:
-        amount += round(Fraction(taken) * sheet.rate("ocr_cost_per_credit"))
-    return amount or None
 
 
 def _pages(params: Mapping[str, Any]) -> int | None:

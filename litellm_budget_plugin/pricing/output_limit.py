@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
@@ -77,6 +78,15 @@ class OutputLimit:
         if self.thinking:
             tokens = max(tokens, self.thinking + DEFAULT_LIMIT)
         return max(tokens, 0)
+
+
+@cache
+def litellm_limit() -> int:
+    """The largest limit that LiteLLM may set by itself for a model whose maximum it does not know."""
+    from litellm import constants
+
+    names = ("DEFAULT_MAX_TOKENS", "DEFAULT_ANTHROPIC_CHAT_MAX_TOKENS")
+    return max(DEFAULT_LIMIT, *(tokens_of(getattr(constants, name, 0)) for name in names))
 
 
 def tokens_of(value: object) -> int:

@@ -59,12 +59,6 @@ def scaled(amount: int, factor: Fraction) -> int:
     return -(-amount * factor.numerator // factor.denominator)
 
 
-def round_half_even(amount: int) -> int:
-    """Atto-dollars as nano-dollars, half to even, as every charge is rounded."""
-    whole, rest = divmod(amount, ATTOS_PER_NANO)
-    return whole + (rest * 2 > ATTOS_PER_NANO or (rest * 2 == ATTOS_PER_NANO and whole % 2))
-
-
 @dataclass(frozen=True, slots=True)
 class Tier:
     """Dearest rates of a call whose prompt may reach `above` tokens. Atto-dollars a token."""

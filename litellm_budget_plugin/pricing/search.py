@@ -10,7 +10,6 @@ from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import attos, scaled
 from litellm_budget_plugin.pricing.tokens import byte_length
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
-from litellm_budget_plugin.pricing.usage import field, number
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 # Cohere, "How does pricing work": one search unit is a query with up to 100 documents; a document longer than 500 tokens,
@@ -63,15 +62,6 @@ def _bytes(value: object) -> int:
         return len(json.dumps(value, default=repr, skipkeys=True))
     except (ValueError, RecursionError, TypeError):
         return len(repr(type(value))) + 4096
-
-
-def reranked(answer: object, sheet: PriceSheet) -> int | None:
-    """Atto-dollars of an answer by the search units and tokens that it reports."""
-    billed = field(field(answer, "meta"), "billed_units")
-    units, tokens = number(field(billed, "search_units")), number(field(billed, "total_tokens"))
-    if units is None and tokens is None:
-        return None
-    return (units or 0) * sheet.rate("input_cost_per_query") + (tokens or 0) * sheet.rate("input_cost_per_token")
 
 
 def queries(params: Mapping[str, Any]) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.rates import attos
 
-_AREA = "regional_processing_uplift_multiplier"
+# OpenAI's: a call is served in one of these places.
+_AREAS = ("regional_processing_uplift_multiplier", "fedramp_uplift_multiplier")
 # LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
 _SEARCH_DEFAULT = 35 * 10**15
 _SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
@@ -31,7 +32,7 @@ def region_factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
     # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
     factor, area = Fraction(1), Fraction(1)
     for name, value in entry.items():
-        if name.startswith(_AREA):
+        if name.startswith(_AREAS):
             area = max(area, _number(value))
         elif "multiplier" in name:
             factor *= max(Fraction(1), _number(value))
