@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import litellm
+from litellm_budget_plugin.hooks.requests import request_of
 
 from benchmarks.report import Row, duration
 from benchmarks.rounds import in_turn
 from litellm_budget_plugin.hooks.call import Call
-from litellm_budget_plugin.hooks.requests import request_of
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.settings import BudgetSettings
 

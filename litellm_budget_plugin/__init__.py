@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         BudgetStoreUnavailable,
         BudgetUserMissing,
         LiteLLMChanged,
+        refusal_in,
     )
     from litellm_budget_plugin.hooks.callback import BudgetCallback
-    from litellm_budget_plugin.hooks.payer import budget_context
-    from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+    from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
+    from litellm_budget_plugin.hooks.principal import budget_context
     from litellm_budget_plugin.hooks.selfcheck import check
     from litellm_budget_plugin.manager.manager import BudgetManager
     from litellm_budget_plugin.settings import BudgetSettings
@@ -52,14 +53,15 @@ __all__ = [
     "LiteLLMChanged",
     "budget_context",
     "check",
+    "refusal_in",
 ]
 
 _MODULES = {
     "BudgetCallback": "hooks.callback",
-    "BudgetExceeded": "hooks.refusal",
+    "BudgetExceeded": "hooks.exceptions",
     "BudgetManager": "manager.manager",
     "BudgetSettings": "settings",
-    "budget_context": "hooks.payer",
+    "budget_context": "hooks.principal",
     "check": "hooks.selfcheck",
 }
 

@@ -12,11 +12,17 @@
         ├── BudgetPriceUnknown                its model has no known price, and a limit applies
         └── BudgetUserMissing                 it names no user, and the settings ask for one
 
-`BudgetExceeded` lives in `litellm_budget_plugin.hooks.refusal`, because its second parent needs LiteLLM; this
+`BudgetExceeded` lives in `litellm_budget_plugin.hooks.exceptions`, because its second parent needs LiteLLM; this
 module, like core, stores and settings, does not import LiteLLM.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+# How many members of a list are looked at: an error can keep a whole conversation.
+_MEMBERS = 100
 
 
 class BudgetError(Exception):
@@ -75,3 +81,31 @@ class BudgetPriceUnknown(BudgetRefused):
 
 class BudgetUserMissing(BudgetRefused):
     """The call names no user, and ON_MISSING_USER is `reject`. The message says where a user is looked for."""
+
+
+def refusal_in(error: BaseException | None) -> BudgetRefused | None:
+    """The refusal that `error` is or was made of, None if there is none.
+
+    Frameworks put errors of their own around a refusal. It is looked for in `error` itself, its causes and contexts, the
+    members of exception groups, and every exception that one of these keeps as an argument or attribute, nearest first.
+    """
+    waiting: deque[Any] = deque([error])
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.popleft()
+        # Asked of the type: what an error keeps can be a proxy of something that is gone.
+        kind = type(found)
+        if issubclass(kind, BudgetRefused):
+            refusal: BudgetRefused = found
+            return refusal
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if issubclass(kind, BaseException):
+            waiting += (found.__cause__, found.__context__, getattr(found, "exceptions", None), found.args)
+            waiting += getattr(found, "__dict__", {}).values()
+        elif issubclass(kind, (list, tuple)):
+            waiting += found[:_MEMBERS]
+        elif issubclass(kind, dict):
+            waiting += list(found.values())[:_MEMBERS]
+    return None

@@ -1,9 +1,10 @@
 """The tests of everything that leans on LiteLLM, on several versions of it, each in an environment of its own:
 
-    python -m tests.compatibility                    # the lowest version that pyproject.toml accepts
-    python -m tests.compatibility 1.105.0 1.106.2    # these
+    python -m tests.compatibility                    # the lowest version that pyproject.toml accepts, and the newest
+    python -m tests.compatibility 1.105.0 newest     # these
 
-Environments are kept in .compatibility/, so that the second run starts at once.
+Environments are kept in .compatibility/, so that the second run starts at once. They are without the proxy, which cannot be
+had of every version; its tests, in tests/proxy, are not among these.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".compatibility"
-TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/surface/test_realtime.py")
+TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/surface/test_realtime.py", "tests/surface/test_soak.py")
+NEWEST = "newest"
 
 
 def lowest() -> str:
@@ -27,12 +29,13 @@ def lowest() -> str:
 
 
 def environment(version: str) -> Path:
-    """The Python of an environment with this LiteLLM and everything that the tests need."""
+    """The Python of an environment with this LiteLLM, brought up to date if it is NEWEST, and all that the tests need."""
     folder = ENVIRONMENTS / version
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}[dev]", f"litellm=={version}"]
+    litellm = ["-U", "litellm"] if version == NEWEST else [f"litellm=={version}"]
+    command = [str(python), "-m", "pip", "install", "-q", "-e", f"{ROOT}[test]", *litellm]
     subprocess.run(command, check=True)
     return python
 
@@ -41,8 +44,10 @@ def main(versions: list[str]) -> int:
     """Run the tests on each version; how many versions fail."""
     failing = []
     for version in versions:
-        print(f"LiteLLM {version}", flush=True)
-        command = [str(environment(version)), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+        python = str(environment(version))
+        said = "import importlib.metadata; print('LiteLLM', importlib.metadata.version('litellm'), flush=True)"
+        subprocess.run([python, "-c", said], check=True)
+        command = [python, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             failing.append(version)
     if failing:
@@ -51,4 +56,4 @@ def main(versions: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or [lowest()]))
+    sys.exit(main(sys.argv[1:] or [lowest(), NEWEST]))

@@ -1,16 +1,31 @@
-"""What every test relies on: LiteLLM without network, and an environment without this package's settings."""
+"""What every test relies on: LiteLLM without network, an environment without this package's settings, and the profiles that
+generated tests run by.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.generated import register_profiles
+
+register_profiles()
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# What LiteLLM's Router, also a proxy's, waits before it tries again.
+os.environ |= {"INITIAL_RETRY_DELAY": "0.001", "JITTER": "0.001"}
 for name in [name for name in os.environ if name.upper().startswith("LITELLM_BUDGET_")]:
     del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def collections_are_quick() -> None:
+    """All that is imported by now is no garbage, and a collection that looks at it takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import json
+import io
 import os
 import re
-import subprocess
 import sys
 import textwrap
+import traceback
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ import pytest
 
 import litellm_budget_plugin
 from litellm_budget_plugin import BudgetSettings, errors
+from tests.warm import in_processes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,42 +68,34 @@ def _python(path: Path) -> list[Block]:
     return [block for block in _blocks(path) if block.language == "python"]
 
 
-# Runs in a process of its own. What a block prints is compared with its `# -> ` comments, where it has any; "..." in a
-# comment stands for anything.
-_RUNNER = r"""
-import contextlib, io, json, re, sys
-def _run(page, blocks, namespace):
-    for line, text in blocks:
+def _failure(page: str, blocks: list[Block], directory: Path) -> str:
+    """Run the blocks, in a process of its own: what went wrong, or nothing. What a block prints is compared with its `# -> `
+    comments, where it has any; "..." in a comment stands for anything.
+    """
+    os.chdir(directory)
+    # What an example shows is not how long this machine's disk may take while other tests keep it busy.
+    os.environ["LITELLM_BUDGET_STORE_TIMEOUT"] = "5"
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    for _, line, text in blocks:
         said = io.StringIO()
-        code = compile("\n" * (line - 1) + text, page, "exec")
-        with contextlib.redirect_stdout(said):
-            exec(code, namespace)
+        try:
+            with contextlib.redirect_stdout(said):
+                exec(compile("\n" * (line - 1) + text, page, "exec"), main.__dict__)
+        except BaseException:
+            return said.getvalue() + traceback.format_exc()
         expected = re.findall(r"# -> (.*)", text)
         printed = said.getvalue().splitlines()
         patterns = [".*".join(map(re.escape, wanted.strip().split("..."))) for wanted in expected]
         same = len(printed) == len(patterns) and all(map(re.fullmatch, patterns, printed))
         if expected and not same:
-            sys.exit(f"{page}:{line}: expected\n  " + "\n  ".join(expected) + "\nprinted\n  " + "\n  ".join(printed))
-_run(*json.load(sys.stdin), sys.modules["__main__"].__dict__)
-"""
+            return "\n  ".join([f"{page}:{line}: expected", *expected]) + "\n  ".join(["\nprinted", *printed])
+    return ""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _python(page)], ids=_name)
 def test_the_examples_run(page: Path, tmp_path: Path) -> None:
     """From top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
-    blocks = [(block.line, block.text) for block in _python(page)]
-    done = subprocess.run(
-        [sys.executable, "-c", _RUNNER],
-        input=json.dumps([_name(page), blocks]),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-        check=False,
-        # What an example shows is not how long this machine's disk may take while other tests keep it busy.
-        env={**os.environ, "LITELLM_BUDGET_STORE_TIMEOUT": "5"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert in_processes(1, _failure, _name(page), _python(page), tmp_path) == [""]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

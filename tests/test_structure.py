@@ -94,6 +94,11 @@ def test_the_public_names_are_what_can_be_imported() -> None:
     assert set(litellm_budget_plugin.__all__) <= set(dir(litellm_budget_plugin))
 
 
+def test_generated_tests_run_as_many_examples_as_their_profile_says() -> None:
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in ("generated.py", Path(__file__).name)]
+    assert [path.name for path in tests if "max_examples" in path.read_text("utf-8")] == []
+
+
 def test_core_does_no_input_or_output() -> None:
     for path in (PACKAGE / "core").rglob("*.py"):
         assert _imports(path).isdisjoint({"os", "time", "socket", "sqlite3", "litellm", "threading", "logging"}), path

@@ -11,8 +11,8 @@ from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import Accounts, Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 from litellm_budget_plugin.hooks.near_limit.plan import floor_of, want_of
-from litellm_budget_plugin.hooks.refusal import BudgetExceeded
 
 if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call

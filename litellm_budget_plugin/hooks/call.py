@@ -81,15 +81,16 @@ class Call:
         self.ledger = ledger
         self.subjects = subjects
         self.plan = plan
-        self.asked = request if after is None else after.asked
-        self.to_be_routed = candidates is not None if after is None else after.to_be_routed
+        self.asked: pricing.Request = request if after is None else after.asked
+        self.to_be_routed: bool = candidates is not None if after is None else after.to_be_routed
         self.candidates = (request,) if candidates is None else candidates
         self.request = self.candidates[0] if len(self.candidates) == 1 else request
         self.models = _shared_names(self.candidates) or (request.model,)
         # Clients of the proxy know its groups, not what stands behind them.
         self.called = self.asked.model if after is None or self.to_be_routed else request.model
         self.allowance = ledger.settings.output_allowance if plan is None else plan.allowance(request)
-        self._id, self._number = (new_id(), 1) if after is None else (after._id, after._number + 1)
+        self._id: str = new_id() if after is None else after._id
+        self._number: int = 1 if after is None else after._number + 1
         self.hold = f"{self._id}/{self._number}"
         self.replaces: str | None = None
         self.span: Any = None if after is None else after.span
@@ -162,6 +163,15 @@ class Call:
         elif (self.to_be_routed and len(self.candidates) != 1) or not same_model(self.request, now):
             call = self._instead(now)
         call = call._covering(details, body)
+        call.sent = True
+        return call
+
+    def sent_again(self) -> Call:
+        """The provider's SDK repeats the request by itself: the attempt that the repetition is. Raises what
+        `admission.admit` raises.
+        """
+        self.abandon()
+        call = self._next(self.request, estimate=self.estimate)
         call.sent = True
         return call
 

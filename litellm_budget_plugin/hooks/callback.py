@@ -11,10 +11,10 @@ from litellm_budget_plugin import pricing
 from litellm_budget_plugin.hooks import gate
 from litellm_budget_plugin.hooks.call import Call, settlement_of
 from litellm_budget_plugin.hooks.call_types import CALL_TYPES, logged_request, request_of
-from litellm_budget_plugin.hooks.caller import is_caller
 from litellm_budget_plugin.hooks.instrument import instrument, uninstrument
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from litellm_budget_plugin.hooks.caller import caller_of
+from litellm_budget_plugin.hooks.proxy_identity import caller_of
 from litellm_budget_plugin.pricing import Request
 
 # A deployment of this provider only chooses another group.

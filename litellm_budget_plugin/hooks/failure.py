@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from enum import Enum
-
-import httpx
-import openai
 
 
 class Outcome(Enum):
@@ -20,15 +16,56 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    ConnectionRefusedError,
-)
-_CUT_OFF = (httpx.TransportError, asyncio.TimeoutError, asyncio.CancelledError, TimeoutError, ConnectionError)
+# Classes by the name of their library and their own: LiteLLM and applications bring several libraries, in several versions,
+# and none is imported here to ask it. The most specific class of an exception that is listed decides.
+_REFUSED = {
+    "httpx": "HTTPStatusError",
+    "openai": "APIStatusError",
+    "anthropic": "APIStatusError",
+    "requests": "HTTPError",
+    "botocore": "ClientError",
+}
+_NEVER_SENT = {
+    "httpx": "ConnectError ConnectTimeout PoolTimeout ProxyError UnsupportedProtocol InvalidURL WebSocketUpgradeError",
+    "httpcore": "ConnectError ConnectTimeout PoolTimeout ProxyError UnsupportedProtocol ConnectionNotAvailable",
+    "aiohttp": "ClientConnectorError ConnectionTimeoutError ServerFingerprintMismatch ClientHttpProxyError InvalidURL",
+    "requests": "ConnectTimeout ProxyError MissingSchema InvalidSchema InvalidURL InvalidHeader URLRequired",
+    "urllib3": "NewConnectionError ConnectTimeoutError ProxyError EmptyPoolError LocationValueError CertificateError",
+    "botocore": "EndpointConnectionError ConnectTimeoutError ProxyConnectionError",
+    "websockets": "InvalidHandshake InvalidURI InvalidProxy",
+    "anyio": "ConnectionFailed",
+    "http": "InvalidURL",
+    "builtins": "ConnectionRefusedError",
+    "socket": "gaierror herror",
+    "ssl": "SSLCertVerificationError",
+}
+_CUT_OFF = {
+    "httpx": "HTTPError StreamError HTTPXWSException EndOfStream",
+    "httpcore": "NetworkError TimeoutException ProtocolError",
+    "aiohttp": "ClientError InvalidUrlRedirectClientError HttpProcessingError WebSocketError EofStream",
+    "requests": "RequestException",
+    "urllib3": "HTTPError",
+    "botocore": "HTTPClientError ConnectionError EventStreamError IncompleteReadError ResponseParserError ParserError",
+    "websockets": "WebSocketException",
+    "grpc": "RpcError",
+    "h11": "ProtocolError",
+    "h2": "H2Error",
+    "http": "HTTPException",
+    "anyio": "BrokenResourceError ClosedResourceError EndOfStream IncompleteRead FutureCancelled TaskCancelled",
+    "builtins": "TimeoutError ConnectionError EOFError",
+    "ssl": "SSLError",
+    "asyncio": "CancelledError TimeoutError",
+    "concurrent": "CancelledError TimeoutError",
+    # What an SDK says of any trouble on the way; what it was made of may say more.
+    "openai": "APIConnectionError APIResponseValidationError WebSocketConnectionClosedError",
+    "anthropic": "APIConnectionError APIResponseValidationError",
+}
+_OUTCOMES = {
+    (library, name): outcome
+    for classes, outcome in ((_REFUSED, Outcome.FREE), (_NEVER_SENT, Outcome.FREE), (_CUT_OFF, Outcome.LOST))
+    for library, names in classes.items()
+    for name in names.split()
+}
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -38,18 +75,35 @@ def outcome_of(error: BaseException) -> Outcome:
     the first link that decides; LiteLLM's own classes decide only where nothing below them does, for it gives the same
     ones to HTTP errors and to lost connections. An HTTP error status means that nothing was billed.
     """
-    outcome = Outcome.UNKNOWN
+    otherwise = Outcome.UNKNOWN
     for link in _chain(error):
-        own = type(link).__module__.startswith("litellm")
-        if isinstance(link, httpx.HTTPStatusError) or (isinstance(link, openai.APIStatusError) and not own):
+        outcome, library = _listed(link)
+        if library == "openai" and type(link).__module__.startswith("litellm"):
+            otherwise = outcome if outcome is Outcome.LOST else otherwise
+        elif outcome is Outcome.FREE or (
+            outcome is Outcome.LOST and any(_listed(cause)[0] is Outcome.FREE for cause in _causes(link))
+        ):
             return Outcome.FREE
-        if isinstance(link, _NEVER_SENT):
-            return Outcome.FREE
-        if isinstance(link, _CUT_OFF):
+        elif outcome is Outcome.LOST:
             return Outcome.LOST
-        if isinstance(link, openai.APITimeoutError if own else openai.APIConnectionError):
-            outcome = Outcome.LOST
-    return outcome
+    return otherwise
+
+
+def _listed(error: BaseException) -> tuple[Outcome, str]:
+    """What the tables say of `error`, and the library whose class decides."""
+    for kind in type(error).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if library.startswith("http"):
+            # httpx2 and httpcore2 are the same libraries, under names of their own.
+            library = library.rstrip("0123456789")
+        if library == "aiohttp" and kind.__name__ == "ClientResponseError":
+            # Both an HTTP error and an answer that could not be read.
+            status = getattr(error, "status", None)
+            return (Outcome.FREE if isinstance(status, int) and status >= 400 else Outcome.LOST), library
+        outcome = _OUTCOMES.get((library, kind.__name__))
+        if outcome is not None:
+            return outcome, library
+    return Outcome.UNKNOWN, ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -59,3 +113,22 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(link))
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What `error` is a translation of: LiteLLM's aiohttp transport calls a failed TLS handshake a protocol error, requests
+    calls everything a connection error. Not what merely came before it, which can be another request.
+    """
+    waiting = [error]
+    seen: set[int] = set()
+    while waiting:
+        link = waiting.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        # urllib3 keeps it as `reason`, requests as an argument, botocore among its own keywords.
+        kept = getattr(link, "kwargs", None)
+        kept = kept.values() if isinstance(kept, dict) else ()
+        inner = (link.__cause__, getattr(link, "reason", None), *link.args, *kept)
+        waiting += [one for one in inner if isinstance(one, BaseException)]

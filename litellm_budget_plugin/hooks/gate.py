@@ -14,7 +14,7 @@ from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.errors import BudgetError, BudgetUserMissing
-from litellm_budget_plugin.hooks import passthrough
+from litellm_budget_plugin.hooks import passthrough, sdk_retries
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.call_binding import (
     Binding,
@@ -29,7 +29,7 @@ from litellm_budget_plugin.hooks.call_binding import (
 from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, request_of, sent_request
 from litellm_budget_plugin.hooks.deployments import candidates, names_group
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.hooks.streams import ask_for_usage
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -125,6 +125,7 @@ def _admit(logging_obj: Any, call: Call) -> Binding:
     """Bind the call to the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
     binding = bind(logging_obj, call)
     call.admit()
+    sdk_retries.sending(binding)
     return binding
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.errors import LiteLLMChanged
-from litellm_budget_plugin.hooks import gate, settlement, streams
+from litellm_budget_plugin.hooks import gate, sdk_retries, settlement, streams
 
 
 class PatchPoint(NamedTuple):
@@ -66,6 +66,8 @@ PATCH_POINTS = (
         streams.process_chunk,
         ("self", "chunk"),
     ),
+    PatchPoint("openai._base_client:SyncAPIClient._sleep_for_retry", sdk_retries.sleep_for_retry, ("self",)),
+    PatchPoint("openai._base_client:AsyncAPIClient._sleep_for_retry", sdk_retries.async_sleep_for_retry, ("self",)),
 )
 
 
@@ -89,8 +91,13 @@ def instrument() -> None:
     global _users
     with _lock:
         if not _users:
-            for found in _resolved():
-                _patch(found)
+            found = _resolved()
+            try:
+                for each in found:
+                    _patch(each)
+            except BaseException:
+                _restore()
+                raise
         _users += 1
 
 
@@ -101,12 +108,15 @@ def uninstrument() -> None:
     global _users
     with _lock:
         _users = max(0, _users - 1)
-        if _users:
-            return
-        for key, (owner, original, wrapper) in reversed(_patched.copy().items()):
-            if inspect.getattr_static(owner, key[1], None) is wrapper:
-                setattr(owner, key[1], original)
-                del _patched[key]
+        if not _users:
+            _restore()
+
+
+def _restore() -> None:
+    for key, (owner, original, wrapper) in reversed(_patched.copy().items()):
+        if inspect.getattr_static(owner, key[1], None) is wrapper:
+            setattr(owner, key[1], original)
+            del _patched[key]
 
 
 def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -177,7 +187,7 @@ def _patch(found: _Found) -> None:
 
 def _other_holders(found: _Found) -> Iterator[Any]:
     """LiteLLM's modules that have imported the function under its name. Modules loaded later import what stands there then."""
-    for module_name, module in list(sys.modules.items()):
+    for module_name, module in sys.modules.copy().items():
         inside = module_name.partition(".")[0] == "litellm" and module is not found.owner
         if inside and vars(module).get(found.name) is found.function:
             yield module

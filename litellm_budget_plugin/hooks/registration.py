@@ -23,25 +23,24 @@ class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are A
 
 
 _open: list[BudgetHook] = []
-"""Open callbacks, the one in force last."""
-_replaced: set[int] = set()
+_in_force: BudgetHook | None = None
+"""The callback that the gate acted for last."""
+_replaced: set[BudgetHook] = set()
 _disabled = 0
-_lock = threading.Lock()
+_disabling = threading.Lock()
 _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_ledger_override", default=None)
 
 
 def register(callback: BudgetHook) -> None:
     """The gate acts for this callback from now on."""
-    with _lock:
-        _open.append(callback)
+    _open.append(callback)
 
 
 def deregister(callback: BudgetHook) -> None:
     """The callback was closed."""
-    with _lock:
-        if callback in _open:
-            _open.remove(callback)
-        _replaced.discard(id(callback))
+    if callback in _open:
+        _open.remove(callback)
+    _replaced.discard(callback)
 
 
 def current_ledger() -> BudgetLedger | None:
@@ -50,22 +49,22 @@ def current_ledger() -> BudgetLedger | None:
 
     That a list without the callback was assigned is logged once: applications and frameworks do that without meaning to.
     """
-    if not _open or _disabled:
+    global _in_force
+    # No lock: a child that is forked while another thread holds one would wait for it forever.
+    candidates = _open.copy()
+    if not candidates or _disabled:
         return None
-    callback = next((c for c in litellm.callbacks if isinstance(c, BudgetHook) and c.budget_ledger is not None), None)
-    with _lock:
-        if not _open:
-            return None
-        if callback is None:
-            callback = _open[-1]
-            if id(callback) not in _replaced:
-                _replaced.add(id(callback))
-                _logger.info(
-                    "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
-                )
-        elif callback is not _open[-1] and callback in _open:
-            _open.remove(callback)
-            _open.append(callback)
+    listed = getattr(litellm, "callbacks", None) or ()
+    callback = next((c for c in listed if isinstance(c, BudgetHook) and c.budget_ledger is not None), None)
+    if callback is None:
+        callback = _in_force if _in_force in candidates else candidates[-1]
+        assert callback is not None
+        if callback not in _replaced:
+            _replaced.add(callback)
+            _logger.info(
+                "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
+            )
+    _in_force = callback
     return _ledger_override.get() or callback.budget_ledger
 
 
@@ -86,10 +85,10 @@ def disabled() -> Iterator[None]:
     For tests of applications. Blocks may be nested and may overlap in threads; the gate acts again after the last one.
     """
     global _disabled
-    with _lock:
+    with _disabling:
         _disabled += 1
     try:
         yield
     finally:
-        with _lock:
+        with _disabling:
             _disabled -= 1

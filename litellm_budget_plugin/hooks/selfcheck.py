@@ -11,7 +11,7 @@ from typing import Any
 import litellm
 
 from litellm_budget_plugin.hooks import instrument
-from litellm_budget_plugin.hooks.refusal import BudgetExceeded
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 from litellm_budget_plugin.hooks.registration import current_ledger, override_ledger
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
 from litellm_budget_plugin.manager.users import Users

@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.call import settlement_of
 from litellm_budget_plugin.hooks.call_binding import binding_of, call_of, free_function_of
 from litellm_budget_plugin.hooks.call_types import request_of
 from litellm_budget_plugin.hooks.jobs import payers_of
-from litellm_budget_plugin.hooks.payer import paying_user
+from litellm_budget_plugin.hooks.principal import paying_user
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.manager.ledger import new_id
 from litellm_budget_plugin.pricing.usage import field, parse_raw
@@ -52,7 +52,13 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
             whole = parse_raw(answer)
             if isinstance(whole, dict) and _RUST[call.request.call_type] in whole:
                 call.answered(whole, None)
-    return original(logging_obj, *args, **kwargs)
+    outcome = original(logging_obj, *args, **kwargs)
+    details = logging_obj.model_call_details
+    if streams.is_stream(details.get("original_response")):
+        # The stream has the Logging object. Kept here, it would be freed by the next full garbage collection only, and a
+        # dropped call's money with it.
+        details["original_response"] = f"<{type(details['original_response']).__name__}>"
+    return outcome
 
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

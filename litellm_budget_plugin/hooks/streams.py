@@ -16,7 +16,7 @@ import litellm
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.call_binding import call_of
 from litellm_budget_plugin.pricing import Request
-from litellm_budget_plugin.pricing.entries import ASKS_NETWORK, providers, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, providers, route
 
 _LAST_EVENTS = ("response.completed", "response.incomplete")
 
@@ -74,6 +74,10 @@ def stream_init(original: Callable[..., Any], stream: Any, *args: Any, **kwargs:
     elif call.chunks is None:
         # The Router wraps a stream in another of the same class: the first one made is the one that gets the chunks.
         call.chunks = stream.chunks
+    else:
+        # The Router's wrapper is of a class made for this call, whose functions have the stream within: classes are freed by
+        # garbage collections only. What the caller drops is the wrapper.
+        weakref.finalize(stream, call.dropped).atexit = False
     if call.hidden_usage and not _litellm_asks(stream):
         # The provider was asked for the usage on behalf of the budget: LiteLLM keeps it, and the caller sees his own stream.
         stream.stream_options = call.hidden_usage[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -244,6 +244,12 @@ class BudgetLedger:
             let_go(self._key)
 
 
+# Not the module's own generator, which an application may seed: two processes would make the same ids.
+_ids = random.Random()  # noqa: S311  # ids must differ, and need not be secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)
+
+
 def new_id() -> str:
     """An id for a command: unique, and growing with time, so that the rows of recent calls lie side by side."""
-    return f"{time.time_ns() // 1_000_000:011x}{uuid.uuid4().hex[:20]}"
+    return f"{time.time_ns() // 1_000_000:011x}{_ids.getrandbits(80):020x}"

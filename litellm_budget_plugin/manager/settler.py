@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import logging
 import os
 import queue
@@ -32,7 +31,6 @@ from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 _logger = logging.getLogger("litellm_budget_plugin")
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
-_COLLECT_SECONDS = 5.0
 _RENEWAL_BATCH = 500
 GATHER_SECONDS = 0.05
 """How long charges for a networked store are gathered into one round trip."""
@@ -90,7 +88,6 @@ class Settler:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = self._closed = False
-        self._collected_at = -_COLLECT_SECONDS
         self._renewed_at = self._swept_at = time.monotonic()
         self.delivery.begin()
         self.breaker = Breaker()
@@ -138,14 +135,12 @@ class Settler:
         return bool(self._jobs or self.delivery.waiting or self._live)
 
     def free(self, timeout: float) -> None:
-        """Settle what waits, and what nobody can reach any more: a dropped stream stays until garbage is collected, and
-        must not refuse the next call. Collects at most once in _COLLECT_SECONDS. A networked store has `timeout` seconds.
+        """Settle what waits: it must not refuse the next call. A networked store has `timeout` seconds.
+
+        Collects no garbage, which would hold up every thread for as long as the application's heap is large, whenever
+        somebody at a limit calls again.
         """
         until = time.monotonic() + timeout
-        now = time.monotonic()
-        if self._live and now - self._collected_at >= _COLLECT_SECONDS:
-            self._collected_at = now
-            gc.collect()
         if not self._working.acquire(timeout=timeout if self.store.remote else -1):
             return
         try:

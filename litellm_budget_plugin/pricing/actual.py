@@ -27,9 +27,9 @@ from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, price_key
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
+from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.pricing.request_formats import read as read_request
 from litellm_budget_plugin.pricing.response_formats import Received, response_format, usage_in
-from litellm_budget_plugin.pricing.terms import terms_of
 from litellm_budget_plugin.pricing.tokens import probable
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.usage import TokenUsage, as_mapping, field, nanos, number, parse_raw, stated_cost
@@ -269,8 +269,8 @@ def _input_tokens(request: Request) -> int:
     if request.call_type == "realtime":
         return 0
     floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
-    terms = terms_of(price_key(request))
-    rough, counted = (InputCounter(terms.key or terms.model, terms.provider, exact=exact) for exact in (False, True))
+    sheet = price_sheet(price_key(request))
+    rough, counted = (InputCounter(sheet.key or sheet.model, sheet.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
         read_request(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.

@@ -85,6 +85,8 @@ _OPTION = 256
 _COUNTED = {
     "completion": _listed("thinking enable_prompt_caching"),
     "responses": _listed("reasoning"),
+    # The Router says the query twice.
+    "rerank": _listed("input"),
     GOOGLE_CONFIG: _listed("speechConfig speech_config"),
 }
 # LiteLLM puts these between and around messages.
@@ -140,7 +142,7 @@ def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, para
     """Count every argument that the family's reader has not read. What is unknown makes the call not bounded."""
     for name, value in params.items():
         use = use_of(family, name)
-        if use <= FREE or value is None:
+        if use <= FREE or value is None or (isinstance(value, (str, Mapping, list, tuple)) and not value):
             continue
         seen = scan({name: value})
         if use == REPEATED:
@@ -153,6 +155,12 @@ def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, para
     if params.get("cache_control") or params.get("cache_control_injection_points"):
         counter.caches = True
     _count_dropped(asked, params.get("additional_drop_params"))
+
+
+def unknown_arguments(family: str, params: Mapping[str, Any]) -> Scan | None:
+    """What the arguments hold that this family does not know; None where it knows all of them."""
+    found = {name: value for name, value in params.items() if value is not None and use_of(family, name) > COUNTED}
+    return scan(found) if found else None
 
 
 def count_seen(counter: InputCounter, asked: OutputLimit, seen: Scan) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from litellm_budget_plugin.pricing import audio, chat, documents, images, search, sessions, video
+from litellm_budget_plugin.pricing import audio, chat, documents, images, realtime, search, video
+from litellm_budget_plugin.pricing.arguments import unknown_arguments
 from litellm_budget_plugin.pricing.body import covers, scan_body
 from litellm_budget_plugin.pricing.cost_map import price_key
-from litellm_budget_plugin.pricing.terms import Terms, terms_of
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
-_FAMILIES: dict[str, Callable[[Request, Terms, Options], Estimate]] = {
+_FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
     "image_generation": images.estimate,
     "image_edit": images.estimate,
     "image_variation": images.estimate,
@@ -22,8 +23,8 @@ _FAMILIES: dict[str, Callable[[Request, Terms, Options], Estimate]] = {
     "search": search.estimate_search,
     "ocr": documents.estimate,
     "video_generation": video.estimate,
-    "moderation": sessions.estimate_moderation,
-    "realtime": sessions.estimate_realtime,
+    "moderation": realtime.estimate_moderation,
+    "realtime": realtime.estimate_realtime,
 }
 
 
@@ -38,15 +39,17 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     """
     options = Options(output_allowance, unbounded_hold, exact)
     if request.call_type in BY_TOKENS:
-        return chat.estimate(request, _terms(request), options)
+        return chat.estimate(request, _sheet(request), options)
     family = _FAMILIES.get(request.call_type)
     if family is None:
         return Estimate(unbounded_hold, unbounded_hold, 0, 0, priced=True, bounded=False, loose=False)
-    return family(request, _terms(request), options)
+    return family(
+        request, _sheet(request), options._replace(unknown=unknown_arguments(request.call_type, request.params))
+    )
 
 
-def _terms(request: Request) -> Terms:
-    return terms_of(price_key(request), request.params.get("service_tier"), request.params.get("speed"))
+def _sheet(request: Request) -> PriceSheet:
+    return price_sheet(price_key(request), request.params.get("service_tier"), request.params.get("speed"))
 
 
 def estimate_sent(
@@ -60,10 +63,13 @@ def estimate_sent(
     if request.call_type not in BY_TOKENS:
         return held
     sent = scan_body(body)
+    if held.covered is not None and held.covered.stated and held.covered.choices and not (sent.limit or sent.thinking):
+        # A limit that LiteLLM does not hand on limits nothing.
+        sent.unlimited = True
     if held.covered is not None and covers(held.covered, sent):
         return held
-    terms = _terms(request)
-    found = chat.estimate(request, terms, Options(output_allowance, unbounded_hold), sent)
+    sheet = _sheet(request)
+    found = chat.estimate(request, sheet, Options(output_allowance, unbounded_hold), sent)
     return replace(found, usd=max(found.usd, held.usd), tokens=max(found.tokens, held.tokens), loose=False)
 
 

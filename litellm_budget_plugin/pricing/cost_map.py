@@ -221,13 +221,6 @@ def model_names(request: Request) -> tuple[str, ...]:
 
     As called, without the provider prefix, the base model, the name under its provider, then the family "provider/*".
     """
-    from litellm_budget_plugin.pricing.terms import terms_of
+    from litellm_budget_plugin.pricing.price_sheet import price_sheet
 
-    key = price_key(request)
-    terms = terms_of(key)
-    names = [key.model, terms.model]
-    if key.base_model:
-        names.append(key.base_model)
-    if terms.provider:
-        names += [f"{terms.provider}/{terms.model}", f"{terms.provider}/*"]
-    return tuple(dict.fromkeys(names))
+    return price_sheet(price_key(request)).names

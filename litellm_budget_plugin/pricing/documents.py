@@ -10,8 +10,8 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.quantities import MOST, Bill
-from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
+from litellm_budget_plugin.pricing.unit_estimate import MOST, UnitCost
 from litellm_budget_plugin.pricing.usage import field, number
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -23,36 +23,36 @@ _OBJECTS = re.compile(rb"/ObjStm.{0,512}?stream\r?\n", re.DOTALL)
 _UNPACKED_MOST = 1 << 26
 
 
-def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
+def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
     """Pages times the price of one, and of their annotation where one is asked for. The pages of a PDF inside the request
     are counted, an image is one; what stands behind a URL or a file id cannot be counted. A lost answer is charged the pages
     known, or one: a document is read whether or not anybody waits.
     """
     params = request.params
     pages = _pages(params)
-    per_page = terms.rate("ocr_cost_per_page")
+    per_page = sheet.rate("ocr_cost_per_page")
     if any(params.get(name) for name in _ANNOTATIONS):
         # LiteLLM takes the price of a page where there is none for its annotation.
-        per_page += terms.rate("annotation_cost_per_page") or per_page
+        per_page += sheet.rate("annotation_cost_per_page") or per_page
     # How many credits a page takes is not said anywhere: one at the least.
-    credit = terms.rate("ocr_cost_per_credit")
-    bill = Bill(
+    credit = sheet.rate("ocr_cost_per_credit")
+    cost = UnitCost(
         most=(pages or 1) * (per_page + credit),
         floor=(pages or 1) * (per_page + credit),
         known=pages is not None and not credit,
     )
-    return bill.estimate(terms, options)
+    return cost.estimate(sheet, options)
 
 
-def read(answer: object, terms: Terms) -> int | None:
+def read(answer: object, sheet: PriceSheet) -> int | None:
     """Atto-dollars of an answer by the pages or credits that it reports, or the pages that it holds."""
     usage, held = field(answer, "usage_info"), field(answer, "pages")
     pages = number(field(usage, "pages_processed")) or (len(held) if isinstance(held, (list, tuple)) else 0)
     noted = number(field(usage, "pages_processed_annotation")) or 0
-    per_page, taken = terms.rate("ocr_cost_per_page"), field(usage, "credits")
-    amount = pages * per_page + noted * (terms.rate("annotation_cost_per_page") or per_page)
+    per_page, taken = sheet.rate("ocr_cost_per_page"), field(usage, "credits")
+    amount = pages * per_page + noted * (sheet.rate("annotation_cost_per_page") or per_page)
     if isinstance(taken, (int, float)) and 0 < taken < MOST:
-        amount += round(Fraction(taken) * terms.rate("ocr_cost_per_credit"))
+        amount += round(Fraction(taken) * sheet.rate("ocr_cost_per_credit"))
     return amount or None
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from litellm_budget_plugin.pricing.quantities import Bill, count, nested
+from litellm_budget_plugin.pricing.image_prices import ImagePrice, chosen, image_prices, parse_size
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import attos, scaled
-from litellm_budget_plugin.pricing.terms import Terms
 from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.units import is_priced
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
-from litellm_budget_plugin.pricing.variants import Variant, chosen, parse_size, variants_of
 
 _COPIES = ("n", "num_images", "numberOfImages", "number_of_images", "sampleCount", "sample_count")
 # The largest that models take which are priced by the pixel in any size: four megapixels.
@@ -36,53 +37,55 @@ _BESIDE = 4096
 _LEAST = 272
 
 
-def estimate(request: Request, terms: Terms, options: Options) -> Estimate:
+def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
     """Images asked for, times the dearest price that the size and quality asked for may have; without them, of any. A lost
     answer is charged in full by the cheapest: images are made whether or not their maker waits.
     """
-    images = _Images(request, terms)
+    images = _Images(request, sheet)
     if images.openai and images.prices_tokens:
-        bill = images.by_tokens()
+        cost = images.by_tokens()
     else:
-        bill = images.by_piece()
+        cost = images.by_piece()
         if images.prices_tokens:
-            bill = _either(bill, images.by_tokens())
-    return bill.estimate(terms, options, priced=terms.priced or images.variants_priced)
+            cost = _either(cost, images.by_tokens())
+    return cost.estimate(sheet, options, priced=sheet.priced or images.variants_priced)
 
 
-def _either(first: Bill, second: Bill) -> Bill:
+def _either(first: UnitCost, second: UnitCost) -> UnitCost:
     """LiteLLM takes the tokens if the answer reports any, else the pieces: the dearer is the bound."""
-    floor = min((bill.floor for bill in (first, second) if bill.floor), default=0)
+    floor = min((cost.floor for cost in (first, second) if cost.floor), default=0)
     dearer = second if second.most >= first.most else first
     certain = first.certain and second.certain
-    return Bill(dearer.most, floor, certain=certain, tokens=second.tokens, floor_tokens=second.floor_tokens)
+    return replace(dearer, floor=floor, certain=certain, tokens=second.tokens, floor_tokens=second.floor_tokens)
 
 
 class _Images:
     """One request for images, read once."""
 
-    def __init__(self, request: Request, terms: Terms) -> None:
+    def __init__(self, request: Request, sheet: PriceSheet) -> None:
         params = request.params
         parts = list(nested(params))
-        self.terms = terms
+        self.sheet = sheet
         self.params = params
         self.copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
-        self.size = next(filter(None, map(_size, parts)), None)
-        quality = params.get("quality")
-        self.quality = quality.lower() if isinstance(quality, str) and quality.lower() != "auto" else None
-        name = f"{terms.provider}/{terms.base}"
-        self.variants = variants_of(terms.base, terms.provider)
+        # Where two places differ, it is not known which one the provider obeys: then any size or quality may be made.
+        sizes = {size for part in parts if (size := _size(part)) is not None}
+        self.size = sizes.pop() if len(sizes) == 1 else None
+        qualities = {quality.lower() for part in parts if isinstance(quality := part.get("quality"), str)}
+        self.quality = qualities.pop() if len(qualities) == 1 and qualities != {"auto"} else None
+        name = f"{sheet.provider}/{sheet.base}"
+        self.variants = image_prices(sheet.base, sheet.provider)
         self.variants_priced = any(is_priced(_entry(variant), request.call_type) for variant in self.variants)
-        self.openai = "gpt-image" in name.lower() and terms.provider in ("openai", "azure")
-        self.prices_tokens = terms.priced and (self.openai or terms.provider in _BY_TOKENS) and _prices_tokens(terms)
+        self.openai = "gpt-image" in name.lower() and sheet.provider in ("openai", "azure")
+        self.prices_tokens = sheet.priced and (self.openai or sheet.provider in _BY_TOKENS) and _prices_tokens(sheet)
 
-    def by_piece(self) -> Bill:
+    def by_piece(self) -> UnitCost:
         """Images times the price of one."""
         # fal.ai takes the nearest size that it has a price for, which the request does not show.
-        size = None if self.terms.provider == "fal_ai" else self.size
+        size = None if self.sheet.provider == "fal_ai" else self.size
         picked = chosen(self.variants, size, self.quality)
         prices = [self._price(_entry(variant), variant.size) for variant in picked]
-        own = self.terms.prices
+        own = self.sheet.prices
         sized = self._own_size() or self.size
         # LiteLLM falls back to the model's own entry where there is none for the size and quality.
         met = any(variant.size == size and variant.quality in (None, self.quality) for variant in picked)
@@ -90,19 +93,20 @@ class _Images:
             prices.append(self._price(own, sized))
         open_size = bool(attos(own.get("output_cost_per_pixel")) and sized is None) and not self.variants
         floor = min((price for price in prices if price), default=0)
-        return Bill(self.copies * max(prices, default=0), self.copies * floor, certain=not open_size)
+        most = self.copies * max(prices, default=0)
+        return UnitCost(most, self.copies * floor, certain=not open_size, copies=self.copies)
 
     def _own_size(self) -> tuple[int, int] | None:
-        found = next((variant for variant in self.variants if variant.key == self.terms.key), None)
+        found = next((variant for variant in self.variants if variant.key == self.sheet.key), None)
         return found.size if found else None
 
     def _price(self, entry: Mapping[str, Any], size: tuple[int, int] | None) -> int:
         width, height = size or _LARGEST
         pixels = width * height
-        if self.terms.provider == "fal_ai":
+        if self.sheet.provider == "fal_ai":
             pixels = -(-pixels // _MEGAPIXEL) * _MEGAPIXEL
         by_pixel = max(attos(entry.get(name)) or 0 for name in ("input_cost_per_pixel", "output_cost_per_pixel"))
-        return scaled(max([by_pixel * pixels, *self._each(entry)]), self.terms.factor)
+        return scaled(max([by_pixel * pixels, *self._each(entry)]), self.sheet.factor)
 
     def _each(self, entry: Mapping[str, Any]) -> Iterator[int]:
         resolution = self.params.get("resolution")
@@ -115,25 +119,27 @@ class _Images:
             if name.startswith("output_cost_per_image") and "token" not in name:
                 yield attos(value) or 0
 
-    def by_tokens(self) -> Bill:
+    def by_tokens(self) -> UnitCost:
         """The prompt, the images that it gives, and the tokens of each image that is made."""
-        terms, tier = self.terms, self.terms.tiers[-1]
+        sheet, tier = self.sheet, self.sheet.tiers[-1]
         prompt = self.params.get("prompt")
         text = (byte_length(prompt) if isinstance(prompt, str) else 0) + _BESIDE // 16
         given = _given(self.params)
         each, least, certain = self._tokens_each()
         partial = count(self.params, "partial_images") or 0
         made = self.copies * (each + partial * _PARTIAL)
-        writes = bool(terms.rate("output_cost_per_token"))
+        writes = bool(sheet.rate("output_cost_per_token"))
         beside = _BESIDE * self.copies if writes else 0
-        per_image = max(tier.output, terms.rate("output_cost_per_image_token"))
-        most = text * tier.text + given * _INPUT_IMAGE * tier.media + made * per_image + given * terms.per_image
-        most += beside * terms.rate("output_cost_per_token", "output_cost_per_reasoning_token")
+        per_image = max(tier.output, sheet.rate("output_cost_per_image_token"))
+        most = text * tier.text + given * _INPUT_IMAGE * tier.media + made * per_image + given * sheet.per_image
+        most += beside * sheet.rate("output_cost_per_token", "output_cost_per_reasoning_token")
         floor_tokens = text // 4
-        return Bill(
-            most=most + (terms.per_search if terms.provider in ("gemini", "vertex_ai") else 0),
-            floor=floor_tokens * tier.plain + self.copies * least * terms.rate("output_cost_per_image_token"),
+        return UnitCost(
+            most=most + (sheet.per_search if sheet.provider in ("gemini", "vertex_ai") else 0),
+            floor=floor_tokens * tier.plain + self.copies * least * sheet.rate("output_cost_per_image_token"),
             certain=certain and not writes,
+            copies=self.copies,
+            per_byte=tier.text,
             tokens=text + given * _INPUT_IMAGE + made + beside,
             floor_tokens=floor_tokens,
         )
@@ -141,24 +147,24 @@ class _Images:
     def _tokens_each(self) -> tuple[int, int, bool]:
         """(most, least, whether it is documented) of one image."""
         if not self.openai:
-            return (_UNKNOWN_OPENAI if "gpt-image" in self.terms.base else _UNKNOWN), _LEAST, False
+            return (_UNKNOWN_OPENAI if "gpt-image" in self.sheet.base else _UNKNOWN), _LEAST, False
         rows = [_OPENAI[self.quality]] if self.quality in _OPENAI else list(_OPENAI.values())
-        if not _DOCUMENTED.search(self.terms.base):
+        if not _DOCUMENTED.search(self.sheet.base):
             return max(_UNKNOWN_OPENAI, *rows[0]), _LEAST, False
         column = _SIZES.index(self.size) if self.size in _SIZES else None
         found = [row[column] for row in rows] if column is not None else [tokens for row in rows for tokens in row]
         return max(found), min(found), self.size is None or column is not None
 
 
-def _entry(variant: Variant) -> Mapping[str, Any]:
+def _entry(variant: ImagePrice) -> Mapping[str, Any]:
     import litellm
 
     entry = litellm.model_cost.get(variant.key)
     return entry if isinstance(entry, Mapping) else {}
 
 
-def _prices_tokens(terms: Terms) -> bool:
-    return any(attos(terms.prices.get(name)) for name in ("output_cost_per_image_token", "output_cost_per_token"))
+def _prices_tokens(sheet: PriceSheet) -> bool:
+    return any(attos(sheet.prices.get(name)) for name in ("output_cost_per_image_token", "output_cost_per_token"))
 
 
 def _size(params: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -117,6 +117,15 @@ class InputCounter:
         """The `messages` of a chat completion."""
         if isinstance(messages, (list, tuple)):
             for message in messages:
+                if type(message) is dict and len(message) == 2 and "role" in message:
+                    content = message.get("content")
+                    if type(content) is str:
+                        # The plain case, which nearly every message is.
+                        self.messages += 1
+                        self.text += PER_MESSAGE
+                        self.floor += _FLOOR_MESSAGE * 4
+                        self.add_text(content)
+                        continue
                 self.add_message(message)
         elif messages is not None:
             self.add_unknown(messages)

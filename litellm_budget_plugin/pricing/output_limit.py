@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.scan import MOST_COPIES, MOST_TOKENS, number_of
-from litellm_budget_plugin.pricing.terms import Terms
 
 DEFAULT_LIMIT = 4096
 """LiteLLM's DEFAULT_MAX_TOKENS: its limit for a caller who gives none, plus the thinking budget, where a provider needs one."""
@@ -63,17 +63,17 @@ class OutputLimit:
         if self.choices:
             self.choices = max(self.choices, copies)
 
-    def tokens(self, terms: Terms, allowance: int) -> int:
+    def tokens(self, sheet: PriceSheet, allowance: int) -> int:
         """Tokens of one choice, at most where a limit is stated."""
-        found = self.limit if self.stated else max(self.limit, self._unstated(terms, allowance))
+        found = self.limit if self.stated else max(self.limit, self._unstated(sheet, allowance))
         return max(found, self.raised)
 
-    def output(self, terms: Terms, allowance: int) -> int:
-        """Tokens of all choices to all prompts, at most where a limit is stated."""
-        return ((self.tokens(terms, allowance) + self.beside) * self.prompts + self.echoed) * self.choices
+    def output(self, tokens: int) -> int:
+        """Tokens of all choices to all prompts, where one choice has so many."""
+        return ((tokens + self.beside) * self.prompts + self.echoed) * self.choices
 
-    def _unstated(self, terms: Terms, allowance: int) -> int:
-        tokens = min(allowance, terms.max_output) if terms.max_output else allowance
+    def _unstated(self, sheet: PriceSheet, allowance: int) -> int:
+        tokens = min(allowance, sheet.max_output) if sheet.max_output else allowance
         if self.thinking:
             tokens = max(tokens, self.thinking + DEFAULT_LIMIT)
         return max(tokens, 0)

@@ -6,7 +6,7 @@ Source: litellm/litellm_core_utils/llm_cost_calc/utils.py, `generic_cost_per_tok
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from fractions import Fraction
@@ -14,22 +14,31 @@ from typing import Any
 
 ATTOS_PER_NANO = 10**9
 _ATTOS_PER_USD = Decimal(10**18)
-_SAME_NAME = ("priority", "flex", "balanced", "ultrafast")
-_SERVICE = {"fast": "priority", **{name: name for name in _SAME_NAME}}
-
-_INPUT = ("input_cost_per_token", "cache_creation_input_token_cost", "cache_read_input_token_cost")
-# A character has at least one byte, as a token has: the count of bytes bounds a price per character too.
+# A field that names a service tier applies to that tier alone; every other field may apply to any call.
+_SERVICES = ("priority", "flex", "balanced", "ultrafast", "decisions")
+_SERVICE = {"fast": "priority"}
+_ABOVE = re.compile(r"_above_(\d+)(k?)_tokens")
 _PLAIN_INPUT = ("input_cost_per_token", "input_cost_per_character")
-_OUTPUT = ("output_cost_per_token", "output_cost_per_reasoning_token", "output_cost_per_image_token")
-_MEDIA = ("input_cost_per_audio_token", "input_cost_per_image_token", "input_cost_per_video_token")
-_AUDIO_OUT = ("output_cost_per_audio_token",)
-_KINDS = (*_INPUT, "input_cost_per_character", *_OUTPUT, *_MEDIA, *_AUDIO_OUT)
-_FIELD = re.compile(
-    rf"^(?P<kind>{'|'.join(_KINDS)})(?P<hour>_above_1hr)?"
-    r"(?:_(?P<early>priority|flex|balanced|ultrafast))?"
-    r"(?:_above_(?P<above>\d+)(?P<kilo>k?)_tokens)?"
-    r"(?:_(?P<late>priority|flex|balanced|ultrafast))?$"
-)
+
+
+def _side(name: str) -> str | None:
+    """Which side of a call a field of an entry prices. A field that LiteLLM adds tomorrow counts by its name."""
+    base = _ABOVE.sub("", name)
+    # A character has at least one byte, as a token has: the count of bytes bounds a price per character too.
+    if not base.startswith("input_cost_per_character") and not (
+        "cost" in base and "token" in base and "1k" not in base
+    ):
+        return None
+    # Databricks counts in units of its own beside dollars, and nobody calls in batches here.
+    if "batch" in base or "dbu" in base:
+        return None
+    if base.startswith("output") or "reasoning" in base:
+        return "audio_output" if "audio" in base or "video" in base else "output"
+    if "audio" in name or "image" in name or "video" in name:
+        return "media"
+    if "creation" in name or "write" in name:
+        return "hour" if "hr" in name else "written"
+    return "text"
 
 
 def attos(value: object) -> int | None:
@@ -62,6 +71,8 @@ class Tier:
 
     above: int
     text: int
+    written: int
+    """Input that may be written to a cache."""
     hour: int
     """Input that may be written to a one-hour cache."""
     media: int
@@ -98,10 +109,12 @@ class RateTable:
 
     def _tier(self, above: int, factor: Fraction) -> Tier:
         text, output = self.upto("text", above), self.upto("output", above)
+        written = max(text, self.upto("written", above))
         return Tier(
             above=above,
             text=scaled(text, factor),
-            hour=scaled(max(text, self.upto("hour", above)), factor),
+            written=scaled(written, factor),
+            hour=scaled(max(written, self.upto("hour", above)), factor),
             media=scaled(max(text, self.upto("media", above)), factor),
             output=scaled(output, factor),
             audio_output=scaled(max(output, self.upto("audio_output", above)), factor),
@@ -109,46 +122,34 @@ class RateTable:
         )
 
 
-def _note_field(table: RateTable, name: str, value: object, services: Iterable[str], start: int = 0) -> None:
-    match = _FIELD.match(name)
-    rate = attos(value) if match else None
-    if match is None or rate is None:
+def _note_field(table: RateTable, name: str, value: object, service: str, start: int = 0) -> None:
+    side, rate = _side(name), attos(value)
+    named = next((other for other in _SERVICES if other in name), None)
+    if side is None or rate is None or (named and named != service):
         return
-    service = match["early"] or match["late"]
-    if service and service not in services:
-        return
-    above = int(match["above"] or 0) * (1000 if match["kilo"] else 1) + start
-    kind = match["kind"]
-    if match["hour"]:
-        table.note("hour", above, rate)
-    elif kind in _OUTPUT:
-        table.note("output", above, rate)
-    elif kind in _MEDIA:
-        table.note("media", above, rate)
-    elif kind in _AUDIO_OUT:
-        table.note("audio_output", above, rate)
-    else:
-        table.note("text", above, rate)
-        if kind in _PLAIN_INPUT and not service:
-            table.note("plain", above, rate)
+    match = _ABOVE.search(name)
+    above = start + (int(match[1]) * (1000 if match[2] else 1) if match else 0)
+    table.note(side, above, rate)
+    if name.startswith(_PLAIN_INPUT) and not named:
+        table.note("plain", above, rate)
 
 
 def read_rates(entry: Mapping[str, Any], service_tier: str | None) -> RateTable:
     """Every token rate of an entry that may apply under this service tier ("auto" may be served as priority)."""
     wanted = (service_tier or "").lower()
     # The provider may serve the standard tier instead, so the standard rates always stay in.
-    services = ("priority",) if wanted == "auto" else (_SERVICE.get(wanted, ""),)
+    service = "priority" if wanted == "auto" else _SERVICE.get(wanted, wanted)
     table = RateTable()
     for name, value in entry.items():
-        _note_field(table, name, value, services)
+        _note_field(table, name, value, service)
     tiered = entry.get("tiered_pricing")
     for tier in tiered if isinstance(tiered, list) else ():
         if isinstance(tier, Mapping):
             bounds = tier.get("range")
             start = int(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else 0
             for name, value in tier.items():
-                _note_field(table, name, value, services, start)
+                _note_field(table, name, value, service, start)
     off_peak = entry.get("off_peak_pricing")
     for name, value in off_peak.items() if isinstance(off_peak, Mapping) else ():
-        _note_field(table, name, value, services)
+        _note_field(table, name, value, service)
     return table

@@ -66,6 +66,7 @@ _CONTENTS = _listed(
     "textformat prediction documents prompt prompts text texts toolcalls functioncall chathistory preamble guidedjson "
     "structuredoutputs logitbias stop stopsequences toolspec toolresults"
 )
+_PROMPTS = _listed("prompt prompts inputs instances")
 _MEDIA_NAMES = _listed(
     "image images imageurl imageurls inputimage inputimages inputreference initimage mask video videos videourl audio "
     "audios audiourl inputaudio file files fileurl fileuri filedata inlinedata source document documenturl bytes "
@@ -312,6 +313,9 @@ class _Reader:
                 return
         if own & CACHE and item:
             found.caches = True
+        if name in _PROMPTS and isinstance(item, (list, tuple)) and set(map(type, item)) != {int}:
+            # Each of several prompts is answered.
+            found.copies = max(found.copies, min(len(item), MOST_COPIES))
         if sense & CONTENT:
             own = CONTENT | ((own | sense) & MEDIA)
         else:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from litellm_budget_plugin.pricing.quantities import Bill, count, nested
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import attos, scaled
-from litellm_budget_plugin.pricing.terms import Terms
 from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.usage import field, number
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -24,7 +24,7 @@ _PARALLEL_RESULT = 10**15
 _PARALLEL_RESULTS = 10
 
 
-def estimate_rerank(request: Request, terms: Terms, options: Options) -> Estimate:
+def estimate_rerank(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
     """Search units by the number and length of the documents, and tokens where a model has a price for them.
 
     A lost answer is charged one search unit, the least that a provider bills for a request that it has served.
@@ -39,18 +39,19 @@ def estimate_rerank(request: Request, terms: Terms, options: Options) -> Estimat
     pieces = sum(max(1, -(-size // room)) for size in texts)
     units = max(1, -(-pieces // _DOCUMENTS_A_UNIT))
     tokens = sum(texts) + (query + _PER_DOCUMENT) * max(len(texts), 1)
-    if terms.provider in _UNIT_PER_TOKEN:
+    if sheet.provider in _UNIT_PER_TOKEN:
         units = tokens
-    per_query, per_token = terms.rate("input_cost_per_query"), terms.rate("input_cost_per_token")
+    per_query, per_token = sheet.rate("input_cost_per_query"), sheet.rate("input_cost_per_token")
     probable = tokens // 4
-    bill = Bill(
-        most=units * per_query + tokens * (per_token + terms.rate("output_cost_per_token")),
+    cost = UnitCost(
+        most=units * per_query + tokens * (per_token + sheet.rate("output_cost_per_token")),
         floor=per_query + probable * per_token,
         known=listed,
+        per_byte=per_token,
         tokens=tokens,
         floor_tokens=probable,
     )
-    return bill.estimate(terms, options)
+    return cost.estimate(sheet, options)
 
 
 def _bytes(value: object) -> int:
@@ -64,13 +65,13 @@ def _bytes(value: object) -> int:
         return len(repr(type(value))) + 4096
 
 
-def reranked(answer: object, terms: Terms) -> int | None:
+def reranked(answer: object, sheet: PriceSheet) -> int | None:
     """Atto-dollars of an answer by the search units and tokens that it reports."""
     billed = field(field(answer, "meta"), "billed_units")
     units, tokens = number(field(billed, "search_units")), number(field(billed, "total_tokens"))
     if units is None and tokens is None:
         return None
-    return (units or 0) * terms.rate("input_cost_per_query") + (tokens or 0) * terms.rate("input_cost_per_token")
+    return (units or 0) * sheet.rate("input_cost_per_query") + (tokens or 0) * sheet.rate("input_cost_per_token")
 
 
 def queries(params: Mapping[str, Any]) -> int:
@@ -79,15 +80,15 @@ def queries(params: Mapping[str, Any]) -> int:
     return max(len(query), 1) if isinstance(query, (list, tuple)) else 1
 
 
-def estimate_search(request: Request, terms: Terms, options: Options) -> Estimate:
+def estimate_search(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
     """Queries times the price of one, by the number of results that is asked for. A lost answer is charged in full."""
     params = request.params
     results = max((found for part in nested(params) for found in [_results(part)] if found), default=None)
-    price = scaled(max(_prices(terms, params, results), default=0), terms.factor)
+    price = scaled(max(_prices(sheet, params, results), default=0), sheet.factor)
     most = floor = queries(params) * price
-    if terms.provider == "parallel_ai":
-        most += max((results or _PARALLEL_RESULTS) - _PARALLEL_RESULTS, 0) * scaled(_PARALLEL_RESULT, terms.factor)
-    return Bill(most, floor).estimate(terms, options)
+    if sheet.provider == "parallel_ai":
+        most += max((results or _PARALLEL_RESULTS) - _PARALLEL_RESULTS, 0) * scaled(_PARALLEL_RESULT, sheet.factor)
+    return UnitCost(most, floor).estimate(sheet, options)
 
 
 def _results(params: Mapping[str, Any]) -> int | None:
@@ -96,18 +97,18 @@ def _results(params: Mapping[str, Any]) -> int | None:
     return max(inner or 0, count(params, "max_results", "num_results", "limit") or 0) or None
 
 
-def _prices(terms: Terms, params: Mapping[str, Any], results: int | None) -> list[int]:
-    found = [attos(terms.prices.get("input_cost_per_query")) or 0]
-    tiers = terms.prices.get("tiered_pricing")
+def _prices(sheet: PriceSheet, params: Mapping[str, Any], results: int | None) -> list[int]:
+    found = [attos(sheet.prices.get("input_cost_per_query")) or 0]
+    tiers = sheet.prices.get("tiered_pricing")
     if isinstance(tiers, list):
         found += _tier_prices(tiers, results)
     # "tavily/search-advanced" is what search_depth="advanced" costs; LiteLLM bills all of them as "tavily/search".
     import litellm
 
     words = {value for part in nested(params) for value in part.values() if isinstance(value, str) and len(value) < 20}
-    keys = [f"{terms.key}-{word}" for word in words]
+    keys = [f"{sheet.key}-{word}" for word in words]
     # Parallel's requests are priced by their mode, whatever the name.
-    keys += [f"{terms.provider}/search"] if terms.provider == "parallel_ai" else []
+    keys += [f"{sheet.provider}/search"] if sheet.provider == "parallel_ai" else []
     for key in keys:
         entry = litellm.model_cost.get(key)
         if isinstance(entry, Mapping):

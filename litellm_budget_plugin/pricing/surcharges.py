@@ -8,7 +8,7 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.rates import attos
 
-_UPLIFTS = ("regional_processing_uplift_multiplier_eu", "regional_processing_uplift_multiplier_us")
+_AREA = "regional_processing_uplift_multiplier"
 # LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
 _SEARCH_DEFAULT = 35 * 10**15
 _SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
@@ -29,9 +29,13 @@ def _number(value: object) -> Fraction:
 def region_factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
     """What a region or the fast mode may multiply token prices by, at most."""
     # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
-    factor = max([Fraction(1), *(_number(entry[name]) for name in _UPLIFTS if entry.get(name))])
-    if entry.get("regional_endpoint_uplift_multiplier"):
-        factor *= max(Fraction(1), _number(entry["regional_endpoint_uplift_multiplier"]))
+    factor, area = Fraction(1), Fraction(1)
+    for name, value in entry.items():
+        if name.startswith(_AREA):
+            area = max(area, _number(value))
+        elif "multiplier" in name:
+            factor *= max(Fraction(1), _number(value))
+    factor *= area
     specific = entry.get("provider_specific_entry")
     if isinstance(specific, Mapping):
         areas = [_number(v) for n, v in specific.items() if n != "fast" and isinstance(v, (int, float))]
@@ -56,7 +60,8 @@ def margin_of(provider: str | None, *, discounts: bool) -> tuple[Fraction, int]:
 
 def search_price(entry: Mapping[str, Any], provider: str | None) -> int:
     """Atto-dollars of one search at the provider, at most."""
-    prices = entry.get("search_context_cost_per_query")
-    found = [attos(p) or 0 for p in (prices.values() if isinstance(prices, Mapping) else (prices,))]
-    maps = attos(entry.get("google_maps_grounding_cost_per_query")) or 0
-    return max([maps, *found]) or (_SEARCH_DEFAULT if provider in _SEARCHERS else 0)
+    found: list[int] = []
+    for name, value in entry.items():
+        if "per_query" in name and name != "input_cost_per_query":
+            found += [attos(price) or 0 for price in (value.values() if isinstance(value, Mapping) else (value,))]
+    return max(found, default=0) or (_SEARCH_DEFAULT if provider in _SEARCHERS else 0)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from litellm_budget_plugin.pricing.scan import Scan
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -34,6 +36,8 @@ class Options(NamedTuple):
     """Nano-dollars for a call whose most cannot be computed."""
     exact: bool = False
     """Count the text where a local tokenizer can, instead of bounding it by its bytes."""
+    unknown: Scan | None = None
+    """The arguments that a family billed by other units does not know."""
 
 
 class Covered(NamedTuple):

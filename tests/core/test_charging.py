@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject, Usage
 from litellm_budget_plugin.core.commands import Closed, Granted, Refused, Released, Settled
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from tests.core.desk import ALICE, BLUE, BOB, TTL, Desk, snapshot
+from tests.generated import examples
 
 SUBJECTS = (ALICE, BOB, BLUE)
 DEFAULTS = (
@@ -111,7 +112,7 @@ def spent_in(unit: str, usage: Usage) -> int:
     return {"usd": usage.spent, "calls": usage.calls, "tokens": usage.input_tokens + usage.output_tokens}[unit]
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(st.lists(ATTEMPTS, min_size=4, max_size=4), st.lists(ACTIONS, max_size=30))
 def test_commands_in_any_order_and_number_charge_each_attempt_once(
     attempts: list[Attempt], actions: list[tuple[str, int, int]]

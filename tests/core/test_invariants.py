@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref
 from litellm_budget_plugin.core.commands import (
@@ -21,6 +21,7 @@ from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import PROJECTS, SUBJECTS, Execute, command_lists, drive
 from tests.core.desk import snapshot
+from tests.generated import examples
 
 Sequence = list[Command]
 
@@ -104,7 +105,7 @@ def assert_within_limits(book: DictBook, command: Reserve, granted: Granted) -> 
     assert granted.amounts.usd >= min(least, command.want.usd)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(command_lists())
 def test_every_number_is_sound_after_every_command(commands: Sequence) -> None:
     book = DictBook()
@@ -113,7 +114,7 @@ def test_every_number_is_sound_after_every_command(commands: Sequence) -> None:
         assert_sound(book)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(command_lists())
 def test_no_grant_leaves_an_account_that_it_names_above_its_limit(commands: Sequence) -> None:
     book = DictBook()
@@ -145,7 +146,7 @@ def watched(book: DictBook, asked: Command) -> Reply:
     return reply
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(command_lists())
 def test_what_was_not_granted_changes_no_account(commands: Sequence) -> None:
     book = DictBook()
@@ -153,7 +154,7 @@ def test_what_was_not_granted_changes_no_account(commands: Sequence) -> None:
         run(book, command, lambda asked: watched(book, asked))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(command_lists())
 def test_any_command_repeated_at_once_changes_nothing_and_replies_the_same(commands: Sequence) -> None:
     book = DictBook()
@@ -168,7 +169,7 @@ def test_any_command_repeated_at_once_changes_nothing_and_replies_the_same(comma
             assert again == reply
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(command_lists(max_size=15))
 def test_one_project_never_touches_another(commands: Sequence) -> None:
     together, apart = DictBook(), {project: DictBook() for project in PROJECTS}

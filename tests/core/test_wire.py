@@ -6,7 +6,7 @@ import json
 from typing import Any, get_args
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Amounts
@@ -26,21 +26,20 @@ from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import command_lists
 from tests.core.desk import ALICE, NOON, PROJECT, Desk, limit, ref
+from tests.generated import examples
 
 CLASSES = (*get_args(Command), *get_args(Reply))
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_message_comes_back_as_it_was(cls: type) -> None:
-    @settings(max_examples=25)
-    @given(st.from_type(cls))
-    def check(message: Any) -> None:
-        back = loads(dumps(message))
-        assert back == message
-        assert repr(back) == repr(message)
-        assert decode(encode(message)) == message
-
-    check()
+@examples(25)
+@given(data=st.data())
+def test_every_message_comes_back_as_it_was(cls: type, data: st.DataObject) -> None:
+    message = data.draw(st.from_type(cls))
+    back = loads(dumps(message))
+    assert back == message
+    assert repr(back) == repr(message)
+    assert decode(encode(message)) == message
 
 
 @given(command_lists(max_size=8))

@@ -10,7 +10,7 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Found(NamedTuple):
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return self.names[0]
+        return min(self.names, key=lambda name: ("<locals>" in name, len(name), name))
 
 
 @cache
@@ -42,8 +42,9 @@ def client_functions() -> tuple[Found, ...]:
         for name, function in _members(module):
             if _is_under_client(function):
                 names = found.setdefault(id(function), (function, set()))[1]
-                made = (function.__module__, function.__qualname__)
-                names |= {f"{where.removeprefix('litellm.')}:{what}" for where, what in (made, (made[0], name))}
+                where, made = function.__module__.removeprefix("litellm."), function.__qualname__
+                # A function that another one makes has its own name, and those that it was assigned to.
+                names |= {f"{where}:{known}" for known in (made, made.rpartition(".")[2], name)}
     return tuple(sorted((Found(function, tuple(sorted(names))) for function, names in found.values()), key=str))
 
 
@@ -105,15 +106,26 @@ _PICTURES = ("image", "mask", "character")
 _FILES = ("file", "video")
 
 
+_CONTENT = ("input", "prompt", "messages")
+_REST = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function, or those of its synchronous twin where it says none of its own."""
+    found = inspect.signature(function).parameters
+    if all(parameter.kind in _REST for parameter in found.values()):
+        twin = getattr(sys.modules[function.__module__], function.__name__.removeprefix("a"), function)
+        return inspect.signature(twin).parameters
+    return found
+
+
 def arguments_for(found: Found, provider: BillingProvider) -> dict[str, Any]:
     """Whatever a function requires, with an address on loopback."""
-    parameters = inspect.signature(found.function).parameters
+    parameters = _parameters(found.function)
     given: dict[str, Any] = {"litellm_metadata": {"budget_user": "alice"}}
     for name, parameter in parameters.items():
-        if parameter.default is not inspect.Parameter.empty or parameter.kind in (
-            inspect.Parameter.VAR_KEYWORD,
-            inspect.Parameter.VAR_POSITIONAL,
-        ):
+        optional = parameter.default is not inspect.Parameter.empty and name not in _CONTENT
+        if optional or parameter.kind in _REST:
             continue
         if name in _PICTURES or name in _FILES:
             given[name] = io.BytesIO(b"\x89PNG\r\n\x1a\n" + bytes(64))

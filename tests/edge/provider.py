@@ -21,14 +21,17 @@ from tests.upstream import Upstream, Usage
 INPUT, OUTPUT = 1_000, 10_000
 """Nano-dollars for a token of input and of output."""
 
-UNLIMITED = 5
-"""Tokens that are written where a request states no limit."""
+UNLIMITED = 4096
+"""Tokens that are written where a request states no limit: what is held for a call without one."""
+
+SHOWN = 5
+"""Tokens of every answer that are text; the rest was thought."""
 
 MODELS = {
     "openai/edge-chat": "chat",
     "azure/edge-azure": "chat",
     "hosted_vllm/edge-vllm": "chat",
-    "huggingface/edge-hf": "chat",
+    "deepseek/edge-deep": "chat",
     "anthropic/edge-claude": "chat",
     "gemini/edge-gemini": "chat",
     "cohere_chat/edge-cohere": "chat",
@@ -41,9 +44,37 @@ _MODES = {"chat": 10_000, "completion": 10_000, "embedding": 0}
 
 # What a provider reads and never bills: names, switches and marks.
 _UNBILLED = frozenset(
-    "model user role type id name stream stream_options metadata store stop stop_sequences service_tier encoding_format "
-    "seed temperature top_p top_k logprobs truncation safety_identifier prompt_cache_key reasoning_effort verbosity "
-    "include tool_choice parallel_tool_calls response_modalities modalities".split()
+    [
+        "model",
+        "user",
+        "role",
+        "type",
+        "id",
+        "name",
+        "stream",
+        "stream_options",
+        "metadata",
+        "store",
+        "stop",
+        "stop_sequences",
+        "service_tier",
+        "encoding_format",
+        "seed",
+        "temperature",
+        "top_p",
+        "top_k",
+        "logprobs",
+        "truncation",
+        "safety_identifier",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "verbosity",
+        "include",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_modalities",
+        "modalities",
+    ]
 )
 _OUTPUT_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 _CHOICES_NAMES = ("n", "best_of")
@@ -134,7 +165,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Usage]] = {
 
 
 class BillingProvider(Upstream):
-    """OpenAI, Azure, vLLM, Hugging Face, Anthropic, Google, Cohere, Ollama and Bedrock on one port, each at its own address.
+    """OpenAI, Azure, vLLM, DeepInfra, Anthropic, Google, Cohere, Ollama and Bedrock on one port, each at its own address.
 
     `bill` is what was served so far, in nano-dollars. `asked` holds the path of each request, `watch` is called with each
     body before it is answered, as the upstream's. `managed` holds answers by the end of a path; these are not billed.
@@ -198,7 +229,7 @@ class _Billing(_Provider):
         answer = next((made for end, made in upstream.managed.items() if path.endswith(end)), b"{}")
         self._send(200, "application/json", answer)
 
-    do_DELETE = do_PUT = do_PATCH = do_GET
+    do_DELETE = do_PUT = do_PATCH = do_GET  # noqa: N815  # http.server's names
 
     def do_POST(self) -> None:
         path = self.path.partition("?")[0]
@@ -271,7 +302,7 @@ class _Billing(_Provider):
     def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = super()._usage(body)
         # All but a few words of what is billed was thought, and is in no text.
-        thought = max(found["completion_tokens"] - UNLIMITED, 0)
+        thought = max(found["completion_tokens"] - SHOWN, 0)
         return {**found, "completion_tokens_details": {"reasoning_tokens": thought}}
 
     def _chat_chunks(self, body: dict[str, Any]) -> Iterator[str]:

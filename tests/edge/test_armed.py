@@ -134,7 +134,10 @@ def _attempts(edge: Edge) -> Iterator[Callable[[], Any]]:
         **{name: arguments[name] for name in arguments if name not in ("messages", "max_tokens")}, input="x"
     )
     yield lambda: litellm.embedding(
-        **{**{name: arguments[name] for name in arguments if name not in ("messages", "max_tokens")}, "model": "openai/edge-embed"},
+        **{
+            **{name: arguments[name] for name in arguments if name not in ("messages", "max_tokens")},
+            "model": "openai/edge-embed",
+        },
         input=["x"],
     )
 
@@ -155,8 +158,7 @@ def _goes_out(edge: Edge) -> None:
 @pytest.fixture
 def exhausted(open_edge: Callable[..., Edge]) -> Edge:
     """Alice has no money left."""
-    edge = open_edge(default_limit="0")
-    return edge
+    return open_edge(default_limit="0")
 
 
 @DEEDS
@@ -247,8 +249,6 @@ def test_calls_are_charged_whoever_replaced_the_list(deed: Callable[[], None], o
     for _ in range(3):
         litellm.completion(**_arguments(edge))
     assert edge.calm("alice") == edge.provider.bill > 0
-    list(litellm.completion(**_arguments(edge), stream=True))
-    assert edge.calm("alice") == edge.provider.bill
 
 
 @pytest.mark.parametrize("registered", ["both", "first", "second", "neither"])

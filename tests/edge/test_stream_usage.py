@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import litellm
@@ -14,7 +15,7 @@ from litellm import Router
 
 from litellm_budget_plugin import BudgetCallback
 from tests.edge.desk import Edge
-from tests.edge.provider import BillingProvider
+from tests.edge.provider import OUTPUT, BillingProvider
 
 MESSAGES = [{"role": "user", "content": "x"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "x"}]}]
@@ -76,12 +77,15 @@ STREAMS = {
     "text by chat, awaited": Stream(litellm.atext_completion, "openai/edge-chat", _TEXT, awaited=True),
     "router": Stream(_routed("completion"), "openai/edge-chat", _CHAT),
     "router, awaited": Stream(_routed("acompletion"), "openai/edge-chat", _CHAT, awaited=True),
-    "responses by chat": Stream(litellm.responses, "hosted_vllm/edge-vllm", _RESPONSE),
-    "responses by chat, awaited": Stream(litellm.aresponses, "hosted_vllm/edge-vllm", _RESPONSE, awaited=True),
+    "responses by chat": Stream(litellm.responses, "deepseek/edge-deep", _RESPONSE),
+    "responses by chat, awaited": Stream(litellm.aresponses, "deepseek/edge-deep", _RESPONSE, awaited=True),
     "messages by chat": Stream(litellm.anthropic.messages.acreate, "hosted_vllm/edge-vllm", _CHAT, awaited=True),
-    "generate_content by chat": Stream(google.generate_content_stream, "hosted_vllm/edge-vllm", _GENERATE),
-    "generate_content by chat, awaited": Stream(
-        google.agenerate_content_stream, "hosted_vllm/edge-vllm", _GENERATE, awaited=True
+    # LiteLLM's own synchronous one gives an asynchronous generator here.
+    "generate_content by chat": Stream(
+        google.agenerate_content_stream,
+        "hosted_vllm/edge-vllm",
+        {"contents": CONTENTS, "config": {"maxOutputTokens": TOKENS}},
+        awaited=True,
     ),
     "anthropic": Stream(litellm.completion, "anthropic/edge-claude", _CHAT, asks=False),
     "anthropic, awaited": Stream(litellm.acompletion, "anthropic/edge-claude", _CHAT, awaited=True, asks=False),
@@ -89,14 +93,15 @@ STREAMS = {
     "gemini, awaited": Stream(litellm.acompletion, "gemini/edge-gemini", _CHAT, awaited=True, asks=False),
     "responses": Stream(litellm.responses, "openai/edge-chat", _RESPONSE, asks=False),
     "responses, awaited": Stream(litellm.aresponses, "openai/edge-chat", _RESPONSE, awaited=True, asks=False),
-    "messages": Stream(
-        litellm.anthropic.messages.acreate, "anthropic/edge-claude", _CHAT, awaited=True, asks=False
-    ),
+    "messages": Stream(litellm.anthropic.messages.acreate, "anthropic/edge-claude", _CHAT, awaited=True, asks=False),
     "generate_content": Stream(google.generate_content_stream, "gemini/edge-gemini", _GENERATE, asks=False),
     "generate_content, awaited": Stream(
         google.agenerate_content_stream, "gemini/edge-gemini", _GENERATE, awaited=True, asks=False
     ),
 }
+if find_spec("backoff") is None:
+    # From LiteLLM 1.110 on, a stream of Anthropic's messages imports the proxy, which needs more than LiteLLM brings.
+    del STREAMS["messages"]
 ALL = pytest.mark.parametrize("name", list(STREAMS))
 ASKING = pytest.mark.parametrize("name", [name for name, stream in STREAMS.items() if stream.asks])
 # Where the caller can set stream_options, and LiteLLM hands them on.
@@ -136,34 +141,49 @@ def _read(stream: Stream, provider: BillingProvider, most: int | None = None, **
         return found
 
     if stream.awaited:
-        return asyncio.run(awaited())
+        return _whole(asyncio.run(awaited()))
     chunks: list[Any] = []
     for chunk in stream.begin(provider, **more):
         chunks.append(_plain(chunk))
         if len(chunks) == most:
             break
+    return _whole(chunks)
+
+
+def _whole(chunks: list[Any]) -> list[Any]:
+    """Events that LiteLLM hands on as they come from the network are cut anywhere: they are looked at one by one."""
+    if all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(chunks).split("\n\n")
     return chunks
 
 
 def _without_us(stream: Stream, provider: BillingProvider, **more: Any) -> tuple[list[Any], dict[str, Any]]:
     """What a caller sees who has no budget, and what the provider was sent."""
     litellm.callbacks = []
-    chunks = _read(stream, provider, **more)
+    # LiteLLM reports a call late, to whoever is registered by then: it must not be charged to Alice.
+    chunks = _read(stream, provider, **more, litellm_metadata={"budget_user": "nobody"})
     return chunks, provider.bodies[-1]
 
 
+def _without_usage(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_usage(inner) for key, inner in value.items() if key != "usage"}
+    return [_without_usage(inner) for inner in value] if isinstance(value, list) else value
+
+
 @ALL
-def test_the_caller_sees_the_same_chunks(
-    name: str, provider: BillingProvider, open_edge: Callable[..., Edge]
-) -> None:
+def test_the_caller_sees_the_same_chunks(name: str, provider: BillingProvider, open_edge: Callable[..., Edge]) -> None:
     """And they are charged what is billed, which no chunk says."""
     stream = STREAMS[name]
     expected, _ = _without_us(stream, provider)
     provider.clear()
     edge = open_edge(default_limit="1")
     seen = _read(stream, provider)
+    if name.startswith("responses by chat"):
+        # The last event always tells a usage: without us it is LiteLLM's estimate, with us it may be the provider's.
+        expected, seen = _without_usage(expected), _without_usage(seen)
     assert json.dumps(seen, indent=1) == json.dumps(expected, indent=1)
-    assert edge.calm("alice") == provider.bill > TOKENS * 1000
+    assert edge.calm("alice") == provider.bill >= TOKENS * OUTPUT
 
 
 @ASKING

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import litellm
+import openai
 import pytest
 
 from litellm_budget_plugin import BudgetCallback
@@ -14,6 +15,8 @@ from tests.hooks.desk import Desk, register_prices
 from tests.upstream import Upstream, Usage
 
 register_prices()
+# OpenAI's SDK waits half a second before it tries again.
+openai._base_client.INITIAL_RETRY_DELAY = 0.001  # type: ignore[attr-defined]
 
 _CALLBACK_LISTS = (
     "callbacks",
@@ -40,7 +43,9 @@ def open_desk(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., Desk
     opened: list[BudgetCallback] = []
 
     def open_one(**settings: Any) -> Desk:
-        settings = {"default_limit": "0.05", "store_url": f"sqlite:///{tmp_path}/ledger.db", **settings}
+        # A machine that is busy with other tests must not look like a store that is away.
+        patient = {"store_timeout": 10.0, "store_url": f"sqlite:///{tmp_path}/ledger.db"}
+        settings = {"default_limit": "0.05", **patient, **settings}
         callback = BudgetCallback(**settings)
         opened.append(callback)
         litellm.callbacks = [callback]

@@ -16,9 +16,10 @@ import litellm
 import pytest
 from litellm import Router
 
-from litellm_budget_plugin import BudgetExceeded
-from tests.hooks.desk import CHAT, EMBED, WORTH, Desk
+from litellm_budget_plugin import BudgetCallback, BudgetExceeded
+from tests.hooks.desk import CHAT, EMBED, WORTH, Desk, register_prices
 from tests.upstream import Upstream, Usage
+from tests.warm import in_processes
 
 CALLS = 40
 LIMITS = pytest.mark.parametrize("limit", ["0.05", "0.055"])
@@ -199,30 +200,35 @@ _IMPORTED_EARLIER = textwrap.dedent(
 )
 
 
-def _processes(count: int, calls: int, desk: Desk, limit: str) -> tuple[int, int]:
-    """`count` processes that make `calls` calls each, on the desk's ledger; how many were served and refused."""
-    environment = {
-        **os.environ,
-        "LITELLM_BUDGET_STORE_URL": str(desk.callback.settings.store_url),
-        "LITELLM_BUDGET_DEFAULT_LIMIT": limit,
-    }
-    command = [sys.executable, "-c", _IMPORTED_EARLIER, desk.url, str(calls)]
-    workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    results = [worker.communicate()[0].split()[-2:] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers)
-    return sum(int(served) for served, _ in results), sum(int(refused) for _, refused in results)
+def _in_process(url: str, settings: dict[str, Any], calls: int) -> list[str]:
+    """The outcomes of a process's own calls."""
+    register_prices()
+    callback = BudgetCallback(**settings)
+    litellm.callbacks = [callback]
+    desk = Desk(callback, url)
+    outcomes = [_outcome(lambda: litellm.completion(**desk.arguments("alice"))) for _ in range(calls)]
+    callback.close()
+    return outcomes
 
 
 def test_overspend_name_imported_before_the_callback_existed(desk: Desk, upstream: Upstream) -> None:
-    assert _processes(1, CALLS, desk, "0.05") == (4, CALLS - 4)
+    environment = {
+        **os.environ,
+        "LITELLM_BUDGET_STORE_URL": str(desk.callback.settings.store_url),
+        "LITELLM_BUDGET_DEFAULT_LIMIT": "0.05",
+    }
+    command = [sys.executable, "-c", _IMPORTED_EARLIER, desk.url, str(CALLS)]
+    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert said.split()[-2:] == ["4", str(CALLS - 4)]
     assert (upstream.requests, desk.calm("alice")) == (4, 4 * WORTH)
 
 
 @LIMITS
 def test_overspend_eight_processes(open_desk: Callable[..., Desk], upstream: Upstream, limit: str) -> None:
     desk = open_desk(default_limit=limit)
-    assert _processes(8, 5, desk, limit) == (4, CALLS - 4)
-    assert (upstream.requests, desk.calm("alice")) == (4, 4 * WORTH)
+    settings = {"default_limit": limit, "store_url": desk.callback.settings.store_url}
+    outcomes = in_processes(8, _in_process, desk.url, settings, CALLS // 8)
+    _check(desk, upstream, [outcome for process in outcomes for outcome in process])
 
 
 def test_overspend_process_forked_after_the_callback_was_made(desk: Desk, upstream: Upstream) -> None:

@@ -12,11 +12,15 @@ import litellm
 
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import price_key
-from litellm_budget_plugin.pricing.terms import terms_of
+from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from tests.pricing.fabricated import FAMILIES, largest, models_of
 
-_CHAT = {"messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x", "max_tokens": 10}
+_ASKED: dict[str, dict[str, object]] = {
+    "completion": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 10},
+    "text_completion": {"prompt": "x", "max_tokens": 10},
+    "embedding": {"input": "x"},
+}
 _OLDEST = {"completion": "chat", "text_completion": "completion", "embedding": "embedding"}
 _WHY = {
     "image_generation": "the tokens of an image, or the text beside it, are not documented",
@@ -44,7 +48,7 @@ class Row:
 def why(request: Request) -> str:
     """Why the estimate of a priced call that states its limits is not a proven bound."""
     if request.call_type in BY_TOKENS:
-        return terms_of(price_key(request)).open_because
+        return price_sheet(price_key(request)).open_because
     return _WHY.get(request.call_type, "")
 
 
@@ -62,7 +66,7 @@ def _row(family: str, mode: str, requests: list[Request]) -> Row:
 def rows() -> list[Row]:
     """One row for each family of calls and mode of models."""
     found = [
-        _row(family, mode, [Request(family, model, None, _CHAT) for model in models_of(mode)])
+        _row(family, mode, [Request(family, model, None, _ASKED[family]) for model in models_of(mode)])
         for family, mode in _OLDEST.items()
     ]
     for family, (mode, fabricate) in FAMILIES.items():

@@ -7,6 +7,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -51,6 +52,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
 
 
+@cache
 def models_of(mode: str) -> list[str]:
     """Every model of the cost map in this mode that LiteLLM prices without asking over the network."""
     return sorted(
@@ -78,8 +80,13 @@ def largest(strategy: Any) -> Any:
     return strategy.end if hasattr(strategy, "end") else strategy.elements[-1]
 
 
-def _usage(draw: Draw, read: int, wrote: int) -> Usage:
-    cached, written = draw(st.integers(0, read)), draw(st.integers(0, read))
+def writes_caches(model: str) -> bool:
+    """Whether a provider may write a cache without being asked: Claude's do not."""
+    return "claude" not in model
+
+
+def _usage(draw: Draw, model: str, read: int, wrote: int) -> Usage:
+    cached, written = draw(st.integers(0, read)), draw(st.integers(0, read if writes_caches(model) else 0))
     cached = min(cached, read - written) if cached + written > read else cached
     return Usage(
         prompt_tokens=read,
@@ -123,7 +130,10 @@ def responses(draw: Draw, model: str) -> Case:
 def messages(draw: Draw, model: str) -> Case:
     size, limit, read = _tokens(draw)
     params = {"messages": [{"role": "user", "content": "x" * size}], "max_tokens": limit}
-    written = draw(st.integers(0, read))
+    asks = draw(st.sampled_from([False, True]))
+    if asks:
+        params["cache_control"] = {"type": "ephemeral"}
+    written = draw(st.integers(0, read if asks or writes_caches(model) else 0))
     usage = {
         "input_tokens": read - written,
         "cache_creation_input_tokens": written,
@@ -138,7 +148,7 @@ def generate_content(draw: Draw, model: str) -> Case:
     copies = draw(st.integers(1, 3))
     config = {"maxOutputTokens": limit, "candidateCount": copies}
     request = Request("generate_content", model, None, {"contents": "x" * size, "config": config})
-    answer = litellm.ModelResponse(model=model, usage=_usage(draw, read, draw(st.integers(0, limit * copies))))
+    answer = litellm.ModelResponse(model=model, usage=_usage(draw, model, read, draw(st.integers(0, limit * copies))))
     return Case(request, answer, "generate_content", {})
 
 
@@ -272,7 +282,7 @@ def moderation(draw: Draw, model: str) -> Case:
 
 
 def realtime(draw: Draw, model: str) -> Case:
-    usage = _usage(draw, draw(st.integers(1, 10_000)), draw(st.integers(0, 10_000)))
+    usage = _usage(draw, model, draw(st.integers(1, 10_000)), draw(st.integers(0, 10_000)))
     answer = litellm.ModelResponse(model=model, usage=usage)
     return Case(Request("realtime", model, None, {}), answer, "completion", {})
 

@@ -102,11 +102,8 @@ MODELS = [
     "openrouter/openai/gpt-4o",
     "hosted_vllm/llama",
     "databricks/databricks-claude-sonnet-4",
-    "together_ai/meta-llama/Meta-Llama-3.1-8B-Instruct-Turbo",
     "fireworks_ai/accounts/fireworks/models/llama-v3p1-8b-instruct",
     "perplexity/sonar",
-    "cloudflare/@cf/meta/llama-2-7b-chat-int8",
-    "replicate/meta/meta-llama-3-8b-instruct",
 ]
 
 
@@ -160,4 +157,5 @@ def test_ordinary_requests_are_covered_by_what_was_held_for(model: str, kind: st
     for exact in (False, True):
         held = _held(request, exact=exact)
         assert _after(request, body, held) is held, body
-        assert _after(request, json.dumps(body, default=repr), held) is held
+        if not isinstance(body, str):
+            assert _after(request, json.dumps(body, default=repr), held) is held

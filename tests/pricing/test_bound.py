@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import litellm
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from litellm.types.utils import CompletionTokensDetailsWrapper, PromptTokensDetailsWrapper, Usage
 
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK
+from tests.generated import examples
+from tests.pricing.fabricated import writes_caches
 
 CALLS = {"chat": "completion", "completion": "text_completion", "embedding": "embedding"}
 MODELS = sorted(
@@ -19,10 +21,15 @@ MODELS = sorted(
 )
 
 
-def _request(model: str, text: str, max_tokens: int, n: int = 1) -> Request:
+def _request(model: str, text: str, max_tokens: int, n: int = 1, *, asks: bool = False) -> Request:
     call = CALLS[litellm.model_cost[model]["mode"]]
-    params = {"messages": [{"role": "user", "content": text}], "prompt": text, "input": text}
-    return Request(call, model, None, {**params, "max_tokens": max_tokens, "n": n})
+    words = {"completion": {"messages": [{"role": "user", "content": text}]}, "text_completion": {"prompt": text}}
+    params: dict[str, object] = dict(words.get(call, {"input": text}))
+    if asks:
+        params["cache_control"] = {"type": "ephemeral"}
+    if call != "embedding":
+        params |= {"max_tokens": max_tokens, "n": n}
+    return Request(call, model, None, params)
 
 
 def _charged(model: str, call_type: str, usage: Usage) -> float | None:
@@ -35,16 +42,18 @@ def _charged(model: str, call_type: str, usage: Usage) -> float | None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_litellms_own_cost_of_an_answer_within_the_limits_is_never_above_the_estimate(data: st.DataObject) -> None:
     model = data.draw(st.sampled_from(MODELS))
     size = data.draw(st.sampled_from([10, 3_000, 130_000, 210_000, 280_000, 600_000]))
     limit, n = data.draw(st.integers(1, 20_000)), data.draw(st.integers(1, 3))
-    request = _request(model, "x" * size, limit, n)
+    asks = data.draw(st.booleans())
+    request = _request(model, "x" * size, limit, n, asks=asks)
     found = estimate(request, output_allowance=1, unbounded_hold=0)
     read = data.draw(st.integers(1, size))
     wrote = 0 if request.call_type == "embedding" else data.draw(st.integers(0, limit * n))
-    cached, written = data.draw(st.integers(0, read)), data.draw(st.integers(0, read))
+    writes = asks or writes_caches(model)
+    cached, written = data.draw(st.integers(0, read)), data.draw(st.integers(0, read if writes else 0))
     usage = Usage(
         prompt_tokens=read,
         completion_tokens=wrote,
@@ -131,6 +140,17 @@ def test_one_hour_cache_prices_count_only_where_a_cache_is_asked_for(cost_map: d
     part = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
     cached = estimate(_chat("openai/caches", [part], max_tokens=1), output_allowance=1, unbounded_hold=0)
     assert (plain.usd, cached.usd) == ((plain.tokens - 1) * 2000, (cached.tokens - 1) * 4000)
+
+
+def test_claude_writes_a_cache_only_when_it_is_asked_to() -> None:
+    price = litellm.model_cost["claude-sonnet-4-5"]
+    plain = estimate(_chat("claude-sonnet-4-5", "hello", max_tokens=1), output_allowance=1, unbounded_hold=0)
+    rates = (price["input_cost_per_token"], price["cache_creation_input_token_cost_above_1hr"])
+    asked = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    cached = estimate(_chat("claude-sonnet-4-5", "hello", max_tokens=1, **asked), output_allowance=1, unbounded_hold=0)
+    written = price["output_cost_per_token"]
+    for found, rate in zip((plain, cached), rates):
+        assert found.usd == round(((found.tokens - 1) * rate + written) * 1e9)
 
 
 def test_reasoning_tokens_are_priced_at_their_own_rate(cost_map: dict[str, object]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.pricing import estimate
+from tests.generated import examples
 from tests.pricing import bounds
 from tests.pricing.fabricated import FAMILIES, charged, largest, models_of
 
@@ -20,7 +21,7 @@ COMPARED = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_no_answer_within_the_limits_costs_more_than_the_estimate(family: str, data: st.DataObject) -> None:
     mode, fabricate = FAMILIES[family]
     case = fabricate(data.draw, data.draw(st.sampled_from(models_of(mode))))

@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.book import Changes
@@ -35,6 +35,7 @@ from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.book import SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import connect
 from tests.commands import START, command_lists, drive, questions
+from tests.generated import examples
 from tests.stores.desk import charge_of, hold_of
 from tests.stores.engines import ENGINES
 
@@ -44,13 +45,13 @@ PHASES = [phase for phase in Phase if phase is not Phase.explain]  # explaining 
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
+@examples(100, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_every_reply_is_the_ledgers(engine: str, commands: list[Command]) -> None:
     """Also the replies that ask for windows, and at the end everything that a reader can see."""
     book = DictBook()
     with tempfile.TemporaryDirectory() as directory:
-        store = open_store(ENGINES[engine](Path(directory)), test_clock=True)
+        store = open_store(ENGINES[engine](Path(directory)), test_clock=True, timeout=30.0)
 
         def both(command: Command) -> Reply:
             assert command.now is not None

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
@@ -39,6 +39,7 @@ from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.rows import Rows
 from litellm_budget_plugin.stores.totals import Totals, named
 from tests.commands import START, command_lists, drive, questions
+from tests.generated import examples
 from tests.stores.desk import MINUTE, account_of, calls_of, charge_of, hold_of
 from tests.stores.engines import ENGINES
 
@@ -79,7 +80,9 @@ def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
     after: str | None = ""
     while after is not None:
         page = store.export(project, after, most)
-        holds = (replace(hold, reply=hold.reply and wire.dumps(wire.loads(hold.reply))) for hold in page.rows.holds)
+        holds = (
+            replace(hold, reply=wire.dumps(wire.loads(hold.reply))) if hold.reply else hold for hold in page.rows.holds
+        )
         found += [*page.rows.accounts, *holds, *page.rows.usage]
         after = page.after
     return sorted(found, key=repr)
@@ -95,7 +98,7 @@ def fill(store: Store, number: int = 10, project: str = "p", now: int = START) -
 
 # One example is a whole copy; what a command does is told by test_conformance.
 @pytest.mark.parametrize(("source", "target"), PAIRS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck], phases=[Phase.generate, Phase.reuse])
+@examples(25, suppress_health_check=[*HealthCheck], phases=[Phase.generate, Phase.reuse])
 @given(before=command_lists(min_size=4, max_size=30), after=command_lists(min_size=4, max_size=20))
 def test_the_target_answers_as_the_source(
     source: str, target: str, before: list[Command], after: list[Command]

@@ -19,7 +19,7 @@ from tests.stores.engines import ENGINES, LOCAL
 from tests.stores.postgres.server import shared
 
 ROOT = Path(__file__).parents[2]
-PROCESSES, SECONDS = 8, 30
+PROCESSES, SECONDS = 8, 10
 
 
 @pytest.mark.parametrize("engine", sorted(set(ENGINES) - set(LOCAL)))

@@ -14,7 +14,7 @@ from litellm_budget_plugin.hooks.near_limit.output_cap import LIMITS
 from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, price_key, route
 from litellm_budget_plugin.pricing.input_size import runs_at_caller
-from litellm_budget_plugin.pricing.terms import Terms, terms_of
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
 
 # Arguments that say where or as whom one model is called, or what it costs: they are not the other model's.
 _OWN = frozenset(
@@ -120,7 +120,7 @@ def _identity(request: Request) -> tuple[str, str | None]:
 
 def _serves(cheaper: Request, request: Request) -> bool:
     """Whether the cheaper model is priced, has the same provider, and takes everything that the call says."""
-    own, other = terms_of(price_key(request)), terms_of(price_key(cheaper))
+    own, other = price_sheet(price_key(request)), price_sheet(price_key(cheaper))
     same = own.provider is not None and own.provider not in ASKS_NETWORK and other.provider == own.provider
     if not same or not other.priced:
         return False
@@ -133,12 +133,12 @@ def _serves(cheaper: Request, request: Request) -> bool:
     return _takes(own, other, request.params) and _fits(cheaper, before, after, other)
 
 
-def _entry(terms: Terms) -> Mapping[str, Any]:
+def _entry(terms: PriceSheet) -> Mapping[str, Any]:
     entry = litellm.model_cost.get(terms.key or "")
     return entry if isinstance(entry, Mapping) else {}
 
 
-def _takes(own: Terms, other: Terms, params: Mapping[str, Any]) -> bool:
+def _takes(own: PriceSheet, other: PriceSheet, params: Mapping[str, Any]) -> bool:
     """Whether the other model takes every OpenAI parameter of the call that its own model takes, with its value."""
     with suppress(Exception):
         known = litellm.get_supported_openai_params(model=own.model, custom_llm_provider=own.provider) or ()
@@ -151,7 +151,7 @@ def _takes(own: Terms, other: Terms, params: Mapping[str, Any]) -> bool:
     return False
 
 
-def _fits(cheaper: Request, before: Mapping[str, Any], after: Mapping[str, Any], other: Terms) -> bool:
+def _fits(cheaper: Request, before: Mapping[str, Any], after: Mapping[str, Any], other: PriceSheet) -> bool:
     """Whether the other model's window and output are wide enough, as far as LiteLLM's cost map knows them."""
     limits = [cheaper.params.get(name) for name in LIMITS[cheaper.call_type]]
     stated = max([limit for limit in limits if isinstance(limit, int)], default=0)

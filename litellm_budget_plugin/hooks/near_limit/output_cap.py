@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.cost_map import price_key
-from litellm_budget_plugin.pricing.terms import terms_of
+from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.settings import BudgetSettings
 
 # The arguments that limit the output, by the family of the call. The first is set where the caller gives none: LiteLLM
@@ -68,7 +68,7 @@ def output_cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[
     budget = _thinking_budget(request.params)
     if given is None or budget is None or not fixed.isdisjoint(names):
         return None
-    maximum = terms_of(price_key(request)).max_output
+    maximum = price_sheet(price_key(request)).max_output
     least = budget + settings.min_output
     if given:
         most = max(given.values())

@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.near_limit.output_cap import OutputCap, output_
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.pricing import Estimate, Request
 from litellm_budget_plugin.pricing.cost_map import price_key
-from litellm_budget_plugin.pricing.terms import terms_of
+from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.settings import BudgetSettings
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Plan:
         call far from its limits goes out as it is, and is covered all the same.
         """
         allowance = self._settings.output_allowance
-        return allowance if self._cap is None else max(allowance, terms_of(price_key(request)).max_output or 0)
+        return allowance if self._cap is None else max(allowance, price_sheet(price_key(request)).max_output or 0)
 
     def _cap_of(self, request: Request) -> OutputCap | None:
         return output_cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Default, Subject
@@ -20,6 +20,7 @@ from litellm_budget_plugin.core.ledger import DictBook, apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted.store import HostedStore
 from tests.commands import command_lists, drive, questions
+from tests.generated import examples
 
 
 class Wire:
@@ -60,7 +61,7 @@ class Wire:
         return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(150)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_every_reply_is_the_ledgers(commands: list[Command]) -> None:
     """As long as nobody else writes. A default for the project is left out: what was spent before it is told from the users'
@@ -140,7 +141,7 @@ class Fleet:
                 store.sync()
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(turns=st.lists(turns, min_size=1, max_size=25))
 def test_every_charge_counts_once_whatever_fails(turns: Sequence[tuple[Any, Any, list[str]]]) -> None:
     """Requests and answers get lost, and writes cross; what was not acknowledged is sent again in the end."""

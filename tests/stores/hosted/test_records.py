@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref
@@ -13,6 +13,7 @@ from litellm_budget_plugin.core.windows import SECOND, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.hosted.records import Ledger, Part, forgotten, read_record, write_record
 from litellm_budget_plugin.stores.hosted.store import HostedStore
+from tests.generated import examples
 from tests.stores.desk import account_of, charge_of
 from tests.stores.hosted.test_conformance import Wire
 
@@ -48,7 +49,7 @@ strange_records = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(record=anything | strange_records)
 def test_strange_records_are_read_or_refused(record: Any) -> None:
     with suppress(BudgetInputError):
@@ -56,7 +57,7 @@ def test_strange_records_are_read_or_refused(record: Any) -> None:
     forgotten(record, NOW)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(record=strange_records, other=strange_records)
 def test_a_store_goes_on_beside_strange_records(record: Any, other: Any) -> None:
     """Alice's charge is at the endpoint afterwards, or she is blocked and her record as it was."""

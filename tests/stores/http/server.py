@@ -24,12 +24,17 @@ from litellm_budget_plugin.server.options import ServerOptions
 ROOT = Path(__file__).parents[3]
 
 
+_MOST = 16
+"""Ledgers that live at the same time: each has threads and an upkeep, and hundreds of them would keep a processor busy."""
+
+
 class Ledgers:
-    """ASGI application: an application of its own under each first part of a path, made when it is first asked for."""
+    """ASGI application: an application of its own under each first part of a path, made when it is first asked for, and ended
+    when `_MOST` others have been asked since.
+    """
 
     def __init__(self) -> None:
-        self._apps: dict[str, Any] = {}
-        self._lives = AsyncExitStack()
+        self._apps: dict[str, tuple[Any, AsyncExitStack]] = {}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -38,16 +43,22 @@ class Ledgers:
         prefix = "/" + scope["path"].split("/")[1]
         if prefix not in self._apps:
             options = ServerOptions("memory://", store_timeout=30.0, open_access=True, rate=0, test_clock=True)
-            app = self._apps[prefix] = create_app(options)
-            await self._lives.enter_async_context(app.router.lifespan_context(app))
+            app, life = create_app(options), AsyncExitStack()
+            self._apps[prefix] = app, life
+            await life.enter_async_context(app.router.lifespan_context(app))
+        # The one asked last stands last.
+        app, life = self._apps[prefix] = self._apps.pop(prefix)
+        if len(self._apps) > _MOST:
+            await self._apps.pop(next(iter(self._apps)))[1].aclose()
         path = scope["path"].removeprefix(prefix) or "/"
-        await self._apps[prefix]({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+        await app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._lives.aclose()
+        for _, life in self._apps.values():
+            await life.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
 

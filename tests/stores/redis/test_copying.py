@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
@@ -17,6 +17,7 @@ from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.rows import Rows
 from tests.commands import PROJECTS, command_lists, drive, questions
+from tests.generated import examples
 from tests.stores.redis.server import shared
 
 Opener = Callable[..., Any]
@@ -47,7 +48,7 @@ def parsed(hold: Hold) -> tuple[Any, ...]:
     return (*fields, wire.loads(hold.reply) if hold.reply else None)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=PHASES)
+@examples(60, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_rows_are_cores_and_survive_the_way_into_another_ledger(commands: list[Command]) -> None:
     """Ids, epochs, marks and all; and twice put there is put there once."""

@@ -24,7 +24,7 @@ _WAV_HEAD = 44
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class AudioDuration:
     """Seconds, rounded up."""
 
     most: int = 0
@@ -35,7 +35,7 @@ class Recording:
     """It cannot be longer than `most`."""
 
 
-def recording(file: object) -> Recording:
+def audio_duration(file: object) -> AudioDuration:
     """The length of what `litellm.transcription` is given: bytes, an open file, a path, or a tuple with one of them.
 
     Unknown for streams that cannot be rewound, and for URLs.
@@ -47,7 +47,7 @@ def recording(file: object) -> Recording:
     except Exception:  # noqa: BLE001  # the caller's own file object: anything can happen, and an estimate never raises
         found = None
     if not found or not found[1]:
-        return Recording()
+        return AudioDuration()
     return _length(*found)
 
 
@@ -79,14 +79,14 @@ def _of_path(path: str | bytes) -> tuple[bytes, int] | None:
     return None
 
 
-def _length(head: bytes, size: int) -> Recording:
+def _length(head: bytes, size: int) -> AudioDuration:
     probable = size // _USUAL
     exact = _wav(head, size) or _flac(head)
     if exact:
-        return Recording(exact, min(exact, probable) if head[:4] == b"fLaC" else exact, known=True, certain=True)
+        return AudioDuration(exact, min(exact, probable) if head[:4] == b"fLaC" else exact, known=True, certain=True)
     form = _form(head)
     most = -(-size // _LEAST.get(form, _UNKNOWN_LEAST))
-    return Recording(most, min(probable, most), known=True, certain=form == "mp3")
+    return AudioDuration(most, min(probable, most), known=True, certain=form == "mp3")
 
 
 def _wav(head: bytes, size: int) -> int | None:

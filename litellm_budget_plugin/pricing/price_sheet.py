@@ -1,4 +1,4 @@
-"""Terms: everything about prices and limits that an estimate needs, cached for each cost-map entry."""
+"""Price sheets: everything about prices and limits that an estimate needs, cached for each cost-map entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, find_key, own_prices, providers, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, own_prices, providers, public_key, route
 from litellm_budget_plugin.pricing.rates import Tier, attos, read_rates, scaled
 from litellm_budget_plugin.pricing.surcharges import configs, margin_of, region_factor, search_price
 from litellm_budget_plugin.pricing.tokens import is_cl100k
@@ -28,7 +28,7 @@ _NATIVE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PriceSheet:
     """Prices of one deployment under one service tier. Rates in atto-dollars."""
 
     model: str
@@ -49,12 +49,16 @@ class Terms:
     max_output: int | None
     zero: bool
     """Every price that is known is 0."""
+    writes_caches: bool
+    """The provider may write a cache, and cost it, without being asked."""
     cl100k: bool
     """A local tokenizer counts this model's text exactly."""
     base: str
     """The name that prices this deployment: its base model, if one is given, else the model."""
     prices: Mapping[str, Any]
     """The entry with the caller's and the deployment's prices laid over it; empty where there is none."""
+    names: tuple[str, ...]
+    """What a budget for this model may be called, most specific first."""
     factor: Fraction
     """What margins, discounts and regions multiply prices by."""
 
@@ -70,7 +74,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
-    terms: Terms
+    sheet: PriceSheet
     cost_map: dict[str, Any]
     size: int
     entries: tuple[tuple[str, object, object], ...]
@@ -90,37 +94,35 @@ def _fresh(cached: _Cached) -> bool:
     return all(cost_map.get(key) is entry and entry == copy for key, entry, copy in cached.entries)
 
 
-def terms_of(selector: PriceKey, service_tier: object = None, speed: object = None) -> Terms:
-    """The terms of a deployment, read again when LiteLLM's entry or the margin config changes. Never raises."""
-    slot = (selector, service_tier if isinstance(service_tier, str) else None, speed == "fast")
+def price_sheet(asked: PriceKey, service_tier: object = None, speed: object = None) -> PriceSheet:
+    """The prices and limits of a deployment, read again when LiteLLM's entry or the margin config changes. Never raises."""
+    slot = (asked, service_tier if isinstance(service_tier, str) else None, speed == "fast")
     cached = _cache.get(slot)
     if cached is not None and _fresh(cached):
-        return cached.terms
+        return cached.sheet
     if len(_cache) >= _CACHE_SIZE:
         _cache.clear()
-    cached = _read(selector, slot[1], fast=slot[2])
+    cached = _read(asked, slot[1], fast=slot[2])
     _cache[slot] = cached
-    return cached.terms
+    return cached.sheet
 
 
-def _read(selector: PriceKey, service_tier: str | None, *, fast: bool) -> _Cached:
+def _read(asked: PriceKey, service_tier: str | None, *, fast: bool) -> _Cached:
     import litellm
 
     cost_map: dict[str, Any] = litellm.model_cost
     config: tuple[object, object] = deepcopy(configs())
     size = len(cost_map)
-    model, provider = route(selector.model, selector.provider)
-    key = find_key(selector.base_model or model, provider, selector.call_type)
-    if key is None and selector.base_model:
-        key = find_key(selector.base_model, route(selector.base_model, None)[1], selector.call_type)
-    keys = [name for name in (key, selector.deployment) if name and isinstance(cost_map.get(name), dict)]
+    model, provider = route(asked.model, asked.provider)
+    key = public_key(asked)
+    keys = [name for name in (key, asked.deployment) if name and isinstance(cost_map.get(name), dict)]
     entries = tuple((name, cost_map[name], deepcopy(cost_map[name])) for name in dict.fromkeys(keys))
-    own = {n: v for name, entry, _ in entries if name == selector.deployment for n, v in entry.items() if v is not None}
-    shared = cost_map.get(key or "", {}) if key != selector.deployment else {}
-    custom = {**{n: v for n, v in own.items() if "cost" in n}, **own_prices(selector)}
-    entry = _merged(shared, own, custom, direct=selector.deployment is None)
-    terms = _terms(selector, entry, custom, (model, provider, key), service_tier, fast=fast)
-    return _Cached(terms, cost_map, size, entries, config)
+    own = {n: v for name, entry, _ in entries if name == asked.deployment for n, v in entry.items() if v is not None}
+    shared = cost_map.get(key or "", {}) if key != asked.deployment else {}
+    custom = {**{n: v for n, v in own.items() if "cost" in n}, **own_prices(asked)}
+    entry = _merged(shared, own, custom, direct=asked.deployment is None)
+    sheet = _sheet(asked, entry, custom, (model, provider, key), service_tier, fast=fast)
+    return _Cached(sheet, cost_map, size, entries, config)
 
 
 def _merged(
@@ -137,12 +139,12 @@ def _merged(
     return merged
 
 
-def _caps_output(selector: PriceKey, model: str, provider: str | None) -> bool:
+def _caps_output(asked: PriceKey, model: str, provider: str | None) -> bool:
     import litellm
 
     if provider not in providers() or provider in ASKS_NETWORK:
         return provider in ASKS_NETWORK
-    if provider in _NATIVE.get(selector.call_type, ()):
+    if provider in _NATIVE.get(asked.call_type, ()):
         return True
     with suppress(Exception):
         known = litellm.get_supported_openai_params(model=model, custom_llm_provider=provider)
@@ -150,9 +152,7 @@ def _caps_output(selector: PriceKey, model: str, provider: str | None) -> bool:
     return False
 
 
-def _open(
-    selector: PriceKey, prices: Mapping[str, Any], name: tuple[str, str | None, str | None], *, timed: bool
-) -> str:
+def _open(asked: PriceKey, prices: Mapping[str, Any], name: tuple[str, str | None, str | None], *, timed: bool) -> str:
     model, provider, key = name
     if _OPEN_ENDED.search(f"{provider}/{model} {key}"):
         return "searches, or calls other models, of its own accord"
@@ -163,28 +163,33 @@ def _open(
         return "reasoning may come on top of the limit"
     if timed:
         return "the time that a call takes is billed"
-    if selector.call_type == "embedding" or (
-        selector.call_type in BY_TOKENS and _caps_output(selector, model, provider)
-    ):
+    if asked.call_type == "embedding" or (asked.call_type in BY_TOKENS and _caps_output(asked, model, provider)):
         return ""
     return "no limit of the output is known to reach the provider"
+
+
+def _names(asked: PriceKey, model: str, provider: str | None) -> tuple[str, ...]:
+    names = [asked.model, model, *([asked.base_model] if asked.base_model else [])]
+    if provider:
+        names += [f"{provider}/{model}", f"{provider}/*"]
+    return tuple(dict.fromkeys(names))
 
 
 def _count(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
 
-def _terms(
-    selector: PriceKey,
+def _sheet(
+    asked: PriceKey,
     entry: Mapping[str, Any],
     custom: Mapping[str, Any],
     name: tuple[str, str | None, str | None],
     service_tier: str | None,
     *,
     fast: bool,
-) -> Terms:
+) -> PriceSheet:
     model, provider, key = name
-    family = selector.call_type
+    family = asked.call_type
     priced = is_priced(entry, family)
     given = [attos(custom[side]) for side in BOTH_SIDES if side in custom]
     # Who gives both prices as 0 says that the call is free, whatever cache or tier prices the public entry still has.
@@ -195,13 +200,13 @@ def _terms(
     table = read_rates(prices, service_tier)
     seconds = max(attos(prices.get(field)) or 0 for field in SECONDS)
     timed = bool(seconds) and not any(attos(prices.get(side)) for side in BOTH_SIDES)
-    return Terms(
+    return PriceSheet(
         model=model,
         provider=provider,
         key=key,
         priced=priced,
         free=free,
-        open_because=_open(selector, prices, name, timed=timed),
+        open_because=_open(asked, prices, name, timed=timed),
         tiers=table.tiers(factor),
         per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
         per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),
@@ -214,8 +219,11 @@ def _terms(
         and fixed == 0
         and not any(attos(v) for n, v in prices.items() if "cost" in n)
         and not isinstance(prices.get("tiered_pricing"), list),
+        # Only Claude's documentation promises that nothing is written without cache_control.
+        writes_caches="claude" not in (key or model).lower(),
         cl100k=is_cl100k(provider, key),
-        base=selector.base_model or model,
+        base=asked.base_model or model,
         prices=prices,
+        names=_names(asked, model, provider),
         factor=factor,
     )

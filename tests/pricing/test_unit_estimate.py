@@ -11,13 +11,14 @@ from typing import Any
 
 import litellm
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate
+from litellm_budget_plugin.pricing.audio_duration import audio_duration
 from litellm_budget_plugin.pricing.documents import count_pages
-from litellm_budget_plugin.pricing.recording import recording
+from tests.generated import examples
 from tests.pricing.fabricated import EVERY_FAMILY, mp3, pdf, wav
 
 HOLD = 100_000_000
@@ -56,7 +57,7 @@ _VALUES = st.recursive(
 
 @pytest.mark.parametrize("family", EVERY_FAMILY)
 @given(params=st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=6))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_no_request_is_too_odd_for_an_estimate(family: str, params: dict[str, Any]) -> None:
     for model in (
         "gpt-4o",
@@ -163,20 +164,20 @@ def test_a_wav_file_says_how_long_it_is(rate: int) -> None:
 
 
 def test_an_mp3_file_is_bounded_by_the_lowest_rate_of_its_format() -> None:
-    found = recording(mp3(60, 8))
+    found = audio_duration(mp3(60, 8))
     assert (found.most, found.certain) == (61, True)
-    assert recording(mp3(60, 128)).probable == 60
+    assert audio_duration(mp3(60, 128)).probable == 60
 
 
 def test_a_flac_file_says_how_long_it_is() -> None:
     packed = (44_100 << 44 | 90 * 44_100).to_bytes(8, "big")
-    found = recording(b"fLaC" + bytes(14) + packed + bytes(1000))
+    found = audio_duration(b"fLaC" + bytes(14) + packed + bytes(1000))
     assert (found.most, found.certain) == (90, True)
 
 
 def test_other_formats_are_reckoned_without_a_promise() -> None:
     for head in (b"OggS", b"\0\0\0\x20ftypM4A ", b"\x1aE\xdf\xa3", b"#!AMR", b"????"):
-        found = recording(head + bytes(100_000))
+        found = audio_duration(head + bytes(100_000))
         assert (found.known, found.certain) == (True, False)
         assert found.most >= 100
 
@@ -187,10 +188,10 @@ def test_a_file_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     for make in (lambda: path.open("rb"), lambda: io.BytesIO(wav(10))):
         with make() as file:
             file.seek(17)
-            assert recording(file).most == recording(("a.wav", file)).most == 10
+            assert audio_duration(file).most == audio_duration(("a.wav", file)).most == 10
             assert file.tell() == 17
-    assert recording(path).most == recording(("a.wav", path, "audio/wav")).most == 10
-    assert recording(wav(10)).most == recording(bytearray(wav(10))).most == 10
+    assert audio_duration(path).most == audio_duration(("a.wav", path, "audio/wav")).most == 10
+    assert audio_duration(wav(10)).most == audio_duration(bytearray(wav(10))).most == 10
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
@@ -198,15 +199,15 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(b"ID3")
         file.truncate(1 << 40)
-    assert recording(path).most == -(-(1 << 40) // 1000)
+    assert audio_duration(path).most == -(-(1 << 40) // 1000)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert not recording(tmp_path / "pipe").known
+    assert not audio_duration(tmp_path / "pipe").known
     read, write = os.pipe()
     with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb"):
-        assert not recording(reader).known
+        assert not audio_duration(reader).known
 
 
 class _Broken(io.BytesIO):
@@ -217,7 +218,7 @@ class _Broken(io.BytesIO):
 def test_a_broken_file_is_unknown_and_left_as_it_was() -> None:
     file = _Broken(b"x" * 100)
     file.seek(5)
-    assert not recording(file).known
+    assert not audio_duration(file).known
     assert file.tell() == 5
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO
-from litellm_budget_plugin.pricing.terms import Terms
+from litellm_budget_plugin.pricing.scan import Scan, number_of
 from litellm_budget_plugin.pricing.values import Estimate, Options
 
 MOST = 10**4
-"""No count above this is believed: it is a mistake, or not a count."""
+"""No count is larger than this: what says so is a mistake."""
 
 
 @dataclass(slots=True)
-class Bill:
+class UnitCost:
     """What one call may be billed, in atto-dollars."""
 
     most: int = 0
@@ -26,35 +28,41 @@ class Bill:
     """No answer can be billed a larger quantity."""
     tokens: int = 0
     floor_tokens: int = 0
+    copies: int = 1
+    """How many pieces `most` is for."""
+    seconds: int = 0
+    """How long each of them is; 0 where that is not billed."""
+    per_byte: int = 0
+    """The dearest price of a byte of text that is sent."""
 
-    def estimate(self, terms: Terms, options: Options, *, priced: bool | None = None) -> Estimate:
+    def estimate(self, sheet: PriceSheet, options: Options, *, priced: bool | None = None) -> Estimate:
         """The estimate; what cannot be known is held as UNBOUNDED_HOLD, unless every price is 0."""
-        priced = terms.priced if priced is None else priced
+        priced = sheet.priced if priced is None else priced
         if not priced:
             return Estimate(0, 0, self.tokens, self.floor_tokens, priced=False, bounded=False, loose=False)
-        usd = -(-(self.most + terms.fixed) // ATTOS_PER_NANO)
-        free = terms.zero and not self.most
+        most = self.most
+        if options.unknown is not None:
+            most = self._with_unknown(options.unknown)
+        usd = -(-(most + sheet.fixed) // ATTOS_PER_NANO)
+        free = sheet.zero and not self.most
         if not self.known and not free:
             usd = max(usd, options.unbounded_hold)
         floor = min(-(-self.floor // ATTOS_PER_NANO), usd)
-        bounded = free or (self.known and self.certain)
+        bounded = free or (self.known and self.certain and options.unknown is None)
         return Estimate(usd, floor, self.tokens, self.floor_tokens, priced=True, bounded=bounded, loose=False)
+
+    def _with_unknown(self, unknown: Scan) -> int:
+        """Any argument that looks like more pieces or seconds may be one, and any text may be billed."""
+        most = -(-self.most * max(unknown.copies, self.copies) // self.copies)
+        if self.seconds:
+            most = -(-most * max(unknown.seconds, self.seconds) // self.seconds)
+        return most + unknown.size * self.per_byte
 
 
 def count(params: Mapping[str, Any], *names: str) -> int | None:
     """The largest of these arguments that is a count; None where there is none."""
-    found = [value for name in names for value in _numbers(params.get(name)) if 0 < value <= MOST]
-    return max((int(-(-value // 1)) for value in found), default=None)
-
-
-def _numbers(value: object) -> Iterator[float]:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield value
-    elif isinstance(value, str) and len(value) <= 10:
-        try:
-            yield float(value.strip().removesuffix("s"))
-        except ValueError:
-            return
+    found = [number for name in names if (number := number_of(params.get(name))) is not None and number > 0]
+    return max((min(math.ceil(min(number, MOST)), MOST) for number in found), default=None)
 
 
 def nested(params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

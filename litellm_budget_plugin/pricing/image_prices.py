@@ -14,11 +14,11 @@ _NAME = re.compile(
     r"^(?:(?P<provider>[^/]+)/)?(?:(?P<quality>[a-z]+)/)?(?P<width>\d+)-x-(?P<height>\d+)/(?:(?:\d+|max)-steps/)?(?P<model>.+)$"
 )
 _SIZE = re.compile(r"^\s*(\d{1,6})\s*(?:-x-|x|X|\*)\s*(\d{1,6})\s*$")
-_index: tuple[object, int, dict[str, tuple[Variant, ...]]] | None = None
+_index: tuple[object, int, dict[str, tuple[ImagePrice, ...]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class ImagePrice:
     """The entry of one size and quality."""
 
     key: str
@@ -33,23 +33,23 @@ def parse_size(size: object) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _split(key: str) -> tuple[str, Variant] | None:
+def _split(key: str) -> tuple[str, ImagePrice] | None:
     found = _NAME.match(key)
     if found is None:
         return None
     provider, quality = found["provider"], found["quality"]
     if provider and not quality and provider not in providers():
         provider, quality = None, provider
-    return found["model"], Variant(key, provider, quality, (int(found["width"]), int(found["height"])))
+    return found["model"], ImagePrice(key, provider, quality, (int(found["width"]), int(found["height"])))
 
 
-def _variants() -> dict[str, tuple[Variant, ...]]:
+def _variants() -> dict[str, tuple[ImagePrice, ...]]:
     global _index
     import litellm
 
     cost_map: Mapping[str, Any] = litellm.model_cost
     if _index is None or _index[0] is not cost_map or _index[1] != len(cost_map):
-        found: dict[str, list[Variant]] = {}
+        found: dict[str, list[ImagePrice]] = {}
         for key in list(cost_map):
             split = _split(key) if "-x-" in key else None
             if split:
@@ -58,7 +58,7 @@ def _variants() -> dict[str, tuple[Variant, ...]]:
     return _index[2]
 
 
-def variants_of(model: str, provider: str | None) -> tuple[Variant, ...]:
+def image_prices(model: str, provider: str | None) -> tuple[ImagePrice, ...]:
     """Every entry for a size of this model. `model` may itself be the name of such an entry."""
     split = _split(model)
     name = split[0] if split else model
@@ -68,7 +68,9 @@ def variants_of(model: str, provider: str | None) -> tuple[Variant, ...]:
     return tuple(variant for variant in found if variant.provider in (None, provider))
 
 
-def chosen(variants: tuple[Variant, ...], size: tuple[int, int] | None, quality: str | None) -> tuple[Variant, ...]:
+def chosen(
+    variants: tuple[ImagePrice, ...], size: tuple[int, int] | None, quality: str | None
+) -> tuple[ImagePrice, ...]:
     """Those that a request for this size and quality may be priced by; all, where it does not say."""
     sized = tuple(variant for variant in variants if variant.size == size) or variants
     return tuple(variant for variant in sized if variant.quality == quality) or sized

@@ -1,8 +1,0 @@
-"""Time is no measure here: a slow machine must not fail a property."""
-
-from __future__ import annotations
-
-from hypothesis import HealthCheck, settings
-
-settings.register_profile("rules", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("rules")
