@@ -154,8 +154,10 @@ def _stated(usage: object, hidden: object, logging_obj: object) -> int | None:
 
         with suppress(Exception):
             found = nanos(get_response_cost_from_hidden_params(dict(hidden))) or found
+    if found or logging_obj is None:
+        return found
     # Where LiteLLM notes what a provider said outside of the answer.
-    return found or nanos(field(logging_obj, "_provider_reported_cost")) or found
+    return nanos(field(logging_obj, "_provider_reported_cost")) or found
 
 
 def _checked(
@@ -189,12 +191,14 @@ def _checked(
 def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
     """The usage with the tokens that LiteLLM's figure leaves out; None where it leaves out none."""
     told = field(field(response, "usage"), "prompt_tokens_details")
-    details = {} if told is None else as_mapping(told) or {}
-    text = number(details.get("text_tokens"))
+    text = None if told is None else number(field(told, "text_tokens"))
+    details = as_mapping(told) or {} if text else {}
     if text and sum(number(value) or 0 for name, value in details.items() if name in _KINDS) < counts[0]:
         # LiteLLM bills what the details say, and for an embedding of a picture they say nothing but its text.
         billed = {n: v for n, v in details.items() if n != "text_tokens" and not n.endswith(("_count", "_seconds"))}
         return TokenUsage(*counts, _plain(*counts, prompt_tokens_details=billed))
+    if logging_obj is None:
+        return None
     name, raw = _raw_usage(logging_obj)
     # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
     read = next((sum(found) for names in _READ if any(found := [number(field(raw, n)) or 0 for n in names])), 0)
@@ -208,7 +212,7 @@ def _plain(read: int, wrote: int, **details: Any) -> dict[str, Any]:
 
 def _raw_usage(logging_obj: object) -> tuple[str, object]:
     """(its name, the usage) in the provider's own answer, found without reading all of it."""
-    raw = field(field(logging_obj, "model_call_details"), "original_response") if logging_obj is not None else None
+    raw = field(field(logging_obj, "model_call_details"), "original_response")
     if not isinstance(raw, str):
         return "usage", field(raw, "usage")
     for name in ("usage", "usageMetadata"):
