@@ -29,7 +29,7 @@ from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
 from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.pricing.request_formats import read as read_request
-from litellm_budget_plugin.pricing.response_formats import Received, response_format
+from litellm_budget_plugin.pricing.response_formats import Received, response_format, usage_in
 from litellm_budget_plugin.pricing.tokens import probable
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.usage import TokenUsage, as_mapping, field, nanos, number, parse_raw, stated_cost
@@ -38,7 +38,13 @@ from litellm_budget_plugin.pricing.values import Cost, Request
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 _TOKENS = BY_TOKENS | {"realtime"}
-_ANTHROPIC = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_READ = (
+    ("prompt_tokens",),
+    ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"),
+    ("promptTokenCount",),
+    ("total_tokens",),
+)
+_WROTE = ("completion_tokens", "output_tokens", "candidatesTokenCount")
 _KINDS = frozenset(
     {
         "text_tokens",
@@ -148,8 +154,10 @@ def _stated(usage: object, hidden: object, logging_obj: object) -> int | None:
 
         with suppress(Exception):
             found = nanos(get_response_cost_from_hidden_params(dict(hidden))) or found
+    if found or logging_obj is None:
+        return found
     # Where LiteLLM notes what a provider said outside of the answer.
-    return found or nanos(field(logging_obj, "_provider_reported_cost")) or found
+    return nanos(field(logging_obj, "_provider_reported_cost")) or found
 
 
 def _checked(
@@ -162,7 +170,7 @@ def _checked(
     logging_obj: object,
 ) -> int:
     """LiteLLM's figure, or that of its cost functions on the raw usage where that is larger by more than rounding."""
-    usage = _uncounted(request, response, counts, logging_obj)
+    usage = _uncounted(response, counts, logging_obj)
     if usage is None and (not key.custom or are_registered(key)):
         return figure
     usage = usage or _usage(request, response)
@@ -180,42 +188,39 @@ def _checked(
     return found
 
 
-def _uncounted(request: Request, response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
+def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
     """The usage with the tokens that LiteLLM's figure leaves out; None where it leaves out none."""
     told = field(field(response, "usage"), "prompt_tokens_details")
-    details = {} if told is None else as_mapping(told) or {}
-    text = number(details.get("text_tokens"))
+    text = None if told is None else number(field(told, "text_tokens"))
+    details = as_mapping(told) or {} if text else {}
     if text and sum(number(value) or 0 for name, value in details.items() if name in _KINDS) < counts[0]:
         # LiteLLM bills what the details say, and for an embedding of a picture they say nothing but its text.
         billed = {n: v for n, v in details.items() if n != "text_tokens" and not n.endswith(("_count", "_seconds"))}
         return TokenUsage(*counts, _plain(*counts, prompt_tokens_details=billed))
-    raw = _raw_usage(logging_obj)
-    if raw is None:
+    if logging_obj is None:
         return None
+    name, raw = _raw_usage(logging_obj)
     # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
-    inside = ("prompt_tokens",) if field(raw, "prompt_tokens") is not None else _ANTHROPIC
-    read = sum(number(field(raw, name)) or 0 for name in inside)
-    wrote = number(field(raw, "output_tokens" if inside is _ANTHROPIC else "completion_tokens")) or 0
-    if read <= counts[0] and wrote <= counts[1]:
-        return None
-    responses = field(raw, "input_tokens_details") is not None
-    return _usage(request, {"usage": raw, "object": "response" if responses else None})
+    read = next((sum(found) for names in _READ if any(found := [number(field(raw, n)) or 0 for n in names])), 0)
+    wrote = max(number(field(raw, n)) or 0 for n in _WROTE)
+    return None if read <= counts[0] and wrote <= counts[1] else usage_in({name: raw})
 
 
 def _plain(read: int, wrote: int, **details: Any) -> dict[str, Any]:
     return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote, **details}
 
 
-def _raw_usage(logging_obj: object) -> object:
-    """The usage in the provider's own answer, found without reading all of it."""
-    raw = field(field(logging_obj, "model_call_details"), "original_response") if logging_obj is not None else None
+def _raw_usage(logging_obj: object) -> tuple[str, object]:
+    """(its name, the usage) in the provider's own answer, found without reading all of it."""
+    raw = field(field(logging_obj, "model_call_details"), "original_response")
     if not isinstance(raw, str):
-        return field(raw, "usage")
-    start = raw.rfind('"usage":')
-    if start >= 0:
-        with suppress(ValueError, RecursionError):
-            return json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
-    return None
+        return "usage", field(raw, "usage")
+    for name in ("usage", "usageMetadata"):
+        start = raw.rfind(f'"{name}":')
+        if start >= 0:
+            with suppress(ValueError, RecursionError):
+                return name, json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
+    return "usage", None
 
 
 def _computed(request: Request, answer: object, usage: TokenUsage | None, logging_obj: Any) -> Cost:

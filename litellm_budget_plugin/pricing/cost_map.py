@@ -17,7 +17,6 @@ from litellm_budget_plugin.pricing.values import Request
 
 # For these LiteLLM's own look-ups ask over the network: huggingface.co, the ollama daemon, an OAuth device login.
 ASKS_NETWORK = frozenset({"huggingface", "ollama", "ollama_chat", "github_copilot", "chatgpt", "lemonade"})
-_METADATA = ("metadata", "litellm_metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +37,10 @@ def _text(value: object) -> str | None:
 
 
 def _model_info(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    info = params.get("model_info")
-    if isinstance(info, Mapping) and info:
-        return info
-    for name in _METADATA:
-        metadata = params.get(name)
-        if isinstance(metadata, Mapping):
-            info = metadata.get("model_info")
-            if isinstance(info, Mapping) and info:
-                return info
+    for source in (params, params.get("metadata"), params.get("litellm_metadata")):
+        info = source.get("model_info") if isinstance(source, Mapping) else None
+        if isinstance(info, Mapping) and info:
+            return info
     return {}
 
 
@@ -146,14 +140,6 @@ def route(model: str, provider: str | None) -> tuple[str, str | None]:
     return model, _text(listed)
 
 
-@cache
-def _together_is_listed() -> bool:
-    # Older LiteLLM bills every Together model by its size, whatever its own entry says.
-    from litellm.llms.together_ai import cost_calculator
-
-    return hasattr(cost_calculator, "has_together_registry_pricing")
-
-
 def _by_category(model: str, provider: str | None, call_type: str) -> str | None:
     if provider == "together_ai":
         from litellm.llms.together_ai.cost_calculator import get_model_params_and_category
@@ -173,11 +159,6 @@ def find_key(name: str, provider: str | None, call_type: str) -> str | None:
     import litellm
 
     stripped = name.removeprefix(f"{provider}/") if provider else name
-    if provider == "together_ai" and not _together_is_listed():
-        with suppress(Exception):
-            category = _by_category(stripped, provider, call_type)
-            if category in litellm.model_cost:
-                return category
     # Without a provider that it knows, get_model_info would guess one, and print a help text when it cannot.
     if provider in providers() and provider not in ASKS_NETWORK:
         for candidate in dict.fromkeys((name, stripped)):
@@ -210,6 +191,12 @@ def registered_entry(key: PriceKey) -> Mapping[str, Any] | None:
     return None
 
 
+def _given_entry(key: PriceKey) -> Mapping[str, Any]:
+    import litellm
+
+    return registered_entry(key) or litellm.model_cost.get(public_key(key) or "") or {}
+
+
 def effective_entry(key: PriceKey) -> dict[str, Any]:
     """The prices of this request: its cost-map entry with its own prices laid over it, all fields. Empty where none is known.
 
@@ -217,10 +204,7 @@ def effective_entry(key: PriceKey) -> dict[str, Any]:
     the public entry, so that what they do not name keeps the public price. A call that gives both its input and its output
     as 0, and no other price, is free.
     """
-    import litellm
-
-    own = own_prices(key)
-    base = registered_entry(key) or litellm.model_cost.get(public_key(key) or "") or {}
+    base, own = _given_entry(key), own_prices(key)
     if own and not any(own.values()) and all(own.get(side) is not None for side in BOTH_SIDES):
         base = {name: value for name, value in base.items() if "cost" not in name and "pricing" not in name}
     return {**base, **own}
@@ -228,9 +212,7 @@ def effective_entry(key: PriceKey) -> dict[str, Any]:
 
 def are_registered(key: PriceKey) -> bool:
     """Whether LiteLLM has this request's own prices, all of them, in the entry that it prices the request by."""
-    import litellm
-
-    entry = registered_entry(key) or litellm.model_cost.get(public_key(key) or "") or {}
+    entry = _given_entry(key)
     return all(entry.get(name) == value for name, value in own_prices(key).items())
 
 

@@ -91,13 +91,14 @@ def answer_cost(
     With `usage` that is priced in place of the answer. None where LiteLLM prices it at nothing as well: that is what it says
     when it sees no quantity.
     """
+    model, provider = route(key.model, key.provider)
     if key.custom:
         # A unit can be priced in several fields, of which LiteLLM takes one: an own price may hide behind a public one.
-        _, provider = route(key.model, key.provider)
         names = [_registered(key, provider, entry) for entry in (effective_entry(key), own_prices(key))]
         return max(_answered(priced, answer, call_type, usage, asked) or 0 for priced in names) or None
     # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
-    for priced in (*_names(key, answered), _Priced(*_plain_name(key), {}, own=False)):
+    plain = _Priced(key.base_model or model, provider or _PLAIN_PROVIDER, {}, own=False)
+    for priced in (*_names(key, answered), plain):
         found = _answered(priced, answer, call_type, usage, asked)
         if found:
             return found
@@ -137,11 +138,6 @@ def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
         public = litellm.model_cost.get(name) if name else None
         if name and isinstance(public, dict) and is_priced(public, key.call_type):
             yield _Priced(name, provider or str(public.get("litellm_provider")), public, own=False)
-
-
-def _plain_name(key: PriceKey) -> tuple[str, str]:
-    model, provider = route(key.model, key.provider)
-    return key.base_model or model, provider or _PLAIN_PROVIDER
 
 
 def _registered(key: PriceKey, provider: str | None, entry: dict[str, Any]) -> _Priced:

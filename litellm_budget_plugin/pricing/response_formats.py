@@ -77,6 +77,14 @@ def response_format(request: Request, answer: object = None) -> ResponseFormat:
     return _CHAT if own.receive is not _receive_chat and field(answer, "choices") is not None else own
 
 
+def usage_in(answer: Mapping[str, Any]) -> TokenUsage | None:
+    """The usage of a raw answer of any API, told by its fields."""
+    if "usageMetadata" in answer:
+        return _google_usage(answer)
+    details = field(answer.get("usage"), "input_tokens_details")
+    return read_usage(answer) if details is None else _responses_usage(answer)
+
+
 def events(chunks: Sequence[object]) -> Iterator[object]:
     """The events of a stream: objects as they are, and server-sent events put together from bytes and text, of which one
     chunk may hold several, or a part of one.

@@ -30,19 +30,26 @@ class TokenUsage:
 
 def field(value: object, name: str) -> Any:
     """A field of a dictionary or an object; None where there is none."""
-    if isinstance(value, Mapping):
-        return value.get(name)
+    if value is None or isinstance(value, dict):
+        return None if value is None else value.get(name)
     try:
-        # Pydantic takes microseconds to say that it has no such field.
-        for part in ("__dict__", "__pydantic_extra__", "__pydantic_private__"):
-            fields = getattr(value, part, None)
-            if isinstance(fields, dict) and name in fields:
-                return fields[name]
-        if hasattr(value, "__pydantic_fields_set__") and not hasattr(type(value), name):
-            return None
-        return getattr(value, name, None)
+        fields = getattr(value, "__dict__", None)
+        if fields is not None and name in fields:
+            return fields[name]
+        if hasattr(value, "__pydantic_fields_set__"):
+            return _beside_the_fields(value, name)
+        return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
     except Exception:  # noqa: BLE001  # somebody else's property: what a call did cost is found out all the same
         return None
+
+
+def _beside_the_fields(value: object, name: str) -> Any:
+    # Pydantic itself takes microseconds to say that it has no such field.
+    for part in ("__pydantic_extra__", "__pydantic_private__"):
+        more = getattr(value, part, None)
+        if more and name in more:
+            return more[name]
+    return getattr(value, name, None) if hasattr(type(value), name) else None
 
 
 def number(value: object) -> int | None:
@@ -63,9 +70,10 @@ def nanos(usd: object) -> int | None:
 def stated_cost(usage: object) -> int | None:
     """Nano-dollars that a provider states in its usage: `cost`, a number or a breakdown with its total, or xAI's ticks."""
     cost = field(usage, "cost")
-    found = nanos(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
-    if found is not None:
-        return found
+    if cost is not None:
+        found = nanos(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
+        if found is not None:
+            return found
     ticks = number(field(usage, "cost_in_usd_ticks"))
     return None if ticks is None else nanos(ticks / _TICKS_PER_USD if ticks < _TICKS_PER_USD * NANOS_PER_USD else None)
 

@@ -142,11 +142,11 @@ ANSWERS = [
     (_request("image_generation", "gpt-image-1", prompt="a cat", n=2), IMAGES, IMAGES_COST),
     # $0.05 each, by the images that came.
     (_request("image_edit", "black_forest_labs/flux-pro-1.0-fill", image=b"x"), {"created": 1, "data": [{"url": "a"}] * 2}, 100_000_000),
-    # 1024 x 1792 pixels at 7.19343e-08.
+    # 1024 x 1792 pixels; the price of one differs between versions of LiteLLM.
     (
         _request("image_generation", "azure/dall-e-3", prompt="a cat", size="1024x1792", quality="hd"),
         {"created": 1, "data": [{"url": "a"}]},
-        round(1024 * 1792 * 71.9343),
+        round(1024 * 1792 * 1e9 * litellm.model_cost["azure/hd/1024-x-1792/dall-e-3"]["input_cost_per_pixel"]),
     ),
     # 10 characters that are no spaces, at $15 a million.
     (_request("speech", "tts-1", input="Hello there", voice="alloy"), _binary(), 10 * 15_000),

@@ -171,12 +171,6 @@ def test_the_calls_own_logging_object_is_asked_where_litellm_gives_no_figure() -
 
 
 def test_a_live_logging_object_gives_its_own_figure() -> None:
-    seen: list[Any] = []
-
-    class Watch(litellm.integrations.custom_logger.CustomLogger):
-        def log_success_event(self, kwargs: Any, *_: Any) -> None:
-            seen.append(kwargs)
-
     logged = litellm.Logging(
         model="gpt-4o",
         messages=[],
@@ -241,6 +235,24 @@ def test_tokens_that_litellm_did_not_count_are_charged(
     )
     assert found.usd == (COMPUTED if raw is None else 5000 * 2500 + 10 * 10_000)
     assert len(_warnings(caplog, "uncounted")) == (0 if raw is None else 1)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"usage": {"total_tokens": 264}},
+        {"usage": {"prompt_tokens": 264, "total_tokens": 264}},
+        {"usage": {"input_tokens": 264, "input_tokens_details": {"image_tokens": 258}, "output_tokens": 0}},
+        {"embedding": {"values": [0.1]}, "usageMetadata": {"promptTokenCount": 264, "totalTokenCount": 264}},
+    ],
+)
+def test_an_embedding_whose_text_alone_litellm_has_counted(raw: Any, caplog: pytest.LogCaptureFixture) -> None:
+    request = Request("embedding", "text-embedding-3-small", None, {"input": ["text", "data:image/png;base64,AAAA"]})
+    usage = litellm.Usage(prompt_tokens=3, completion_tokens=0, total_tokens=3)
+    answer = litellm.EmbeddingResponse(model=f"text-alone-{len(json.dumps(raw))}", data=[], usage=usage)
+    found = cost_of_response(request, answer, 3 * 20e-9, logging_obj=_logged(raw=json.dumps(raw)))
+    assert found.usd == 264 * 20
+    assert len(_warnings(caplog, answer.model or "")) == 1
 
 
 def test_anthropics_raw_counts_are_not_taken_for_less_or_more(caplog: pytest.LogCaptureFixture) -> None:
