@@ -177,14 +177,14 @@ def test_a_later_attempt_writes_on_the_span_of_its_call(traces: Traces, open_des
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     request = Request("completion", CHAT, None, desk.arguments("alice"))
-    call = Call(ledger, "alice", request)
+    call = Call(ledger, ledger.subjects("alice"), request)
     with traces.tracer.start_as_current_span("work") as span:
         call.admit()
-        call.sending(lambda: request)
-        call.attempt.release()
+        call = call.sending({}, None)
+        call.release()
         with traces.tracer.start_as_current_span("another"):
-            call.sending(lambda: request)
-        call.attempt.release()
+            call = call.sending({}, None)
+        call.release()
         assert span.is_recording()
     assert traces.ours("work")["hold"].endswith("/2")
     assert traces.ours("another") == {}
