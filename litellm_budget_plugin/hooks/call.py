@@ -154,7 +154,8 @@ class Call:
         if self.sent and not self.over and several:
             # A session, or a function that makes several requests: they are one attempt.
             return self._covering(details, body)
-        now = chosen(later_request(self.asked, details), details)
+        # Before the Router has chosen, the request is the application's; afterwards it can have been changed near a limit.
+        now = chosen(later_request(self.asked if self.to_be_routed else self.request, details), details)
         call = self
         if self.sent or self.over:
             # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.

@@ -191,21 +191,21 @@ def same_model(first: Request, now: Request) -> bool:
 
 
 def later_request(first: Request, details: Mapping[str, Any]) -> Request:
-    """The request of a further attempt: the first one's arguments, for the model that LiteLLM now calls. `details` are the
-    `model_call_details` of its Logging object.
+    """The request of a further attempt: the arguments of the one before, for the model that LiteLLM now calls. `details` are
+    the `model_call_details` of its Logging object. What else it sends is read from the body.
     """
-    optional = details.get("optional_params") or {}
     model = str(details.get("model") or first.model)
-    provider = details.get("custom_llm_provider")
-    return Request(first.call_type, model, provider, {**first.params, **optional, "model": model})
+    return Request(first.call_type, model, details.get("custom_llm_provider"), {**first.params, "model": model})
 
 
 def logged_request(family: str, details: Mapping[str, Any]) -> Request:
     """A request as LiteLLM's Logging object and its callbacks know it: `details` is their keyword arguments."""
     litellm_params = details.get("litellm_params") or {}
     params = {**litellm_params, **(details.get("optional_params") or {}), **details}
-    params.pop("litellm_logging_obj", None)
-    params[FAMILIES.get(family, "messages")] = details.get("messages") or details.get("input")
+    content = details.get("messages") or details.get("input")
+    for name in ("litellm_logging_obj", "messages", "input"):
+        params.pop(name, None)
+    params[FAMILIES.get(family, "messages")] = content
     return Request(family, str(details.get("model") or ""), details.get("custom_llm_provider"), params)
 
 
