@@ -142,7 +142,7 @@ def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, para
     """Count every argument that the family's reader has not read. What is unknown makes the call not bounded."""
     for name, value in params.items():
         use = use_of(family, name)
-        if use <= FREE or value is None or (isinstance(value, (str, Mapping, list, tuple)) and not value):
+        if use <= FREE or value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
             continue
         seen = scan({name: value})
         if use == REPEATED:

@@ -63,7 +63,8 @@ def estimate_sent(
     if request.call_type not in BY_TOKENS:
         return held
     sent = scan_body(body)
-    if held.covered is not None and held.covered.stated and held.covered.choices and not (sent.limit or sent.thinking):
+    limited = held.covered is not None and held.covered.stated and held.covered.choices
+    if limited and sent.readable and sent.text and not (sent.limit or sent.thinking):
         # A limit that LiteLLM does not hand on limits nothing.
         sent.unlimited = True
     if held.covered is not None and covers(held.covered, sent):
