@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...] [--markdown]`: run the benchmarks and print their tables."""
+"""`python -m benchmarks [NAME...] [--markdown]`: run the benchmarks, print their tables, and write them to the document."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ def main() -> int:
         prog="python -m benchmarks", description="Measure what the plugin costs and prevents."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(NAMES)}; default: all")
-    parser.add_argument("--markdown", action="store_true", help="also write docs/benchmarks.md; takes no names")
+    parser.add_argument("--markdown", action="store_true", help="also write their sections of docs/benchmarks.md")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
-    if arguments.markdown and arguments.names:
-        parser.error("--markdown writes the whole document: name no benchmarks")
     load = f"; load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"{circumstances()}{load}\n", flush=True)
     sections = []
@@ -47,7 +45,7 @@ def main() -> int:
         sections.append(run_isolated(name))
         print(sections[-1].plain(), flush=True)
     if arguments.markdown:
-        DOCUMENT.write_text(document(sections), encoding="utf-8")
+        DOCUMENT.write_text(document(DOCUMENT.read_text("utf-8"), sections), encoding="utf-8")
         print(f"written: {DOCUMENT}")
     return 0
 

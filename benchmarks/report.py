@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Section:
         lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in self.rows)]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         note = f"\n\nMissed: {self.missed}" if self.misses and self.missed else ""
-        return f"## {self.name}\n\n{self.text}\n\n{table}{note}\n"
+        return f"## {self.name}\n\n{self.text}\n\n{circumstances()}\n\n{table}{note}\n"
 
 
 def duration(seconds: float) -> str:
@@ -96,12 +97,16 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def document(sections: Sequence[Section]) -> str:
-    """docs/benchmarks.md."""
-    head = (
-        "# Benchmarks\n\n"
-        "Written by `python -m benchmarks --markdown`. Each ratio compares two things that were measured in turn within one "
-        "run: the machine's mood cancels out. Times are medians.\n\n"
-        f"{circumstances()}\n"
-    )
-    return "\n".join([head, *(section.markdown() for section in sections)])
+HEAD = """# Benchmarks
+
+Written by `python -m benchmarks --markdown [NAME...]`, which replaces the named sections. Each ratio compares two things that
+were measured in turn within one run: the machine's mood cancels out. Times are medians.
+"""
+
+
+def document(before: str, sections: Sequence[Section]) -> str:
+    """docs/benchmarks.md with these sections in the place of those of the same name; new ones come last."""
+    parts = [part for part in re.split(r"^(?=## )", before, flags=re.MULTILINE) if part.startswith("## ")]
+    kept = {part.partition("\n")[0].removeprefix("## "): part.rstrip() + "\n" for part in parts}
+    kept |= {section.name: section.markdown() for section in sections}
+    return "\n".join([HEAD, *kept.values()])
