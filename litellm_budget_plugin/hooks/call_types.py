@@ -7,6 +7,7 @@ with UNBOUNDED_HOLD.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import litellm
 
 from litellm_budget_plugin.pricing import Request
+
+_logger = logging.getLogger("litellm_budget_plugin")
 
 # By family: the argument that holds what the model reads.
 FAMILIES = {
@@ -106,6 +109,8 @@ STARTS_JOB = frozenset(name for sync in ("create_batch", "create_fine_tuning_job
 """Functions whose answer costs nothing yet: they need room, and are charged when the cost of their job is reported."""
 
 _LITELLMS_IMAGE_MODEL = "dall-e-2"
+_SAID_ONCE = frozenset({"model", "stream", "stream_options"})
+_NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "off", "none"})
 _VIA_RESPONSES = re.compile(r"^([^/]+/)?responses/")
 _FRAMES = 8
 
@@ -173,6 +178,23 @@ def _model(family: str, params: Mapping[str, Any]) -> str:
         return model
     # "openai/responses/gpt-4o" is how a chat call is sent to the Responses API: the model, and its price, are gpt-4o's.
     return _VIA_RESPONSES.sub(r"\1", str(litellm.model_alias_map.get(model, model)))
+
+
+def say_once(params: dict[str, Any]) -> None:
+    """Have the request say once which model is called and whether it is streamed, as LiteLLM reads it: what `extra_body` says
+    of these would reach the provider alone, which would answer, and bill, something else than LiteLLM reads and prices.
+    """
+    stream = params.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        # Providers take 1 and "true", of which LiteLLM makes a stream in some places and a whole answer in others.
+        params["stream"] = str(stream).strip().lower() not in _NO
+    given = params.get("extra_body")
+    if isinstance(given, Mapping) and not _SAID_ONCE.isdisjoint(given):
+        params["extra_body"] = {name: value for name, value in given.items() if name not in _SAID_ONCE}
+        _logger.warning(
+            "extra_body names %s, which are arguments of LiteLLM's own: what it says of them is not sent",
+            ", ".join(sorted(_SAID_ONCE.intersection(given))),
+        )
 
 
 def by_position(args: Sequence[Any], function: Callable[..., Any] | None) -> frozenset[str]:

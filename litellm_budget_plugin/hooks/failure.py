@@ -54,6 +54,8 @@ _CUT_OFF = {
     "anyio": "BrokenResourceError ClosedResourceError EndOfStream IncompleteRead FutureCancelled TaskCancelled",
     "builtins": "TimeoutError ConnectionError EOFError",
     "ssl": "SSLError",
+    # An answer that is no JSON.
+    "json": "JSONDecodeError",
     "asyncio": "CancelledError TimeoutError",
     "concurrent": "CancelledError TimeoutError",
     # What an SDK says of any trouble on the way; what it was made of may say more.
@@ -78,7 +80,10 @@ def outcome_of(error: BaseException) -> Outcome:
     otherwise = Outcome.UNKNOWN
     for link in _chain(error):
         outcome, library = _listed(link)
-        if library == "openai" and type(link).__module__.startswith("litellm"):
+        if library == "json" or _says_success(link):
+            # It was served, and could not be read; unless what could not be read came with an HTTP error.
+            otherwise = Outcome.LOST
+        elif library == "openai" and type(link).__module__.startswith("litellm"):
             otherwise = outcome if outcome is Outcome.LOST else otherwise
         elif outcome is Outcome.FREE or (
             outcome is Outcome.LOST and any(_listed(cause)[0] is Outcome.FREE for cause in _causes(link))
@@ -87,6 +92,12 @@ def outcome_of(error: BaseException) -> Outcome:
         elif outcome is Outcome.LOST:
             return Outcome.LOST
     return otherwise
+
+
+def _says_success(error: BaseException) -> bool:
+    """Whether LiteLLM's exception has the HTTP status of an answer: it could not make anything of it."""
+    status = getattr(error, "status_code", None)
+    return isinstance(status, int) and 200 <= status < 300
 
 
 def _listed(error: BaseException) -> tuple[Outcome, str]:

@@ -26,7 +26,7 @@ from litellm_budget_plugin.hooks.call_binding import (
     mark_free,
     nested_calls,
 )
-from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, request_of, sent_request
+from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, request_of, say_once, sent_request
 from litellm_budget_plugin.hooks.deployments import candidates, names_group
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
 from litellm_budget_plugin.hooks.principal import paying_user
@@ -63,8 +63,10 @@ def function_setup(
             _of_request.set(weakref.ref(binding))
         if call.plan is not None:
             call.plan.apply(params, call.user)
-        if ledger.settings.stream_usage and ledger.settings.mode == "enforce":
-            ask_for_usage(call, params)
+        if ledger.settings.mode == "enforce":
+            say_once(params)
+            if ledger.settings.stream_usage:
+                ask_for_usage(call, params)
     except BaseException:
         _unstamp(logging_obj)
         raise

@@ -52,7 +52,10 @@ _LIMIT_NAME = re.compile(
     r"token|predict|budget|max.*(?:len|out|gen|new|compl|resp|answ|word|char)|"
     r"(?:out|gen|resp|answ|compl).*(?:len|size|limit)|^length$|^limit$"
 )
-_THINKING_NAME = re.compile(r"^(?:thinking)?budget(?:tokens)?$|(?:think|reason).*(?:budget|tokens)")
+# The least that is to be written, and the most that is read, are no limits either, but nobody writes less than the least.
+_THINKING_NAME = re.compile(
+    r"^(?:thinking)?budget(?:tokens)?$|(?:think|reason).*(?:budget|tokens)|^min.*(?:tokens?|len|length)$|^truncate.*tokens$"
+)
 _COPIES_NAME = re.compile(
     r"^n$|^best_?of$|candidate|beam|returnsequences|^(?:copies|variations|batchsize)$|"
     r"^(?:num(?:ber)?(?:of)?|n).*(?:gener|sequence|completion|choice|sample|response|output|result|image|video|answer|variation)|"

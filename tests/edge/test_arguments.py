@@ -260,6 +260,52 @@ BOMB_ROWS = [
     Row("embedding", {"input": ["x", LONG]}),
     Row("embedding", {"input": [[1] * 8000]}),
 ]
+DEAR = "edge-dear"
+# What extra_body says again, and other values than LiteLLM's own: the provider would answer something else than LiteLLM reads.
+ODD_ROWS = [
+    *(
+        Row(way, {"max_tokens": 300, "extra_body": said})
+        for way in ("openai", "openai, awaited", "openai, streamed", "azure", "vllm", "cohere", "ollama")
+        for said in (
+            {"stream": True},
+            {"stream": False},
+            {"stream_options": {"include_usage": False}},
+            {"stream_options": None},
+            {"model": DEAR},
+        )
+    ),
+    *(
+        Row("openai, streamed", {"max_tokens": 300, "stream_options": {"include_usage": odd}})
+        for odd in (1, "no", "true")
+    ),
+    *(Row(way, {"max_tokens": 300, "stream": odd}) for way in ("openai", "vllm") for odd in (0, "false", "0")),
+    Row("text", {"max_tokens": 300, "extra_body": {"stream": True}}),
+    Row("responses", {"max_output_tokens": 300, "extra_body": {"stream": True}}),
+    Row("responses", {"max_output_tokens": 300, "extra_body": {"model": DEAR}}),
+]
+
+
+@pytest.mark.parametrize("row", ODD_ROWS, ids=str)
+def test_the_provider_is_told_nothing_that_litellm_does_not_know(row: Row, open_edge: Callable[..., Edge]) -> None:
+    """The bill is charged to the last token, for the model that LiteLLM prices."""
+    edge = open_edge(default_limit=PLENTY)
+    outcome = _make(edge, row, "alice")
+    assert outcome.requests == 1 and outcome.error is None, outcome
+    assert edge.provider.bodies[-1].get("model") != DEAR
+    assert outcome.held >= outcome.bill >= 300 * OUTPUT
+    assert edge.calm("alice") == outcome.bill, outcome
+
+
+@pytest.mark.parametrize("odd", [1, "true", "1"])
+def test_a_stream_by_any_name_is_one(odd: object, open_edge: Callable[..., Edge]) -> None:
+    edge = open_edge(default_limit=PLENTY)
+    way = WAYS["vllm"]
+    arguments = {**way.innocent(edge.provider, "alice"), "max_tokens": 300, "stream": odd}
+    outcome = edge.call(lambda **given: list(way.function(**given)), "alice", **arguments)
+    assert outcome.error is None and len(outcome.answer) > 1, outcome
+    assert edge.calm("alice") == outcome.bill >= 300 * OUTPUT
+
+
 BOMBS = pytest.mark.parametrize("row", BOMB_ROWS, ids=str)
 
 
@@ -314,6 +360,7 @@ _HARMLESS: dict[str, Any] = {
     "drop_params": True,
     "num_retries": 0,
     "cache": {"no-cache": True},
+    "extra_body": {"min_tokens": 0, "truncate_prompt_tokens": -1},
 }
 
 

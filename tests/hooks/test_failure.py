@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import pkgutil
 import re
 import socket
@@ -254,3 +255,23 @@ def test_a_client_of_the_application_is_charged_for_what_may_have_arrived(
         litellm.completion(**desk.arguments("alice", model=INPUT, client=client))
     spent = desk.calm("alice")
     assert spent == 0 if error == "ConnectTimeout" else spent > 0
+
+
+def _answered(status: int) -> Exception:
+    error = openai.OpenAIError("x")
+    error.status_code = status  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_an_answer_that_cannot_be_read_was_served(explicit: bool) -> None:
+    def unreadable() -> Exception:
+        return json.JSONDecodeError("x", "<html>", 0)
+
+    request = httpx.Request("POST", "http://localhost")
+    refused = httpx.HTTPStatusError("x", request=request, response=httpx.Response(500, request=request))
+    assert outcome_of(unreadable()) is Outcome.LOST
+    assert outcome_of(_answered(200)) is Outcome.LOST
+    assert outcome_of(_chained(_answered(200), unreadable(), explicit=explicit)) is Outcome.LOST
+    # What could not be read came with an HTTP error.
+    assert outcome_of(_chained(unreadable(), refused, explicit=explicit)) is Outcome.FREE
