@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import litellm
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from tests.edge.desk import Edge, Outcome
 from tests.edge.provider import INPUT, OUTPUT, BillingProvider
+from tests.generated import examples
 
 LIMIT = 5_000_000
 """Nano-dollars: room for what each call here names innocently, five thousand bytes or five hundred tokens of output."""
@@ -379,10 +380,8 @@ def test_an_argument_that_costs_nothing_takes_no_room(name: str, open_edge: Call
 
 
 # A failing example is made of few parts already: it is not made smaller, which takes minutes.
-_EXAMPLES = partial(
-    settings,
-    derandomize=True,
-    deadline=None,
+_examples = partial(
+    examples,
     database=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
@@ -470,7 +469,7 @@ def _placed(arguments: dict[str, Any], added: list[tuple[tuple[str, ...], str, A
 def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
     """One user makes many calls, each with room for its innocent part: all of them together stay below one limit."""
 
-    @_EXAMPLES(max_examples=25)
+    @_examples(25)
     @given(st.lists(st.tuples(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3)), min_size=part + 1, max_size=part + 3))
     def attack(calls: list[tuple[str, list[tuple[tuple[str, ...], str, Any]]]]) -> None:
         user, before = edge.new_user(), edge.provider.bill
@@ -485,7 +484,7 @@ def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
 def test_random_arguments_are_covered_by_what_is_held(open_edge: Callable[..., Edge]) -> None:
     edge = open_edge(default_limit=PLENTY)
 
-    @_EXAMPLES(max_examples=100)
+    @_examples(100)
     @given(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3))
     def attack(name: str, added: list[tuple[tuple[str, ...], str, Any]]) -> None:
         user, way = edge.new_user(), WAYS[name]
@@ -495,7 +494,7 @@ def test_random_arguments_are_covered_by_what_is_held(open_edge: Callable[..., E
     attack()
 
 
-@_EXAMPLES(max_examples=50)
+@_examples(50)
 @given(name=_ANY_WAY, size=st.integers(1, 2000), tokens=st.integers(1, 200))
 def test_ordinary_calls_with_room_are_never_refused(name: str, size: int, tokens: int, edge: Edge) -> None:
     """Room for twice what the provider can bill, and for the overheads of an estimate."""
