@@ -123,6 +123,12 @@ WAYS = {
         "litellm_metadata",
     ),
     "generate_content": Way(litellm.google_genai.generate_content, "gemini/edge-gemini", _GENERATE, "litellm_metadata"),
+    "generate_content, as a body": Way(
+        litellm.google_genai.generate_content,
+        "gemini/edge-gemini",
+        {"contents": CONTENTS, "generationConfig": {"maxOutputTokens": 10}},
+        "litellm_metadata",
+    ),
     "generate_content by chat": Way(
         litellm.google_genai.generate_content,
         "hosted_vllm/edge-vllm",
@@ -305,6 +311,22 @@ def test_a_stream_by_any_name_is_one(odd: object, open_edge: Callable[..., Edge]
     outcome = edge.call(lambda **given: list(way.function(**given)), "alice", **arguments)
     assert outcome.error is None and len(outcome.answer) > 1, outcome
     assert edge.calm("alice") == outcome.bill >= 300 * OUTPUT
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+@pytest.mark.parametrize("name", ["max_tokens", "n", "something_new", "max_new_tokens"])
+def test_a_number_that_no_float_holds_is_one(name: str, number: int, open_edge: Callable[..., Edge]) -> None:
+    """A client's JSON can hold any: it is too much, or nothing, and no error of ours."""
+    edge = open_edge(default_limit=PLENTY)
+    outcome = _make(edge, Row("openai", {name: number}), "alice")
+    assert not isinstance(outcome.error, OverflowError), outcome
+    assert outcome.held >= outcome.bill
+
+
+def test_what_the_gate_held_comes_back_if_it_raises(open_edge: Callable[..., Edge]) -> None:
+    edge = open_edge(default_limit=PLENTY)
+    kept = _make(edge, Row("openai, streamed", {"additional_drop_params": 5}), "alice")
+    assert edge.held("alice") == 0, kept
 
 
 BOMBS = pytest.mark.parametrize("row", BOMB_ROWS, ids=str)
