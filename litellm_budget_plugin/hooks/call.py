@@ -236,6 +236,10 @@ class Call:
             self._settle(pricing.Cost(None, self.request.model, 0, 0, estimated=True), response)
         else:
             cost = pricing.cost_of_response(self.request, response, response_cost, logging_obj=logging_obj)
+            if cost.usd is None and self.request.call_type not in FAMILIES:
+                # One of several requests, such as the search before an answer: the next one may have a price. If none has,
+                # the end of the call charges what is held.
+                return
             self._settle(cost, response)
 
     def failed(self, error: BaseException) -> None:
@@ -290,15 +294,15 @@ class Call:
         tracing.settled(self.span, 0)
 
     def _settle(self, cost: pricing.Cost, response: Any) -> None:
-        if not self._claim.acquire(blocking=False):
+        if self.over:
             return
         nanos = min(self._nanos(cost), MAX_NANOS)
-        self._deliver(
-            settlement_of(
-                self.ledger, self.subjects, self.models, cost, nanos, self.hold, response_marks(self.user, response)
-            )
-        )
-        tracing.settled(self.span, nanos)
+        marks = response_marks(self.user, response)
+        command = settlement_of(self.ledger, self.subjects, self.models, cost, nanos, self.hold, marks)
+        # Not before: what is interrupted up to here can still be settled by what ends the call next.
+        if self._claim.acquire(blocking=False):
+            self._deliver(command)
+            tracing.settled(self.span, nanos)
 
     def _deliver(self, command: Settle | Release) -> None:
         settler = self.ledger.settler
