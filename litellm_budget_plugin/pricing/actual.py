@@ -200,6 +200,8 @@ def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -
     if logging_obj is None:
         return None
     name, raw = _raw_usage(logging_obj)
+    if raw is None:
+        return None
     # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
     read = next((sum(found) for names in _READ if any(found := [number(field(raw, n)) or 0 for n in names])), 0)
     wrote = max(number(field(raw, n)) or 0 for n in _WROTE)
