@@ -214,7 +214,10 @@ def _raw_usage(logging_obj: object) -> object:
     start = raw.rfind('"usage":')
     if start >= 0:
         with suppress(ValueError, RecursionError):
-            return json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
+            found, end = json.JSONDecoder().raw_decode(raw, raw.index("{", start))
+            # What follows must end the answer itself: the arguments of a tool call can have a field of this name, too.
+            json.loads("{" + raw[end:].lstrip().removeprefix(","))
+            return found
     return None
 
 
