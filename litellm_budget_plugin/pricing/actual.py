@@ -221,7 +221,10 @@ def _raw_usage(logging_obj: object) -> tuple[str, object]:
         start = raw.rfind(f'"{name}":')
         if start >= 0:
             with suppress(ValueError, RecursionError):
-                return name, json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
+                found, end = json.JSONDecoder().raw_decode(raw, raw.index("{", start))
+                # What follows must end the answer itself: the arguments of a tool call can have a field of this name, too.
+                json.loads("{" + raw[end:].lstrip().removeprefix(","))
+                return name, found
     return "usage", None
 
 
