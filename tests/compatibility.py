@@ -1,7 +1,7 @@
 """The tests of everything that leans on LiteLLM, on several versions of it, each in an environment of its own:
 
     python -m tests.compatibility                    # the lowest version that pyproject.toml accepts, and the newest
-    python -m tests.compatibility 1.105.0 newest     # these
+    python -m tests.compatibility 1.105.0 newest     # these; `newest` alone is worth a nightly run: it finds new functions
 
 Environments are kept in .compatibility/, so that the second run starts at once. They are without the proxy, which cannot be
 had of every version; its tests, in tests/proxy, are not among these.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".compatibility"
-TESTS = ("tests/hooks", "tests/surface/test_surface.py", "tests/surface/test_realtime.py", "tests/surface/test_soak.py")
+TESTS = ("tests/hooks", "tests/surface", "tests/edge")
 NEWEST = "newest"
 
 
@@ -47,7 +47,7 @@ def main(versions: list[str]) -> int:
         python = str(environment(version))
         said = "import importlib.metadata; print('LiteLLM', importlib.metadata.version('litellm'), flush=True)"
         subprocess.run([python, "-c", said], check=True)
-        command = [python, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+        command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", *TESTS]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             failing.append(version)
     if failing:

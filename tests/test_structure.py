@@ -29,6 +29,7 @@ BELOW = {
     "manager": {"errors", "core", "settings", "stores", "pricing", "metrics"},
     "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
+    "testing": {"hooks"},
     "server": {"errors", "core", "settings", "stores", "manager", "metrics"},
     "cli": {"errors", "core", "settings", "stores", "manager", "server"},
     "__main__": {"cli"},

@@ -56,6 +56,7 @@ def function_setup(
     if kind.free:
         mark_free(logging_obj, kind.free)
         return logging_obj, params
+    call: Call | None = None
     try:
         call = _new_call(ledger, kind, args, params)
         binding = _admit(logging_obj, call)
@@ -68,6 +69,8 @@ def function_setup(
             if ledger.settings.stream_usage:
                 ask_for_usage(call, params)
     except BaseException:
+        if call is not None:
+            call.release()
         _unstamp(logging_obj)
         raise
     return logging_obj, params

@@ -37,14 +37,15 @@ def ask_for_usage(call: Call, params: dict[str, Any]) -> None:
     """
     if call.request.call_type not in ("completion", "text_completion") or params.get("stream") is not True:
         return
-    given = params.get("stream_options")
+    given, dropped = params.get("stream_options"), params.get("additional_drop_params")
+    if not isinstance(dropped, (list, tuple, set, frozenset, str)):
+        dropped = ()
+    elif call.to_be_routed:
+        # Those of a deployment are not here yet: a client of the proxy does not choose how it is charged.
+        params["additional_drop_params"] = dropped = [name for name in dropped if name != "stream_options"]
     # Of any other value LiteLLM makes no, and the provider what it likes.
     if isinstance(given, Mapping) and given.get("include_usage") is True:
         return
-    dropped = params.get("additional_drop_params") or ()
-    if call.to_be_routed and isinstance(dropped, list):
-        # Those of a deployment are not here yet: a client of the proxy does not choose how it is charged.
-        params["additional_drop_params"] = dropped = [name for name in dropped if name != "stream_options"]
     if "stream_options" in dropped or not all(_reports_usage(request) for request in call.candidates):
         return
     params["stream_options"] = {**(given if isinstance(given, Mapping) else {}), "include_usage": True}

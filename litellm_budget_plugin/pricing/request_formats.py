@@ -36,6 +36,13 @@ def read(request: Request, counter: InputCounter) -> OutputLimit:
     """Add up everything that a request sends, known and unknown, and return what it asks for."""
     params = request.params
     family = request.call_type if request.call_type in _READERS else "completion"
+    if family == "generate_content" and params.get("config") is None:
+        # Google's name for it in a request's body, which LiteLLM takes where `config` is missing.
+        params = {
+            ("config" if name == "generationConfig" else name): value
+            for name, value in params.items()
+            if name != "config"
+        }
     if family != "embedding":
         counter.text += _per_call(counter)
     asked = _READERS[family](counter, params)

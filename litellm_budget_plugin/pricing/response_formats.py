@@ -232,7 +232,8 @@ def _receive_responses(chunks: Sequence[object]) -> Received:
         if kind in _LAST_EVENTS:
             usage = _responses_usage(answer)
             if usage is not None:
-                usages[field(answer, "id") or len(usages)] = usage
+                # Every answer of a session is billed; of a stream one, however often its end is told.
+                usages[len(usages) if kind == "response.done" else field(answer, "id")] = usage
             received.finished, received.answer = True, answer
         elif kind.endswith(".delta") and isinstance(delta, str) and not any(word in kind for word in _NOT_TEXT):
             received.texts.append(delta)

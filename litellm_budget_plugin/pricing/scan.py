@@ -18,6 +18,7 @@ _UNREADABLE = 1 << 22
 _MOST_NODES = 1 << 21
 _MOST_DEPTH = 2000
 _LONGEST_NAME = 64
+_LARGEST = 10**18
 # The longest text of a double.
 _FLOAT = 24
 
@@ -155,7 +156,7 @@ class Scan:
 
     def note_number(self, value: float, sense: int) -> None:
         """Take in a number under a name of this sense."""
-        known = math.isfinite(value) and value > 0
+        known = value > 0 and math.isfinite(value)
         rounded = min(math.ceil(value), MOST_TOKENS) if known else 0
         if sense & LIMIT:
             self.limit = max(self.limit, rounded)
@@ -170,7 +171,10 @@ class Scan:
 
 def number_of(value: object) -> float | None:
     """A number, or the number that a text means; None for what is none."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Larger ones have no place in a float.
+        return min(value, _LARGEST)
+    if isinstance(value, float):
         return value
     if isinstance(value, str) and len(value) <= _LONGEST_NAME:
         try:
@@ -239,7 +243,7 @@ class _Reader:
                 # Token ids come by the thousand.
                 found.text += len(value) * _digits(max(*value, -min(value)))
                 if sense & _NUMBERS and not sense & CONTENT:
-                    found.note_number(max(value), sense)
+                    found.note_number(min(max(value), _LARGEST), sense)
                 return
             self.stack.extend((item, sense, depth + 1) for item in value)
         elif value is None or isinstance(value, bool):
@@ -249,7 +253,7 @@ class _Reader:
         elif isinstance(value, (int, float)):
             found.text += _FLOAT if isinstance(value, float) else _digits(value)
             if sense & _NUMBERS and not sense & CONTENT:
-                found.note_number(value, sense)
+                found.note_number(min(value, _LARGEST), sense)
         else:
             self._object(value, sense, depth)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import litellm
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate, estimate_sent
 from litellm_budget_plugin.pricing.arguments import FREE, UNKNOWN, use_of
 from litellm_budget_plugin.pricing.scan import scan
+from tests.generated import examples
 
 SAID = [{"role": "user", "content": "hello"}]
 # A priced model of each family, with a request for it and the words in which it states its limit.
@@ -101,7 +102,7 @@ def _laid_over(family: str, params: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(params=st.dictionaries(_NAMES, _VALUES, min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_an_unknown_argument_counts_by_its_bytes_and_leaves_nothing_bounded(
     family: str, params: dict[str, Any]
 ) -> None:
@@ -115,7 +116,7 @@ def test_an_unknown_argument_counts_by_its_bytes_and_leaves_nothing_bounded(
 
 @pytest.mark.parametrize("family", UNITS)
 @given(params=st.dictionaries(_NAMES, _VALUES, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_an_unknown_argument_leaves_no_other_family_bounded(family: str, params: dict[str, Any]) -> None:
     plain, found = _of(family), _of(family, **params)
     unknown = any(use_of(family, name) == UNKNOWN for name in params)
@@ -126,7 +127,7 @@ def test_an_unknown_argument_leaves_no_other_family_bounded(family: str, params:
 
 @pytest.mark.parametrize("family", WRITING)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_a_limit_in_any_spelling_and_any_place_is_held_for(family: str, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(LIMITS))
     limit = data.draw(st.integers(11, 100_000))
@@ -136,7 +137,7 @@ def test_a_limit_in_any_spelling_and_any_place_is_held_for(family: str, data: st
 
 @pytest.mark.parametrize("family", WRITING)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_a_number_of_answers_in_any_spelling_and_any_place_is_held_for(family: str, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(COPIES))
     copies = data.draw(st.integers(2, 500))
@@ -146,7 +147,7 @@ def test_a_number_of_answers_in_any_spelling_and_any_place_is_held_for(family: s
 
 @pytest.mark.parametrize("family", ["image_generation", "image_edit", "video_generation"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_more_pieces_in_any_spelling_and_any_place_multiply_the_price(family: str, data: st.DataObject) -> None:
     names = ["n", "num_images", "numberOfImages", "sampleCount", "sample_count", "num_outputs", "image_count", "copies"]
     copies = data.draw(st.integers(2, 50))
@@ -156,7 +157,7 @@ def test_more_pieces_in_any_spelling_and_any_place_multiply_the_price(family: st
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_longer_video_in_any_spelling_and_any_place_is_held_for(data: st.DataObject) -> None:
     names = ["seconds", "duration", "durationSeconds", "duration_seconds", "video_duration", "length_seconds"]
     seconds = data.draw(st.integers(5, 60))

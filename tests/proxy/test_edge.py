@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,3 +124,35 @@ def test_a_client_that_asks_for_usage_gets_it(model: str, proxy: Proxy, provider
     events = _events(proxy, f"sk-user-{user}", "/v1/chat/completions", body)
     assert events[-1]["usage"]["completion_tokens"] == 300
     assert proxy.calm(user, 1) == provider.bill - before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"additional_drop_params": ["stream_options"]},
+        {"extra_body": {"stream_options": {"include_usage": False}}},
+        {"stream_options": {"include_usage": "no"}},
+        {"stream": 1},
+        {"stream": "true"},
+        {"extra_body": {"stream": False}},
+        {"extra_body": {"model": "edge-dear"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("model", ["edge-chat", "edge-vllm"])
+def test_a_client_does_not_choose_how_its_stream_is_charged(
+    model: str, more: dict[str, Any], proxy: Proxy, provider: BillingProvider
+) -> None:
+    user, before = re.sub(r"\W+", "-", f"chooser-{model}-{more}"), provider.bill
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 300, "stream": True, **more}
+    assert _events(proxy, f"sk-user-{user}", "/v1/chat/completions", body)
+    assert proxy.calm(user, 1) == provider.bill - before >= 300 * OUTPUT
+
+
+def test_googles_own_words_for_a_limit_count(proxy: Proxy, provider: BillingProvider) -> None:
+    """Room for 400 tokens of output: a request that names 300 goes through."""
+    user, before = "googler", provider.bill
+    body = {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "generationConfig": {"maxOutputTokens": 300}}
+    answer = proxy.post(f"sk-user-{user}", "/v1beta/models/edge-gemini:generateContent", body)
+    assert answer.status_code == 200, answer.text[:300]
+    assert proxy.calm(user, 1) == provider.bill - before == 300 * OUTPUT + INPUT

@@ -184,7 +184,8 @@ KINDS = (
         google.generate_content,
         google.agenerate_content,
         "hosted_vllm/gate-vllm",
-        _GENERATE,
+        # LiteLLM hands the limit on under this name alone.
+        _fields(contents=_CONTENTS, config={"maxOutputTokens": 1000}),
         payer="litellm_metadata",
     ),
     Kind(
