@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.money import MAX_NANOS
@@ -143,7 +144,13 @@ class Account:
 
     def copy(self) -> Account:
         """A copy that shares nothing."""
-        return replace(self, models=dict(self.models))
+        same = Account(*_account_values(self))
+        same.models = dict(self.models)
+        return same
+
+
+# Several times as fast as `dataclasses.replace`, and every command copies rows.
+_account_values = attrgetter(*(each.name for each in fields(Account)))
 
 
 class Charged(NamedTuple):
@@ -189,7 +196,10 @@ class Hold:
 
     def copy(self) -> Hold:
         """A copy; every field is immutable."""
-        return replace(self)
+        return Hold(*_hold_values(self))
+
+
+_hold_values = attrgetter(*(each.name for each in fields(Hold)))
 
 
 class UsageKey(NamedTuple):
@@ -213,4 +223,4 @@ class Usage(NamedTuple):
 
     def plus(self, other: Usage) -> Usage:
         """The sum, field by field."""
-        return Usage(*(mine + theirs for mine, theirs in zip(self, other)))
+        return Usage(*map(int.__add__, self, other))

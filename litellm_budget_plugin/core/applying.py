@@ -37,6 +37,7 @@ def applying_accounts(
     the hold that is settled: they apply too, for the defaults may have changed since it was granted.
     """
     rolls = {roll.ref: roll for roll in command.rolls}
+    made_by = f"{type(command).__name__[0]}:{command.hold}"
     found: list[Applying] = []
     due: list[RollDue] = []
     for subject in sorted(set(command.subjects)):
@@ -44,8 +45,9 @@ def applying_accounts(
         for ref in legs:
             if (ref.scope, ref.subject) == subject and ref not in named and _still_counts(work, ref):
                 named[ref] = None
-        for ref, default in sorted(named.items(), key=lambda item: item[0]):
-            account = open_window(work, ref, default, rolls, f"{type(command).__name__[0]}:{command.hold}")
+        for ref in sorted(named):
+            default = named[ref]
+            account = open_window(work, ref, default, rolls, made_by)
             if account is None:
                 due.append(roll_due(work, ref))
             else:

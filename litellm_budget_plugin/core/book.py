@@ -57,27 +57,29 @@ class Book(Protocol):
 class Work:
     """The rows that one command has loaded and changed. Nothing reaches the book before `save`."""
 
-    __slots__ = ("_book", "_made", "_subjects", "changes", "now", "project")
+    __slots__ = ("_made", "_subjects", "book", "changes", "now", "project")
 
     def __init__(self, book: Book, project: str, now: int) -> None:
-        self._book = book
+        self.book = book
         self.project = project
         self.now = now
         self.changes = Changes()
         self._made = 0
-        self._subjects: dict[Subject, dict[Ref, Account]] = {}
+        # By a subject, or the part of a Ref that names one.
+        self._subjects: dict[tuple[str, str], dict[Ref, Account]] = {}
 
     def accounts(self, subject: Subject) -> dict[Ref, Account]:
         """The subject's accounts as this command sees them."""
         rows = self._subjects.get(subject)
         if rows is None:
-            rows = {account.ref: account for account in self._book.accounts(self.project, subject)}
+            rows = {account.ref: account for account in self.book.accounts(self.project, subject)}
             self._subjects[subject] = rows
         return rows
 
     def account(self, ref: Ref) -> Account | None:
         """One account as this command sees it."""
-        return self.accounts(Subject(ref.scope, ref.subject)).get(ref)
+        rows = self._subjects.get(ref[:2])
+        return (self.accounts(Subject(ref.scope, ref.subject)) if rows is None else rows).get(ref)
 
     def new_row_id(self, command: str) -> str:
         """An id for a row that `command` makes. It makes rows once, but maybe several."""
@@ -98,7 +100,7 @@ class Work:
     def hold(self, hold: str) -> Hold | None:
         """A hold or mark as this command sees it."""
         staged = self.changes.holds.get(hold)
-        return staged if staged is not None else self._book.hold(self.project, hold)
+        return staged if staged is not None else self.book.hold(self.project, hold)
 
     def put_hold(self, hold: Hold) -> None:
         """Stage a new or changed hold."""
@@ -106,12 +108,12 @@ class Work:
 
     def due(self, most: int | None) -> Iterable[Hold]:
         """Open holds whose time limit has come, as this command sees them."""
-        due = self._current(self._book.due(self.project, self.now, most))
-        return (hold for hold in due if hold.at <= self.now)
+        due = self.book.due(self.project, self.now, most)
+        return (hold for hold in self._current(due) if hold.at <= self.now) if due else ()
 
     def open_holds(self) -> Iterable[Hold]:
         """Every open hold, as this command sees it."""
-        return self._current(self._book.open_holds(self.project))
+        return self._current(self.book.open_holds(self.project))
 
     def _current(self, holds: list[Hold]) -> Iterable[Hold]:
         for hold in holds:
@@ -121,7 +123,7 @@ class Work:
 
     def usage(self, key: UsageKey) -> Usage:
         """A row of totals as this command sees it."""
-        recorded = self._book.usage(self.project, key) or Usage()
+        recorded = self.book.usage(self.project, key) or Usage()
         return recorded.plus(self.changes.usage.get(key, Usage()))
 
     def add_usage(self, key: UsageKey, usage: Usage) -> None:
@@ -133,4 +135,4 @@ class Work:
         """Write what was staged."""
         changes = self.changes
         if changes.accounts or changes.holds or changes.usage:
-            self._book.write(self.project, changes)
+            self.book.write(self.project, changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default
 from litellm_budget_plugin.core.commands import KEEP, Command, PutBudget, Read, Renew, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.money import MAX_NANOS
@@ -14,8 +16,10 @@ def check(command: Command) -> None:
     if isinstance(command, Reserve):
         _check_reserve(command)
     elif isinstance(command, Settle):
-        for name in ("cost", "input_tokens", "output_tokens", "calls"):
-            _amount(getattr(command, name), f"Settle.{name}")
+        _amount(command.cost, "Settle.cost")
+        _amount(command.input_tokens, "Settle.input_tokens")
+        _amount(command.output_tokens, "Settle.output_tokens")
+        _amount(command.calls, "Settle.calls")
         _defaults(command.defaults)
     elif isinstance(command, Renew):
         _lifetime(command.expires_after, "Renew.expires_after")
@@ -59,8 +63,8 @@ def _check_put(command: PutBudget) -> None:
 
 
 def _amounts(amounts: Amounts, what: str) -> None:
-    for unit, value in zip(UNITS, amounts):
-        if not 0 <= value <= MAX_NANOS:
+    if min(amounts) < 0 or max(amounts) > MAX_NANOS:
+        for unit, value in zip(UNITS, amounts):
             _amount(value, f"{what}.{unit}")
 
 
@@ -74,7 +78,9 @@ def _lifetime(value: int, what: str) -> None:
         raise BudgetInputError(f"{what} must be more than 0 and at most a day (in microseconds), got {value}")
 
 
+@lru_cache(maxsize=256)
 def _defaults(defaults: tuple[Default, ...]) -> None:
+    # A process asks with the same ones every time.
     if len(defaults) > 1 and len({(d.scope, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
         raise BudgetInputError("defaults name one account twice")
     for default in defaults:

@@ -45,16 +45,16 @@ def apply(book: Book, command: Command, now: int) -> Reply:
     Raises BudgetInputError, having changed nothing, for a command whose amounts or times are out of range.
     """
     check(command)
-    return _RULES[type(command)](Work(book, command.project, now), command, book)
+    return _RULES[type(command)](Work(book, command.project, now), command)
 
 
-def _read(work: Work, command: Read, book: Book) -> Accounts:
+def _read(work: Work, command: Read) -> Accounts:
     expire_due(work, DUE_BATCH)
     work.save()
     if command.subject is not None:
         ids, after = [command.subject], None
     else:
-        ids = book.subjects(work.project, command.scope, command.after, command.page)
+        ids = work.book.subjects(work.project, command.scope, command.after, command.page)
         after = ids[-1] if len(ids) == command.page else None
     states = [
         state_of(account, default_of(account, command.defaults), work.now)
@@ -91,26 +91,26 @@ def state_of(recorded: Account, default: Default | None, now: int) -> AccountSta
     )
 
 
-def _read_usage(work: Work, command: ReadUsage, book: Book) -> UsageRows:
-    rows = book.usage_rows(work.project, command.scope, command.subject, command.since, command.until)
+def _read_usage(work: Work, command: ReadUsage) -> UsageRows:
+    rows = work.book.usage_rows(work.project, command.scope, command.subject, command.since, command.until)
     return UsageRows(tuple(rows))
 
 
-def _sweep(work: Work, command: Sweep, book: Book) -> Swept:
+def _sweep(work: Work, command: Sweep) -> Swept:
     expired = expire_due(work, None)
     work.save()
-    forgotten = book.forget(work.project, work.now - command.marks_kept)
-    return Swept(expired, forgotten, book.fold(work.project, (work.now - command.days_kept) // DAY))
+    forgotten = work.book.forget(work.project, work.now - command.marks_kept)
+    return Swept(expired, forgotten, work.book.fold(work.project, (work.now - command.days_kept) // DAY))
 
 
-_RULES: dict[type, Callable[[Work, Any, Book], Reply]] = {
-    Reserve: lambda work, command, _: reserve(work, command),
-    Settle: lambda work, command, _: settle(work, command),
-    Release: lambda work, command, _: release(work, command),
-    Renew: lambda work, command, _: renew(work, command),
-    PutBudget: lambda work, command, _: put_budget(work, command),
-    DropBudget: lambda work, command, _: drop_budget(work, command),
-    Reset: lambda work, command, _: reset(work, command),
+_RULES: dict[type, Callable[[Work, Any], Reply]] = {
+    Reserve: reserve,
+    Settle: settle,
+    Release: release,
+    Renew: renew,
+    PutBudget: put_budget,
+    DropBudget: drop_budget,
+    Reset: reset,
     Read: _read,
     ReadUsage: _read_usage,
     Sweep: _sweep,

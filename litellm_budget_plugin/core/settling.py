@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import NOTHING, Account, Amounts, Hold, Usage, alias_mark
+from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Usage, alias_mark
 from litellm_budget_plugin.core.applying import Applying, applying_accounts
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
@@ -78,7 +78,7 @@ def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Accou
     model = clean_label(command.model)
     for account in applying:
         # What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.
-        rest = charge.minus(charge.at_most(paid.get(account.id, NOTHING)))
+        rest = charge.minus(charge.at_most(paid[account.id])) if account.id in paid else charge
         account.charge(rest.of(account.ref.unit), model)
         work.put(account)
     day = min(work.now if command.at is None else command.at, work.now) // DAY

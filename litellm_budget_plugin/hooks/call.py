@@ -14,7 +14,7 @@ from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.admission import admit
-from litellm_budget_plugin.hooks.call_types import FAMILIES, STARTS_JOB, later_request, same_model, sent_request
+from litellm_budget_plugin.hooks.call_types import FAMILIES, STARTS_JOB, later_request, sent_request
 from litellm_budget_plugin.hooks.deployments import chosen
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.jobs import started
@@ -154,18 +154,26 @@ class Call:
         if self.sent and not self.over and several:
             # A session, or a function that makes several requests: they are one attempt.
             return self._covering(details, body)
-        # Before the Router has chosen, the request is the application's; afterwards it can have been changed near a limit.
-        now = chosen(later_request(self.asked if self.to_be_routed else self.request, details), details)
         call = self
         if self.sent or self.over:
             # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
             self.abandon()
-            call = self._next(now)
-        elif (self.to_be_routed and len(self.candidates) != 1) or not same_model(self.request, now):
-            call = self._instead(now)
+            call = self._next(self._now(details))
+        elif (self.to_be_routed and len(self.candidates) != 1) or not self._is_for(details):
+            call = self._instead(self._now(details))
         call = call._covering(details, body)
         call.sent = True
         return call
+
+    def _is_for(self, details: Mapping[str, Any]) -> bool:
+        """Whether what LiteLLM calls is this attempt's model; LiteLLM cuts the provider off the name."""
+        model = str(details.get("model") or (self.asked if self.to_be_routed else self.request).model)
+        return self.request.model == model or self.request.model.endswith(f"/{model}") or not model
+
+    def _now(self, details: Mapping[str, Any]) -> pricing.Request:
+        """The request that is about to leave."""
+        # Before the Router has chosen, the request is the application's; afterwards it can have been changed near a limit.
+        return chosen(later_request(self.asked if self.to_be_routed else self.request, details), details)
 
     def sent_again(self) -> Call:
         """The provider's SDK repeats the request by itself: the attempt that the repetition is. Raises what
@@ -236,6 +244,10 @@ class Call:
             self._settle(pricing.Cost(None, self.request.model, 0, 0, estimated=True), response)
         else:
             cost = pricing.cost_of_response(self.request, response, response_cost, logging_obj=logging_obj)
+            if cost.usd is None and self.request.call_type not in FAMILIES:
+                # One of several requests, such as the search before an answer: the next one may have a price. If none has,
+                # the end of the call charges what is held.
+                return
             self._settle(cost, response)
 
     def failed(self, error: BaseException) -> None:
@@ -276,7 +288,7 @@ class Call:
         finalizers, which must not do anything but append to a queue; and nothing at all in a forked child, which would
         settle its parent's calls.
         """
-        if self._process == os.getpid() and not self.over:
+        if not self.over and self._process == os.getpid():
             self.ledger.settler.later(self.abandon)
 
     def release(self) -> None:
@@ -290,15 +302,15 @@ class Call:
         tracing.settled(self.span, 0)
 
     def _settle(self, cost: pricing.Cost, response: Any) -> None:
-        if not self._claim.acquire(blocking=False):
+        if self.over:
             return
         nanos = min(self._nanos(cost), MAX_NANOS)
-        self._deliver(
-            settlement_of(
-                self.ledger, self.subjects, self.models, cost, nanos, self.hold, response_marks(self.user, response)
-            )
-        )
-        tracing.settled(self.span, nanos)
+        marks = response_marks(self.user, response)
+        command = settlement_of(self.ledger, self.subjects, self.models, cost, nanos, self.hold, marks)
+        # Not before: what is interrupted up to here can still be settled by what ends the call next.
+        if self._claim.acquire(blocking=False):
+            self._deliver(command)
+            tracing.settled(self.span, nanos)
 
     def _deliver(self, command: Settle | Release) -> None:
         settler = self.ledger.settler

@@ -21,23 +21,17 @@ class Binding:
     Dropped and cancelled calls fire no event at all: that the last Logging object is gone is the one sign of them.
     """
 
-    __slots__ = ("__weakref__", "_latest", "lock", "refusal")
+    __slots__ = ("__weakref__", "call", "lock", "refusal")
 
     def __init__(self, call: Call) -> None:
-        self._latest = [call]
+        self.call = call
+        """The latest attempt."""
         self.lock = threading.Lock()
         self.refusal: Exception | None = None
         """A refusal on its way to the caller, of which LiteLLM would make a provider's error."""
-        weakref.finalize(self, _dropped, self._latest).atexit = False
 
-    @property
-    def call(self) -> Call:
-        """The latest attempt."""
-        return self._latest[0]
-
-    @call.setter
-    def call(self, call: Call) -> None:
-        self._latest[0] = call
+    def __del__(self) -> None:
+        self.call.dropped()
 
     # LiteLLM copies the arguments of a call, and with them the Logging object: a copy is still the same call.
     def __copy__(self) -> Binding:
@@ -45,10 +39,6 @@ class Binding:
 
     def __deepcopy__(self, memo: Any) -> Binding:
         return self
-
-
-def _dropped(latest: list[Call]) -> None:
-    latest[0].dropped()
 
 
 # Weak, for contexts are copied into tasks and timers that live on: they must not keep a call from ending.

@@ -207,11 +207,6 @@ def _parameters(function: Callable[..., Any] | None) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters) if function is not None else ()
 
 
-def same_model(first: Request, now: Request) -> bool:
-    """Whether a request is for the model that another was for; LiteLLM cuts the provider off the name."""
-    return first.model == now.model or first.model.endswith(f"/{now.model}") or not now.model
-
-
 def later_request(first: Request, details: Mapping[str, Any]) -> Request:
     """The request of a further attempt: the arguments of the one before, for the model that LiteLLM now calls. `details` are
     the `model_call_details` of its Logging object. What else it sends is read from the body.

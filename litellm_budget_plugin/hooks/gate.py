@@ -37,7 +37,8 @@ from litellm_budget_plugin.manager.ledger import BudgetLedger
 # Weak: a context can live on in tasks and timers.
 _of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)
 """The call of the proxy's request that is being served in this context."""
-_PRE_CALL = ("input", "api_key", "model", "additional_args")
+_ADDITIONAL_ARGS = 3
+"""The place of `additional_args` among the arguments of `Logging.pre_call`."""
 
 
 def function_setup(
@@ -149,7 +150,7 @@ def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwarg
     if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in details:
         # The proxy logs a request that it turns down as if it were calling somebody.
         return original(logging_obj, *args, **kwargs)
-    given = {**dict(zip(_PRE_CALL, args)), **kwargs}.get("additional_args")
+    given = args[_ADDITIONAL_ARGS] if len(args) > _ADDITIONAL_ARGS else kwargs.get("additional_args")
     body = given.get("complete_input_dict") if isinstance(given, Mapping) else None
     try:
         binding = binding_of(logging_obj) or _around_the_gate(logging_obj, details, body)

@@ -39,6 +39,11 @@ PATCH_POINTS = (
     PatchPoint(f"{_BY_CHAT}.generate_content_handler", gate.nested_in_chat, _NESTED),
     PatchPoint(f"{_BY_CHAT}.async_generate_content_handler", gate.async_nested_in_chat, _NESTED),
     PatchPoint(
+        "litellm.caching.caching_handler:update_response_metadata",
+        settlement.found_in_cache,
+        ("result", "logging_obj"),
+    ),
+    PatchPoint(
         "litellm.litellm_core_utils.llm_response_utils.response_metadata:update_response_metadata",
         settlement.update_response_metadata,
         ("result", "logging_obj"),

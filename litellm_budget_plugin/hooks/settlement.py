@@ -79,15 +79,22 @@ def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs:
         return outcome
     if note:
         _show(result, note)
-    if kwargs.get("cache_hit") is True or field(hidden, "cache_hit") is True:
-        call.release()
-    elif streams.is_stream(result):
+    if streams.is_stream(result):
         streams.begin(result, call)
     elif isinstance(result, dict) and not call.sent and call.request.call_type == "generate_content":
         # Served by a chat call whose answer was in LiteLLM's cache; only that call's own answer says so.
         call.release()
     elif hidden is not None or isinstance(result, dict):
         call.answered(result, field(hidden, "response_cost"), logging_obj)
+    return outcome
+
+
+def found_in_cache(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`update_response_metadata` where LiteLLM has found the answer in its cache: it costs nothing."""
+    outcome = original(*args, **kwargs)
+    call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
+    if call is not None:
+        call.release()
     return outcome
 
 

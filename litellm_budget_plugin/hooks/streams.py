@@ -15,6 +15,7 @@ import litellm
 
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.hooks.call_binding import call_of
+from litellm_budget_plugin.hooks.call_types import FAMILIES
 from litellm_budget_plugin.pricing import Request
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, providers, route
 
@@ -35,7 +36,10 @@ def ask_for_usage(call: Call, params: dict[str, Any]) -> None:
 
     Without it the tokens that are not in the text, reasoning above all, would not be charged.
     """
-    if call.request.call_type not in ("completion", "text_completion") or params.get("stream") is not True:
+    family = call.request.call_type
+    # Of the functions without an estimate of their own, those that chat hand their arguments on to `completion`.
+    chats = family in ("completion", "text_completion") or (family not in FAMILIES and bool(params.get("messages")))
+    if not chats or params.get("stream") is not True:
         return
     given, dropped = params.get("stream_options"), params.get("additional_drop_params")
     if not isinstance(dropped, (list, tuple, set, frozenset, str)):

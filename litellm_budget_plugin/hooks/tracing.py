@@ -58,6 +58,8 @@ def refused(span: Any, project: str, hold: str, scope: str, reason: str) -> None
 
 
 def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope: str, reason: str) -> None:
+    if span is None:
+        return
     # All of them each time: a span can have several calls, and shows the last.
     _write(
         span,
@@ -74,12 +76,11 @@ def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope
 
 def settled(span: Any, nanos: int) -> None:
     """The attempt has cost `nanos`."""
-    _write(span, {"cost_usd": usd_float(nanos)})
+    if span is not None:
+        _write(span, {"cost_usd": usd_float(nanos)})
 
 
 def _write(span: Any, attributes: Mapping[str, str | float]) -> None:
-    if span is None:
-        return
     try:
         if span.is_recording():
             span.set_attributes({_PREFIX + name: value for name, value in attributes.items()})

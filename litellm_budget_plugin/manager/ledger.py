@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
@@ -96,9 +96,12 @@ class BudgetLedger:
         subject = Subject("user", checked_id(user, "user"))
         return (subject,) if len(self.defaults) == 1 else (subject, Subject("project", self.project))
 
-    @contextmanager
-    def one_call(self) -> Iterator[None]:
+    def one_call(self) -> AbstractContextManager[None]:
         """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
+        return self._until_timeout() if self.store.remote else nullcontext()
+
+    @contextmanager
+    def _until_timeout(self) -> Iterator[None]:
         token = _until.set(time.monotonic() + self.settings.store_timeout)
         try:
             yield

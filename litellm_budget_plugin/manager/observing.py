@@ -6,8 +6,8 @@ While nobody observes, nothing here is called.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Literal, Protocol
 
 from litellm_budget_plugin.core.commands import Command, Renew, Renewed, Settle, Settled, Sweep, Swept
@@ -63,7 +63,7 @@ class Observing:
             return
         self._by_project[project] = observer
         self.any = True
-        with _harmless():
+        with _harmless:
             observer.watch(source)
 
     def forget(self, project: str) -> None:
@@ -99,7 +99,7 @@ class Observing:
         """The store has failed to answer."""
         kind = "unavailable" if isinstance(error, BudgetStoreUnavailable) else "error"
         for observer in self._all():
-            with _harmless():
+            with _harmless:
                 observer.store_failed(kind)
 
     def reserved(self, project: str, source: Literal["store", "slice"], seconds: float) -> None:
@@ -113,20 +113,27 @@ class Observing:
     def refresh(self) -> None:
         """The settler has come around."""
         for observer in self._all():
-            with _harmless():
+            with _harmless:
                 observer.refresh()
 
     def _tell(self, project: str, what: Callable[[Observer], None]) -> None:
         observer = self._of(project)
         if observer is not None:
-            with _harmless():
+            with _harmless:
                 what(observer)
 
 
-@contextmanager
-def _harmless() -> Iterator[None]:
+class _Harmless:
     """What goes wrong with a metric must not reach the call, whose money is where it should be."""
-    try:
-        yield
-    except Exception:
-        _logger.exception("a metric could not be updated")
+
+    def __enter__(self) -> None:
+        """Nothing is noted."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if isinstance(error, Exception):
+            _logger.error("a metric could not be updated", exc_info=error)
+            return True
+        return False
+
+
+_harmless = _Harmless()

@@ -200,6 +200,8 @@ def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -
     if logging_obj is None:
         return None
     name, raw = _raw_usage(logging_obj)
+    if raw is None:
+        return None
     # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
     read = next((sum(found) for names in _READ if any(found := [number(field(raw, n)) or 0 for n in names])), 0)
     wrote = max(number(field(raw, n)) or 0 for n in _WROTE)
@@ -219,7 +221,10 @@ def _raw_usage(logging_obj: object) -> tuple[str, object]:
         start = raw.rfind(f'"{name}":')
         if start >= 0:
             with suppress(ValueError, RecursionError):
-                return name, json.JSONDecoder().raw_decode(raw, raw.index("{", start))[0]
+                found, end = json.JSONDecoder().raw_decode(raw, raw.index("{", start))
+                # What follows must end the answer itself: the arguments of a tool call can have a field of this name, too.
+                json.loads("{" + raw[end:].lstrip().removeprefix(","))
+                return name, found
     return "usage", None
 
 

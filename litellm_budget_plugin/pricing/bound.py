@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from litellm_budget_plugin.pricing import audio, chat, documents, images, realtime, search, video
@@ -49,7 +49,10 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
 
 
 def _sheet(request: Request) -> PriceSheet:
-    return price_sheet(price_key(request), request.params.get("service_tier"), request.params.get("speed"))
+    params, body = request.params, request.params.get("extra_body")
+    # What stands in extra_body is sent in place of the argument.
+    said = {**params, **body} if isinstance(body, Mapping) else params
+    return price_sheet(price_key(request), said.get("service_tier"), said.get("speed"))
 
 
 def estimate_sent(

@@ -97,6 +97,13 @@ def own_prices(key: PriceKey) -> dict[str, Any]:
 
 def price_key(request: Request) -> PriceKey:
     """What decides the prices of this request. Never raises."""
+    if request.key is None:
+        object.__setattr__(request, "key", _read_key(request))
+    assert request.key is not None
+    return request.key
+
+
+def _read_key(request: Request) -> PriceKey:
     params = request.params
     info = _model_info(params)
     base = _text(params.get("base_model"))

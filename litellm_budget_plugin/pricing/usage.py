@@ -30,8 +30,10 @@ class TokenUsage:
 
 def field(value: object, name: str) -> Any:
     """A field of a dictionary or an object; None where there is none."""
-    if value is None or isinstance(value, dict):
-        return None if value is None else value.get(name)
+    if isinstance(value, dict):
+        return value.get(name)
+    if value is None:
+        return None
     try:
         fields = getattr(value, "__dict__", None)
         if fields is not None and name in fields:

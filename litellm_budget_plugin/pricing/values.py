@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litellm_budget_plugin.pricing.scan import Scan
+
+if TYPE_CHECKING:
+    from litellm_budget_plugin.pricing.cost_map import PriceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Request:
     """The `custom_llm_provider` argument, if any."""
     params: Mapping[str, Any]
     """Every keyword argument of the call, by the names of LiteLLM's public function. Never changed and never consumed."""
+    key: PriceKey | None = field(default=None, init=False, repr=False, compare=False)
+    """What `cost_map.price_key` has made of this request."""
 
 
 class Options(NamedTuple):

@@ -313,6 +313,33 @@ def test_retrieval_with_a_completion_sends_nothing_without_room(broke: Edge, out
     assert not broke.provider.bodies and not outside
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_retrieval_with_a_completion_is_charged_what_the_completion_costs(
+    stream: bool, open_edge: Callable[..., Edge]
+) -> None:
+    """Once, and not the search before it, which has no price."""
+    edge = open_edge(default_limit="1000")
+    found = {"object": "vector_store.search_results.page", "search_query": "x", "data": []}
+    edge.provider.managed["/search"] = json.dumps(found).encode()
+    search = {"vector_store_id": "vs_1", "custom_llm_provider": "openai", "api_base": edge.provider.url, "api_key": "k"}
+
+    async def ask() -> None:
+        answer: Any = await litellm.aquery(
+            model="openai/edge-chat",
+            messages=MESSAGES,
+            max_tokens=300,
+            stream=stream,
+            retrieval_config=search,
+            **_base(edge.provider),
+        )
+        if stream:
+            async for _ in answer:
+                pass
+
+    asyncio.run(ask())
+    assert edge.calm("alice") == edge.provider.bill >= 300 * OUTPUT
+
+
 def _labelled(call_type: str, *, stream: bool = False) -> Logging:
     """A Logging object as a caller may make one."""
     return Logging(

@@ -378,3 +378,23 @@ def _logging_object() -> Any:
         litellm_call_id="supplied",
         function_id="",
     )
+
+
+def test_an_ending_that_is_interrupted_leaves_the_call_to_the_next(rich: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt before the charge is on its way must not lose it: whatever ends the call next charges it."""
+    ledger = rich.callback.budget_ledger
+    assert ledger is not None
+    call = Call(ledger, ledger.subjects("alice"), request_of("completion", rich.arguments("alice")))
+    call.admit()
+    call.sent = True
+    answer = litellm.ModelResponse(model="gate-chat", usage=litellm.Usage(completion_tokens=1000, total_tokens=1000))
+
+    def interrupted(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("litellm_budget_plugin.hooks.call.response_marks", interrupted)
+        call.answered(answer, None)
+    assert rich.held("alice") == WORTH
+    call.answered(answer, None)
+    assert rich.calm("alice") == WORTH

@@ -108,7 +108,13 @@ def _chat(model: str, text: object, **params: object) -> Request:
 
 @pytest.mark.parametrize(
     ("params", "rate"),
-    [({}, 3), ({"service_tier": "priority"}, 7), ({"service_tier": "flex"}, 3), ({"service_tier": "auto"}, 7)],
+    [
+        ({}, 3),
+        ({"service_tier": "priority"}, 7),
+        ({"service_tier": "flex"}, 3),
+        ({"service_tier": "auto"}, 7),
+        ({"extra_body": {"service_tier": "priority"}}, 7),
+    ],
 )
 def test_a_service_tier_is_priced_at_the_dearer_of_what_may_be_served(
     params: dict[str, object], rate: int, cost_map: dict[str, object]

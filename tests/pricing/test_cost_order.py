@@ -13,6 +13,7 @@ from litellm.types.llms.openai import ResponsesAPIResponse
 from litellm.types.utils import ModelResponseStream
 
 from litellm_budget_plugin.pricing import Request, cost_of_chunks, cost_of_raw, cost_of_response
+from litellm_budget_plugin.pricing.actual import _raw_usage
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 # gpt-4o: $2.50 and $10 a million tokens.
@@ -312,3 +313,17 @@ def test_an_ordinary_answer_is_charged_litellms_figure(
     assert cost_of_response(request, answer).usd == round(figure * 1e9)
     assert cost_of_chunks(request, _stream("gpt-4o", prompt_tokens_details=details)).usd == round(figure * 1e9)
     assert not caplog.records
+
+
+def _answered(answer: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(model_call_details={"original_response": json.dumps(answer)})
+
+
+def test_a_tool_call_that_speaks_of_usage_is_not_the_usage() -> None:
+    """Google's answers carry the arguments of tools as they are, and their own usage under another name."""
+    said = {"prompt_tokens": 10**9, "completion_tokens": 10**6}
+    call = {"functionCall": {"name": "f", "args": {"usage": said}}}
+    answer = {"candidates": [{"content": {"parts": [call]}}], "usageMetadata": {"promptTokenCount": 1}}
+    assert _raw_usage(_answered(answer)) is None
+    for whole in ({"a": [call], "usage": {"prompt_tokens": 3}}, {"usage": {"prompt_tokens": 3}, "tier": {"b": [1]}}):
+        assert _raw_usage(_answered(whole)) == {"prompt_tokens": 3}
