@@ -18,6 +18,7 @@ import litellm
 from litellm_budget_plugin import BudgetCallback
 from tests.hooks.desk import Desk, register_prices
 from tests.surface.facts import BEGIN, BOUNDS, END, PAGE, bounds_table, measure, table
+from tests.surface.functions import LISTED, free_table
 from tests.surface.provider import Provider
 from tests.surface.ways import WAYS, Way, register_models
 from tests.upstream import Usage
@@ -44,7 +45,7 @@ def measured(way: Way) -> str:
 
 
 def main() -> None:
-    """Put the table into the page."""
+    """Put the tables into the page."""
     logging.disable(logging.WARNING)
     litellm.suppress_debug_info = True
     counted = bounds_table()
@@ -58,7 +59,7 @@ def main() -> None:
     if wanted:
         return
     text = PAGE.read_text("utf-8")
-    for begin, measured_table in ((BEGIN, table(rows)), (BOUNDS, counted)):
+    for begin, measured_table in ((BEGIN, table(rows)), (LISTED, free_table()), (BOUNDS, counted)):
         at = text.index(begin) + len(begin)
         text = f"{text[:at]}\n\n{measured_table}\n\n{text[text.index(END, at) :]}"
     PAGE.write_text(text, "utf-8")
