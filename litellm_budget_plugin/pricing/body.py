@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin.pricing.arguments import is_free
@@ -13,9 +14,29 @@ from litellm_budget_plugin.pricing.values import Covered
 _OPTIONS = 512
 
 
-def scan_body(body: object) -> Scan:
-    """What a body holds, in any provider's format: a dictionary, its JSON as text or bytes, or anything."""
-    return scan(_parsed(body), skip=is_free)
+# Where a format has one place for its limits: elsewhere, or under another name, the provider obeys none.
+_LIMITS_IN = {
+    "generationConfig": ("maxOutputTokens", "max_output_tokens"),
+    "generation_config": ("maxOutputTokens", "max_output_tokens"),
+    "inferenceConfig": ("maxTokens",),
+}
+
+
+_OF_PROVIDER = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
+
+
+def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
+    """What a body holds, in any provider's format: a dictionary, its JSON as text or bytes, or anything; and whether it is a
+    request that limits its output.
+    """
+    body: Any = _parsed(given)
+    sent = scan(body, skip=is_free)
+    limited = bool(sent.limit or sent.thinking or not sent.readable or not sent.text)
+    for place, names in _OF_PROVIDER.get(provider or "", _LIMITS_IN).items() if isinstance(body, Mapping) else ():
+        inside = body.get(place)
+        if isinstance(inside, Mapping) or provider in _OF_PROVIDER:
+            limited = isinstance(inside, Mapping) and any(inside.get(name) is not None for name in names)
+    return sent, limited
 
 
 def _parsed(body: object) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from litellm_budget_plugin.pricing import audio, chat, documents, images, realtime, search, video
 from litellm_budget_plugin.pricing.arguments import unknown_arguments
 from litellm_budget_plugin.pricing.body import covers, scan_body
-from litellm_budget_plugin.pricing.cost_map import price_key
+from litellm_budget_plugin.pricing.cost_map import price_key, route
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
 from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
@@ -65,14 +65,14 @@ def estimate_sent(
     """
     if request.call_type not in BY_TOKENS:
         return held
-    sent = scan_body(body)
-    limited = held.covered is not None and held.covered.stated and held.covered.choices
-    if limited and sent.readable and sent.text and not (sent.limit or sent.thinking):
-        # A limit that LiteLLM does not hand on limits nothing.
-        sent.unlimited = True
-    if held.covered is not None and covers(held.covered, sent):
+    sent, limited = scan_body(body, price_key(request).provider or route(request.model, None)[1])
+    lost = held.covered is not None and held.covered.stated and held.covered.choices and not limited
+    if held.covered is not None and not lost and covers(held.covered, sent):
         return held
     sheet = _sheet(request)
+    if lost:
+        # A limit that LiteLLM does not hand on limits nothing: the answer can be as long as the model writes.
+        sent.unlimited, sent.limit = True, max(sent.limit, sheet.max_output or 0)
     found = chat.estimate(request, sheet, Options(output_allowance, unbounded_hold), sent)
     return replace(found, usd=max(found.usd, held.usd), tokens=max(found.tokens, held.tokens), loose=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 from litellm_budget_plugin.pricing.tokens import byte_length
 
 MOST_TOKENS = 10**9
-MOST_COPIES = 10**4
+MOST_COPIES = 10**6
 # What counts for a part that cannot be read to its end: more than any context window holds.
 _UNREADABLE = 1 << 22
 _MOST_NODES = 1 << 21

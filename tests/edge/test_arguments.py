@@ -494,11 +494,12 @@ def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
     @_examples(25)
     @given(st.lists(st.tuples(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3)), min_size=part + 1, max_size=part + 3))
     def attack(calls: list[tuple[str, list[tuple[tuple[str, ...], str, Any]]]]) -> None:
-        user, before = edge.new_user(), edge.provider.bill
+        user, before, made = edge.new_user(), edge.provider.bill, []
         for name, added in calls:
             way = WAYS[name]
             edge.call(way.function, user, **_placed(way.innocent(edge.provider, user), added))
-        assert edge.provider.bill - before <= LIMIT
+            made.append((name, str(added)[:500], edge.provider.bill - before))
+        assert edge.provider.bill - before <= LIMIT, made
 
     attack()
 
