@@ -252,13 +252,11 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The attempt failed. An answer or chunks that arrived are charged; an HTTP error costs nothing; a request that was
-        lost on its way costs its input side.
+        lost on its way, or of whose end nothing is known, costs its input side.
         """
         if self.over:
             return
-        outcome = outcome_of(error)
-        arrived = self.answer is not None and outcome is not Outcome.FREE
-        if self.chunks or (self.sent and (arrived or outcome is Outcome.LOST)):
+        if self.chunks or (self.sent and outcome_of(error) is not Outcome.FREE):
             self.abandon()
         else:
             self.release()

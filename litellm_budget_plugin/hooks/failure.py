@@ -8,7 +8,7 @@ from enum import Enum
 
 class Outcome(Enum):
     """FREE: the provider refused the request or never got it. LOST: it may have been served, and billed. UNKNOWN: nothing
-    in the exception tells; it came from this side of the connection.
+    in the exception tells; it counts as lost, once the request was sent.
     """
 
     FREE = "free"
@@ -91,13 +91,19 @@ def outcome_of(error: BaseException) -> Outcome:
             return Outcome.FREE
         elif outcome is Outcome.LOST:
             return Outcome.LOST
-    return otherwise
+    # LiteLLM's status of a refusal, or a failure that an application has LiteLLM make up: nobody made an answer.
+    refused = 400 <= _status(error) < 500 or any(kind.__name__ == "MockException" for kind in type(error).__mro__)
+    return Outcome.FREE if otherwise is Outcome.UNKNOWN and refused else otherwise
+
+
+def _status(error: BaseException) -> int:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else 0
 
 
 def _says_success(error: BaseException) -> bool:
     """Whether LiteLLM's exception has the HTTP status of an answer: it could not make anything of it."""
-    status = getattr(error, "status_code", None)
-    return isinstance(status, int) and 200 <= status < 300
+    return 200 <= _status(error) < 300
 
 
 def _listed(error: BaseException) -> tuple[Outcome, str]:
