@@ -69,7 +69,7 @@ _FREE: tuple[tuple[str, str, str], ...] = (
     ("responses.main", "cancel_responses delete_responses get_responses list_input_items", _ANSWER),
     ("interactions.main", "cancel delete get", _ANSWER),
     ("interactions.agents.main", "create delete get list list_versions", _DEFINITION),
-    ("evals.main", "create_eval delete_eval get_eval list_evals update_eval", _DEFINITION),
+    ("evals.main", "cancel_eval create_eval delete_eval get_eval list_evals update_eval", _DEFINITION),
     ("evals.main", "cancel_run delete_run get_run list_runs", _ANSWER),
     ("skills.main", "create_skill delete_skill get_skill list_skills", _DEFINITION),
     ("containers.main", "delete_container list_containers retrieve_container", _STORED),

@@ -83,8 +83,9 @@ def test_a_fine_tuning_job_is_not_charged(open_edge: Callable[..., Edge], at_onc
 
 def test_a_function_whose_cost_nobody_reports_is_charged_what_was_held(open_edge: Callable[..., Edge]) -> None:
     edge = open_edge(default_limit="1")
-    edge.provider.managed["/cancel"] = json.dumps({"id": "e", "object": "eval", "status": "cancelled"}).encode()
+    edge.provider.managed["/runs"] = json.dumps({"id": "r", "object": "eval.run", "status": "queued"}).encode()
+    source = {"type": "jsonl", "source": {"type": "file_id", "id": "file-1"}}
     with contextlib.suppress(Exception):
-        litellm.cancel_eval(eval_id="e", custom_llm_provider="openai", **_base(edge.provider))
+        litellm.create_run(eval_id="e", data_source=source, custom_llm_provider="openai", **_base(edge.provider))
     assert edge.provider.asked
     assert edge.calm("alice") == UNBOUNDED
