@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         BudgetStoreError,
         BudgetStoreUnavailable,
         BudgetUserMissing,
-        LiteLLMChanged,
+        IncompatibleLiteLLMError,
         refusal_in,
     )
     from litellm_budget_plugin.hooks.callback import BudgetCallback
@@ -50,7 +50,7 @@ __all__ = [
     "BudgetStoreError",
     "BudgetStoreUnavailable",
     "BudgetUserMissing",
-    "LiteLLMChanged",
+    "IncompatibleLiteLLMError",
     "budget_context",
     "check",
     "refusal_in",
@@ -66,8 +66,11 @@ _MODULES = {
 }
 
 
+_OLD_NAMES = ("LiteLLMChanged",)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in __all__ and name not in _OLD_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value

@@ -6,7 +6,7 @@
     ├── BudgetFileError                       a user_cost.json that cannot be read or written
     ├── BudgetStoreError                      the store answered, but cannot serve: corrupt, read-only, newer schema
     │   └── BudgetStoreUnavailable            the store did not answer in time; asking again later can help
-    ├── LiteLLMChanged                        the installed LiteLLM lacks a seam that the callback relies on
+    ├── IncompatibleLiteLLMError              the installed LiteLLM lacks what the callback relies on
     └── BudgetRefused                         a call was refused before it left the process
         ├── BudgetExceeded                    by a budget (also a litellm.BudgetExceededError)
         ├── BudgetPriceUnknown                its model has no known price, and a limit applies
@@ -59,8 +59,12 @@ class BudgetStoreUnavailable(BudgetStoreError):
     status_code = 503
 
 
-class LiteLLMChanged(BudgetError):
-    """The installed LiteLLM lacks a seam that the callback relies on, or has changed it. Nothing was armed."""
+class IncompatibleLiteLLMError(BudgetError):
+    """The installed LiteLLM lacks something that the callback relies on, or has changed it. Nothing was patched."""
+
+
+LiteLLMChanged = IncompatibleLiteLLMError
+"""The name until version 0.1.0; it goes with the next one."""
 
 
 class BudgetRefused(BudgetError):

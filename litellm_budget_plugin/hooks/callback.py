@@ -35,7 +35,7 @@ class BudgetCallback(BudgetHook):
     environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
 
     `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
-    BudgetStoreError for a ledger that cannot be opened, LiteLLMChanged if the installed LiteLLM lacks a patch point; then
+    BudgetStoreError for a ledger that cannot be opened, IncompatibleLiteLLMError if the installed LiteLLM lacks a patch point; then
     nothing stays open. A refused call raises BudgetExceeded to its caller.
     """
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from litellm_budget_plugin.errors import LiteLLMChanged
+from litellm_budget_plugin.errors import IncompatibleLiteLLMError
 from litellm_budget_plugin.hooks import gate, sdk_retries, settlement, streams
 
 
@@ -90,7 +90,7 @@ _users = 0
 
 
 def instrument() -> None:
-    """Put the gate in place; the first of several callers does. Raises LiteLLMChanged, having changed nothing, if the
+    """Put the gate in place; the first of several callers does. Raises IncompatibleLiteLLMError, having changed nothing, if the
     installed LiteLLM lacks a patch point.
     """
     global _users
@@ -133,7 +133,7 @@ def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _resolved() -> list[_Found]:
-    """Every patch point of the installed LiteLLM. Raises LiteLLMChanged, naming all that is missing or changed."""
+    """Every patch point of the installed LiteLLM. Raises IncompatibleLiteLLMError, naming all that is missing or changed."""
     found: list[_Found] = []
     problems: list[str] = []
     for point in PATCH_POINTS:
@@ -152,7 +152,7 @@ def _resolved() -> list[_Found]:
         if not wrong:
             found.append(_Found(point, owner, name, function))
     if problems:
-        raise LiteLLMChanged(
+        raise IncompatibleLiteLLMError(
             f"LiteLLM {litellm_version()} has changed where budgets are enforced: {'; '.join(problems)}. "
             "Nothing was patched. Install a LiteLLM version that docs/guarantees.md lists as tested"
         )

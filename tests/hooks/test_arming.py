@@ -17,7 +17,7 @@ import pytest
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.litellm_logging import Logging
 
-from litellm_budget_plugin import BudgetCallback, BudgetExceeded, LiteLLMChanged
+from litellm_budget_plugin import BudgetCallback, BudgetExceeded, IncompatibleLiteLLMError
 from litellm_budget_plugin.hooks import instrument, registration
 from litellm_budget_plugin.hooks.instrument import PATCH_POINTS, PatchPoint
 from tests.hooks.desk import WORTH, Desk
@@ -95,7 +95,7 @@ def test_a_changed_patch_point_stops_the_start_and_patches_nothing(
     before = _functions()
     broken = [other if other is not point else other._replace(needs=("no_such_parameter",)) for other in PATCH_POINTS]
     monkeypatch.setattr(instrument, "PATCH_POINTS", tuple(broken))
-    with pytest.raises(LiteLLMChanged, match="no_such_parameter"):
+    with pytest.raises(IncompatibleLiteLLMError, match="no_such_parameter"):
         BudgetCallback(store_url=f"sqlite:///{tmp_path}/ledger.db")
     assert _functions() == before
 
@@ -105,14 +105,14 @@ def test_a_module_that_moved_is_our_error(point: PatchPoint, monkeypatch: pytest
     before = _functions()
     moved = point._replace(path="litellm.moved_elsewhere:" + point.path.partition(":")[2])
     monkeypatch.setattr(instrument, "PATCH_POINTS", tuple(moved if p is point else p for p in PATCH_POINTS))
-    with pytest.raises(LiteLLMChanged, match=r"litellm\.moved_elsewhere.*is missing"):
+    with pytest.raises(IncompatibleLiteLLMError, match=r"litellm\.moved_elsewhere.*is missing"):
         BudgetCallback(store_url="memory://", default_limit=1)
     assert _functions() == before
 
 
 def test_a_function_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Logging, "post_call", None)
-    with pytest.raises(LiteLLMChanged, match=r"Logging\.post_call is missing"):
+    with pytest.raises(IncompatibleLiteLLMError, match=r"Logging\.post_call is missing"):
         BudgetCallback(store_url="memory://", default_limit=1)
 
 
