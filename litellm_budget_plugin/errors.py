@@ -63,10 +63,6 @@ class IncompatibleLiteLLMError(BudgetError):
     """The installed LiteLLM lacks something that the callback relies on, or has changed it. Nothing was patched."""
 
 
-LiteLLMChanged = IncompatibleLiteLLMError
-"""The name until version 0.1.0; it goes with the next one."""
-
-
 class BudgetRefused(BudgetError):
     """A call that was refused before it left the process.
 
@@ -113,3 +109,10 @@ def refusal_in(error: BaseException | None) -> BudgetRefused | None:
         elif issubclass(kind, dict):
             waiting += list(found.values())[:_MEMBERS]
     return None
+
+
+def __getattr__(name: str) -> Any:
+    # The name of version 0.1.0, which goes with the next one.
+    if name == "LiteLLMChanged":
+        return IncompatibleLiteLLMError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
