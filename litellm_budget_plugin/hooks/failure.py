@@ -85,6 +85,9 @@ def outcome_of(error: BaseException) -> Outcome:
             otherwise = Outcome.LOST
         elif library == "openai" and type(link).__module__.startswith("litellm"):
             otherwise = outcome if outcome is Outcome.LOST else otherwise
+        elif outcome is Outcome.UNKNOWN and _status(link) >= 400 and not type(link).__module__.startswith("litellm"):
+            # The HTTP error of a library that is not listed, such as LiteLLM's own in Rust.
+            return Outcome.FREE
         elif outcome is Outcome.FREE or (
             outcome is Outcome.LOST and any(_listed(cause)[0] is Outcome.FREE for cause in _causes(link))
         ):

@@ -324,6 +324,6 @@ def test_a_tool_call_that_speaks_of_usage_is_not_the_usage() -> None:
     said = {"prompt_tokens": 10**9, "completion_tokens": 10**6}
     call = {"functionCall": {"name": "f", "args": {"usage": said}}}
     answer = {"candidates": [{"content": {"parts": [call]}}], "usageMetadata": {"promptTokenCount": 1}}
-    assert _raw_usage(_answered(answer)) is None
+    assert _raw_usage(_answered(answer)) == ("usageMetadata", {"promptTokenCount": 1})
     for whole in ({"a": [call], "usage": {"prompt_tokens": 3}}, {"usage": {"prompt_tokens": 3}, "tier": {"b": [1]}}):
-        assert _raw_usage(_answered(whole)) == {"prompt_tokens": 3}
+        assert _raw_usage(_answered(whole)) == ("usage", {"prompt_tokens": 3})
