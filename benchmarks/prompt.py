@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import litellm
-from litellm_budget_plugin.hooks.requests import request_of
 
 from benchmarks.report import Row, duration
 from benchmarks.rounds import in_turn
 from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.hooks.call_types import request_of
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.settings import BudgetSettings
 
@@ -37,11 +37,11 @@ def long_messages() -> list[dict[str, str]]:
 def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
     """Seconds of one passage; the hold is given back afterwards."""
     begun = time.perf_counter()
-    call = Call(ledger, "user-1", request_of("completion", (), arguments))
+    call = Call(ledger, ledger.subjects("user-1"), request_of("completion", arguments))
     call.admit()
     taken = time.perf_counter() - begun
-    assert call.attempt.held
-    call.attempt.release()
+    assert call.held
+    call.release()
     return taken
 
 
