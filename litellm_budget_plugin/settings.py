@@ -250,7 +250,7 @@ class BudgetSettings(BaseSettings):
         key = None if self.api_key is None else self.api_key.get_secret_value()
         return with_secrets(self._place, key, {name: one.get_secret_value() for name, one in self.headers.items()})
 
-    @cached_property
+    @property
     def user_sources(self) -> tuple[str, ...]:
         """USER_FROM as names."""
         return tuple(self.user_from.split(","))

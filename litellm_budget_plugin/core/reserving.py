@@ -66,7 +66,9 @@ def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | 
 
 
 def _in_the_way(command: Reserve, granted: Amounts | Refused | CountExactly) -> bool:
-    return granted.usd < command.want.usd if isinstance(granted, Amounts) else isinstance(granted, Refused)
+    if isinstance(granted, Refused):
+        return True
+    return isinstance(granted, Amounts) and granted.usd < command.want.usd
 
 
 def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | Refused | CountExactly:
@@ -93,7 +95,7 @@ def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | 
         return CountExactly(command.hold)
     if refused:
         return min(refused, key=lambda reply: (_RANKS[reply.reason], reply.account))
-    return want if room_usd == want.usd else want._replace(usd=room_usd)
+    return want._replace(usd=room_usd)
 
 
 def _freed(replaced: Hold | None, ref: Ref) -> int:

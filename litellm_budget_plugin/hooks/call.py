@@ -121,8 +121,6 @@ class Call:
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:
         """What the attempt may cost at most: with several candidates, what the dearest one may."""
-        if len(self.candidates) == 1:
-            return self._estimate(self.candidates[0], exact=exact)
         return pricing.dearest(self._estimate(request, exact=exact) for request in self.candidates)
 
     def _estimate(self, request: pricing.Request, *, exact: bool = False) -> pricing.Estimate:

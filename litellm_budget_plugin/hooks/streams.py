@@ -28,8 +28,7 @@ class Received(list[Any]):
 
 def is_stream(result: Any) -> bool:
     """Whether LiteLLM answered with something that is still to be read."""
-    kind = type(result)
-    return hasattr(kind, "__next__") or hasattr(kind, "__anext__")
+    return hasattr(result, "__next__") or hasattr(result, "__anext__")
 
 
 def ask_for_usage(call: Call, params: dict[str, Any]) -> None:

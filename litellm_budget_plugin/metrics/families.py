@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -88,12 +88,8 @@ class Families:
             registry=None,
         )
         # What every call adds to: looked up once, for prometheus_client takes its time over it.
-        self._spend_of = lru_cache(MOST_NAMES)(
-            lambda project, model: self._spend.labels(self.project(project), self._models.shown(model))
-        )
-        self._reserve_of = lru_cache(MOST_NAMES)(
-            lambda project, source: self._reserve.labels(self.project(project), source)
-        )
+        self._spend_of = cache(self._spend.labels)
+        self._reserve_of = cache(self._reserve.labels)
         for kind in ("unavailable", "error"):
             self._errors.labels(kind)
         self.all = (self._spend, self._refusals, self._reserve, self._errors, self._expired)
@@ -104,7 +100,7 @@ class Families:
 
     def charged(self, project: str, model: str, nanos: int) -> None:
         """A charge is in the ledger."""
-        self._spend_of(project, model).inc(usd_float(nanos))
+        self._spend_of(self.project(project), self._models.shown(model)).inc(usd_float(nanos))
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
         """A call was refused or, in shadow mode, would have been."""
@@ -112,7 +108,7 @@ class Families:
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
         """A question for a hold was answered."""
-        self._reserve_of(project, source).observe(seconds)
+        self._reserve_of(self.project(project), source).observe(seconds)
 
     def store_failed(self, kind: str) -> None:
         """The store left a question without an answer."""

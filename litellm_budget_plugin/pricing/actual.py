@@ -68,9 +68,8 @@ def cost_of_response(
     """
     hidden = field(response, "_hidden_params")
     usage = field(response, "usage")
-    as_responses = field(response, "object") == "response"
-    read = number(field(usage, "input_tokens" if as_responses else "prompt_tokens"))
-    wrote = number(field(usage, "output_tokens" if as_responses else "completion_tokens"))
+    sides = ("input", "output") if field(response, "object") == "response" else ("prompt", "completion")
+    read, wrote = (number(field(usage, f"{side}_tokens")) for side in sides)
     found = None
     if read is None or wrote is None:
         found = _usage(request, response)
