@@ -86,6 +86,10 @@ FREE: Mapping[str, str] = {
 """The functions under `@client` that are not gated, as "module:function" below `litellm`, and why each costs nothing. What
 LiteLLM reports as the cost of one all the same is charged.
 """
+PAID_BEFORE = frozenset(
+    name for _, names, why in _FREE if why is _ANSWER for sync in names.split() for name in _both(sync)
+)
+"""Functions of FREE that show an answer which was charged when it was made: what LiteLLM reports for them is not charged again."""
 _AMBIGUOUS = frozenset(name for sync in ["create", "delete", "get", "list", "search", "cancel"] for name in _both(sync))
 # The LiteLLM proxy sets its requests up by names of its own.
 _FREE_ROUTES = (

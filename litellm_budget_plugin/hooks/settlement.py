@@ -18,11 +18,12 @@ from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks import streams
 from litellm_budget_plugin.hooks.call import settlement_of
 from litellm_budget_plugin.hooks.call_binding import binding_of, call_of, free_function_of
-from litellm_budget_plugin.hooks.call_types import request_of
+from litellm_budget_plugin.hooks.call_types import PAID_BEFORE, request_of
 from litellm_budget_plugin.hooks.jobs import payers_of
 from litellm_budget_plugin.hooks.principal import paying_user
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.marks import safe_name
 from litellm_budget_plugin.pricing.usage import field, parse_raw
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -170,7 +171,7 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
     """
     function = free_function_of(logging_obj)
     ledger = current_ledger() if function and response_cost else None
-    if ledger is None:
+    if ledger is None or function.rpartition(":")[2] in PAID_BEFORE:
         return
     details: Mapping[str, Any] = logging_obj.model_call_details
     request = request_of(function, {**(details.get("litellm_params") or {}), **details})
@@ -183,8 +184,9 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
     except BudgetError as error:
         _logger.warning("the cost of %s is charged to the default user: %s", function, error)
         subjects = ledger.subjects(ledger.settings.default_user)
-    # With no id of its own, LiteLLM's id of the call tells one report from the next.
-    mark = f"reported:{function.removeprefix('a')}:{reported or details.get('litellm_call_id')}"
+    # By the object alone, for its cost is reported by several functions and routes. With no id of its own, LiteLLM's id of
+    # the call tells one report from the next.
+    mark = f"reported:{safe_name(str(reported or details.get('litellm_call_id')))}"
     command = settlement_of(
         ledger, subjects, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
     )

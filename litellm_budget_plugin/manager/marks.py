@@ -17,13 +17,13 @@ def response_marks(user: str, response: Any) -> tuple[str, ...]:
         return ()
     own = _field(response, "id")
     if isinstance(own, str) and own:
-        return (f"response:{_safe(own)}:{user}",)
+        return (f"response:{safe_name(own)}:{user}",)
     hidden = _field(response, "_hidden_params")
     call = _field(hidden, "litellm_call_id") if hidden is not None else None
-    return (f"call:{_safe(call)}:{user}",) if isinstance(call, str) and call else ()
+    return (f"call:{safe_name(call)}:{user}",) if isinstance(call, str) and call else ()
 
 
-def _safe(text: str) -> str:
+def safe_name(text: str) -> str:
     """`text`, which a provider or a caller chose, as part of a name that every store can keep."""
     if len(text) <= MAX_ID_LENGTH and text.isprintable():
         return text
