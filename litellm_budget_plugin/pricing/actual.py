@@ -28,10 +28,10 @@ from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, pri
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
 from litellm_budget_plugin.pricing.price_sheet import price_sheet
+from litellm_budget_plugin.pricing.rates import BY_TOKENS
 from litellm_budget_plugin.pricing.request_formats import read as read_request
 from litellm_budget_plugin.pricing.response_formats import Received, response_format, usage_in
 from litellm_budget_plugin.pricing.tokens import probable
-from litellm_budget_plugin.pricing.units import BY_TOKENS
 from litellm_budget_plugin.pricing.usage import TokenUsage, as_mapping, field, nanos, number, parse_raw, stated_cost
 from litellm_budget_plugin.pricing.values import Cost, Request
 

@@ -1,17 +1,19 @@
-"""`estimate`: the most that a call may cost, and its floor."""
+"""`estimate`: the most that a call may cost, and its floor; `estimate_sent`: that of the body that LiteLLM is about to send."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from litellm_budget_plugin.pricing import audio, chat, documents, images, realtime, search, video
-from litellm_budget_plugin.pricing.arguments import unknown_arguments
-from litellm_budget_plugin.pricing.body import covers, scan_body
+from litellm_budget_plugin.pricing import audio, chat, documents, images, search, unit_estimate
+from litellm_budget_plugin.pricing.arguments import is_free, unknown_arguments
 from litellm_budget_plugin.pricing.cost_map import price_key, route
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
-from litellm_budget_plugin.pricing.units import BY_TOKENS
-from litellm_budget_plugin.pricing.values import Estimate, Options, Request
+from litellm_budget_plugin.pricing.rates import BY_TOKENS
+from litellm_budget_plugin.pricing.scan import Scan, scan
+from litellm_budget_plugin.pricing.values import Covered, Estimate, Options, Request
 
 _FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
     "image_generation": images.estimate,
@@ -22,9 +24,9 @@ _FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
     "rerank": search.estimate_rerank,
     "search": search.estimate_search,
     "ocr": documents.estimate,
-    "video_generation": video.estimate,
-    "moderation": realtime.estimate_moderation,
-    "realtime": realtime.estimate_realtime,
+    "video_generation": unit_estimate.estimate_video,
+    "moderation": unit_estimate.estimate_moderation,
+    "realtime": unit_estimate.estimate_realtime,
 }
 
 
@@ -83,3 +85,54 @@ def dearest(estimates: Iterable[Estimate]) -> Estimate:
     """
     nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
     return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)
+
+
+# Names of the versions, models and options of an API that stand beside the text.
+_OPTIONS = 512
+
+
+# Where a format has one place for its limits: elsewhere, or under another name, the provider obeys none.
+_LIMITS_IN = {
+    "generationConfig": ("maxOutputTokens", "max_output_tokens"),
+    "generation_config": ("maxOutputTokens", "max_output_tokens"),
+    "inferenceConfig": ("maxTokens",),
+}
+
+
+_OF_PROVIDER = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
+
+
+def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
+    """What a body holds, in any provider's format: a dictionary, its JSON as text or bytes, or anything; and whether it is a
+    request that limits its output.
+    """
+    body: Any = _parsed(given)
+    sent = scan(body, skip=is_free)
+    limited = bool(sent.limit or sent.thinking or not sent.readable or not sent.text)
+    for place, names in _OF_PROVIDER.get(provider or "", _LIMITS_IN).items() if isinstance(body, Mapping) else ():
+        inside = body.get(place)
+        if isinstance(inside, Mapping) or provider in _OF_PROVIDER:
+            limited = isinstance(inside, Mapping) and any(inside.get(name) is not None for name in names)
+    return sent, limited
+
+
+def _parsed(body: object) -> Any:
+    if isinstance(body, (bytes, bytearray)):
+        body = bytes(body).decode("utf-8", "surrogateescape")
+    if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            return body
+    return body
+
+
+def covers(held: Covered, sent: Scan) -> bool:
+    """Whether an estimate that counted this much covers the body."""
+    if sent.text > held.text + _OPTIONS or sent.media > held.media or (sent.caches and not held.caches):
+        return False
+    if held.stated and sent.unlimited:
+        return False
+    # Where a limit is sent, a budget of tokens to think with lies inside it.
+    limit = sent.limit or sent.thinking or held.limit
+    return not held.choices or limit * sent.copies <= held.limit * held.choices

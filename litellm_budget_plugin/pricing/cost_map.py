@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from litellm_budget_plugin.pricing.units import BOTH_SIDES
+from litellm_budget_plugin.pricing.rates import BOTH_SIDES
 from litellm_budget_plugin.pricing.values import Request
 
 # For these LiteLLM's own look-ups ask over the network: huggingface.co, the ollama daemon, an OAuth device login.

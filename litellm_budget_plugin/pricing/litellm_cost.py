@@ -33,7 +33,7 @@ from litellm_budget_plugin.pricing.cost_map import (
     registered_entry,
     route,
 )
-from litellm_budget_plugin.pricing.units import SECONDS, is_priced
+from litellm_budget_plugin.pricing.rates import SECONDS, is_priced
 from litellm_budget_plugin.pricing.usage import nanos
 
 # A provider of LiteLLM's that has no cost function of its own: the entry's fields are all that counts.

@@ -11,10 +11,22 @@ from fractions import Fraction
 from typing import Any
 
 from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, own_prices, providers, public_key, route
-from litellm_budget_plugin.pricing.rates import Tier, attos, read_rates, scaled
-from litellm_budget_plugin.pricing.surcharges import configs, margin_of, region_factor, search_price
+from litellm_budget_plugin.pricing.rates import (
+    BOTH_SIDES,
+    BY_TOKENS,
+    SECONDS,
+    UNDISCOUNTED,
+    Tier,
+    attos,
+    configs,
+    is_priced,
+    margin_of,
+    read_rates,
+    region_factor,
+    scaled,
+    search_price,
+)
 from litellm_budget_plugin.pricing.tokens import is_cl100k
-from litellm_budget_plugin.pricing.units import BOTH_SIDES, BY_TOKENS, SECONDS, UNDISCOUNTED, is_priced
 
 # Perplexity bills the searches and citations of its own accord; a model router prices only its fee.
 _OPEN_ENDED = re.compile(r"perplexity|model[-_]router|openrouter/auto|deep-research|-search-|groq/compound")

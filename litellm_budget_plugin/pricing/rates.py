@@ -1,4 +1,4 @@
-"""Rates of one cost-map entry, as integers in atto-dollars (1e-18 USD), rounded up.
+"""What an entry of the cost map is priced in, and its rates: integers in atto-dollars (1e-18 USD), rounded up.
 
 Source: litellm/litellm_core_utils/llm_cost_calc/utils.py, `generic_cost_per_token` and what it calls.
 """
@@ -147,3 +147,105 @@ def read_rates(entry: Mapping[str, Any], service_tier: str | None) -> RateTable:
     for name, value in off_peak.items() if isinstance(off_peak, Mapping) else ():
         _note_field(table, name, value, service)
     return table
+
+
+BOTH_SIDES = ("input_cost_per_token", "output_cost_per_token")
+SECONDS = ("cost_per_second", "input_cost_per_second", "output_cost_per_second")
+IMAGES = ("image_generation", "image_edit", "image_variation")
+# LiteLLM returns the cost of these before it applies margins and discounts.
+UNDISCOUNTED = frozenset((*IMAGES, "video_generation"))
+BY_TOKENS = frozenset({"completion", "text_completion", "embedding", "responses", "messages", "generate_content"})
+_TOKENS = (
+    *BOTH_SIDES,
+    *SECONDS,
+    "tiered_pricing",
+    "input_cost_per_character",
+    "output_cost_per_character",
+    "input_cost_per_query",
+)
+_IMAGE = (
+    "input_cost_per_image",
+    "output_cost_per_image",
+    "input_cost_per_pixel",
+    "output_cost_per_pixel",
+    "output_cost_per_image_token",
+)
+VIDEO = ("output_cost_per_video_per_second", "output_cost_per_second")
+# By the source of each: litellm/cost_calculator.py, `cost_per_token` and `completion_cost`.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(IMAGES, _IMAGE),
+    "speech": ("input_cost_per_character", "input_cost_per_token", "output_cost_per_image"),
+    "transcription": (*SECONDS[1:], "input_cost_per_token", "input_cost_per_audio_token"),
+    "rerank": ("input_cost_per_query", "input_cost_per_token"),
+    "ocr": ("ocr_cost_per_page", "ocr_cost_per_credit", "annotation_cost_per_page"),
+    "search": ("input_cost_per_query", "tiered_pricing"),
+    "video_generation": VIDEO,
+    "realtime": (*BOTH_SIDES, "input_cost_per_second", "input_cost_per_text_message"),
+}
+
+
+def is_priced(entry: Mapping[str, Any], call_type: str) -> bool:
+    """Whether an entry names a price in a unit of this family; 0 is one, None and negative numbers are not."""
+    values = [entry[name] for name in _FIELDS.get(call_type, _TOKENS) if entry.get(name) is not None]
+    # openrouter/auto and the like carry -1 for "depends": that is no price.
+    return bool(values) and all(isinstance(value, list) or attos(value) is not None for value in values)
+
+
+# OpenAI's: a call is served in one of these places.
+_AREAS = ("regional_processing_uplift_multiplier", "fedramp_uplift_multiplier")
+# LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
+_SEARCH_DEFAULT = 35 * 10**15
+_SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
+
+
+def configs() -> tuple[object, object]:
+    """LiteLLM's margin and discount configuration, as the application has set it."""
+    import litellm
+
+    return getattr(litellm, "cost_margin_config", None), getattr(litellm, "cost_discount_config", None)
+
+
+def _number(value: object) -> Fraction:
+    amount = attos(value)
+    return Fraction(amount, 10**18) if amount is not None else Fraction(1)
+
+
+def region_factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
+    """What a region or the fast mode may multiply token prices by, at most."""
+    # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
+    factor, area = Fraction(1), Fraction(1)
+    for name, value in entry.items():
+        if name.startswith(_AREAS):
+            area = max(area, _number(value))
+        elif "multiplier" in name:
+            factor *= max(Fraction(1), _number(value))
+    factor *= area
+    specific = entry.get("provider_specific_entry")
+    if isinstance(specific, Mapping):
+        areas = [_number(v) for n, v in specific.items() if n != "fast" and isinstance(v, (int, float))]
+        factor *= max([Fraction(1), *areas])
+        factor *= _number(specific.get("fast", 1)) if fast else 1
+    return factor
+
+
+def margin_of(provider: str | None, *, discounts: bool) -> tuple[Fraction, int]:
+    """(factor, atto-dollars added to each call) by LiteLLM's margin and, where it applies them, discount configuration."""
+    margins, lowered = configs()
+    factor, fixed = Fraction(1), 0
+    if discounts and isinstance(lowered, Mapping) and provider in lowered:
+        factor -= min(Fraction(1), _number(lowered[provider]))
+    if isinstance(margins, Mapping) and margins:
+        margin = margins.get(provider, margins.get("global"))
+        share = margin.get("percentage", 0) if isinstance(margin, Mapping) else margin or 0
+        factor *= 1 + _number(share)
+        fixed = attos(margin.get("fixed_amount", 0)) or 0 if isinstance(margin, Mapping) else 0
+    return factor, fixed
+
+
+def search_price(entry: Mapping[str, Any], provider: str | None) -> int:
+    """Atto-dollars of one search at the provider, at most."""
+    found: list[int] = []
+    for name, value in entry.items():
+        if "per_query" in name and name != "input_cost_per_query":
+            found += [attos(price) or 0 for price in (value.values() if isinstance(value, Mapping) else (value,))]
+    return max(found, default=0) or (_SEARCH_DEFAULT if provider in _SEARCHERS else 0)

@@ -1,4 +1,4 @@
-"""The estimate of a call that is billed in other units than tokens of text: images, seconds, characters, queries, pages."""
+"""The estimate of a call that is billed in other units than tokens of text: what all have in common, and the small families."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO
+from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, VIDEO, attos, scaled
 from litellm_budget_plugin.pricing.scan import Scan, number_of
-from litellm_budget_plugin.pricing.values import Estimate, Options
+from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 MOST = 10**4
 """No count is larger than this: what says so is a mistake."""
@@ -72,3 +72,43 @@ def nested(params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         inner = params.get(name)
         if isinstance(inner, Mapping):
             yield inner
+
+
+_SECONDS = ("seconds", "duration", "duration_seconds", "durationSeconds")
+_COPIES = ("n", "sampleCount", "sample_count", "video_count")
+# Longest default of a documented model (Runway, 10 seconds; Veo 8, Sora 4), and the shortest.
+_GENEROUS, _LEAST = 10, 4
+
+
+def estimate_video(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
+    """Seconds times the dearest rate of any resolution. Without seconds the provider decides: then ten are reckoned, and
+    not less than UNBOUNDED_HOLD is held. A video is made whether or not its maker waits: a lost answer is charged in full,
+    at the lowest rate.
+    """
+    parts = list(nested(request.params))
+    stated = max((found for part in parts if (found := count(part, *_SECONDS))), default=None)
+    copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
+    rates = [rate for name, value in sheet.prices.items() if name.startswith(VIDEO) and (rate := _rate(value, sheet))]
+    image = sheet.per_image if request.params.get("input_reference") else 0
+    cost = UnitCost(
+        most=(stated or _GENEROUS) * copies * max(rates, default=0) + image,
+        floor=(stated or _LEAST) * copies * min(rates, default=0),
+        known=stated is not None,
+        copies=copies,
+        seconds=stated or _GENEROUS,
+    )
+    return cost.estimate(sheet, options)
+
+
+def _rate(value: Any, sheet: PriceSheet) -> int:
+    return scaled(attos(value) or 0, sheet.factor)
+
+
+def estimate_moderation(_request: Request, _sheet: PriceSheet, _options: Options) -> Estimate:
+    """OpenAI's moderation costs nothing, whatever is moderated, and LiteLLM charges nothing for any other's."""
+    return Estimate(0, 0, 0, 0, priced=True, bounded=True, loose=False)
+
+
+def estimate_realtime(_request: Request, sheet: PriceSheet, options: Options) -> Estimate:
+    """A session may last for hours, and nothing of it is visible at its start: UNBOUNDED_HOLD. A lost one costs nothing."""
+    return UnitCost(known=False).estimate(sheet, options)

@@ -13,7 +13,7 @@ import litellm
 from litellm_budget_plugin.pricing import Request, estimate
 from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.price_sheet import price_sheet
-from litellm_budget_plugin.pricing.units import BY_TOKENS
+from litellm_budget_plugin.pricing.rates import BY_TOKENS
 from tests.pricing.fabricated import FAMILIES, largest, models_of
 
 _ASKED: dict[str, dict[str, object]] = {

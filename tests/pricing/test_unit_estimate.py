@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_budget_plugin.pricing import Estimate, Request, estimate
-from litellm_budget_plugin.pricing.audio_duration import audio_duration
+from litellm_budget_plugin.pricing.audio import audio_duration
 from litellm_budget_plugin.pricing.documents import count_pages
 from tests.generated import examples
 from tests.pricing.fabricated import EVERY_FAMILY, mp3, pdf, wav
