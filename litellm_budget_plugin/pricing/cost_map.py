@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -27,8 +27,10 @@ class PriceKey:
     provider: str | None
     base_model: str | None
     deployment: str | None
-    custom: tuple[tuple[str, Any], ...]
-    """Prices that the caller or the deployment gives, as (field, value), sorted."""
+    custom: Mapping[str, Any] = field(compare=False)
+    """Prices that the caller or the deployment gives, by field."""
+    printed: str
+    """The same as text, for the comparison: a price can be a list or a mapping."""
     call_type: str
 
 
@@ -61,38 +63,14 @@ def _entry_fields() -> frozenset[str]:
     return _call_fields() | {name for name in names if "cost" in name or "pricing" in name or "multiplier" in name}
 
 
-def _custom(params: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _custom(params: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
     if _call_fields().isdisjoint(params) and (not info or _entry_fields().isdisjoint(info)):
-        return ()
+        return {}
     found: dict[str, Any] = {}
     # The caller's own arguments are laid over the deployment's, as LiteLLM registers them last.
     for source, fields in ((info, _entry_fields()), (params, _call_fields())):
-        for name in fields.intersection(source):
-            value = source[name]
-            if value is not None:
-                found[name] = value if isinstance(value, (int, float, str)) else _Frozen(value)
-    return tuple(sorted(found.items(), key=lambda item: item[0]))
-
-
-class _Frozen:
-    """A list or mapping of prices inside a hashable key; equal when it prints the same."""
-
-    __slots__ = ("text", "value")
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-        self.text = repr(value)
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and other.text == self.text
-
-
-def own_prices(key: PriceKey) -> dict[str, Any]:
-    """The caller's and the deployment's own prices by field name."""
-    return {name: value.value if isinstance(value, _Frozen) else value for name, value in key.custom}
+        found |= {name: source[name] for name in fields.intersection(source) if source[name] is not None}
+    return found
 
 
 def price_key(request: Request) -> PriceKey:
@@ -116,7 +94,9 @@ def _read_key(request: Request) -> PriceKey:
         # `litellm.search` has no model; LiteLLM prices "tavily/search".
         model = f"{_text(params.get('search_provider')) or model}/search"
     provider = request.provider or _text(params.get("custom_llm_provider"))
-    return PriceKey(model, provider, base, deployment, _custom(params, info), request.call_type)
+    custom = _custom(params, info)
+    printed = repr(sorted(custom.items())) if custom else ""
+    return PriceKey(model, provider, base, deployment, custom, printed, request.call_type)
 
 
 @cache
@@ -211,7 +191,7 @@ def effective_entry(key: PriceKey) -> dict[str, Any]:
     the public entry, so that what they do not name keeps the public price. A call that gives both its input and its output
     as 0, and no other price, is free.
     """
-    base, own = _given_entry(key), own_prices(key)
+    base, own = _given_entry(key), key.custom
     if own and not any(own.values()) and all(own.get(side) is not None for side in BOTH_SIDES):
         base = {name: value for name, value in base.items() if "cost" not in name and "pricing" not in name}
     return {**base, **own}
@@ -220,7 +200,7 @@ def effective_entry(key: PriceKey) -> dict[str, Any]:
 def are_registered(key: PriceKey) -> bool:
     """Whether LiteLLM has this request's own prices, all of them, in the entry that it prices the request by."""
     entry = _given_entry(key)
-    return all(entry.get(name) == value for name, value in own_prices(key).items())
+    return all(entry.get(name) == value for name, value in key.custom.items())
 
 
 def model_names(request: Request) -> tuple[str, ...]:

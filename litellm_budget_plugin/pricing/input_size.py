@@ -5,14 +5,13 @@ A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_budget_plugin.pricing.media import Media, attachment, audio, image
 from litellm_budget_plugin.pricing.scan import scan
-from litellm_budget_plugin.pricing.tokens import byte_length, count
+from litellm_budget_plugin.pricing.tokens import NO_JSON, byte_length, count, json_size
 
 # Role, separators and end mark: 4 tokens in ChatML, 6 in Llama 3, about 15 in "[INST] <<SYS>>" templates.
 PER_MESSAGE = 16
@@ -88,13 +87,11 @@ class InputCounter:
             self.add_media(attachment())
 
     def add_json(self, value: object) -> None:
-        """Structured content: the bytes of its JSON, which is no shorter than what a template makes of it."""
-        try:
-            size = len(json.dumps(value, default=repr, skipkeys=True))
-        except (ValueError, RecursionError, TypeError):
-            size, self.certain = len(repr(type(value))) + 4096, False
-        self.text += size
-        self.floor += size
+        """Structured content: the bytes of its JSON."""
+        size = json_size(value)
+        if size is None:
+            self.certain = False
+        self.add_bytes(NO_JSON if size is None else size)
 
     def add_unknown(self, value: object) -> None:
         """Something not understood: its bytes, and no promise. A generator is not consumed."""

@@ -27,7 +27,6 @@ from litellm_budget_plugin.pricing.cost_map import (
     PriceKey,
     effective_entry,
     find_key,
-    own_prices,
     providers,
     public_key,
     registered_entry,
@@ -94,7 +93,7 @@ def answer_cost(
     model, provider = route(key.model, key.provider)
     if key.custom:
         # A unit can be priced in several fields, of which LiteLLM takes one: an own price may hide behind a public one.
-        names = [_registered(key, provider, entry) for entry in (effective_entry(key), own_prices(key))]
+        names = [_registered(key, provider, entry) for entry in (effective_entry(key), dict(key.custom))]
         return max(_answered(priced, answer, call_type, usage, asked) or 0 for priced in names) or None
     # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
     plain = _Priced(key.base_model or model, provider or _PLAIN_PROVIDER, {}, own=False)

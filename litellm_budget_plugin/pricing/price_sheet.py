@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, own_prices, providers, public_key, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, providers, public_key, route
 from litellm_budget_plugin.pricing.rates import (
     BOTH_SIDES,
     BY_TOKENS,
@@ -21,7 +21,7 @@ from litellm_budget_plugin.pricing.rates import (
     configs,
     is_priced,
     margin_of,
-    read_rates,
+    read_tiers,
     region_factor,
     scaled,
     search_price,
@@ -47,7 +47,6 @@ class PriceSheet:
     provider: str | None
     key: str | None
     priced: bool
-    free: bool
     open_because: str
     """Why tokens, images and one search within the limits may not be all that is billed; empty where they are."""
     tiers: tuple[Tier, ...]
@@ -131,7 +130,7 @@ def _read(asked: PriceKey, service_tier: str | None, *, fast: bool) -> _Cached:
     entries = tuple((name, cost_map[name], deepcopy(cost_map[name])) for name in dict.fromkeys(keys))
     own = {n: v for name, entry, _ in entries if name == asked.deployment for n, v in entry.items() if v is not None}
     shared = cost_map.get(key or "", {}) if key != asked.deployment else {}
-    custom = {**{n: v for n, v in own.items() if "cost" in n}, **own_prices(asked)}
+    custom = {**{n: v for n, v in own.items() if "cost" in n}, **asked.custom}
     entry = _merged(shared, own, custom, direct=asked.deployment is None)
     sheet = _sheet(asked, entry, custom, (model, provider, key), service_tier, fast=fast)
     return _Cached(sheet, cost_map, size, entries, config)
@@ -209,7 +208,6 @@ def _sheet(
     prices: Mapping[str, Any] = entry if priced and not free else {}
     margin, fixed = margin_of(provider, discounts=family not in UNDISCOUNTED)
     factor = region_factor(entry, fast=fast) * margin
-    table = read_rates(prices, service_tier)
     seconds = max(attos(prices.get(field)) or 0 for field in SECONDS)
     timed = bool(seconds) and not any(attos(prices.get(side)) for side in BOTH_SIDES)
     return PriceSheet(
@@ -217,9 +215,8 @@ def _sheet(
         provider=provider,
         key=key,
         priced=priced,
-        free=free,
         open_because=_open(asked, prices, name, timed=timed),
-        tiers=table.tiers(factor),
+        tiers=read_tiers(prices, service_tier, factor),
         per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
         per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),
         per_query=scaled(attos(prices.get("input_cost_per_query")) or 0, factor),

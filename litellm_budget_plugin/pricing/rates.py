@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
@@ -76,77 +76,55 @@ class Tier:
     """Input as normally billed, for the floor."""
 
 
-@dataclass(slots=True)
-class RateTable:
-    """Rates by side and threshold, gathered from the fields of one entry."""
-
-    sides: dict[str, dict[int, int]] = field(default_factory=dict)
-
-    def note(self, side: str, above: int, rate: int) -> None:
-        """Keep the dearer of two rates of one side and threshold."""
-        rates = self.sides.setdefault(side, {})
-        rates[above] = max(rates.get(above, 0), rate)
-
-    def upto(self, side: str, above: int) -> int:
-        """The dearest rate of a side among the thresholds that a prompt of `above` tokens has passed."""
-        return max((rate for start, rate in self.sides.get(side, {}).items() if start <= above), default=0)
-
-    def standing(self, side: str, above: int) -> int:
-        """The rate of the last threshold passed."""
-        rates = self.sides.get(side, {})
-        return rates[max(start for start in rates if start <= above)] if rates and min(rates) <= above else 0
-
-    def tiers(self, factor: Fraction) -> tuple[Tier, ...]:
-        """One Tier for each threshold, lowest first; each is at least as dear as the one before."""
-        starts = sorted({0, *(start for rates in self.sides.values() for start in rates)})
-        return tuple(self._tier(start, factor) for start in starts)
-
-    def _tier(self, above: int, factor: Fraction) -> Tier:
-        text, output = self.upto("text", above), self.upto("output", above)
-        written = max(text, self.upto("written", above))
-        return Tier(
-            above=above,
-            text=scaled(text, factor),
-            written=scaled(written, factor),
-            hour=scaled(max(written, self.upto("hour", above)), factor),
-            media=scaled(max(text, self.upto("media", above)), factor),
-            output=scaled(output, factor),
-            audio_output=scaled(max(output, self.upto("audio_output", above)), factor),
-            plain=scaled(self.standing("plain", above), factor),
-        )
-
-
-def _note_field(table: RateTable, name: str, value: object, service: str, start: int = 0) -> None:
+def _note(rates: dict[str, dict[int, int]], name: str, value: object, service: str, start: int) -> None:
+    """Keep the dearer of two rates of one side and threshold."""
     side, rate = _side(name), attos(value)
     named = next((other for other in _SERVICES if other in name), None)
     if side is None or rate is None or (named and named != service):
         return
     match = _ABOVE.search(name)
     above = start + (int(match[1]) * (1000 if match[2] else 1) if match else 0)
-    table.note(side, above, rate)
-    if name.startswith(_PLAIN_INPUT) and not named:
-        table.note("plain", above, rate)
+    for noted in (side, "plain") if name.startswith(_PLAIN_INPUT) and not named else (side,):
+        known = rates.setdefault(noted, {})
+        known[above] = max(known.get(above, 0), rate)
 
 
-def read_rates(entry: Mapping[str, Any], service_tier: str | None) -> RateTable:
-    """Every token rate of an entry that may apply under this service tier ("auto" may be served as priority)."""
+def _tier(rates: Mapping[str, Mapping[int, int]], above: int, factor: Fraction) -> Tier:
+    def dearest(*sides: str) -> int:
+        passed = (rate for side in sides for start, rate in rates.get(side, {}).items() if start <= above)
+        return scaled(max(passed, default=0), factor)
+
+    plain = rates.get("plain", {})
+    standing = max((start for start in plain if start <= above), default=None)
+    return Tier(
+        above=above,
+        text=dearest("text"),
+        written=dearest("text", "written"),
+        hour=dearest("text", "written", "hour"),
+        media=dearest("text", "media"),
+        output=dearest("output"),
+        audio_output=dearest("output", "audio_output"),
+        plain=0 if standing is None else scaled(plain[standing], factor),
+    )
+
+
+def read_tiers(entry: Mapping[str, Any], service_tier: str | None, factor: Fraction) -> tuple[Tier, ...]:
+    """Every token rate of an entry that may apply under this service tier ("auto" may be served as priority), times the
+    factor: one Tier for each threshold, lowest first; each is at least as dear as the one before.
+    """
     wanted = (service_tier or "").lower()
     # The provider may serve the standard tier instead, so the standard rates always stay in.
     service = "priority" if wanted == "auto" else _SERVICE.get(wanted, wanted)
-    table = RateTable()
-    for name, value in entry.items():
-        _note_field(table, name, value, service)
+    rates: dict[str, dict[int, int]] = {}
     tiered = entry.get("tiered_pricing")
-    for tier in tiered if isinstance(tiered, list) else ():
-        if isinstance(tier, Mapping):
-            bounds = tier.get("range")
+    for part in (entry, entry.get("off_peak_pricing"), *(tiered if isinstance(tiered, list) else ())):
+        if isinstance(part, Mapping):
+            bounds = None if part is entry else part.get("range")
             start = int(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else 0
-            for name, value in tier.items():
-                _note_field(table, name, value, service, start)
-    off_peak = entry.get("off_peak_pricing")
-    for name, value in off_peak.items() if isinstance(off_peak, Mapping) else ():
-        _note_field(table, name, value, service)
-    return table
+            for name, value in part.items():
+                _note(rates, name, value, service, start)
+    starts = sorted({0, *(start for known in rates.values() for start in known)})
+    return tuple(_tier(rates, start, factor) for start in starts)
 
 
 BOTH_SIDES = ("input_cost_per_token", "output_cost_per_token")

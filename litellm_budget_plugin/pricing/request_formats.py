@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from litellm_budget_plugin.pricing.input_size import (
 )
 from litellm_budget_plugin.pricing.media import attachment, image
 from litellm_budget_plugin.pricing.output_limit import OutputLimit, thinking_budget
+from litellm_budget_plugin.pricing.tokens import NO_JSON, json_size
 from litellm_budget_plugin.pricing.values import Request
 
 _WHOLE_PARTS = (
@@ -61,7 +61,7 @@ def _read_chat(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
     _read_openai(counter, params, asked)
     if params.get("prediction"):
         # Rejected prediction tokens are billed as output beside the answer.
-        asked.beside = _predicted(params["prediction"])
+        asked.beside = json_size(params["prediction"]) or NO_JSON
     asked.speaks = bool(params.get("audio") or params.get("modalities"))
     return asked
 
@@ -175,13 +175,6 @@ def _schema(response_format: object) -> object:
         return make()
     except Exception:  # noqa: BLE001  # the caller's class: an estimate never raises
         return repr(response_format)
-
-
-def _predicted(prediction: object) -> int:
-    try:
-        return len(json.dumps(prediction, default=repr))
-    except (ValueError, RecursionError, TypeError):
-        return len(repr(type(prediction)))
 
 
 def _first(source: Mapping[str, Any], *names: str) -> Any:

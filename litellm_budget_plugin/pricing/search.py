@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import attos, scaled
-from litellm_budget_plugin.pricing.tokens import byte_length
+from litellm_budget_plugin.pricing.tokens import NO_JSON, byte_length, json_size
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -56,12 +55,8 @@ def estimate_rerank(request: Request, sheet: PriceSheet, options: Options) -> Es
 def _bytes(value: object) -> int:
     if isinstance(value, str):
         return byte_length(value)
-    if value is None:
-        return 0
-    try:
-        return len(json.dumps(value, default=repr, skipkeys=True))
-    except (ValueError, RecursionError, TypeError):
-        return len(repr(type(value))) + 4096
+    size = 0 if value is None else json_size(value)
+    return NO_JSON if size is None else size
 
 
 def queries(params: Mapping[str, Any]) -> int:

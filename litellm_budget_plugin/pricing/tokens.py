@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -40,7 +41,6 @@ def is_available() -> bool:
 
 @cache
 def _encoding() -> Any:
-    # `litellm.encoding` looks handier, but on 1.80 it fetches the file when nothing else has set the cache directory.
     if not is_available():
         return None
     with suppress(Exception):
@@ -64,6 +64,17 @@ def probable(text: str) -> int:
     """Tokens of a text for a call that reported no usage: cl100k_base for every model, else four bytes a token."""
     found = count(text)
     return found if found is not None else -(-byte_length(text) // 4)
+
+
+NO_JSON = 4096
+"""What counts for a value that has no JSON."""
+
+
+def json_size(value: object) -> int | None:
+    """Characters of the JSON of a value, which is no shorter than what a template makes of it; None where it has none."""
+    with suppress(ValueError, RecursionError, TypeError):
+        return len(json.dumps(value, default=repr, skipkeys=True))
+    return None
 
 
 def byte_length(text: str) -> int:
