@@ -23,7 +23,6 @@ from typing import Any
 
 from litellm_budget_plugin.core.money import usd_text
 from litellm_budget_plugin.pricing import per_unit_cost
-from litellm_budget_plugin.pricing.bound import estimate
 from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, price_key
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import logged_cost, token_cost, with_usage
@@ -277,10 +276,9 @@ def _input_tokens(request: Request) -> int:
     """The input as probably billed: text by the local tokenizer, the rest as in the floor of an estimate."""
     if request.call_type == "realtime":
         return 0
-    floor = estimate(request, output_allowance=0, unbounded_hold=0).floor_tokens
     sheet = price_sheet(price_key(request))
     rough, counted = (InputCounter(sheet.key or sheet.model, sheet.provider, exact=exact) for exact in (False, True))
     for measure in (rough, counted):
         read_request(request, measure)
     # The difference of the two is what counting takes off the bytes; the floor holds the same bytes at four a token.
-    return max(floor - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)
+    return max(rough.floor_tokens - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)

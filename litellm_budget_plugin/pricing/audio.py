@@ -34,12 +34,10 @@ def estimate_speech(request: Request, sheet: PriceSheet, options: Options) -> Es
     text, tone = params.get("input"), params.get("instructions")
     characters = len(text) if isinstance(text, str) else len(repr(text))
     per_character, per_piece = sheet.rate("input_cost_per_character"), sheet.rate("output_cost_per_image")
-    fixed = characters * per_character + per_piece * (count(params, "n", "sample_count") or 1)
     if per_character or per_piece:
-        copies = count(params, "n", "sample_count") or 1
-        return UnitCost(fixed, fixed, copies=copies if per_piece else 1, per_byte=per_character).estimate(
-            sheet, options
-        )
+        copies = count(params, "n", "sample_count") or 1 if per_piece else 1
+        fixed = characters * per_character + per_piece * copies
+        return UnitCost(fixed, fixed, copies=copies, per_byte=per_character).estimate(sheet, options)
     tokens = sum(byte_length(part) for part in (text, tone) if isinstance(part, str)) + _PER_CALL
     spoken = characters * _TOKENS_A_CHARACTER + _PER_CALL
     spoken = min(spoken, sheet.max_output) if sheet.max_output else spoken
@@ -66,9 +64,8 @@ def estimate_transcription(request: Request, sheet: PriceSheet, options: Options
     tier = sheet.tiers[-1]
     heard = file.most * _HEARD.get(sheet.provider or "", _HEARD_MOST)
     asked = (byte_length(prompt) if isinstance(prompt, str) else 0) + _PER_CALL
-    written = (
-        min(file.most * _WRITTEN_A_SECOND, sheet.max_output) if sheet.max_output else file.most * _WRITTEN_A_SECOND
-    )
+    written = file.most * _WRITTEN_A_SECOND
+    written = min(written, sheet.max_output) if sheet.max_output else written
     by_token = bool(tier.text or tier.media or tier.output)
     if by_token:
         most = max(most, heard * tier.media + asked * tier.text + written * tier.output)

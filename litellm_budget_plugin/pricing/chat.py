@@ -90,7 +90,7 @@ def _price(
         most += _searches(params, asked, sheet) * sheet.per_search
     if sheet.per_second:
         most += sheet.per_second * _seconds(params.get("timeout") or params.get("request_timeout"))
-    floor_tokens = min(-(-counter.floor // 4) + counter.media_floor, counter.text + counter.media)
+    floor_tokens = counter.floor_tokens
     usd = -(-most // ATTOS_PER_NANO)
     floor = -(-floor_tokens * _tier(sheet.tiers, floor_tokens).plain // ATTOS_PER_NANO)
     return usd, min(floor, usd), floor_tokens

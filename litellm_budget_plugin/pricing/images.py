@@ -11,7 +11,7 @@ from litellm_budget_plugin.pricing.cost_map import providers
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import attos, is_priced, scaled
 from litellm_budget_plugin.pricing.tokens import byte_length
-from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
+from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, count_nested, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 # LiteLLM builds such names in `default_image_cost_calculator`, and in the calculators of Bedrock ("50-steps") and fal.
@@ -133,7 +133,7 @@ class _Images:
         parts = list(nested(params))
         self.sheet = sheet
         self.params = params
-        self.copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
+        self.copies = count_nested(params, *_COPIES) or 1
         # Where two places differ, it is not known which one the provider obeys: then any size or quality may be made.
         sizes = {size for part in parts if (size := _size(part)) is not None}
         self.size = sizes.pop() if len(sizes) == 1 else None

@@ -76,6 +76,11 @@ class InputCounter:
         """What `text` would be without a tokenizer: no less than the UTF-8 bytes of everything read."""
         return self.text + self.saved
 
+    @property
+    def floor_tokens(self) -> int:
+        """The input as probably billed: four bytes a token."""
+        return min(-(-self.floor // 4) + self.media_floor, self.text + self.media)
+
     def add_bytes(self, size: int) -> None:
         """Text that was measured elsewhere."""
         self.text += size

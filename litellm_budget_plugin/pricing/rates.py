@@ -116,12 +116,15 @@ def read_tiers(entry: Mapping[str, Any], service_tier: str | None, factor: Fract
     # The provider may serve the standard tier instead, so the standard rates always stay in.
     service = "priority" if wanted == "auto" else _SERVICE.get(wanted, wanted)
     rates: dict[str, dict[int, int]] = {}
+    for part in (entry, entry.get("off_peak_pricing")):
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            _note(rates, name, value, service, 0)
     tiered = entry.get("tiered_pricing")
-    for part in (entry, entry.get("off_peak_pricing"), *(tiered if isinstance(tiered, list) else ())):
-        if isinstance(part, Mapping):
-            bounds = None if part is entry else part.get("range")
+    for tier in tiered if isinstance(tiered, list) else ():
+        if isinstance(tier, Mapping):
+            bounds = tier.get("range")
             start = int(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else 0
-            for name, value in part.items():
+            for name, value in tier.items():
                 _note(rates, name, value, service, start)
     starts = sorted({0, *(start for known in rates.values() for start in known)})
     return tuple(_tier(rates, start, factor) for start in starts)

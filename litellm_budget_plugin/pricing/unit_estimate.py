@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, VIDEO, attos, scaled
+from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, VIDEO
 from litellm_budget_plugin.pricing.scan import Scan, number_of
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
@@ -65,6 +65,11 @@ def count(params: Mapping[str, Any], *names: str) -> int | None:
     return max((min(math.ceil(min(number, MOST)), MOST) for number in found), default=None)
 
 
+def count_nested(params: Mapping[str, Any], *names: str) -> int | None:
+    """The largest such count, in the dictionaries of `nested` as well; None where there is none."""
+    return max((found for part in nested(params) if (found := count(part, *names))), default=None)
+
+
 def nested(params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The arguments, and the dictionaries in them that LiteLLM passes on to the provider."""
     yield params
@@ -85,10 +90,8 @@ def estimate_video(request: Request, sheet: PriceSheet, options: Options) -> Est
     not less than UNBOUNDED_HOLD is held. A video is made whether or not its maker waits: a lost answer is charged in full,
     at the lowest rate.
     """
-    parts = list(nested(request.params))
-    stated = max((found for part in parts if (found := count(part, *_SECONDS))), default=None)
-    copies = max((found for part in parts if (found := count(part, *_COPIES))), default=1)
-    rates = [rate for name, value in sheet.prices.items() if name.startswith(VIDEO) and (rate := _rate(value, sheet))]
+    stated, copies = count_nested(request.params, *_SECONDS), count_nested(request.params, *_COPIES) or 1
+    rates = [rate for name in sheet.prices if name.startswith(VIDEO) and (rate := sheet.rate(name))]
     image = sheet.per_image if request.params.get("input_reference") else 0
     cost = UnitCost(
         most=(stated or _GENEROUS) * copies * max(rates, default=0) + image,
@@ -98,10 +101,6 @@ def estimate_video(request: Request, sheet: PriceSheet, options: Options) -> Est
         seconds=stated or _GENEROUS,
     )
     return cost.estimate(sheet, options)
-
-
-def _rate(value: Any, sheet: PriceSheet) -> int:
-    return scaled(attos(value) or 0, sheet.factor)
 
 
 def estimate_moderation(_request: Request, _sheet: PriceSheet, _options: Options) -> Estimate:
