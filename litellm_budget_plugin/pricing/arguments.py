@@ -11,46 +11,42 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.output_limit import OutputLimit
-from litellm_budget_plugin.pricing.scan import LIMIT, Scan, scan, sense_of
+from litellm_budget_plugin.pricing.scan import LIMIT, Scan, scan, sense_of, words_of
 
 GOOGLE_CONFIG = "generate_content.config"
 """The name of the family of what stands in Google's `config`."""
 READ, FREE, COUNTED, REPEATED, UNKNOWN = range(5)
 
 
-def _listed(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
 # The readers in `request_formats` and the families' own modules read these.
 _READ = {
-    "completion": _listed(
+    "completion": words_of(
         "messages tools functions response_format prediction max_tokens max_completion_tokens n audio modalities system"
     ),
-    "text_completion": _listed("prompt suffix max_tokens n best_of echo tools functions response_format"),
-    "embedding": _listed("input"),
-    "responses": _listed("input instructions tools text text_format max_output_tokens"),
-    "messages": _listed("messages system tools output_format output_config max_tokens thinking"),
-    "generate_content": _listed("contents config tools systemInstruction system_instruction"),
-    GOOGLE_CONFIG: _listed(
+    "text_completion": words_of("prompt suffix max_tokens n best_of echo tools functions response_format"),
+    "embedding": words_of("input"),
+    "responses": words_of("input instructions tools text text_format max_output_tokens"),
+    "messages": words_of("messages system tools output_format output_config max_tokens thinking"),
+    "generate_content": words_of("contents config tools systemInstruction system_instruction"),
+    GOOGLE_CONFIG: words_of(
         "systemInstruction system_instruction tools responseSchema response_schema responseJsonSchema response_json_schema "
         "thinkingConfig thinking_config responseModalities response_modalities maxOutputTokens max_output_tokens "
         "candidateCount candidate_count"
     ),
-    "image_generation": _listed("prompt n size image_size quality partial_images width height resolution"),
-    "image_edit": _listed("prompt image mask n size image_size quality partial_images width height resolution"),
-    "image_variation": _listed("image n size quality"),
-    "speech": _listed("input instructions"),
-    "transcription": _listed("file prompt"),
-    "rerank": _listed("query documents"),
-    "search": _listed("query search_provider max_results num_results limit advanced_settings search_depth mode"),
-    "ocr": _listed("document pages document_annotation_format bbox_annotation_format"),
-    "video_generation": _listed(
+    "image_generation": words_of("prompt n size image_size quality partial_images width height resolution"),
+    "image_edit": words_of("prompt image mask n size image_size quality partial_images width height resolution"),
+    "image_variation": words_of("image n size quality"),
+    "speech": words_of("input instructions"),
+    "transcription": words_of("file prompt"),
+    "rerank": words_of("query documents"),
+    "search": words_of("query search_provider max_results num_results limit advanced_settings search_depth mode"),
+    "ocr": words_of("document pages document_annotation_format bbox_annotation_format"),
+    "video_generation": words_of(
         "prompt input_reference seconds duration duration_seconds durationSeconds n sampleCount sample_count video_count size"
     ),
 }  # fmt: skip
 # These change how an answer is made or delivered, not how long it or its input may be.
-_FREE = _listed(
+_FREE = words_of(
     "model custom_llm_provider temperature top_p top_k seed user stream stream_options stop stop_sequences tool_choice "
     "parallel_tool_calls presence_penalty frequency_penalty logit_bias logprobs top_logprobs reasoning_effort verbosity "
     "service_tier speed store metadata safety_identifier prompt_cache_key prompt_cache_retention function_call "
@@ -59,48 +55,48 @@ _FREE = _listed(
     "drop_params aspeech"
 )
 _FREE_IN = {
-    "embedding": _listed("dimensions encoding_format input_type"),
-    "responses": _listed("include background truncation max_tool_calls"),
-    GOOGLE_CONFIG: _listed(
+    "embedding": words_of("dimensions encoding_format input_type"),
+    "responses": words_of("include background truncation max_tool_calls"),
+    GOOGLE_CONFIG: words_of(
         "temperature topP topK top_p top_k stopSequences stop_sequences responseMimeType response_mime_type seed "
         "presencePenalty presence_penalty frequencyPenalty frequency_penalty responseLogprobs response_logprobs logprobs "
         "safetySettings safety_settings toolConfig tool_config labels audioTimestamp audio_timestamp"
     ),
-    "image_generation": _listed(
-        "response_format style background output_format output_compression moderation aspect_ratio input_fidelity"
+    **dict.fromkeys(
+        ("image_generation", "image_edit"),
+        words_of(
+            "response_format style background output_format output_compression moderation aspect_ratio input_fidelity"
+        ),
     ),
-    "image_edit": _listed(
-        "response_format style background output_format output_compression moderation aspect_ratio input_fidelity"
-    ),
-    "image_variation": _listed("response_format"),
-    "speech": _listed("voice response_format"),
-    "transcription": _listed("language response_format timestamp_granularities languages"),
-    "rerank": _listed("top_n rank_fields return_documents max_chunks_per_doc max_tokens_per_doc"),
-    "search": _listed("search_domain_filter max_tokens_per_page country"),
-    "ocr": _listed("include_image_base64 image_limit image_min_size"),
+    "image_variation": words_of("response_format"),
+    "speech": words_of("voice response_format"),
+    "transcription": words_of("language response_format timestamp_granularities languages"),
+    "rerank": words_of("top_n rank_fields return_documents max_chunks_per_doc max_tokens_per_doc"),
+    "search": words_of("search_domain_filter max_tokens_per_page country"),
+    "ocr": words_of("include_image_base64 image_limit image_min_size"),
 }
 # Bytes of a dictionary of options that say how to answer, and no text.
 _OPTION = 256
 # Their limits count, their bytes beyond _OPTION too, and nothing else is unknown about them.
 _COUNTED = {
-    "completion": _listed("thinking enable_prompt_caching"),
-    "responses": _listed("reasoning"),
+    "completion": words_of("thinking enable_prompt_caching"),
+    "responses": words_of("reasoning"),
     # The Router says the query twice.
-    "rerank": _listed("input"),
-    GOOGLE_CONFIG: _listed("speechConfig speech_config"),
+    "rerank": words_of("input"),
+    GOOGLE_CONFIG: words_of("speechConfig speech_config"),
 }
 # LiteLLM puts these between and around messages.
-_REPEATED = _listed(
+_REPEATED = words_of(
     "assistant_continue_message user_continue_message initial_prompt_value final_prompt_value bos_token eos_token roles "
     "custom_prompt_dict"
 )
 # LiteLLM names these as its own although they become text that is sent.
-_CARRIERS = _REPEATED | _listed(
+_CARRIERS = _REPEATED | words_of(
     "prompt_id prompt_variables prompt_label prompt_version prompt_environment litellm_system_prompt guardrails hf_model_name "
     "model_config enable_prompt_caching"
 )
 # Fields of LiteLLM's Logging object, whose details its callbacks pass around as arguments.
-_LOGGED = _listed(
+_LOGGED = words_of(
     "optional_params litellm_params additional_args start_time end_time call_type log_event_type original_response "
     "standard_logging_object standard_callback_dynamic_params response_cost cache_hit completion_start_time "
     "api_call_start_time complete_streaming_response async_complete_streaming_response custom_llm_provider model_info "

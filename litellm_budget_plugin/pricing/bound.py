@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from litellm_budget_plugin.pricing import audio, chat, documents, images, search, unit_estimate
-from litellm_budget_plugin.pricing.arguments import is_free, unknown_arguments
+from litellm_budget_plugin.pricing import audio, documents, images, search, unit_estimate
+from litellm_budget_plugin.pricing.arguments import count_seen, is_free, unknown_arguments
 from litellm_budget_plugin.pricing.cost_map import price_key, route
+from litellm_budget_plugin.pricing.input_size import InputCounter, runs_at_caller
+from litellm_budget_plugin.pricing.output_limit import DEFAULT_LIMIT, OutputLimit, litellm_limit
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
-from litellm_budget_plugin.pricing.rates import BY_TOKENS
+from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, BY_TOKENS, Tier
+from litellm_budget_plugin.pricing.request_formats import read
 from litellm_budget_plugin.pricing.scan import Scan, scan
+from litellm_budget_plugin.pricing.tokens import is_available
+from litellm_budget_plugin.pricing.usage import parse_raw
 from litellm_budget_plugin.pricing.values import Covered, Estimate, Options, Request
+
+_DEFAULT_SECONDS = 600
+_SEARCHES = 5
+# Below this many bytes a tokenizer cannot tighten much: the overhead dominates.
+_WORTH_COUNTING = 64
+# Names of the versions, models and options of an API that stand beside the text.
+_OPTIONS = 512
+# Where a format has one place for its limits: elsewhere, or under another name, the provider obeys none.
+_LIMITS_IN = {
+    "generationConfig": ("maxOutputTokens", "max_output_tokens"),
+    "generation_config": ("maxOutputTokens", "max_output_tokens"),
+    "inferenceConfig": ("maxTokens",),
+}
+_OF_PROVIDER = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
 
 _FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
     "image_generation": images.estimate,
@@ -41,7 +59,7 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     """
     options = Options(output_allowance, unbounded_hold, exact)
     if request.call_type in BY_TOKENS:
-        return chat.estimate(request, _sheet(request), options)
+        return _by_tokens(request, _sheet(request), options)
     family = _FAMILIES.get(request.call_type)
     if family is None:
         return Estimate(unbounded_hold, unbounded_hold, 0, 0, priced=True, bounded=False, loose=False)
@@ -50,11 +68,77 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
     )
 
 
-def _sheet(request: Request) -> PriceSheet:
-    params, body = request.params, request.params.get("extra_body")
-    # What stands in extra_body is sent in place of the argument.
-    said = {**params, **body} if isinstance(body, Mapping) else params
-    return price_sheet(price_key(request), said.get("service_tier"), said.get("speed"))
+def _by_tokens(request: Request, sheet: PriceSheet, options: Options, sent: Scan | None = None) -> Estimate:
+    """The input by its bytes and the output by its limit, at the dearest rates that may apply. A lost answer is charged the
+    input as probably billed. `sent` is what the body holds that LiteLLM is about to send: it counts too.
+    """
+    counter = InputCounter(sheet.key or sheet.model, sheet.provider, exact=options.exact and sheet.cl100k)
+    asked = read(request, counter)
+    if sent is not None:
+        _count_body(counter, asked, sent, sheet)
+    # Where nothing was found to read, something is sent all the same: only what costs nothing is not held for.
+    counter.text = max(counter.text, 1)
+    tokens = asked.tokens(sheet, options.output_allowance)
+    output = asked.output(tokens)
+    usd, floor, floor_tokens = _price(counter, sheet, request.params, asked, output)
+    total = counter.text + counter.media + output
+    loose = sheet.cl100k and not counter.exact and counter.loose >= _WORTH_COUNTING and usd > 0 and is_available()
+    bounded = sheet.priced and sheet.closed and counter.certain and asked.stated
+    most = tokens if asked.stated else _unstated(asked, sheet, tokens)
+    answers = asked.choices * asked.prompts
+    covered = Covered(counter.bytes, most, answers, counter.media_parts, counter.caches, asked.stated)
+    return Estimate(usd, floor, total, floor_tokens, sheet.priced, bounded, loose, covered)
+
+
+def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
+    """The largest limit that LiteLLM may set for a request which states none: it changes nothing, for without it the answer
+    could be as long.
+    """
+    return max(tokens, sheet.max_output or litellm_limit(), asked.thinking + DEFAULT_LIMIT if asked.thinking else 0)
+
+
+def _price(
+    counter: InputCounter, sheet: PriceSheet, params: Mapping[str, Any], asked: OutputLimit, output: int
+) -> tuple[int, int, int]:
+    """(most, floor) in nano-dollars and the floor's tokens."""
+    tier = _tier(sheet.tiers, counter.text + counter.media)
+    unasked = tier.written if sheet.writes_caches else tier.text
+    text = tier.hour if counter.caches else unasked
+    most = counter.text * text + counter.media * max(tier.media, text) + sheet.fixed
+    if output:
+        most += output * (tier.audio_output if asked.speaks else tier.output)
+    most += counter.images * sheet.per_image + counter.audio_seconds * sheet.per_audio_second
+    most += asked.prompts * sheet.per_query
+    if sheet.per_search:
+        most += _searches(params, asked, sheet) * sheet.per_search
+    if sheet.per_second:
+        most += sheet.per_second * _seconds(params.get("timeout") or params.get("request_timeout"))
+    floor_tokens = counter.floor_tokens
+    usd = -(-most // ATTOS_PER_NANO)
+    floor = -(-floor_tokens * _tier(sheet.tiers, floor_tokens).plain // ATTOS_PER_NANO)
+    return usd, min(floor, usd), floor_tokens
+
+
+def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:
+    found = tiers[0]
+    for tier in tiers:
+        if tier.above <= tokens:
+            found = tier
+    return found
+
+
+def _seconds(timeout: object) -> int:
+    known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < 10**7
+    return int(timeout) + 1 if known and isinstance(timeout, (int, float)) else _DEFAULT_SECONDS
+
+
+def _searches(params: Mapping[str, Any], asked: OutputLimit, sheet: PriceSheet) -> int:
+    searches = 1 if params.get("web_search_options") or not sheet.closed else 0
+    for tool in asked.tools if isinstance(asked.tools, (list, tuple)) else ():
+        if isinstance(tool, Mapping) and not runs_at_caller(tool):
+            uses = tool.get("max_uses")
+            searches += uses if isinstance(uses, int) and 0 < uses < 10**4 else _SEARCHES
+    return searches
 
 
 def estimate_sent(
@@ -75,38 +159,25 @@ def estimate_sent(
     if lost:
         # A limit that LiteLLM does not hand on limits nothing: the answer can be as long as the model writes.
         sent.unlimited, sent.limit = True, max(sent.limit, sheet.max_output or 0)
-    found = chat.estimate(request, sheet, Options(output_allowance, unbounded_hold), sent)
+    found = _by_tokens(request, sheet, Options(output_allowance, unbounded_hold), sent)
     return replace(found, usd=max(found.usd, held.usd), tokens=max(found.tokens, held.tokens), loose=False)
 
 
-def dearest(estimates: Iterable[Estimate]) -> Estimate:
-    """The largest of several estimates. Those without a price count for nothing, unless there are no others; of no
-    estimates at all, nothing.
-    """
-    nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
-    return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)
-
-
-# Names of the versions, models and options of an API that stand beside the text.
-_OPTIONS = 512
-
-
-# Where a format has one place for its limits: elsewhere, or under another name, the provider obeys none.
-_LIMITS_IN = {
-    "generationConfig": ("maxOutputTokens", "max_output_tokens"),
-    "generation_config": ("maxOutputTokens", "max_output_tokens"),
-    "inferenceConfig": ("maxTokens",),
-}
-
-
-_OF_PROVIDER = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
+def _sheet(request: Request) -> PriceSheet:
+    params, body = request.params, request.params.get("extra_body")
+    # What stands in extra_body is sent in place of the argument.
+    said = {**params, **body} if isinstance(body, Mapping) else params
+    return price_sheet(price_key(request), said.get("service_tier"), said.get("speed"))
 
 
 def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
     """What a body holds, in any provider's format: a dictionary, its JSON as text or bytes, or anything; and whether it is a
     request that limits its output.
     """
-    body: Any = _parsed(given)
+    if isinstance(given, (bytes, bytearray)):
+        given = bytes(given).decode("utf-8", "surrogateescape")
+    parsed = parse_raw(given)
+    body: Any = given if parsed is None else parsed
     sent = scan(body, skip=is_free)
     limited = bool(sent.limit or sent.thinking or not sent.readable or not sent.text)
     for place, names in _OF_PROVIDER.get(provider or "", _LIMITS_IN).items() if isinstance(body, Mapping) else ():
@@ -114,17 +185,6 @@ def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
         if isinstance(inside, Mapping) or provider in _OF_PROVIDER:
             limited = isinstance(inside, Mapping) and any(inside.get(name) is not None for name in names)
     return sent, limited
-
-
-def _parsed(body: object) -> Any:
-    if isinstance(body, (bytes, bytearray)):
-        body = bytes(body).decode("utf-8", "surrogateescape")
-    if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            return body
-    return body
 
 
 def covers(held: Covered, sent: Scan) -> bool:
@@ -136,3 +196,27 @@ def covers(held: Covered, sent: Scan) -> bool:
     # Where a limit is sent, a budget of tokens to think with lies inside it.
     limit = sent.limit or sent.thinking or held.limit
     return not held.choices or limit * sent.copies <= held.limit * held.choices
+
+
+def _count_body(counter: InputCounter, asked: OutputLimit, sent: Scan, sheet: PriceSheet) -> None:
+    """Count what the body holds beyond what was read from the arguments. What that is, is not understood."""
+    counter.certain = False
+    beyond = Scan(
+        text=max(sent.text - counter.bytes, 0),
+        limit=sent.limit if asked.stated or sent.limit > _unstated(asked, sheet, 0) else 0,
+        unlimited=sent.unlimited,
+        thinking=0 if sent.limit else sent.thinking,
+        copies=-(-sent.copies // max(asked.prompts, 1)),
+        media=max(sent.media - counter.media_parts, 0),
+        caches=sent.caches,
+        readable=False,
+    )
+    count_seen(counter, asked, beyond)
+
+
+def dearest(estimates: Iterable[Estimate]) -> Estimate:
+    """The largest of several estimates. Those without a price count for nothing, unless there are no others; of no
+    estimates at all, nothing.
+    """
+    nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
+    return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)

@@ -201,13 +201,3 @@ def are_registered(key: PriceKey) -> bool:
     """Whether LiteLLM has this request's own prices, all of them, in the entry that it prices the request by."""
     entry = _given_entry(key)
     return all(entry.get(name) == value for name, value in key.custom.items())
-
-
-def model_names(request: Request) -> tuple[str, ...]:
-    """Names and families that a per-model budget may use for this call, most specific first, without repeats.
-
-    As called, without the provider prefix, the base model, the name under its provider, then the family "provider/*".
-    """
-    from litellm_budget_plugin.pricing.price_sheet import price_sheet
-
-    return price_sheet(price_key(request)).names

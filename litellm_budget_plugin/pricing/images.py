@@ -114,7 +114,7 @@ def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
         cost = images.by_piece()
         if images.prices_tokens:
             cost = _either(cost, images.by_tokens())
-    return cost.estimate(sheet, options, priced=sheet.priced or images.variants_priced)
+    return cost.estimate(replace(sheet, priced=sheet.priced or images.variants_priced), options)
 
 
 def _either(first: UnitCost, second: UnitCost) -> UnitCost:

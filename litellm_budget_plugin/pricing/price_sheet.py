@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, providers, public_key, route
+from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, PriceKey, price_key, providers, public_key, route
 from litellm_budget_plugin.pricing.rates import (
     BOTH_SIDES,
     BY_TOKENS,
@@ -27,6 +27,7 @@ from litellm_budget_plugin.pricing.rates import (
     search_price,
 )
 from litellm_budget_plugin.pricing.tokens import is_cl100k
+from litellm_budget_plugin.pricing.values import Request
 
 # Perplexity bills the searches and citations of its own accord; a model router prices only its fee.
 _OPEN_ENDED = re.compile(r"perplexity|model[-_]router|openrouter/auto|deep-research|-search-|groq/compound")
@@ -236,3 +237,11 @@ def _sheet(
         names=_names(asked, model, provider),
         factor=factor,
     )
+
+
+def model_names(request: Request) -> tuple[str, ...]:
+    """Names and families that a per-model budget may use for this call, most specific first, without repeats.
+
+    As called, without the provider prefix, the base model, the name under its provider, then the family "provider/*".
+    """
+    return price_sheet(price_key(request)).names

@@ -12,11 +12,13 @@ from litellm_budget_plugin.pricing.input_size import (
     PROVIDER_CALL,
     InputCounter,
     as_dict,
+    attachment,
+    image,
     runs_at_caller,
 )
-from litellm_budget_plugin.pricing.media import attachment, image
 from litellm_budget_plugin.pricing.output_limit import OutputLimit, thinking_budget
 from litellm_budget_plugin.pricing.tokens import NO_JSON, json_size
+from litellm_budget_plugin.pricing.usage import first
 from litellm_budget_plugin.pricing.values import Request
 
 _WHOLE_PARTS = (
@@ -121,7 +123,7 @@ def _read_google(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimi
     """Thoughts lie inside maxOutputTokens."""
     config = as_dict(params.get("config")) or {}
     for source in (params, config):
-        system = _first(source, "systemInstruction", "system_instruction")
+        system = first(source, "systemInstruction", "system_instruction")
         if system is not None:
             _add_contents(counter, system)
     _add_contents(counter, params.get("contents"))
@@ -130,13 +132,13 @@ def _read_google(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimi
     tools = [as_dict(tool) or tool for tool in given]
     _add_declarations(counter, tools)
     _add_format(
-        counter, _first(config, "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema")
+        counter, first(config, "responseSchema", "response_schema", "responseJsonSchema", "response_json_schema")
     )
-    thinking = as_dict(_first(config, "thinkingConfig", "thinking_config"))
+    thinking = as_dict(first(config, "thinkingConfig", "thinking_config"))
     asked = OutputLimit(thinking=thinking_budget(thinking, "thinkingBudget", "thinking_budget"), tools=tools)
     asked.state(config.get("maxOutputTokens"), config.get("max_output_tokens"))
     asked.choose(config.get("candidateCount"), config.get("candidate_count"))
-    asked.speaks = "AUDIO" in str(_first(config, "responseModalities", "response_modalities")).upper()
+    asked.speaks = "AUDIO" in str(first(config, "responseModalities", "response_modalities")).upper()
     count_arguments(GOOGLE_CONFIG, counter, asked, config)
     return asked
 
@@ -175,10 +177,6 @@ def _schema(response_format: object) -> object:
         return make()
     except Exception:  # noqa: BLE001  # the caller's class: an estimate never raises
         return repr(response_format)
-
-
-def _first(source: Mapping[str, Any], *names: str) -> Any:
-    return next((source[name] for name in names if source.get(name) is not None), None)
 
 
 def _listed(value: object) -> list[Any]:
@@ -221,7 +219,7 @@ def _add_response_item(counter: InputCounter, given: object) -> None:
 def _add_declarations(counter: InputCounter, tools: list[Any]) -> None:
     for tool in tools:
         if isinstance(tool, Mapping) and runs_at_caller(tool):
-            counter.add_tools(_listed(_first(tool, "functionDeclarations", "function_declarations")))
+            counter.add_tools(_listed(first(tool, "functionDeclarations", "function_declarations")))
         elif isinstance(tool, Mapping):
             counter.add_tools([tool])
         else:
@@ -249,9 +247,9 @@ def _add_google_part(counter: InputCounter, given: object) -> None:
         return
     if isinstance(part.get("text"), str):
         counter.add_text(part["text"])
-    blob = _first(part, "inlineData", "inline_data", "fileData", "file_data")
+    blob = first(part, "inlineData", "inline_data", "fileData", "file_data")
     if blob is not None:
-        kind = str(_first(as_dict(blob) or {}, "mimeType", "mime_type"))
+        kind = str(first(as_dict(blob) or {}, "mimeType", "mime_type"))
         counter.add_media(image(counter.model, counter.provider, None) if kind.startswith("image/") else attachment())
     whole = {name: part[name] for name in _WHOLE_PARTS if name in part}
     if whole:

@@ -14,6 +14,7 @@ from litellm_budget_plugin.pricing.usage import (
     TokenUsage,
     as_mapping,
     field,
+    first,
     number,
     read_usage,
     stated_cost,
@@ -51,7 +52,7 @@ class Received:
 
     def name(self, chunk: object) -> None:
         """Take in the name of the model that answers; the last one counts."""
-        name = _first(chunk, "model", "modelVersion", "model_version")
+        name = first(chunk, "model", "modelVersion", "model_version")
         self.model = name if isinstance(name, str) and name else self.model
 
 
@@ -112,10 +113,6 @@ def _event(line: str) -> object:
     with suppress(ValueError, RecursionError):
         return json.loads(line, strict=False)
     return None
-
-
-def _first(value: object, *names: str) -> Any:
-    return next((found for name in names if (found := field(value, name)) is not None), None)
 
 
 def _listed(value: object) -> Sequence[Any]:
@@ -267,7 +264,7 @@ def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
 
 def _google_usage(answer: object) -> TokenUsage | None:
     """Google's, where some count thoughts as candidates and some beside them: LiteLLM tells them apart."""
-    usage = _camel(as_mapping(_first(answer, "usageMetadata", "usage_metadata")))
+    usage = _camel(as_mapping(first(answer, "usageMetadata", "usage_metadata")))
     if not usage:
         return read_usage(answer)
     import litellm
@@ -277,7 +274,7 @@ def _google_usage(answer: object) -> TokenUsage | None:
     with suppress(Exception):
         # LiteLLM has no public name for these on its older versions.
         found: Any = config._calculate_usage({"usageMetadata": usage})  # noqa: SLF001
-        groundings = [_first(candidate, "groundingMetadata", "grounding_metadata") for candidate in _candidates(answer)]
+        groundings = [first(candidate, "groundingMetadata", "grounding_metadata") for candidate in _candidates(answer)]
         config._set_grounding_usage_counters(found, [_camel(as_mapping(each)) for each in groundings if each])  # noqa: SLF001
         tier = cost_calculator._map_traffic_type_to_service_tier(usage.get("trafficType"))  # noqa: SLF001
         raw = as_mapping(found) or {}
@@ -306,7 +303,7 @@ def _google_texts(answer: object) -> list[str]:
     for candidate in _candidates(answer):
         for part in _listed(field(field(candidate, "content"), "parts")):
             found.extend(_strings(part, "text"))
-            call = as_mapping(_first(part, "functionCall", "function_call"))
+            call = as_mapping(first(part, "functionCall", "function_call"))
             if call:
                 found.append(json.dumps(call, default=repr, skipkeys=True))
     return found
@@ -320,7 +317,7 @@ def _receive_google(chunks: Sequence[object]) -> Received:
             received.name(chunk)
             received.count(_google_usage(chunk))
             received.texts.extend(_google_texts(chunk))
-            ended = [_first(candidate, "finishReason", "finish_reason") for candidate in _candidates(chunk)]
+            ended = [first(candidate, "finishReason", "finish_reason") for candidate in _candidates(chunk)]
             received.finished = received.finished or any(ended)
     return received
 

@@ -23,7 +23,8 @@ _LARGEST = 10**18
 _FLOAT = 24
 
 
-def _listed(words: str) -> frozenset[str]:
+def words_of(words: str) -> frozenset[str]:
+    """The words of a table."""
     return frozenset(words.split())
 
 
@@ -64,19 +65,19 @@ _COPIES_NAME = re.compile(
 )
 _SECONDS_NAME = re.compile(r"second|duration|^(?:video|clip)?length|frames")
 _CACHE_NAME = re.compile(r"^cachecontrol|^cachepoint|^enablepromptcaching$|^promptcaching$")
-_CONTENTS = _listed(
+_CONTENTS = words_of(
     "messages contents content system systeminstruction instructions tools toolconfig functions functiondeclarations "
     "responseformat responseschema responsejsonschema jsonschema inputschema outputformat outputschema schema format "
     "textformat prediction documents prompt prompts text texts toolcalls functioncall chathistory preamble guidedjson "
     "structuredoutputs logitbias stop stopsequences toolspec toolresults"
 )
-_PROMPTS = _listed("prompt prompts inputs instances")
-_MEDIA_NAMES = _listed(
+_PROMPTS = words_of("prompt prompts inputs instances")
+_MEDIA_NAMES = words_of(
     "image images imageurl imageurls inputimage inputimages inputreference initimage mask video videos videourl audio "
     "audios audiourl inputaudio file files fileurl fileuri filedata inlinedata source document documenturl bytes "
     "bytesbase64encoded b64json base64 blob gcsuri s3location"
 )
-_WORDS = _listed(
+_WORDS = words_of(
     "role content contents parts text type messages message model system tools tool function functions name parameters "
     "functionDeclarations function_declarations generationConfig generation_config inferenceConfig toolConfig toolSpec "
     "inputSchema json input_schema properties description required inlineData inline_data mimeType mime_type source "
@@ -88,7 +89,7 @@ _WORDS = _listed(
     "disable_parallel_tool_use stream_options include_usage responseSchema response_schema responseMimeType "
     "response_mime_type safetySettings safety_settings"
 )
-_KINDS = _listed(
+_KINDS = words_of(
     "user assistant model system developer tool function text image image_url input_text output_text input_image json "
     "json_object json_schema object string number integer boolean array null base64 url tool_use tool_result ephemeral "
     "auto any none enabled disabled adaptive message file document function_call function_call_output"

@@ -35,10 +35,9 @@ class UnitCost:
     per_byte: int = 0
     """The dearest price of a byte of text that is sent."""
 
-    def estimate(self, sheet: PriceSheet, options: Options, *, priced: bool | None = None) -> Estimate:
+    def estimate(self, sheet: PriceSheet, options: Options) -> Estimate:
         """The estimate; what cannot be known is held as UNBOUNDED_HOLD, unless every price is 0."""
-        priced = sheet.priced if priced is None else priced
-        if not priced:
+        if not sheet.priced:
             return Estimate(0, 0, self.tokens, self.floor_tokens, priced=False, bounded=False, loose=False)
         most = self.most
         if options.unknown is not None:

@@ -45,6 +45,11 @@ def field(value: object, name: str) -> Any:
         return None
 
 
+def first(value: object, *names: str) -> Any:
+    """The first of these fields that is there."""
+    return next((found for name in names if (found := field(value, name)) is not None), None)
+
+
 def _beside_the_fields(value: object, name: str) -> Any:
     # Pydantic itself takes microseconds to say that it has no such field.
     for part in ("__pydantic_extra__", "__pydantic_private__"):
