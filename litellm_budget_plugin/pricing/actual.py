@@ -10,7 +10,8 @@
 A figure that is no finite number from 0 on is never believed, and 0 means "not known" until nothing better is. LiteLLM's figure
 is compared with the third where they may differ: where own prices are not in LiteLLM's cost map, or where the raw usage has
 tokens that LiteLLM did not count. Then the larger is charged, and one WARNING names the model. None is the answer where nobody
-knows the price. Nothing here raises or touches the network.
+knows the price. What is billed in other units than tokens of text costs what LiteLLM's calculators say of the answer, else what
+a lost one does. Nothing here raises or touches the network.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from litellm_budget_plugin.pricing.cost_map import PriceKey, are_registered, pri
 from litellm_budget_plugin.pricing.input_size import InputCounter
 from litellm_budget_plugin.pricing.litellm_cost import answer_cost, logged_cost, token_cost, with_usage
 from litellm_budget_plugin.pricing.price_sheet import price_sheet
-from litellm_budget_plugin.pricing.rates import BY_TOKENS
+from litellm_budget_plugin.pricing.rates import BY_TOKENS, IMAGES
 from litellm_budget_plugin.pricing.request_formats import read as read_request
 from litellm_budget_plugin.pricing.response_formats import Received, response_format, usage_in
+from litellm_budget_plugin.pricing.scan import words_of
 from litellm_budget_plugin.pricing.tokens import probable
 from litellm_budget_plugin.pricing.usage import TokenUsage, as_mapping, field, nanos, number, parse_raw, stated_cost
 from litellm_budget_plugin.pricing.values import Cost, Request
@@ -44,17 +46,11 @@ _READ = (
     ("total_tokens",),
 )
 _WROTE = ("completion_tokens", "output_tokens", "candidatesTokenCount")
-_KINDS = frozenset(
-    {
-        "text_tokens",
-        "audio_tokens",
-        "image_tokens",
-        "video_tokens",
-        "cached_tokens",
-        "cache_creation_tokens",
-        "cache_write_tokens",
-    }
+_KINDS = words_of(
+    "text_tokens audio_tokens image_tokens video_tokens cached_tokens cache_creation_tokens cache_write_tokens"
 )
+_BY_UNITS = frozenset({*IMAGES, "speech", "transcription", "rerank", "ocr", "search", "video_generation", "moderation"})
+_CALL_TYPES = {"image_variation": "image_generation", "video_generation": "create_video"}
 
 
 def cost_of_response(
@@ -284,13 +280,6 @@ def _input_tokens(request: Request) -> int:
     return max(rough.floor_tokens - -(-rough.loose // 4) + (rough.loose - (rough.text - counted.text)), 0)
 
 
-_IMAGES = ("image_generation", "image_edit", "image_variation")
-_BY_UNITS = frozenset(
-    {*_IMAGES, "speech", "transcription", "rerank", "ocr", "search", "video_generation", "moderation"}
-)
-_CALL_TYPES = {"image_variation": "image_generation", "video_generation": "create_video"}
-
-
 def _unit_cost(request: Request, name: str, answer: object) -> tuple[int | None, bool]:
     """(nano-dollars, whether they are an estimate) of an answer of these families, which names the model `name`; of None, or
     of an answer that LiteLLM cannot price, those of a request that was served and whose answer is lost. Never raises.
@@ -337,7 +326,7 @@ def _litellm_object(request: Request, answer: dict[str, Any]) -> Any:
     import litellm
 
     call_type = request.call_type
-    if call_type in _IMAGES:
+    if call_type in IMAGES:
         return litellm.ImageResponse(**answer)
     if call_type == "rerank":
         from litellm.types.rerank import RerankResponse

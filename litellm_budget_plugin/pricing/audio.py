@@ -110,7 +110,7 @@ class AudioDuration:
 def audio_duration(file: object) -> AudioDuration:
     """The length of what `litellm.transcription` is given: bytes, an open file, a path, or a tuple with one of them.
 
-    Unknown for streams that cannot be rewound, and for URLs.
+    It is told from the header and the size alone: a file is never read as a whole, and never consumed. Unknown for streams that cannot be rewound, and for URLs.
     """
     if isinstance(file, tuple) and len(file) > 1:
         file = file[1]

@@ -31,7 +31,7 @@ _LIMITS_IN = {
     "generation_config": ("maxOutputTokens", "max_output_tokens"),
     "inferenceConfig": ("maxTokens",),
 }
-_OF_PROVIDER = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
+_LIMITS_OF = {"ollama": {"options": ("num_predict",)}, "ollama_chat": {"options": ("num_predict",)}}
 
 _FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
     "image_generation": images.estimate,
@@ -80,14 +80,14 @@ def _by_tokens(request: Request, sheet: PriceSheet, options: Options, sent: Scan
     counter.text = max(counter.text, 1)
     tokens = asked.tokens(sheet, options.output_allowance)
     output = asked.output(tokens)
-    usd, floor, floor_tokens = _price(counter, sheet, request.params, asked, output)
+    usd, floor = _price(counter, sheet, request.params, asked, output)
     total = counter.text + counter.media + output
     loose = sheet.cl100k and not counter.exact and counter.loose >= _WORTH_COUNTING and usd > 0 and is_available()
     bounded = sheet.priced and sheet.closed and counter.certain and asked.stated
     most = tokens if asked.stated else _unstated(asked, sheet, tokens)
     answers = asked.choices * asked.prompts
     covered = Covered(counter.bytes, most, answers, counter.media_parts, counter.caches, asked.stated)
-    return Estimate(usd, floor, total, floor_tokens, sheet.priced, bounded, loose, covered)
+    return Estimate(usd, floor, total, counter.floor_tokens, sheet.priced, bounded, loose, covered)
 
 
 def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
@@ -99,8 +99,8 @@ def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
 
 def _price(
     counter: InputCounter, sheet: PriceSheet, params: Mapping[str, Any], asked: OutputLimit, output: int
-) -> tuple[int, int, int]:
-    """(most, floor) in nano-dollars and the floor's tokens."""
+) -> tuple[int, int]:
+    """(most, floor) in nano-dollars."""
     tier = _tier(sheet.tiers, counter.text + counter.media)
     unasked = tier.written if sheet.writes_caches else tier.text
     text = tier.hour if counter.caches else unasked
@@ -116,7 +116,7 @@ def _price(
     floor_tokens = counter.floor_tokens
     usd = -(-most // ATTOS_PER_NANO)
     floor = -(-floor_tokens * _tier(sheet.tiers, floor_tokens).plain // ATTOS_PER_NANO)
-    return usd, min(floor, usd), floor_tokens
+    return usd, min(floor, usd)
 
 
 def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:
@@ -128,8 +128,9 @@ def _tier(tiers: tuple[Tier, ...], tokens: int) -> Tier:
 
 
 def _seconds(timeout: object) -> int:
-    known = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < 10**7
-    return int(timeout) + 1 if known and isinstance(timeout, (int, float)) else _DEFAULT_SECONDS
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and 0 < timeout < 10**7:
+        return int(timeout) + 1
+    return _DEFAULT_SECONDS
 
 
 def _searches(params: Mapping[str, Any], asked: OutputLimit, sheet: PriceSheet) -> int:
@@ -180,9 +181,9 @@ def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
     body: Any = given if parsed is None else parsed
     sent = scan(body, skip=is_free)
     limited = bool(sent.limit or sent.thinking or not sent.readable or not sent.text)
-    for place, names in _OF_PROVIDER.get(provider or "", _LIMITS_IN).items() if isinstance(body, Mapping) else ():
+    for place, names in _LIMITS_OF.get(provider or "", _LIMITS_IN).items() if isinstance(body, Mapping) else ():
         inside = body.get(place)
-        if isinstance(inside, Mapping) or provider in _OF_PROVIDER:
+        if isinstance(inside, Mapping) or provider in _LIMITS_OF:
             limited = isinstance(inside, Mapping) and any(inside.get(name) is not None for name in names)
     return sent, limited
 

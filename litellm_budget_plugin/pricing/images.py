@@ -9,7 +9,7 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.cost_map import providers
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.rates import attos, is_priced, scaled
+from litellm_budget_plugin.pricing.rates import attos, dearest_of, is_priced, scaled
 from litellm_budget_plugin.pricing.tokens import byte_length
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, count_nested, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
@@ -24,7 +24,7 @@ _index: tuple[object, int, dict[str, tuple[ImagePrice, ...]]] | None = None
 
 @dataclass(frozen=True, slots=True)
 class ImagePrice:
-    """The entry of one size and quality."""
+    """The entry of the cost map that prices one size and quality of a model's images: "hd/1024-x-1792/dall-e-3"."""
 
     key: str
     provider: str | None
@@ -152,7 +152,8 @@ class _Images:
         picked = chosen(self.variants, size, self.quality)
         prices = [self._price(_entry(variant), variant.size) for variant in picked]
         own = self.sheet.prices
-        sized = self._own_size() or self.size
+        named = _split(self.sheet.key or "")
+        sized = named[1].size if named else self.size
         # LiteLLM falls back to the model's own entry where there is none for the size and quality.
         met = any(variant.size == size and variant.quality in (None, self.quality) for variant in picked)
         if own and not met:
@@ -162,28 +163,24 @@ class _Images:
         most = self.copies * max(prices, default=0)
         return UnitCost(most, self.copies * floor, certain=not open_size, copies=self.copies)
 
-    def _own_size(self) -> tuple[int, int] | None:
-        found = next((variant for variant in self.variants if variant.key == self.sheet.key), None)
-        return found.size if found else None
-
     def _price(self, entry: Mapping[str, Any], size: tuple[int, int] | None) -> int:
         width, height = size or _LARGEST
         pixels = width * height
         if self.sheet.provider == "fal_ai":
             pixels = -(-pixels // _MEGAPIXEL) * _MEGAPIXEL
-        by_pixel = max(attos(entry.get(name)) or 0 for name in ("input_cost_per_pixel", "output_cost_per_pixel"))
+        by_pixel = dearest_of(entry, "input_cost_per_pixel", "output_cost_per_pixel")
         return scaled(max([by_pixel * pixels, *self._each(entry)]), self.sheet.factor)
 
     def _each(self, entry: Mapping[str, Any]) -> Iterator[int]:
         resolution = self.params.get("resolution")
         stated = attos(entry.get(f"output_cost_per_image_{resolution}")) if resolution is not None else None
-        yield attos(entry.get("input_cost_per_image")) or 0
+        yield dearest_of(entry, "input_cost_per_image")
         if stated is not None:
             yield stated
             return
-        for name, value in entry.items():
+        for name in entry:
             if name.startswith("output_cost_per_image") and "token" not in name:
-                yield attos(value) or 0
+                yield dearest_of(entry, name)
 
     def by_tokens(self) -> UnitCost:
         """The prompt, the images that it gives, and the tokens of each image that is made."""
@@ -230,7 +227,7 @@ def _entry(variant: ImagePrice) -> Mapping[str, Any]:
 
 
 def _prices_tokens(sheet: PriceSheet) -> bool:
-    return any(attos(sheet.prices.get(name)) for name in ("output_cost_per_image_token", "output_cost_per_token"))
+    return dearest_of(sheet.prices, "output_cost_per_image_token", "output_cost_per_token") > 0
 
 
 def _size(params: Mapping[str, Any]) -> tuple[int, int] | None:

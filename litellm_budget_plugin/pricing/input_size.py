@@ -1,6 +1,7 @@
 """How many tokens the input of a request may have, without a tokenizer unless asked for.
 
-A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does one with byte fallback.
+A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does one with byte fallback. Images, audio and files
+inside messages have bounds of their own, never the length of their base64.
 """
 
 from __future__ import annotations

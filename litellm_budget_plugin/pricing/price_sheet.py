@@ -19,6 +19,7 @@ from litellm_budget_plugin.pricing.rates import (
     Tier,
     attos,
     configs,
+    dearest_of,
     is_priced,
     margin_of,
     read_tiers,
@@ -81,7 +82,7 @@ class PriceSheet:
 
     def rate(self, *names: str) -> int:
         """The dearest of these prices, 0 where the entry has none of them."""
-        return scaled(max((attos(self.prices.get(name)) or 0 for name in names), default=0), self.factor)
+        return scaled(dearest_of(self.prices, *names), self.factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _merged(
         # LiteLLM ignores a lone input or output price in direct calls, and there prices of other units too, and bills
         # the public ones: the dearer is the bound.
         unheard = not both and (direct or name in BOTH_SIDES)
-        if unheard and (attos(shared.get(name)) or 0) > (attos(merged.get(name)) or 0):
+        if unheard and dearest_of(shared, name) > dearest_of(merged, name):
             merged[name] = shared[name]
     return merged
 
@@ -209,8 +210,8 @@ def _sheet(
     prices: Mapping[str, Any] = entry if priced and not free else {}
     margin, fixed = margin_of(provider, discounts=family not in UNDISCOUNTED)
     factor = region_factor(entry, fast=fast) * margin
-    seconds = max(attos(prices.get(field)) or 0 for field in SECONDS)
-    timed = bool(seconds) and not any(attos(prices.get(side)) for side in BOTH_SIDES)
+    seconds = dearest_of(prices, *SECONDS)
+    timed = bool(seconds) and not dearest_of(prices, *BOTH_SIDES)
     return PriceSheet(
         model=model,
         provider=provider,
@@ -218,9 +219,9 @@ def _sheet(
         priced=priced,
         open_because=_open(asked, prices, name, timed=timed),
         tiers=read_tiers(prices, service_tier, factor),
-        per_image=scaled(attos(prices.get("input_cost_per_image")) or 0, factor),
-        per_audio_second=scaled(attos(prices.get("input_cost_per_audio_per_second")) or 0, factor),
-        per_query=scaled(attos(prices.get("input_cost_per_query")) or 0, factor),
+        per_image=scaled(dearest_of(prices, "input_cost_per_image"), factor),
+        per_audio_second=scaled(dearest_of(prices, "input_cost_per_audio_per_second"), factor),
+        per_query=scaled(dearest_of(prices, "input_cost_per_query"), factor),
         per_search=scaled(search_price(prices, provider), margin) if prices else 0,
         per_second=scaled(seconds, factor) if timed else 0,
         fixed=fixed if priced else 0,

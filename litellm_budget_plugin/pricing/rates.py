@@ -54,6 +54,11 @@ def attos(value: object) -> int | None:
     return int((amount * _ATTOS_PER_USD).to_integral_value(rounding=ROUND_CEILING))
 
 
+def dearest_of(prices: Mapping[str, Any], *names: str) -> int:
+    """The dearest of these prices in atto-dollars; 0 where the entry has none of them."""
+    return max(attos(prices.get(name)) or 0 for name in names)
+
+
 def scaled(amount: int, factor: Fraction) -> int:
     """Amount times factor, rounded up."""
     return -(-amount * factor.numerator // factor.denominator)

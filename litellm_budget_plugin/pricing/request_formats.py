@@ -82,9 +82,7 @@ def _read_text(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
 
 
 def _read_openai(counter: InputCounter, params: Mapping[str, Any], asked: OutputLimit) -> None:
-    for name in ("tools", "functions"):
-        if params.get(name):
-            counter.add_tools(params[name])
+    _add_tools(counter, params, "tools", "functions")
     _add_format(counter, params.get("response_format"))
     asked.tools = params.get("tools")
 
@@ -97,8 +95,7 @@ def _read_responses(counter: InputCounter, params: Mapping[str, Any]) -> OutputL
     """Reasoning lies inside max_output_tokens."""
     _add_system(counter, params.get("instructions"))
     _add_input(counter, params.get("input"))
-    if params.get("tools"):
-        counter.add_tools(params["tools"])
+    _add_tools(counter, params, "tools")
     text = params.get("text")
     _add_format(counter, params.get("text_format") or (text.get("format") if isinstance(text, Mapping) else None))
     asked = OutputLimit(tools=params.get("tools"))
@@ -110,8 +107,7 @@ def _read_messages(counter: InputCounter, params: Mapping[str, Any]) -> OutputLi
     """Thinking lies inside max_tokens."""
     _add_system(counter, params.get("system"))
     counter.add_messages(params.get("messages"))
-    if params.get("tools"):
-        counter.add_tools(params["tools"])
+    _add_tools(counter, params, "tools")
     for name in ("output_format", "output_config"):
         _add_format(counter, params.get(name))
     asked = OutputLimit(thinking=thinking_budget(params.get("thinking"), "budget_tokens"), tools=params.get("tools"))
@@ -161,6 +157,12 @@ def _add_system(counter: InputCounter, system: object) -> None:
     if system:
         counter.text += PER_MESSAGE
         counter.add_content(system)
+
+
+def _add_tools(counter: InputCounter, params: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if params.get(name):
+            counter.add_tools(params[name])
 
 
 def _add_format(counter: InputCounter, response_format: object) -> None:

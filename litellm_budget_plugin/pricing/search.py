@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.rates import attos, scaled
+from litellm_budget_plugin.pricing.rates import dearest_of, scaled
 from litellm_budget_plugin.pricing.tokens import NO_JSON, byte_length, json_size
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
@@ -83,7 +83,7 @@ def _results(params: Mapping[str, Any]) -> int | None:
 
 
 def _prices(sheet: PriceSheet, params: Mapping[str, Any], results: int | None) -> list[int]:
-    found = [attos(sheet.prices.get("input_cost_per_query")) or 0]
+    found = [dearest_of(sheet.prices, "input_cost_per_query")]
     tiers = sheet.prices.get("tiered_pricing")
     if isinstance(tiers, list):
         found += _tier_prices(tiers, results)
@@ -97,7 +97,7 @@ def _prices(sheet: PriceSheet, params: Mapping[str, Any], results: int | None) -
     for key in keys:
         entry = litellm.model_cost.get(key)
         if isinstance(entry, Mapping):
-            found.append(attos(entry.get("input_cost_per_query")) or 0)
+            found.append(dearest_of(entry, "input_cost_per_query"))
     return found
 
 
@@ -106,7 +106,7 @@ def _tier_prices(tiers: list[Any], results: int | None) -> list[int]:
     for tier in tiers:
         if not isinstance(tier, Mapping):
             continue
-        price = attos(tier.get("input_cost_per_query")) or 0
+        price = dearest_of(tier, "input_cost_per_query")
         span = tier.get("max_results_range")
         if results is not None and isinstance(span, (list, tuple)) and len(span) == 2 and span[0] <= results <= span[1]:
             return [price]
