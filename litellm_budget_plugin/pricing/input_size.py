@@ -105,7 +105,6 @@ _FLOOR_MESSAGE = 4
 _DEPTH = 8
 _MOST_PARTS = 10**4
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "refusal", "guarded_text"})
-_NESTED_PARTS = frozenset({"tool_result"})
 _IMAGE_PARTS = frozenset({"image_url", "image", "input_image"})
 _FILE_PARTS = frozenset({"file", "input_file", "document", "video_url", "video", "video_file"})
 _PLAIN_PARTS = frozenset({"thinking", "redacted_thinking", "tool_use", "reasoning", "server_tool_use", "cachePoint"})
@@ -269,7 +268,7 @@ class InputCounter:
             self.add_bytes(seen.text)
             # Text inside a file is counted as text; what only the provider can open is an attachment.
             self.add_attachments(max(seen.media, 1))
-        elif kind in _NESTED_PARTS:
+        elif kind == "tool_result":
             self.text += PER_MESSAGE + len(str(part.get("tool_use_id")))
             self.add_content(part.get("content"), depth)
         elif kind in _PLAIN_PARTS:

@@ -17,18 +17,13 @@ from litellm_budget_plugin.pricing.input_size import (
     runs_at_caller,
 )
 from litellm_budget_plugin.pricing.output_limit import OutputLimit, thinking_budget
+from litellm_budget_plugin.pricing.scan import words_of
 from litellm_budget_plugin.pricing.tokens import NO_JSON, json_size
 from litellm_budget_plugin.pricing.usage import first
 from litellm_budget_plugin.pricing.values import Request
 
-_WHOLE_PARTS = (
-    "functionCall",
-    "function_call",
-    "functionResponse",
-    "function_response",
-    "executableCode",
-    "executable_code",
-)
+_WHOLE_PARTS = words_of("functionCall function_call functionResponse function_response executableCode executable_code")
+_BLOBS = ("inlineData", "inline_data", "fileData", "file_data")
 _BESIDE = frozenset({"thought", "thoughtSignature", "thought_signature", "videoMetadata", "mediaResolution"})
 _WHOLE = frozenset({"function_call", "custom_tool_call", "reasoning"})
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
@@ -249,13 +244,13 @@ def _add_google_part(counter: InputCounter, given: object) -> None:
         return
     if isinstance(part.get("text"), str):
         counter.add_text(part["text"])
-    blob = first(part, "inlineData", "inline_data", "fileData", "file_data")
+    blob = first(part, *_BLOBS)
     if blob is not None:
         kind = str(first(as_dict(blob) or {}, "mimeType", "mime_type"))
         counter.add_media(image(counter.model, counter.provider, None) if kind.startswith("image/") else attachment())
     whole = {name: part[name] for name in _WHOLE_PARTS if name in part}
     if whole:
         counter.add_json(whole)
-    rest = part.keys() - {"text", "inlineData", "inline_data", "fileData", "file_data", *_WHOLE_PARTS} - _BESIDE
+    rest = part.keys() - {"text", *_BLOBS, *_WHOLE_PARTS} - _BESIDE
     if rest:
         counter.add_unknown({name: part[name] for name in rest})

@@ -29,7 +29,6 @@ def estimate_rerank(request: Request, sheet: PriceSheet, options: Options) -> Es
     """
     params = request.params
     documents = params.get("documents")
-    listed = isinstance(documents, (list, tuple))
     texts = [_bytes(document) for document in documents] if isinstance(documents, (list, tuple)) else []
     query = _bytes(params.get("query"))
     # Half of a piece is the document's own at least: Cohere cuts longer queries off.
@@ -44,7 +43,7 @@ def estimate_rerank(request: Request, sheet: PriceSheet, options: Options) -> Es
     cost = UnitCost(
         most=units * per_query + tokens * (per_token + sheet.rate("output_cost_per_token")),
         floor=per_query + probable * per_token,
-        known=listed,
+        known=isinstance(documents, (list, tuple)),
         per_byte=per_token,
         tokens=tokens,
         floor_tokens=probable,
