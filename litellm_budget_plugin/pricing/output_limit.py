@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
-from litellm_budget_plugin.pricing.scan import MOST_COPIES, MOST_TOKENS, number_of
+from litellm_budget_plugin.pricing.scan import MOST_COPIES, MOST_TOKENS, count_of, number_of
 
 DEFAULT_LIMIT = 4096
 """LiteLLM's DEFAULT_MAX_TOKENS: its limit for a caller who gives none, plus the thinking budget, where a provider needs one."""
@@ -54,9 +54,7 @@ class OutputLimit:
     def choose(self, *values: object) -> None:
         """Take in numbers of choices; the largest counts."""
         for value in values:
-            number = None if value is None else number_of(value)
-            if number is not None and number > 1:
-                self.choices = max(self.choices, min(math.ceil(min(number, MOST_COPIES)), MOST_COPIES))
+            self.choices = max(self.choices, count_of(value, MOST_COPIES))
 
     def raise_to(self, limit: int, copies: int) -> None:
         """Take in what was found in places that the family does not document."""
@@ -91,10 +89,7 @@ def litellm_limit() -> int:
 
 def tokens_of(value: object) -> int:
     """A stated number of tokens, rounded up, also as text; 0 for what is none, and for what means no limit."""
-    number = number_of(value)
-    if number is None or not number > 0 or math.isinf(number):
-        return 0
-    return min(math.ceil(number), MOST_TOKENS)
+    return 0 if number_of(value) == math.inf else count_of(value, MOST_TOKENS)
 
 
 def thinking_budget(thinking: Any, *names: str) -> int:

@@ -185,6 +185,12 @@ def number_of(value: object) -> float | None:
     return None
 
 
+def count_of(value: object, most: int) -> int:
+    """A positive number, rounded up, no larger than `most`; 0 for what is none."""
+    number = number_of(value)
+    return math.ceil(min(number, most)) if number is not None and number > 0 else 0
+
+
 def scan(value: object, name: str = "", *, skip: Callable[[str], bool] | None = None) -> Scan:
     """Read any value, as it would be sent under this name. Never raises, never consumes a generator or a file.
 

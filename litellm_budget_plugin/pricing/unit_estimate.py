@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import ATTOS_PER_NANO, VIDEO
-from litellm_budget_plugin.pricing.scan import Scan, number_of
+from litellm_budget_plugin.pricing.scan import Scan, count_of
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 MOST = 10**4
@@ -60,8 +59,7 @@ class UnitCost:
 
 def count(params: Mapping[str, Any], *names: str) -> int | None:
     """The largest of these arguments that is a count; None where there is none."""
-    found = [number for name in names if (number := number_of(params.get(name))) is not None and number > 0]
-    return max((min(math.ceil(min(number, MOST)), MOST) for number in found), default=None)
+    return max(count_of(params.get(name), MOST) for name in names) or None
 
 
 def count_nested(params: Mapping[str, Any], *names: str) -> int | None:
