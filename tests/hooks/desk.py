@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from typing import Any
@@ -13,6 +14,7 @@ import litellm
 from litellm_budget_plugin import BudgetCallback
 from litellm_budget_plugin.core.accounts import Usage
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.hooks.call import Call
 
 CHAT = "openai/gate-chat"
 OTHER = "openai/gate-other"
@@ -130,10 +132,24 @@ class Desk:
             self.callback.flush()
             if not self.held(user):
                 return self.spent(user)
-            assert time.monotonic() < deadline, f"{user} still holds {self.held(user)}"
+            assert time.monotonic() < deadline, f"{user} still holds {self.held(user)}, by {kept(user)}"
             gc.collect()
             # LiteLLM's own threads let go of a call a moment after it is over.
             threading.Event().wait(0.01)
+
+
+def kept(user: str) -> list[str]:
+    """What keeps the calls of a user alive that nobody has ended: each call, and what refers to it, level by level."""
+    found = []
+    for call in [each for each in gc.get_objects() if isinstance(each, Call) and each.user == user and not each.over]:
+        level: list[Any] = [call]
+        seen = {id(level), id(call), id(sys._getframe())}
+        for depth in range(8):
+            referring = [each for each in gc.get_referrers(*level) if id(each) not in seen]
+            found += [f"{depth}: {type(each).__qualname__} {each!r:.120}" for each in referring[:12]]
+            level = referring[:12]
+            seen.update(map(id, (referring, level, *referring)))
+    return found
 
 
 def forty_at_once(desk: Desk, user: str) -> list[Any]:
