@@ -23,7 +23,7 @@ from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.bodies import as_json, json_body
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.stores.hosted.records import FOLLOWS, LEDGER, UNLIMITED, finite
+from litellm_budget_plugin.stores.hosted import FOLLOWS, LEDGER, UNLIMITED, finite
 
 router = APIRouter(tags=["LiteLLM's BudgetManager"])
 
@@ -138,7 +138,7 @@ def _put(
     try:
         subject = Subject("user", checked_id(name, "a user"))
         given = whole_record(record)
-        # What a store of ours writes down for others of its kind: here the ledger itself knows better.
+        # What the store of version 0.1.0 wrote down for others of its kind.
         given.pop(LEDGER, None)
         follows = given.pop(FOLLOWS, False)
         window = user.state.ref.window if user else _default(defaults).window
