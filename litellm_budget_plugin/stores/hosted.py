@@ -388,15 +388,19 @@ def _merged(mine: _State | None, base: _State | None, theirs: _State | None) -> 
         return theirs if base is None else None
     old, new = base or _NOTHING, theirs or _NOTHING
     limit = new.limit if mine.limit == old.limit else mine.limit
-    # Of two new windows, the later one counts, and what both sides spent in theirs.
+    # Of two new windows, the later one counts.
     here = theirs is None or (mine.window != old.window and mine.window[2] >= new.window[2])
     anew = base is not None and new.window != old.window
-    before = {} if anew and mine.window != old.window else old.models
-    models = dict(new.models)
-    for model in {**mine.models, **before}:
-        own = mine.models.get(model, 0) - before.get(model, 0)
-        models[model] = models.get(model, 0) + (max(0, own) if anew else own)
-    models = {model: spent for model, spent in models.items() if spent > 0}
+    ended = here and new.window[3] is not None and mine.window[2] >= new.window[3]
+    there = {} if ended else new.models
+    # What both sides have forgotten is not to be taken off again.
+    before = {} if ended or (anew and mine.window != old.window) else old.models
+    own = {model: mine.models.get(model, 0) - before.get(model, 0) for model in {**mine.models, **before}}
+    sums = {
+        model: there.get(model, 0) + (max(0, own.get(model, 0)) if anew else own.get(model, 0))
+        for model in {**there, **own}
+    }
+    models = {model: spent for model, spent in sums.items() if spent > 0}
     return _State(limit, mine.window if here else new.window, models) if theirs or models or limit[0] else None
 
 

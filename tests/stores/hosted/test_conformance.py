@@ -36,7 +36,7 @@ def shared() -> Iterator[Shared]:
     served.close()
 
 
-@examples(100)
+@examples(200)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_every_reply_is_the_ledgers(shared: Shared, commands: list[Command]) -> None:
     """As long as nobody else writes; what is written is read again now and then."""
@@ -107,7 +107,7 @@ class Process:
             self.store.sync()
 
 
-@examples(200)
+@examples(100)
 @given(turns=st.lists(st.tuples(charges, troubles), min_size=1, max_size=20))
 def test_every_charge_counts_once_whatever_fails(
     shared: Shared, turns: Sequence[tuple[tuple[str, int], list[str]]]

@@ -16,7 +16,7 @@ from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, PutBudget, Read, Reset, Settle
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.protocol import ask
 from tests.stores.desk import ALICE
 from tests.stores.hosted.endpoint import Endpoint, Line

@@ -18,7 +18,7 @@ from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import PutBudget, Settle, Settled
 from litellm_budget_plugin.core.wire import dumps
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.protocol import ask

@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.commands import (
     Settled,
 )
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.rows import Rows
 from tests.stores.desk import ALICE, LIMIT, account_of, calls_of, charge_of, hold_of
 from tests.stores.hosted.endpoint import Endpoint
