@@ -19,6 +19,7 @@ from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject, 
 from litellm_budget_plugin.core.applying import default_of
 from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.core.commands import (
+    KEEP,
     Command,
     DropBudget,
     PutBudget,
@@ -30,34 +31,35 @@ from litellm_budget_plugin.core.commands import (
     Settle,
 )
 from litellm_budget_plugin.core.ledger import DictBook, apply, state_of
-from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, usd_float
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import KEYS, UNASSIGNED, changes, record_of, whole_record
+from litellm_budget_plugin.core.shape import (
+    FOLLOWS,
+    KEYS,
+    LEDGER,
+    UNLIMITED,
+    changes,
+    exchanged_record,
+    record_of,
+    whole_record,
+)
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
 from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.protocol import Outcome
-from litellm_budget_plugin.stores.rows import Page, Rows
 
 _log = logging.getLogger("litellm_budget_plugin")
 
 STATUSES = ("success", "error")
 """The values of "status" in an answer of the protocol."""
-FOLLOWS = "default"
-"""The key, beside LiteLLM's, of a record that is true for a user without a limit of their own. LiteLLM keeps it."""
-LEDGER = "ledger"
-"""A key that version 0.1.0 kept in a record. It is dropped."""
 FRESH_SECONDS = 2.0
 """The greatest age of the dictionary that a command is applied to."""
-
-# A float of millions of dollars does not tell one nano-dollar from the next.
-UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
-"""A limit (nano-dollars) in a record from which on there is none: JSON has no Infinity."""
 
 _ON_FRESH = (Reserve, Settle, PutBudget, DropBudget, Reset, Read)
 _WRITES = (Settle, PutBudget, DropBudget, Reset, Release)
 _SYNC = "hosted"
+# A request that timed out may still arrive for as long.
+_LATE_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -74,20 +76,13 @@ class _State(NamedTuple):
 _NOTHING, _REFUSED = _State(), _State((True, 0))
 
 
-class _Change(NamedTuple):
-    """A record to write, and what it says. Both are None for a record to delete."""
-
-    record: dict[str, Any] | None
-    state: _State | None
-
-
 @dataclass(eq=False)
 class _Project:
     """What this process knows of a project's dictionary.
 
     `records` is the dictionary as it was last read or written (None: never), `read_at` when that read began (seconds of
     time.monotonic()), and `used` whether a command has needed it since. `synced` is what the records said when they were last
-    brought into the ledger. `unanswered` are the last dictionaries that were sent and may still arrive.
+    brought into the ledger. `unanswered` are the last dictionaries that were sent without an answer, and when.
     """
 
     name: str
@@ -95,17 +90,15 @@ class _Project:
     read_at: float = -math.inf
     used: bool = False
     synced: dict[str, _State | None] = field(default_factory=dict)
-    unanswered: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=8))
+    unanswered: deque[tuple[float, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=8))
     unreadable: set[str] = field(default_factory=set)
     defaults: tuple[Default, ...] = ()
 
     @property
     def default(self) -> Default:
         """What users without a limit of their own follow."""
-        return next(
-            (each for each in self.defaults if _recordable(Ref(each.scope, "", each.model, "", each.unit))),
-            Default("user"),
-        )
+        users = (each for each in self.defaults if (each.scope, each.model, each.unit) == ("user", "", "usd"))
+        return next(users, Default("user"))
 
 
 class _Book(DictBook):
@@ -124,10 +117,11 @@ class _Book(DictBook):
     def account(self, project: _Project, user: str) -> Account | None:
         """The account that a user's record stands for: the one that a `PutBudget` would change."""
         rows = [row for row in self.accounts(project.name, Subject("user", user)) if _recordable(row.ref)]
-        follows = project.defaults
-        return min(
-            rows, key=lambda row: (not row.pinned, not default_of(row, follows), row.dropped, row.ref), default=None
-        )
+
+        def order(row: Account) -> tuple[object, ...]:
+            return not row.pinned, default_of(row, project.defaults) is None, row.dropped, row.ref
+
+        return min(rows, key=order, default=None)
 
 
 class HostedStore:
@@ -201,14 +195,13 @@ class HostedStore:
 
     def _ask(self, question: str, body: dict[str, Any], deadline: float) -> dict[str, Any]:
         answer = self._exchange.post(question, body, deadline)
-        if not isinstance(answer, dict) or answer.get("status") not in STATUSES:
-            raise self._odd(f"{question} must answer with a 'status' of 'success' or 'error'", answer)
-        return answer
-
-    def _odd(self, wanted: str, answer: object) -> BudgetStoreError:
-        return BudgetStoreError(
-            f"{self._name}{wanted}, got {answer!r:.80}; is this an endpoint of LiteLLM's budget protocol?"
-        )
+        status = answer.get("status") if isinstance(answer, dict) else None
+        wants_data = (status, question) == ("success", "/get_budget")
+        if status not in STATUSES or (wants_data and not isinstance(answer.get("data"), dict)):
+            raise BudgetStoreError(
+                f"{self._name}{question} answered {answer!r:.80}; is this an endpoint of LiteLLM's budget protocol?"
+            )
+        return dict(answer)
 
     def _read(self, project: _Project, since: float, deadline: float) -> None:
         """Bring the dictionary into the ledger, unless it was read at the time `since` or later."""
@@ -216,16 +209,13 @@ class HostedStore:
             return
         asked_at = time.monotonic()
         answer = self._ask("/get_budget", {"project_name": project.name}, deadline)
-        records = answer.get("data") if answer["status"] == "success" else {}
-        if not isinstance(records, dict):
-            raise self._odd("/get_budget must answer with the users' records in 'data'", records)
         if answer["status"] == "error" and project.records:
             # To believe it would be to write a dictionary in which all other users are missing.
             raise BudgetStoreUnavailable(
                 f"{self._name}: the endpoint says that project {project.name!r} has no budgets, but it had some before; "
                 "if they were deleted on purpose, start this process anew"
             )
-        self._alone(self._take, project, records)
+        self._alone(self._take, project, answer.get("data") or {})
         project.read_at = asked_at
 
     def _write(self, project: _Project, since: float, deadline: float) -> None:
@@ -233,34 +223,32 @@ class HostedStore:
         # A thread that waited meanwhile finds its charge in the write of the thread before.
         if self._alone(self._owed, project):
             self._read(project, since, deadline)
-            self._write_owed(project, self._alone(self._owed, project), deadline)
-
-    def _write_owed(self, project: _Project, owed: dict[str, _Change], deadline: float) -> None:
+        owed = self._alone(self._owed, project)
         if not owed:
             return
         records = {user: record for user, record in (project.records or {}).items() if user not in owed}
-        records.update({user: change.record for user, change in owed.items() if change.record is not None})
-        project.unanswered.append(records)
+        records.update({user: record for user, (record, _) in owed.items() if record is not None})
+        project.unanswered.append((time.monotonic(), records))
         answer = self._ask("/set_budget", {"project_name": project.name, "user_dict": records}, deadline)
         if answer["status"] == "error":
             raise BudgetStoreUnavailable(f"{self._name}: set_budget failed: {answer!r:.200}")
-        self._alone(project.synced.update, {user: change.state for user, change in owed.items()})
+        self._alone(project.synced.update, {user: state for user, (_, state) in owed.items()})
         project.records = records
         project.unanswered.pop()
 
-    def _owed(self, project: _Project) -> dict[str, _Change]:
-        touched, owed = self._book.touched.setdefault(project.name, set()), dict[str, _Change]()
+    def _owed(self, project: _Project) -> dict[str, tuple[dict[str, Any] | None, _State | None]]:
+        """The records to write (None: to delete), by user, and what they say."""
+        touched, known = self._book.touched.setdefault(project.name, set()), project.records or {}
+        owed: dict[str, tuple[dict[str, Any] | None, _State | None]] = {}
         for user in touched - project.unreadable:
             account, base = self._book.account(project, user), project.synced.get(user)
             state = _state(account, base)
             if state == base:
                 touched.discard(user)
+            elif state is None or account is None:
+                owed[user] = None, None
             else:
-                there = (project.records or {}).get(user)
-                record = (
-                    None if state is None or account is None else _record(account, project.default, there, self._now)
-                )
-                owed[user] = _Change(record, state)
+                owed[user] = _record(account, project.default, known.get(user), self._now), state
         return owed
 
     def _take(self, project: _Project, records: dict[str, Any]) -> None:
@@ -288,7 +276,8 @@ class HostedStore:
             project.unreadable.add(user)
             theirs = _REFUSED
         # What comes from a write of this process whose answer was lost is no change by others.
-        own = any(_same(sent.get(user), there) for sent in project.unanswered)
+        soon = time.monotonic() - _LATE_SECONDS
+        own = any(at > soon and _same(sent.get(user), there) for at, sent in project.unanswered)
         base = theirs if own else project.synced.get(user)
         if theirs and not theirs.limit[0] and project.defaults and theirs.window[0] != project.default.window:
             # It follows the default of a process whose DEFAULT_WINDOW is another: that is another account.
@@ -305,21 +294,24 @@ class HostedStore:
     def _put(self, project: _Project, user: str, merged: _State | None, theirs: _State | None) -> None:
         """Make the user's account what `merged` says. What is held on it stays held until its calls end."""
         subject, account = Subject("user", user), self._book.account(project, user)
-        if account is not None and not account.dropped and (merged is None or (account.pinned and not merged.limit[0])):
-            apply(self._book, DropBudget(_SYNC, project.name, subject, "", account.ref.window), self._now)
         if merged is not None:
             window, created, start, end = merged.window
-            put = PutBudget(_SYNC, project.name, subject, window=window, only=True, defaults=project.defaults)
-            put = put if end is None else replace(put, bounds=(start, end), created_at=created)
-            apply(self._book, replace(put, limit=merged.limit[1]) if merged.limit[0] else put, self._now)
-            account = next(
-                row for row in self._book.accounts(project.name, subject) if row.ref == Ref(*subject, "", window)
-            )
+            ref = Ref(*subject, "", window)
+            if account is None or account.ref != ref:
+                bounds = KEEP if end is None else (start, end)
+                put = PutBudget(_SYNC, project.name, subject, window=window, bounds=bounds, only=True)
+                apply(self._book, replace(put, defaults=project.defaults), self._now)
+                account = next(row for row in self._book.accounts(project.name, subject) if row.ref == ref)
+            if end is not None:
+                account.created_at, account.start, account.end = created, start, end
+            (account.pinned, account.limit), account.dropped = merged.limit, False
             if any(merged.models.get(model, 0) < spent for model, spent in account.models.items()):
                 # Corrections of what was charged before are void: the epoch says so.
                 account.epoch, account.alerted = account.epoch + 1, 0
             account.models, account.spent = dict(merged.models), sum(merged.models.values())
-            self._book.write(project.name, Changes({account.ref: account}))
+            self._book.write(project.name, Changes({ref: account}))
+        elif account is not None and not account.dropped:
+            apply(self._book, DropBudget(_SYNC, project.name, subject, "", account.ref.window), self._now)
         project.synced[user] = theirs
 
     def sync(self) -> None:
@@ -331,23 +323,14 @@ class HostedStore:
             elif project.used and project.read_at < began - FRESH_SECONDS / 2:
                 self._exchange_with(self._read, project, began, began + self._timeout)
 
-    def projects(self) -> list[str]:
+    def projects(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: raises BudgetStoreError."""
-        self._no_rows()
-
-    def export(self, project: str, after: str, most: int) -> Page:  # noqa: ARG002  # the contract's
-        """Refused: raises BudgetStoreError."""
-        self._no_rows()
-
-    def load(self, project: str, rows: Rows) -> None:  # noqa: ARG002  # the contract's
-        """Refused: raises BudgetStoreError."""
-        self._no_rows()
-
-    def _no_rows(self) -> NoReturn:
         raise BudgetStoreError(
             f"{self._name}: LiteLLM's budget protocol carries the users' records and nothing else of a ledger, so it cannot "
             "be copied row by row; carry the records over with BudgetManager.user_dict"
         )
+
+    export = load = projects
 
     def close(self) -> None:
         """Forget everything. `sync` must have written what was still to be written."""
@@ -416,18 +399,9 @@ def _read_record(record: object, now: int) -> _State:
 
 def _record(account: Account, default: Default, there: object, now: int) -> dict[str, Any]:
     """The record of an account, for the place of `there`, whose other keys it keeps."""
-    record = finite(record_of(state_of(account, default, now), default))
-    if account.spent > MAX_NANOS and "current_cost" in record:
-        record["current_cost"], record["model_cost"] = usd_float(MAX_NANOS), {UNASSIGNED: usd_float(MAX_NANOS)}
-    if not account.pinned:
-        record[FOLLOWS] = True
+    record = exchanged_record(record_of(state_of(account, default, now), default), follows=not account.pinned)
     others: dict[str, Any] = there if isinstance(there, dict) else {}
     return {**{key: value for key, value in others.items() if key not in (*KEYS, FOLLOWS, LEDGER)}, **record}
-
-
-def finite(record: dict[str, Any]) -> dict[str, Any]:
-    """The record without Infinity, which JSON has not: no limit is written as the largest amount there is."""
-    return {**record, "total_budget": usd_float(MAX_NANOS)} if record["total_budget"] == math.inf else record
 
 
 def _same(sent: dict[str, Any] | None, there: object) -> bool:
