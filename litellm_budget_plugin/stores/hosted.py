@@ -276,8 +276,8 @@ class HostedStore:
             project.unreadable.add(user)
             theirs = _REFUSED
         # What comes from a write of this process whose answer was lost is no change by others.
-        soon = time.monotonic() - _LATE_SECONDS
-        own = any(at > soon and _same(sent.get(user), there) for at, sent in project.unanswered)
+        recent = time.monotonic() - _LATE_SECONDS
+        own = any(at > recent and _same(sent.get(user), there) for at, sent in project.unanswered)
         base = theirs if own else project.synced.get(user)
         if theirs and not theirs.limit[0] and project.defaults and theirs.window[0] != project.default.window:
             # It follows the default of a process whose DEFAULT_WINDOW is another: that is another account.
@@ -302,10 +302,11 @@ class HostedStore:
                 put = PutBudget(_SYNC, project.name, subject, window=window, bounds=bounds, only=True)
                 apply(self._book, replace(put, defaults=project.defaults), self._now)
                 account = next(row for row in self._book.accounts(project.name, subject) if row.ref == ref)
+            moved = end is not None and start != account.start
             if end is not None:
                 account.created_at, account.start, account.end = created, start, end
             (account.pinned, account.limit), account.dropped = merged.limit, False
-            if any(merged.models.get(model, 0) < spent for model, spent in account.models.items()):
+            if moved or any(merged.models.get(model, 0) < spent for model, spent in account.models.items()):
                 # Corrections of what was charged before are void: the epoch says so.
                 account.epoch, account.alerted = account.epoch + 1, 0
             account.models, account.spent = dict(merged.models), sum(merged.models.values())

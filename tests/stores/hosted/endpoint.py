@@ -74,19 +74,23 @@ class Endpoint:
         return Handler
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
+        """The status and the body of an answer; None if it is to get lost."""
         self.asked.append(path)
         trouble = self.trouble.pop(0) if self.trouble else "none"
         if self.stalled is not None:
             self.stalled.wait()
         if self.away or trouble == "away":
             return 503, {"detail": "the test has sent it away"}
-        project = body["project_name"]
         if path == "/get_budget":
-            if trouble in ("deaf", "late"):
-                return None
-            if project not in self.data:
-                return 200, {"status": "error"}
-            return 200, {"status": "success", "data": self.data[project]}
+            return None if trouble in ("deaf", "late") else self._read(body["project_name"])
+        return self._write(body, trouble)
+
+    def _read(self, project: str) -> tuple[int, Any]:
+        if project not in self.data:
+            return 200, {"status": "error"}
+        return 200, {"status": "success", "data": self.data[project]}
+
+    def _write(self, body: dict[str, Any], trouble: str) -> tuple[int, Any] | None:
         if self.refuses_writes or trouble == "refused":
             return 200, {"status": "error", "message": "the disk is full"}
         if self.before_set is not None:
@@ -95,10 +99,10 @@ class Endpoint:
         if trouble == "late":
             self._late.append(body)
             return None
-        for each in (body, *self._late):
-            self.data[project] = each["user_dict"]
-        self._late = []
-        for record in self.data[project].values() if self.strict else ():
-            for key in record.keys() - LITELLMS_KEYS:
-                del record[key]
+        written, self._late = (body, *self._late), []
+        for each in written:
+            self.data[each["project_name"]] = each["user_dict"]
+            for record in each["user_dict"].values() if self.strict else ():
+                for key in record.keys() - LITELLMS_KEYS:
+                    del record[key]
         return None if self.deaf or trouble == "deaf" else (200, {"status": "success"})
