@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -206,6 +207,58 @@ def test_a_charge_that_waited_counts_in_the_window_that_others_began(opened: Ope
     charge_daily(two, "d", 3, START + DAY)
     charge_daily(one, "late", 7, START + DAY + SECOND)
     assert record(endpoint)["current_cost"] == 10e-9
+
+
+def test_of_two_windows_that_were_begun_the_later_one_counts(opened: Opener, endpoint: Endpoint) -> None:
+    """The endpoint took no writes of one process for a day."""
+    one, two = opened(test_clock=True), opened(test_clock=True)
+    charge_daily(one, "a", 100, START)
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        charge_daily(one, "late", 5, START + DAY)
+    endpoint.refuses_writes = False
+    charge_daily(two, "d", 3, START + 2 * DAY)
+    charge_daily(one, "late", 5, START + 2 * DAY)
+    assert record(endpoint)["current_cost"] == 8e-9
+
+
+def test_a_reset_that_waited_takes_nothing_from_a_window_that_others_began(opened: Opener, endpoint: Endpoint) -> None:
+    one, two = opened(test_clock=True), opened(test_clock=True)
+    charge_daily(one, "a", 100, START)
+    reset = Reset("r", "p", ALICE[0], now=START)
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable):
+        one.execute(reset)
+    endpoint.refuses_writes = False
+    charge_daily(two, "d", 3, START + DAY)
+    one.execute(reset)
+    charge_daily(one, "e", 1, START + DAY)
+    assert record(endpoint)["current_cost"] == 4e-9
+
+
+def test_a_floor_of_a_window_that_others_ended_is_not_given_back(opened: Opener, endpoint: Endpoint) -> None:
+    one, two = opened(test_clock=True), opened(test_clock=True)
+    charge_daily(one, "a", 1, START)
+    ask(one, replace(hold_of("h", floor=4, now=START), defaults=DAILY))
+    charge_daily(one, "b", 1, START + 100 * SECOND)
+    assert record(endpoint)["current_cost"] == 6e-9
+    charge_daily(two, "d", 10, START + DAY)
+    state = of(one, defaults=DAILY, now=START + DAY)
+    assert state is not None and state.spent == 10
+    one.execute(Release("h", "p", now=START + DAY + SECOND))
+    charge_daily(one, "e", 1, START + DAY + SECOND)
+    assert record(endpoint)["current_cost"] == 11e-9
+
+
+def test_a_default_window_that_was_changed_begins_anew(opened: Opener, endpoint: Endpoint) -> None:
+    """Also where the first command of the new process, as that of the manager, names no default."""
+    opened().execute(charge_of("h", usd=990))
+    store = opened()
+    assert store.execute(Read("p", "user")).accounts  # type: ignore[union-attr]
+    weekly = (Default("user", "7d", 1000),)
+    assert not isinstance(ask(store, replace(hold_of("h 2", usd=20), defaults=weekly)), Refused)
+    ask(store, Settle("h 2", "p", ALICE, (), 5, "m", defaults=weekly))
+    assert (record(endpoint)["current_cost"], record(endpoint)["duration"]) == (5e-9, 7)
 
 
 def test_readers_see_no_user_who_has_no_record(opened: Opener) -> None:
