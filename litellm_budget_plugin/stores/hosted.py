@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject, command_mark
-from litellm_budget_plugin.core.applying import default_of
 from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.budgets import current_budget
 from litellm_budget_plugin.core.commands import (
     KEEP,
     Command,
@@ -57,8 +57,8 @@ FRESH_SECONDS = 2.0
 
 _ON_FRESH = (Reserve, Settle, PutBudget, DropBudget, Reset, Read)
 _WRITES = (Settle, PutBudget, DropBudget, Reset, Release)
-_SYNC = "hosted"
-# A request that timed out may still arrive for as long.
+_SYNC = "litellm-budget:sync"
+# How long a request that timed out may still arrive.
 _LATE_SECONDS = 60.0
 T = TypeVar("T")
 
@@ -116,12 +116,8 @@ class _Book(DictBook):
 
     def account(self, project: _Project, user: str) -> Account | None:
         """The account that a user's record stands for: the one that a `PutBudget` would change."""
-        rows = [row for row in self.accounts(project.name, Subject("user", user)) if _recordable(row.ref)]
-
-        def order(row: Account) -> tuple[object, ...]:
-            return not row.pinned, default_of(row, project.defaults) is None, row.dropped, row.ref
-
-        return min(rows, key=order, default=None)
+        rows = self.accounts(project.name, Subject("user", user))
+        return current_budget((row for row in rows if _recordable(row.ref)), project.defaults)
 
 
 class HostedStore:
@@ -222,7 +218,7 @@ class HostedStore:
         """Write what the endpoint does not know on top of a dictionary that was read at the time `since` or later."""
         # A thread that waited meanwhile finds its charge in the write of the thread before.
         if self._alone(self._owed, project):
-            self._read(project, since, deadline)
+            self._read(project, math.inf if project.unanswered else since, deadline)
         owed = self._alone(self._owed, project)
         if not owed:
             return
@@ -257,6 +253,9 @@ class HostedStore:
             if user not in known or records.get(user) != known[user]:
                 self._take_one(project, user, records.get(user))
         project.records, project.used = records, False
+        # However long ago a write was sent, the first read after it shows whether it arrived.
+        while project.unanswered and project.unanswered[0][0] < time.monotonic() - _LATE_SECONDS:
+            project.unanswered.popleft()
 
     def _take_one(self, project: _Project, user: str, there: object) -> None:
         """Merge a record that has changed (None: was deleted) into the ledger."""
@@ -276,8 +275,7 @@ class HostedStore:
             project.unreadable.add(user)
             theirs = _REFUSED
         # What comes from a write of this process whose answer was lost is no change by others.
-        recent = time.monotonic() - _LATE_SECONDS
-        own = any(at > recent and _same(sent.get(user), there) for at, sent in project.unanswered)
+        own = any(_same(sent.get(user), there) for _, sent in project.unanswered)
         base = theirs if own else project.synced.get(user)
         if theirs and not theirs.limit[0] and project.defaults and theirs.window[0] != project.default.window:
             # It follows the default of a process whose DEFAULT_WINDOW is another: that is another account.

@@ -22,6 +22,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.stores import hosted
 from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.rows import Rows
 from tests.stores.desk import ALICE, LIMIT, calls_of, charge_of, hold_of
@@ -53,11 +54,46 @@ def lost(store: HostedStore, endpoint: Endpoint, command: Any) -> None:
     endpoint.deaf = False
 
 
-def test_a_write_whose_answer_was_lost_counts_once(store: HostedStore, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("seconds", [60.0, -1.0])
+def test_a_write_whose_answer_was_lost_counts_once(
+    store: HostedStore, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Also when it was sent long before the next read."""
+    monkeypatch.setattr(hosted, "_LATE_SECONDS", seconds)
     lost(store, endpoint, charge_of("h"))
     assert spent(endpoint) == 10e-9
     assert store.execute(charge_of("h")) == Settled("h")
     assert spent(endpoint) == 10e-9
+    assert len(store._projects["p"].unanswered) == (seconds > 0)
+
+
+def test_threads_whose_answers_are_all_lost_count_once(store: HostedStore, endpoint: Endpoint) -> None:
+    """The endpoint keeps the first write only. The others, who waited, look at what became of it."""
+    store.execute(charge_of("before"))
+    charges = [charge_of(f"h{number}", usd=1) for number in range(20)]
+    endpoint.stalled = threading.Event()
+    endpoint.trouble = ["none", "deaf", *["away"] * 60]
+    failed: list[str] = []
+
+    def work(charge: Settle) -> None:
+        try:
+            store.execute(charge)
+        except BudgetStoreUnavailable:
+            failed.append(charge.hold)
+
+    threads = [threading.Thread(target=work, args=(charge,)) for charge in charges]
+    for thread in threads:
+        thread.start()
+    while len(store._book.keys("p")) < 20:
+        time.sleep(0.001)
+    endpoint.stalled.set()
+    for thread in threads:
+        thread.join()
+    assert failed
+    endpoint.trouble = []
+    store.execute_all(charges)
+    assert spent(endpoint) == 30e-9
+    assert alice(store).spent == 30
 
 
 def test_a_write_whose_answer_was_lost_counts_once_although_others_wrote_since(
