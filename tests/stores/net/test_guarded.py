@@ -135,12 +135,16 @@ def test_a_limit_that_another_process_lowers_counts_at_once() -> None:
 @given(commands=ordinary_calls(min_size=40, max_size=60))
 def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None:
     engine, [store] = stores(1)
+    granted = set()
     for command in commands:
-        drive(store.execute, command)
+        if isinstance(command, (Settle, Release)) and command.hold not in granted:
+            continue
+        reply = drive(store.execute, command)
+        if isinstance(reply, Granted):
+            granted.add(reply.hold)
     changes = sum(isinstance(command, PutBudget) for command in commands)
     # Accounts are made, thresholds are crossed and budgets change by transactions.
-    assert engine.transacted <= 12 + 3 * changes
-    assert engine.added > engine.transacted
+    assert engine.transacted <= 10 + 4 * changes
 
 
 @examples(200, phases=PHASES)
