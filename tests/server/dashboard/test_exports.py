@@ -129,7 +129,7 @@ def test_nor_after_what_some_spreadsheet_takes_for_the_end_of_a_cell(house: Hous
         for row in _rows(answer)
         for column in columns
     ]
-    assert {told.count("'".join(part)) for part in parts} == {3} and not set(told) & set(names)
+    assert {told.count("'".join(part)) for part in parts} == {3}
     for answer in files:
         for divider in ";,|\t":
             cells = re.split(rf"[{divider}\r\n\x0b\u2028]", answer.text)
