@@ -17,6 +17,8 @@ from litellm_budget_plugin.server.limits import Buckets
 
 _OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1")
+BYTES_COUNTED = 2048
+"""How many bytes of a body count as one more request."""
 HEALTH = ("/healthz", "/readyz")
 _UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
@@ -109,10 +111,19 @@ class Door:
         if key is None:
             key = await self._looked_up(request, text, kind)
         request.state.admitted, request.state.key = True, key.id
-        wait = self._rates.take(key.id)
+        self._count(key.id, 1)
+        return Caller(key.id, key.project, key.access == "read-write")
+
+    def count_body(self, request: Request, size: int) -> None:
+        """Have a large body count like the many small ones that it could be. Raises Problem, 429."""
+        key = getattr(request.state, "key", None)
+        if key is not None and size > BYTES_COUNTED:
+            self._count(key, size // BYTES_COUNTED)
+
+    def _count(self, key_id: str, requests: int) -> None:
+        wait = self._rates.take(key_id, requests)
         if wait:
             raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
-        return Caller(key.id, key.project, key.access == "read-write")
 
     async def _looked_up(self, request: Request, text: str, kind: Kind) -> Key:
         """A key that this worker does not know: it may have been made a moment ago, or the keys could not be read yet."""

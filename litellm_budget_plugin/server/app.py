@@ -25,7 +25,7 @@ from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.store import PROTOCOL
 
-_WORK_THREADS = 4
+_WORK_THREADS = 2
 _HEADERS = (
     (b"litellm-budget-protocol", str(PROTOCOL).encode()),
     (b"x-content-type-options", b"nosniff"),

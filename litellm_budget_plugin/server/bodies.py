@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.server.site import Site
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ async def understood(request: Request, understand: Callable[[bytes, dict[str, An
         # Also: a page of another site cannot send this type without being asked for permission first.
         raise Problem(415, "the body must be application/json")
     raw = await request.body()
+    Site.of(request).door.count_body(request, len(raw))
     if len(raw) <= _SMALL:
         return _understood(raw, understand)
     return await run_in_threadpool(_understood, raw, understand)

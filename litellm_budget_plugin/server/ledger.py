@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -81,8 +82,9 @@ class ServedLedger:
         self.store.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)` on a thread of the ledger's, of those that may be kept busy."""
-        return await self._asker.run(work, *arguments)
+        """`work(*arguments)`, which asks the store much, on a thread of those that may be kept busy."""
+        with self._counting_failures():
+            return await self._asker.run(work, *arguments)
 
     async def sync(self) -> None:
         """Make what was acknowledged survive a power cut. Raises what the store raises."""
@@ -97,11 +99,8 @@ class ServedLedger:
     async def execute(self, command: Command) -> Reply:
         """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
         began = time.perf_counter()
-        try:
+        with self._counting_failures():
             outcome = await self._asker.ask(command)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
         self._note([command], [outcome], time.perf_counter() - began)
         if isinstance(outcome, BudgetInputError):
             raise outcome
@@ -109,11 +108,8 @@ class ServedLedger:
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
-        try:
+        with self._counting_failures():
             return await self._asker.ask_all(commands, self._note)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
 
     def defaults(self, project: str) -> tuple[Default, ...]:
         """The limits that users without one of their own follow, as the commands of that project last brought them; before
@@ -131,9 +127,14 @@ class ServedLedger:
             if self.metrics is not None:
                 self.metrics.observe_reply(command, outcome, seconds)
 
-    def _failed(self, error: BudgetStoreError) -> None:
-        if self.metrics is not None:
-            self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
+    @contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except BudgetStoreError as error:
+            if self.metrics is not None:
+                self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
+            raise
 
     async def refresh(self) -> None:
         """Read the keys anew. Raises what the store raises."""

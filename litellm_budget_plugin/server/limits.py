@@ -76,18 +76,19 @@ class Buckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, count: int = 1) -> float:
-        """Seconds after which `who` may ask again; 0.0 if that is now."""
+        """Seconds after which `who` may ask again; 0.0 if that is now. What counts more than there is left is let through, and paid
+        for afterwards.
+        """
         if not self._rate:
             return 0.0
         now = time.monotonic()
         left, at = self._left.pop(who, (self._most, now))
         left = min(self._most, left + (now - at) * self._rate)
         wait = 0.0
-        # More than a whole bucket at once is let through a full one, and paid for afterwards.
-        if left >= min(count, self._most):
+        if left >= 1.0:
             left -= count
         else:
-            wait = (min(count, self._most) - left) / self._rate
+            wait = (1.0 - left) / self._rate
         self._left[who] = (left, now)
         if len(self._left) > _MOST_BUCKETS:
             self._left.popitem(last=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import multiprocessing
@@ -89,7 +90,11 @@ def _worker(options: ServerOptions) -> FastAPI:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget-parent", daemon=True).start()
-    return create_app(options)
+    app = create_app(options)
+    # What a worker begins with, it keeps: a collection, which stops every thread, need not look through it again.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_with(parent: int) -> None:

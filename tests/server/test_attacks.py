@@ -325,6 +325,20 @@ def test_more_than_its_rate(tmp_path: Any) -> None:
         assert httpx.get(f"{server.url}/v1", headers={"Authorization": f"Bearer {calm}"}).status_code == 200
 
 
+def test_a_large_body_counts_like_many_small_ones(tmp_path: Any) -> None:
+    """As many as it could be; also one that says nothing good."""
+    large = json.dumps({"commands": [said(MINE_READ)] * 400}).encode()
+    assert 8 * 2048 < len(large) < 100_000
+    with _open(tmp_path, rate=10.0) as opened, opened.client() as client:
+        answers = [
+            client.post("/v1/commands", content=large, headers={"Content-Type": "application/json"}) for _ in range(3)
+        ]
+        assert [answer.status_code for answer in answers] == [422, 429, 429]
+        assert int(answers[1].headers["retry-after"]) >= 1
+        with opened.client(opened.reader) as other:
+            assert other.get("/v1").status_code == 200
+
+
 def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> None:
     """Not to a name that a page of another site has led here, nor to what a proxy brings from elsewhere."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
