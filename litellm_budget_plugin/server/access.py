@@ -84,7 +84,7 @@ class Door:
         return request.cookies.get(self.cookie_name("session"), "")
 
     def cookie_name(self, what: str) -> str:
-        """What a cookie is called: the prefix keeps sites on other ports and hosts from setting it."""
+        """The name of a cookie. The prefix keeps other hosts of the same domain from setting it."""
         return f"{'__Host-' if self._ledger.options.behind_tls else ''}litellm-budget-{what}"
 
     async def stands_open(self) -> bool:
@@ -169,7 +169,7 @@ def bearer(request: Request) -> str:
 
 
 def _address(request: Request) -> str:
-    """What is limited together: an address; of IPv6 a network of 64 bits, because one client has all of its addresses."""
+    """The address that a limit is for; of IPv6 its network of 64 bits, because one client has all addresses of that."""
     host = request.client.host if request.client else "?"
     try:
         address = ipaddress.ip_address(host)

@@ -25,8 +25,8 @@ _MOST_VALUES = 400_000
 
 
 async def understood(request: Request, understand: Callable[[bytes, dict[str, Any]], T]) -> T:
-    """What `understand` makes of a request's body, as bytes and as the object that they say. It is called on a thread if the
-    body is large. Raises Problem, BudgetInputError and what `understand` raises.
+    """The result of `understand`, called with a request's body as bytes and as a JSON object; on a thread if the body is large.
+    Raises Problem, BudgetInputError and what `understand` raises.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -59,8 +59,8 @@ def as_json(content: object) -> Response:
 async def streamed(
     ledger: ServedLedger, pieces: Iterator[str], kind: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A long answer, whose pieces are made one after the other, as the client takes them, on a thread. What the first one raises
-    is answered as an error; what a later one raises breaks the answer off, so that the client does not take it for whole.
+    """A long answer. A thread makes one piece after the other as the client takes them. An error of the first piece is answered as
+    such; an error of a later one breaks the answer off, so that the client does not take it for whole.
     """
     first = await ledger.run(next, pieces, "")
     rest = chain([first], pieces)

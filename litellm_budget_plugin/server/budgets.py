@@ -109,8 +109,8 @@ def _told(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator
 def _changes(
     store: Store, project: str, records: Mapping[str, Any], defaults: tuple[Default, ...]
 ) -> Iterator[list[Command]]:
-    """What makes these records the project's, some commands at a time. The first ones come when all records were looked at.
-    Raises BudgetInputError.
+    """The commands that make these records the project's, some at a time. All records are checked before the first ones come:
+    raises BudgetInputError.
     """
     reply = ask(store, Read(project, "user", ""))
     assert isinstance(reply, Accounts)

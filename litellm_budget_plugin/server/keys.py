@@ -107,7 +107,7 @@ def revoke_key(store: Store, key_id: str) -> Key:
 
 
 class Session(NamedTuple):
-    """What is known of a session. `digest` is the SHA-256 of its whole text; `ends_at` is in microseconds since 1970."""
+    """A session as the ledger keeps it. `digest` is the SHA-256 of its whole text; `ends_at` is in microseconds since 1970."""
 
     id: str
     digest: str

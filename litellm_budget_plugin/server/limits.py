@@ -45,7 +45,7 @@ class BodyLimits:
             return
         until, received, ended = anyio.current_time() + self._seconds, 0, False
         declared = dict(scope["headers"]).get(b"content-length", b"")
-        # What is not a number, or is a wrong one, uvicorn refuses.
+        # uvicorn refuses a length that is no number.
         length = int(declared) if declared.isdigit() and len(declared) <= 15 else sys.maxsize if declared else 0
 
         async def bounded() -> Message:
@@ -76,8 +76,8 @@ class Buckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, count: int = 1) -> float:
-        """Seconds after which `who` may ask again; 0.0 if that is now. What counts more than there is left is let through, and paid
-        for afterwards.
+        """Seconds after which `who` may ask again; 0.0 if that is now. A request that counts more than what is left is let
+        through, and delays the next ones.
         """
         if not self._rate:
             return 0.0

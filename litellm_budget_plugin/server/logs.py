@@ -16,7 +16,7 @@ from litellm_budget_plugin.server.limits import App, Message, Receive, Send
 _logger = logging.getLogger("litellm_budget_plugin.server.access")
 
 CLIENT_GONE = 499
-"""Stands in the log for a client that has gone before it was answered, as in nginx's."""
+"""The status in the log where a client has gone before it was answered, as in nginx's log."""
 
 
 class JsonLines(logging.Formatter):

@@ -91,7 +91,7 @@ def _worker(options: ServerOptions) -> FastAPI:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget-parent", daemon=True).start()
     app = create_app(options)
-    # What a worker begins with, it keeps: a collection, which stops every thread, need not look through it again.
+    # A collection stops every thread. It need not look through the objects that stay from the start on.
     gc.collect()
     gc.freeze()
     return app

@@ -93,7 +93,7 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
 
 
 async def sender(request: Request) -> tuple[Visitor, dict[str, str]]:
-    """Who sends a form from one of our pages, and its fields; a form is not read before its sender was admitted.
+    """The sender of a form from one of our pages, and its fields. A form is not read before its sender was admitted.
 
     Raises what `visitor` raises, and Problem for a form that is none of ours.
     """
