@@ -18,7 +18,7 @@ from litellm_budget_plugin.server.limits import Buckets
 _OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1")
 BYTES_COUNTED = 2048
-"""How many bytes of a body count as one more request."""
+"""How many bytes of a large body count as a request."""
 HEALTH = ("/healthz", "/readyz")
 _UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
@@ -64,6 +64,8 @@ class Door:
     def __init__(self, ledger: ServedLedger) -> None:
         self._ledger = ledger
         self._rates = Buckets(ledger.options.rate)
+        # Apart, so that copying a ledger does not keep the calls of the same key waiting.
+        self._bodies = Buckets(ledger.options.rate)
         self._bad = Buckets(_BAD_KEYS_A_SECOND, _BAD_KEYS_AT_ONCE)
         self._anonymous = Buckets(_ANONYMOUS_A_SECOND, _ANONYMOUS_AT_ONCE)
 
@@ -111,17 +113,17 @@ class Door:
         if key is None:
             key = await self._looked_up(request, text, kind)
         request.state.admitted, request.state.key = True, key.id
-        self._count(key.id, 1)
+        self._take(self._rates, key.id, 1)
         return Caller(key.id, key.project, key.access == "read-write")
 
     def count_body(self, request: Request, size: int) -> None:
         """Have a large body count like the many small ones that it could be. Raises Problem, 429."""
         key = getattr(request.state, "key", None)
         if key is not None and size > BYTES_COUNTED:
-            self._count(key, size // BYTES_COUNTED)
+            self._take(self._bodies, key, size // BYTES_COUNTED)
 
-    def _count(self, key_id: str, requests: int) -> None:
-        wait = self._rates.take(key_id, requests)
+    def _take(self, rates: Buckets, key_id: str, count: int) -> None:
+        wait = rates.take(key_id, count)
         if wait:
             raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
 
