@@ -114,7 +114,7 @@ _EXITS_IN_THE_MIDDLE = textwrap.dedent(
 
 
 def test_a_program_that_ends_in_the_middle_of_a_stream_leaves_no_hold(desk: Desk) -> None:
-    arguments = [desk.url, str(desk.callback.settings.store_url)]
+    arguments = [desk.url, desk.callback.settings.url]
     subprocess.run([sys.executable, "-c", _EXITS_IN_THE_MIDDLE, *arguments], check=True)
     assert desk.held("alice") == 0
     assert 0 < desk.spent("alice") < WORTH
