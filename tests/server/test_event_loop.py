@@ -1,6 +1,7 @@
 """The event loop, which every command goes through, does no work whose amount a client chooses.
 
-It is measured in seconds of processor time that the loop's thread takes for a request, so that a busy machine changes nothing.
+Processor time of the loop's thread is compared with the time that reading the largest body takes here, so that neither a slow
+machine nor a busy one changes anything.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import pytest
@@ -26,10 +26,11 @@ from tests.server.dashboard.desk import account, today
 from tests.server.running import Running, running
 from tests.stores.desk import charge_of, hold_of
 
+T = TypeVar("T")
 PROJECT = "shop"
 USERS, MODELS = 20_000, 4_000
-MOST = 0.1
-"""Before, each of these requests took the loop 0.2 to 8 seconds."""
+TRIES = 3
+"""What else goes on can make a try dearer, and none cheaper."""
 MIB = 1024 * 1024
 
 
@@ -39,15 +40,27 @@ class Loop(NamedTuple):
     server: Running
     key: str
 
-    @contextmanager
-    def idle(self) -> Iterator[None]:
-        """The loop's thread takes less than MOST seconds of processor time in the block."""
+    most: float
+    """Seconds: what reading the largest body takes."""
+
+    def idle(self, request: Callable[[], T]) -> T:
+        """What a request returns; the loop's thread has taken less than `most` seconds of processor time for it."""
         [thread] = [thread for thread in threading.enumerate() if thread.name == "test-server"]
         assert thread.ident is not None
-        clock = time.pthread_getcpuclockid(thread.ident)
-        before = time.clock_gettime(clock)
-        yield
-        assert time.clock_gettime(clock) - before < MOST
+        taken = []
+        for _ in range(TRIES):
+            seconds, answer = _measured(time.pthread_getcpuclockid(thread.ident), request)
+            taken.append(seconds)
+            if seconds < self.most:
+                break
+        assert min(taken) < self.most
+        return answer
+
+
+def _measured(clock: int, work: Callable[[], T]) -> tuple[float, T]:
+    before = time.clock_gettime(clock)
+    done = work()
+    return time.clock_gettime(clock) - before, done
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +79,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     store.close()
     with running(url, rate=0) as server:
         httpx.get(f"{server.url}/openapi.json").raise_for_status()
-        yield Loop(server, key)
+        most = min(_measured(time.CLOCK_THREAD_CPUTIME_ID, lambda: json.loads(JUNK))[0] for _ in range(TRIES))
+        yield Loop(server, key, most)
 
 
 FORM = b"key=" + b"%41" * (4 * MIB // 3 - 10)
@@ -82,8 +96,9 @@ def test_bodies_without_a_key(loop: Loop, path: str, form: bool) -> None:
         "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
         "Origin": loop.server.url,
     }
-    with loop.idle():
-        answer = httpx.post(loop.server.url + path, content=FORM if form else JUNK, headers=headers, timeout=60)
+    answer = loop.idle(
+        lambda: httpx.post(loop.server.url + path, content=FORM if form else JUNK, headers=headers, timeout=60)
+    )
     assert answer.status_code in (303, 401, 404, 413, 415)
 
 
@@ -103,10 +118,11 @@ def test_small_bodies_alone_are_read_without_a_key(loop: Loop) -> None:
 
 def test_a_form_is_small_also_with_a_key(loop: Loop) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": loop.server.url}
-    with loop.idle():
-        answer = httpx.post(
+    answer = loop.idle(
+        lambda: httpx.post(
             f"{loop.server.url}/user/limit", content=FORM, headers=headers | {"Authorization": f"Bearer {loop.key}"}
         )
+    )
     assert answer.status_code == 413
 
 
@@ -150,8 +166,7 @@ def test_bodies_with_a_key(loop: Loop, path: str, body: Callable[[], bytes], sta
     content = body()
     with httpx.Client(base_url=loop.server.url, timeout=120) as client:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {loop.key}"}
-        with loop.idle():
-            answer = client.post(path, content=content, headers=headers)
+        answer = loop.idle(lambda: client.post(path, content=content, headers=headers))
     assert answer.status_code == status, answer.text[:300]
 
 
@@ -160,8 +175,7 @@ def test_bodies_with_a_key(loop: Loop, path: str, body: Callable[[], bytes], sta
 )
 def test_pages_and_files(loop: Loop, path: str) -> None:
     headers = {"Authorization": f"Bearer {loop.key}", "Accept": "text/html"}
-    with loop.idle():
-        answer = httpx.get(loop.server.url + path, headers=headers, timeout=120)
+    answer = loop.idle(lambda: httpx.get(loop.server.url + path, headers=headers, timeout=120))
     assert answer.status_code == 200
 
 
