@@ -440,6 +440,8 @@ def _valid(command: _Guarded, book: _KnownRows, now: int) -> tuple[int, int]:
         until = since + DAY
     for seen in book.read.values():
         for account in seen.accounts:
+            if account.end is not None and account.soonest <= now:
+                since = max(since, account.soonest)
             for end in (account.end, account.raised_until):
                 if end is not None and end > now:
                     until = min(until, end)
