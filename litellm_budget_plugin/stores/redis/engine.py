@@ -17,8 +17,6 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum, View
@@ -31,6 +29,7 @@ from litellm_budget_plugin.stores.redis.rows import (
     account_key,
     hold_of,
     hold_row,
+    json_of,
     name_of,
     seen_of,
     subject_of,
@@ -59,6 +58,7 @@ _ROWS = 500
 """How many subjects or holds, or about how many totals, one run of a script reads or deletes."""
 _KINDS = {"s": "i", "o": "l", "c": "z", "t": "w"}
 """What an export calls the kinds of rows, in its order, and their indexes: accounts, open holds, marks, totals."""
+_ANY_DAY = 2**52
 
 
 class RedisEngine:
@@ -86,7 +86,7 @@ class RedisEngine:
     def _run(self, script: str, project: str, argument: Any, deadline: float) -> Any:
         """What a script answers, having waited for the lease of another process and brought over rows of version 1."""
         root = root_of(self._prefix, project)
-        request = Request(script, root, _json(argument))
+        request = Request(script, root, json_of(argument))
         while True:
             answer = self._server.answer(request, deadline)
             if answer == _BUSY:
@@ -98,10 +98,9 @@ class RedisEngine:
                 return answer
 
     def _pause(self, deadline: float) -> None:
-        pause = random.uniform(*_PAUSES)  # noqa: S311  # no secret
-        if time.monotonic() + pause >= deadline:
+        time.sleep(random.uniform(*_PAUSES))  # noqa: S311  # no secret
+        if time.monotonic() >= deadline:
             raise BudgetStoreUnavailable(f"{self.name}: another process keeps this project's rows busy; ask again")
-        time.sleep(pause)
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
         """Apply steps in their order, up to the first that cannot be; a round trip for each hundred of one project."""
@@ -264,8 +263,8 @@ class RedisEngine:
                 skipped, place = (skipped + 1, place) if at.decode() == place else (1, at.decode())
             further = f"{kind} {skipped} {place}" if len(found) == most else _next_kind(kind)
             return Page(Rows(holds=tuple(found)), further)
-        hashes, fields = (":n:", 8 * most) if kind == "s" else (":u:", most)
-        asked = [False, index, hashes, f"({place}" if place else "-", "+", most, fields, False, False]
+        hashes, fields, *days = (":n:", 8 * most, False, False) if kind == "s" else (":u:", most, -_ANY_DAY, _ANY_DAY)
+        asked = [False, index, hashes, f"({place}" if place else "-", "+", most, fields, *days]
         _, _, last, *rows = self._run("page", project, asked, deadline)
         further = _next_kind(kind) if last is None else f"{kind} 0 {last.decode()}"
         named = [(subject_of(name), flat) for name, flat in rows]
@@ -315,10 +314,7 @@ class RedisEngine:
         answer = self._run("load", project, asked, deadline)
         if answer == 0:
             raise _LeaseLost
-        field = f"d{key.day}:{key.model}"
-        named = [field, *(f"+{place}{field}" for place in range(1, 7))]
-        flat = [word for name, value in zip(named, answer[2]) if value is not None for word in (name.encode(), value)]
-        return dict(totals_of(subject, flat)).get(key)
+        return dict(totals_of(subject, answer[2])).get(key)
 
     def read_open(self, project: str, before: int | None, most: int | None, token: str, deadline: float) -> list[Hold]:
         """Up to `most` open holds with a time limit until `before`, in the order of (limit, id)."""
@@ -378,20 +374,22 @@ def _writes_of(transaction: Transaction) -> Writes:
         writes.subject(subject, old, new, versions.get(subject))
     for hold in changes.holds.values():
         writes.hold(hold)
-    writes.totals = [total_row(key, usage) for key, usage in changes.usage.items()]
+    for key, usage in changes.usage.items():
+        writes.add_total(key, usage)
     return writes
 
 
 def _step(add: Add) -> list[Any]:
     """An Add as add.lua takes it."""
-    sums: dict[Subject, list[Any]] = {subject: [name_of(subject), f"{version}"] for subject, version in add.subjects}
-    for one in add.sums:
-        sums[Subject(one.ref.scope, one.ref.subject)].append(_sum(one))
+    versions = {subject: f"{version}" for subject, version in add.subjects}
+    sums = [_sum(one, versions[Subject(one.ref.scope, one.ref.subject)]) for one in add.sums]
+    named = {sum_[0] for sum_ in sums}
+    sums += [[name_of(subject), version] for subject, version in versions.items() if name_of(subject) not in named]
     return [
         _or_false(add.now),
         add.since,
         add.until,
-        list(sums.values()),
+        sums,
         add.hold.id,
         add.hold.at,
         _or_false(hold_row(add.hold)),
@@ -401,22 +399,18 @@ def _step(add: Add) -> list[Any]:
     ]
 
 
-def _sum(one: Sum) -> list[Any]:
+def _sum(one: Sum, version: str) -> list[Any]:
+    ref = one.ref
+    found = [name_of(Subject(ref.scope, ref.subject)), version, account_key(*ref[2:]), one.spent, one.held, one.model]
+    if one.most is None and one.most_spent is None and one.known is None:
+        return found
     known = (False, False) if one.known is None else map(str, one.known)
-    key = account_key(one.ref.model, one.ref.window, one.ref.unit)
-    return [key, one.spent, one.held, one.model, _or_false(one.most), _or_false(one.most_spent), *known]
+    return [*found, _or_false(one.most), _or_false(one.most_spent), *known]
 
 
 def _or_false(value: Any) -> Any:
     """A value that Lua can tell from nothing."""
     return False if value is None else value
-
-
-def _json(argument: Any) -> bytes:
-    try:
-        return to_json(argument)
-    except (UnicodeError, PydanticSerializationError) as error:  # half a surrogate pair
-        raise BudgetInputError(f"the command holds text that cannot be stored: {error}") from None
 
 
 def _holds(answer: Sequence[bytes]) -> list[Hold]:

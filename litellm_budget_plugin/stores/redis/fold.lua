@@ -6,20 +6,29 @@ if leased() then
 end
 local before, most = unpack(args)
 
+-- Which of the six a field is about ('' for all of them), its day and its model.
+local function parts(field)
+    local place, day, model = string.match(field, '^%+(%d)(-?%d+):(.*)$')
+    if not place then
+        place, day, model = '', string.match(field, '^(-?%d+):(.*)$')
+    end
+    return place, tonumber(day), model
+end
+
 local function fold(name)
-    local key, went, oldest = ROOT .. ':u:' .. name, {}, nil
+    local key, went, rows, oldest = ROOT .. ':u:' .. name, {}, 0, nil
     local found = call('HGETALL', key)
-    for place = 1, #found, 2 do
-        local sign, day, model = string.match(found[place], '^(%+?%d?)d(-?%d+):(.*)$')
-        day = tonumber(day)
-        if day and day > 0 and day < before and #went < most then
-            if sign == '' then
-                add_total(name, 0, model, {string.match(found[place + 1], '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')})
+    for at = 1, #found, 2 do
+        local place, day, model = parts(found[at])
+        if day > 0 and day < before and #went < most then
+            if place == '' then
+                add_total(name, 0, model, cmsgpack.unpack(found[at + 1]))
+                rows = rows + 1
             else
-                call('HINCRBY', key, sign .. 'd0:' .. model, found[place + 1])
+                call('HINCRBY', key, '+' .. place .. '0:' .. model, found[at + 1])
             end
-            went[#went + 1] = found[place]
-        elseif day and day > 0 and (not oldest or day < oldest) then
+            went[#went + 1] = found[at]
+        elseif day > 0 and (not oldest or day < oldest) then
             oldest = day
         end
     end
@@ -30,10 +39,6 @@ local function fold(name)
     end
     if #went > 0 then
         call('HDEL', key, unpack(went))
-    end
-    local rows = 0
-    for _, field in ipairs(went) do
-        rows = rows + (string.sub(field, 1, 1) == 'd' and 1 or 0)
     end
     return rows, #found
 end

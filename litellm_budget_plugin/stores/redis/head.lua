@@ -4,7 +4,7 @@
 --   :n:SUBJECT  hash  a subject's version (v) and accounts: a letter and the account's key, see rows.py
 --   :i     zset    subjects with accounts, by name       :b     hash    id -> open hold, or mark with something to say
 --   :z     zset    marks by the time of closing          :l     zset    open holds by their time limit
---   :u:SUBJECT  hash  totals: dDAY:MODEL -> six numbers; +NdDAY:MODEL -> what the Nth of them outgrew a double by
+--   :u:SUBJECT  hash  totals: DAY:MODEL -> six numbers; +NDAY:MODEL -> what the Nth of them has outgrown a double by
 --   :w     zset    subjects with totals, by name         :x     zset    subjects by their oldest day
 -- A subject is written LENGTH:scope:id, LENGTH being the bytes of the scope. ARGV[1] is JSON, ARGV[2] what :a must say.
 -- Every script answers -2 if :a says something else, and -1 if it has to wait for a lease.
@@ -26,11 +26,11 @@ local function clock(now)
     return now or time[1] * 1000000 + time[2]
 end
 
--- `sums` are six numbers, those that a double does not hold as digits.
+-- `sums` are six numbers, in digits where a double does not hold one.
 local function add_total(name, day, model, sums)
-    local key, field = ROOT .. ':u:' .. name, 'd' .. day .. ':' .. model
+    local key, field = ROOT .. ':u:' .. name, day .. ':' .. model
     local recorded = call('HGET', key, field)
-    local row = {string.match(recorded or '0 0 0 0 0 0', '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')}
+    local row = recorded and cmsgpack.unpack(recorded) or {0, 0, 0, 0, 0, 0}
     for place = 1, 6 do
         local sum = row[place] + sums[place]
         if sum <= -EXACT or sum >= EXACT then
@@ -40,7 +40,7 @@ local function add_total(name, day, model, sums)
         end
         row[place] = sum
     end
-    call('HSET', key, field, string.format('%.0f %.0f %.0f %.0f %.0f %.0f', unpack(row)))
+    call('HSET', key, field, cmsgpack.pack(row))
     if not recorded then
         call('ZADD', ROOT .. ':w', 0, name)
         if day > 0 then

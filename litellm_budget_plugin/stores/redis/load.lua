@@ -2,7 +2,7 @@
 --
 -- ARGV[1]  {now or false, token or false, milliseconds or 0, names of subjects, ids of holds, {{name, day, model}, ...}}.
 --          With milliseconds, the lease is taken for so long; with a token alone, it must still be there
--- Answer   {now, 1 if a hold is due, {field, value, ...} of each subject, {time, row} of each hold, the fields of each total},
+-- Answer   {now, 1 if a hold is due, {field, value, ...} of each subject, {time, row} of each hold, {field, value, ...} of each total},
 --          0 if the lease is lost
 
 local now, token, lasts, subjects, holds, totals = unpack(args)
@@ -27,10 +27,13 @@ for _, id in ipairs(holds) do
 end
 for _, total in ipairs(totals) do
     local name, day, model = unpack(total)
-    local field = 'd' .. day .. ':' .. model
-    local found = {call('HGET', ROOT .. ':u:' .. name, field)}
-    for place = 1, 6 do
-        found[place + 1] = call('HGET', ROOT .. ':u:' .. name, '+' .. place .. field)
+    local field, found = day .. ':' .. model, {}
+    for place = 0, 6 do
+        local some = place == 0 and field or '+' .. place .. field
+        local value = call('HGET', ROOT .. ':u:' .. name, some)
+        if value then
+            found[#found + 1], found[#found + 2] = some, place == 0 and cmsgpack.unpack(value) or value
+        end
     end
     reply[#reply + 1] = found
 end

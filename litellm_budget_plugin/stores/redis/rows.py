@@ -2,7 +2,7 @@
 
 An account is some fields of its subject's hash, each named by a letter and the account's key; what is empty is left out. A hold
 is JSON, without its time, which is the score of its id in an index. A mark that has nothing to say is its entry in the index and
-nothing else. Totals are six numbers in a text.
+nothing else. Totals are six numbers, which scripts pack and unpack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetInputError
@@ -35,10 +35,18 @@ _EMPTY = {one.name: 0 for one in fields(Account)} | {
     **dict.fromkeys(_OR_NONE),
     **dict.fromkeys(_FLAGS, False),
 }
-_TOTAL = re.compile(r"(?:\+(\d))?d(-?\d+):(.*)", re.DOTALL)
+_TOTAL = re.compile(r"(?:\+(\d))?(-?\d+):(.*)", re.DOTALL)
 _EXACT = 2**52
 _SOME = 2000
 """How many arguments one command may have: Lua's stack has room for 8,000."""
+
+
+def json_of(value: Any) -> bytes:
+    """A value as JSON. Raises BudgetInputError for half a surrogate pair."""
+    try:
+        return to_json(value)
+    except (UnicodeError, PydanticSerializationError) as error:
+        raise BudgetInputError(f"the command holds text that cannot be stored: {error}") from None
 
 
 @lru_cache(maxsize=4096)
@@ -74,11 +82,6 @@ def _field(field: bytes) -> tuple[str, str, tuple[str, str, str], str]:
         rest = rest[int(length) :]
     window, unit, model = parts
     return text[0], account_key(model, window, unit), (model, window, unit), rest
-
-
-def number(value: int) -> int | str:
-    """A whole number for JSON that a script reads: in digits where a double does not hold it."""
-    return value if -_EXACT < value < _EXACT else f"{value}"
 
 
 def account_fields(account: Account) -> dict[str, str]:
@@ -128,36 +131,50 @@ def _plain_state(hold: str) -> str:
 
 def hold_row(hold: Hold) -> str | None:
     """A hold without its time; None for a mark that its id tells. Equal holds are written equally."""
-    if hold.state == _plain_state(hold.id) and hold == Hold(hold.id, hold.state, hold.at):
-        return None
-    places = {subject: place for place, subject in enumerate(hold.subjects)}
-    try:
-        row = [
-            hold.state, hold.amounts, hold.floor, hold.model, hold.subjects,
-            [(places[Subject(leg.scope, leg.subject)], *leg[2:]) for leg in hold.legs],
-            [(places[one.subject], one.id, one.epoch) for one in hold.charged], hold.day, hold.reply,
-        ]  # fmt: skip
-    except KeyError as error:
-        raise BudgetInputError(f"hold {hold.id!r} has a leg on {error.args[0]}, who is none of its subjects") from None
-    while not row[-1]:
-        row.pop()
-    return to_json(row).decode()
+    if hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply):
+        if hold.reply:
+            return json_of([hold.state, hold.reply]).decode()
+        return None if hold.state == _plain_state(hold.id) else f'["{hold.state}"]'
+    amounts, floor, rest = hold.amounts, hold.floor, ""
+    if hold.charged or hold.day or hold.reply:
+        charged = [(_place(hold.subjects, one.subject), one.id, one.epoch) for one in hold.charged]
+        rest = f",{json_of(charged).decode()},{hold.day},{json_of(hold.reply).decode()}"
+    return (
+        f'["{hold.state}",[{amounts[0]},{amounts[1]},{amounts[2]}],[{floor[0]},{floor[1]},{floor[2]}],'
+        f"{_legs(hold.model, hold.subjects, hold.legs)}{rest}]"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _legs(model: str, subjects: tuple[Subject, ...], legs: tuple[Ref, ...]) -> str:
+    # The calls of one user have the same ones.
+    named = [(_place(subjects, Subject(leg.scope, leg.subject)), *leg[2:]) for leg in legs]
+    return json_of([model, subjects, named]).decode()[1:-1]
+
+
+def _place(subjects: tuple[Subject, ...], subject: Subject) -> int:
+    if subject not in subjects:
+        raise BudgetInputError(f"a hold has a leg on {subject}, who is none of its subjects")
+    return subjects.index(subject)
 
 
 def hold_of(hold: str, at: bytes | None, row: bytes | None) -> Hold | None:
     """The hold or mark of an id."""
     if at is None:
         return None
+    time = int(float(at))
     if row is None:
-        return Hold(hold, _plain_state(hold), int(float(at)))
+        return Hold(hold, _plain_state(hold), time)
     state, *rest = json.loads(row)
-    empty: list[Any] = [(0, 0, 0), (0, 0, 0), "", (), (), (), 0, ""]
-    amounts, floor, model, subjects, legs, charged, day, reply = [*rest, *empty[len(rest) :]]
+    if len(rest) < 2:
+        return Hold(hold, state, time, reply="".join(rest))
+    amounts, floor, model, subjects, legs, *more = rest
+    charged, day, reply = more or ((), 0, "")
     owners = tuple(Subject(*one) for one in subjects)
     return Hold(
         hold,
         state,
-        int(float(at)),
+        time,
         Amounts(*amounts),
         Amounts(*floor),
         model,
@@ -170,28 +187,27 @@ def hold_of(hold: str, at: bytes | None, row: bytes | None) -> Hold | None:
 
 
 def total_row(key: UsageKey, usage: Usage) -> list[Any]:
-    """What a script adds to the totals."""
-    return [name_of(Subject(key.scope, key.subject)), key.day, key.model, [number(value) for value in usage]]
+    """What a script adds to the totals: numbers that a double holds, and the others in digits."""
+    fits = min(usage) > -_EXACT and max(usage) < _EXACT
+    return [name_of(Subject(key.scope, key.subject)), key.day, key.model, usage if fits else list(map(str, usage))]
 
 
-def totals_of(subject: Subject, flat: Sequence[bytes]) -> list[tuple[UsageKey, Usage]]:
-    """A subject's totals out of its hash: field, value, ... Fields of other kinds do not count."""
+def totals_of(subject: Subject, flat: Sequence[Any]) -> list[tuple[UsageKey, Usage]]:
+    """A subject's totals out of its hash: field, value, ..., a value being six numbers or what one of them is larger by."""
     found: dict[UsageKey, Usage] = {}
     for field, value in _pairs(flat):
         named = _TOTAL.fullmatch(field.decode())
-        if named is None:
-            continue
+        assert named is not None
         key = UsageKey(*subject, int(named[2]), named[3])
-        if named[1] is None:
-            added = Usage(*map(int, value.split()))
-        else:
-            added = Usage(*(int(value) if place == int(named[1]) else 0 for place in range(1, 7)))
-        found[key] = found.get(key, Usage()).plus(added)
+        added = (
+            map(int, value) if named[1] is None else (int(value) * (f"{place}" == named[1]) for place in range(1, 7))
+        )
+        found[key] = found.get(key, Usage()).plus(Usage(*added))
     return list(found.items())
 
 
 class Writes:
-    """What write.lua has to do, in the order in which it is safe: rows first, then what goes."""
+    """What write.lua has to do, in the order in which it is safe: rows first, then what goes, and then what is added to totals."""
 
     def __init__(self) -> None:
         self.totals: list[list[Any]] = []
@@ -254,19 +270,17 @@ class Writes:
         else:
             self.put(":b", hold.id, row)
 
+    def add_total(self, key: UsageKey, usage: Usage) -> None:
+        """Add to totals."""
+        self.totals.append(total_row(key, usage))
+
     def total(self, key: UsageKey, usage: Usage) -> None:
         """Put totals in place of others."""
-        name, field = name_of(Subject(key.scope, key.subject)), f"d{key.day}:{key.model}"
-        fits = [value if -_EXACT < value < _EXACT else 0 for value in usage]
-        self.put(f":u:{name}", field, " ".join(map(str, fits)))
-        for place, value in enumerate(usage, start=1):
-            if fits[place - 1] == value:
-                self.unput(f":u:{name}", f"+{place}{field}")
-            else:
-                self.put(f":u:{name}", f"+{place}{field}", f"{value}")
+        name, field = name_of(Subject(key.scope, key.subject)), f"{key.day}:{key.model}"
         self.score(":w", name, 0)
-        if key.day > 0:
-            self._scores.setdefault(":x", {})[name] = min(key.day, self._scores.get(":x", {}).get(name, key.day))
+        for some in ("", *(f"+{place}" for place in range(1, 7))):
+            self.unput(f":u:{name}", some + field)
+        self.add_total(key, usage)
 
     def commands(self) -> list[list[Any]]:
         """Commands of Redis, with keys that the project's root comes before."""
@@ -275,7 +289,7 @@ class Writes:
             found += [["HSET", key, *(word for pair in some for word in pair)] for some in _batches(fields_.items())]
         for key, members in self._scores.items():
             found += [
-                ["ZADD", key, *(["LT"] if key == ":x" else []), *(word for member, score in some for word in (score, member))]
+                ["ZADD", key, *(word for member, score in some for word in (score, member))]
                 for some in _batches(members.items())
             ]  # fmt: skip
         for (verb, key), names in self._gone.items():

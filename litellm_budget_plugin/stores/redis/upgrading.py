@@ -1,8 +1,8 @@
 """Rows of version 1 of the keys, brought over in place the first time that a project is asked for.
 
-prepare.lua takes the old keys out of the way of processes of the old version, whose scripts fail from then on, and what is no
-row (the indexes) has its new name with that. The rows themselves follow some at a time, each time in one step that also deletes
-the old ones: when the process that does it dies, another one goes on as soon as its lease has ended.
+prepare.lua takes the old keys out of the way of processes of the old version, whose scripts fail from then on. The indexes have
+their new names with that, and totals lie as they did. Accounts and holds follow some at a time, each time in one step that also
+deletes the old ones: when the process that does it dies, another one goes on as soon as its lease has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject
 from litellm_budget_plugin.core.commands import AlreadyCharged, Crossing, Refused, Settled
 from litellm_budget_plugin.stores.redis.asking import Server
 from litellm_budget_plugin.stores.redis.rows import Writes, subject_of
@@ -43,10 +43,10 @@ def _bring_rows(server: Server, root: bytes, token: str, deadline: float) -> boo
     def run(script: str, argument: Any) -> Any:
         return server.answer(Request(script, root, to_json(argument), b"1"), deadline)
 
-    for kind, put in _KINDS.items():
-        after, more = b"", 1
-        while more:
-            more, after, *rows = run("earlier", [kind, after.decode(), _ROWS])
+    for key, put in _HASHES.items():
+        cursor = None
+        while cursor != b"0":
+            cursor, *rows = run("earlier", [key, "0" if cursor is None else cursor.decode(), _ROWS])
             writes = Writes()
             for row in rows:
                 put(writes, *row)
@@ -109,15 +109,9 @@ def _reply(hold: str, row: Sequence[Any]) -> Refused | Settled | AlreadyCharged:
     return Settled(hold, tuple(Crossing(Ref(*map(_text, one[:5])), *map(int, one[5:])) for one in rest))
 
 
-def _put_total(writes: Writes, name: bytes, field: bytes, sums: Sequence[Any]) -> None:
-    day, _, model = field.decode().partition(":")
-    writes.total(UsageKey(*subject_of(name), int(day), model), Usage(*map(int, sums)))
-    writes.unput(f":u:{name.decode()}", field.decode())
-
-
 def _text(value: bytes) -> str:
     return value.decode()
 
 
-_KINDS: dict[str, Callable[..., None]] = {"1a": _put_accounts, "1h": _put_hold, "w": _put_total}
-"""The keys that rows of version 1 are in by now, and how each of them is brought over."""
+_HASHES: dict[str, Callable[..., None]] = {":1a": _put_accounts, ":1h": _put_hold}
+"""Where the rows of version 1 lie by now, and how each is brought over."""

@@ -14,8 +14,8 @@ from redis.crc import key_slot
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Read, Settle, Settled
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.redis.names import root_of
 from litellm_budget_plugin.stores.redis.asking import _Refused
+from litellm_budget_plugin.stores.redis.names import root_of
 from tests.stores.desk import calls_of, charge_of, hold_of
 from tests.stores.redis.server import PATIENCE, Server, free_port
 

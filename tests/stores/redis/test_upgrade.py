@@ -18,7 +18,7 @@ import redis
 
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Read, Reserve, Settle, Settled
-from litellm_budget_plugin.core.windows import SECOND
+from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.stores.redis.asking import Server as Asked
 from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.processes import Child
@@ -28,6 +28,8 @@ from tests.stores.redis.test_copying import exported
 
 Opener = Callable[..., Any]
 OwnServer = Callable[..., Server]
+TOTALS = 11
+"""The place of the one command that an earlier process may go on with: it reads a subject's totals, which lie as they did."""
 EARLIER = json.loads(gzip.decompress(version_1.FILE.read_bytes()))
 
 
@@ -146,7 +148,7 @@ def ask_as_before(client: redis.Redis, place: int) -> Any:
     return client.eval(EARLIER["scripts"][script], 1, root, *arguments)
 
 
-@pytest.mark.parametrize("place", range(len(EARLIER["sent"])))
+@pytest.mark.parametrize("place", sorted({*range(len(EARLIER["sent"]))} - {TOTALS}))
 def test_an_earlier_process_gets_an_error_and_changes_nothing(
     own_server: OwnServer, opened: Opener, place: int
 ) -> None:
@@ -164,7 +166,7 @@ def test_an_earlier_process_gets_an_error_and_changes_nothing(
         assert client.hget(f"{version_1.PREFIX}{{%check}}:version", "keys") == b"2"
 
 
-@pytest.mark.parametrize("place", range(len(EARLIER["sent"])))
+@pytest.mark.parametrize("place", sorted({*range(len(EARLIER["sent"]))} - {TOTALS}))
 def test_an_earlier_process_is_kept_out_of_new_projects_too(own_server: OwnServer, opened: Opener, place: int) -> None:
     """One that the ledger had, or one that it did not know."""
     server = own_server()
@@ -175,3 +177,22 @@ def test_an_earlier_process_is_kept_out_of_new_projects_too(own_server: OwnServe
     store.execute(Settle("i", "app", last, (), 1, "m"))
     with closing(server.client()) as client, pytest.raises(redis.ResponseError):
         ask_as_before(client, place)
+
+
+def test_an_earlier_process_may_read_totals(own_server: OwnServer, opened: Opener) -> None:
+    """They are right, and if they cannot be told in its way it gets an error."""
+    server = own_server()
+    url = fill(server)
+    rich = (Subject("user", "rich"),)
+    with closing(server.client()) as client:
+        before = ask_as_before(client, TOTALS)
+        store = opened(url, test_clock=True)
+        store.execute(Settle("one more", "app", rich, (), 5, "new", now=version_1.START))
+        after = ask_as_before(client, TOTALS)
+        assert [row for row in after if row not in before] == [
+            [b"rich", version_1.START // DAY, b"new", 5, 1, 0, 0, 0, 0]
+        ]
+        for number in range(2):
+            store.execute(Settle(f"large {number}", "app", rich, (), version_1.MOST, "new", now=version_1.START))
+        with pytest.raises(redis.ResponseError):
+            ask_as_before(client, TOTALS)

@@ -15,7 +15,16 @@ from typing import Any
 
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import (
-    DropBudget, PutBudget, Read, ReadUsage, Release, Renew, Reserve, Reset, Settle, Sweep,
+    DropBudget,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Release,
+    Renew,
+    Reserve,
+    Reset,
+    Settle,
+    Sweep,
 )  # fmt: skip
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.stores.protocol import ask
