@@ -119,23 +119,14 @@ class RedisEngine:
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float
     ) -> View:
         """Rows of a project, in one round trip."""
-        return self._load(project, subjects, holds, now, None, 0, deadline)
+        return self._view(project, subjects, holds, [_or_false(now), False, 0], deadline)
 
-    def _load(
-        self,
-        project: str,
-        subjects: Sequence[Subject],
-        holds: Sequence[str],
-        now: int | None,
-        token: str | None,
-        lasts: int,
-        deadline: float,
+    def _view(
+        self, project: str, subjects: Sequence[Subject], holds: Sequence[str], how: list[Any], deadline: float
     ) -> View:
-        asked = [_or_false(now), _or_false(token), lasts, [name_of(subject) for subject in subjects], holds, []]
-        answer = self._run("load", project, asked, deadline)
-        if answer == 0:
-            raise _LeaseLost
-        at, due, *found = answer
+        """Rows, read in the way that load.lua is told by its first three arguments."""
+        asked = [*how, [name_of(subject) for subject in subjects], holds, []]
+        at, due, *found = self._leased_run("load", project, asked, deadline)
         rows, marks = found[: len(subjects)], found[len(subjects) :]
         return View(
             at,
@@ -143,6 +134,13 @@ class RedisEngine:
             {subject: seen_of(subject, flat) for subject, flat in zip(subjects, rows)},
             {hold: hold_of(hold, *one) for hold, one in zip(holds, marks)},
         )
+
+    def _leased_run(self, script: str, project: str, argument: Any, deadline: float) -> Any:
+        """What a script answers that needs a lease."""
+        answer = self._run(script, project, argument, deadline)
+        if answer == 0:
+            raise _LeaseLost
+        return answer
 
     def transact(
         self,
@@ -152,28 +150,17 @@ class RedisEngine:
         now: int | None,
         work: Callable[[Transaction], T],
         deadline: float,
+        writes_of: Callable[[Transaction], Writes] | None = None,
     ) -> T:
-        """What `work` returns, having written what it has left, under the lease of the project."""
-        return self._leased(project, subjects, holds, now, lambda transaction: (work(transaction), None), deadline)
-
-    def _leased(
-        self,
-        project: str,
-        subjects: Sequence[Subject],
-        holds: Sequence[str],
-        now: int | None,
-        work: Callable[[Transaction], tuple[T, Writes | None]],
-        deadline: float,
-    ) -> T:
-        """What `work` returns first. It may return what to write, too: else that is what it left in the transaction."""
+        """What `work` returns, having written what it has left, or what `writes_of` says, under the lease of the project."""
         root, lasts = root_of(self._prefix, project), _LEASE
         while True:
             token = os.urandom(8).hex()  # not `random`: a fork that Python does not see copies its state
-            view = self._load(project, subjects, holds, now, token, lasts, deadline)
+            view = self._view(project, subjects, holds, [_or_false(now), token, lasts], deadline)
             transaction = Transaction(view, _LeasedRows(self, project, token, deadline))
             try:
-                result, writes = work(transaction)
-                writes = writes or _writes_of(transaction)
+                result = work(transaction)
+                writes = (writes_of or _writes_of)(transaction)
             except _LeaseLost:
                 lasts = min(2 * lasts, _LONGEST_LEASE)
                 continue
@@ -279,7 +266,7 @@ class RedisEngine:
         for account in rows.accounts:
             put.setdefault(Subject(account.ref.scope, account.ref.subject), {})[account.ref] = account
 
-        def work(transaction: Transaction) -> tuple[None, Writes]:
+        def writes_of(transaction: Transaction) -> Writes:
             writes = Writes()
             for subject, accounts in put.items():
                 old = transaction.accounts(project, subject)
@@ -289,45 +276,13 @@ class RedisEngine:
                 writes.hold(hold)
             for key, usage in rows.usage:
                 writes.total(key, usage)
-            return None, writes
+            return writes
 
-        self._leased(project, list(put), (), None, work, deadline)
+        self.transact(project, list(put), (), None, lambda _: None, deadline, writes_of)
 
     def close(self) -> None:
         """Let go of the connections."""
         self._server.close()
-
-    # For a transaction, which still has to have its lease.
-
-    def read_subjects(self, project: str, subjects: Sequence[Subject], token: str, deadline: float) -> View:
-        """Rows of more subjects."""
-        return self._load(project, subjects, (), None, token, 0, deadline)
-
-    def read_holds(self, project: str, holds: Sequence[str], token: str, deadline: float) -> View:
-        """More holds."""
-        return self._load(project, (), holds, None, token, 0, deadline)
-
-    def read_total(self, project: str, key: UsageKey, token: str, deadline: float) -> Usage | None:
-        """One row of totals."""
-        subject = Subject(key.scope, key.subject)
-        asked = [False, token, 0, [], [], [[name_of(subject), key.day, key.model]]]
-        answer = self._run("load", project, asked, deadline)
-        if answer == 0:
-            raise _LeaseLost
-        return dict(totals_of(subject, answer[2])).get(key)
-
-    def read_open(self, project: str, before: int | None, most: int | None, token: str, deadline: float) -> list[Hold]:
-        """Up to `most` open holds with a time limit until `before`, in the order of (limit, id)."""
-        found: list[Hold] = []
-        while True:
-            some = _ROWS if most is None else min(_ROWS, most - len(found))
-            asked = [token, ":l", "-inf", "+inf" if before is None else before, len(found), some]
-            answer = self._run("between", project, asked, deadline)
-            if answer == 0:
-                raise _LeaseLost
-            found += _holds(answer)
-            if len(answer) < 3 * some or len(found) == most:
-                return found
 
 
 class _LeaseLost(Exception):
@@ -335,31 +290,48 @@ class _LeaseLost(Exception):
 
 
 class _LeasedRows:
-    """How a transaction reads more rows while it has the lease."""
+    """How a transaction reads more rows: its lease must still be there."""
 
     def __init__(self, engine: RedisEngine, project: str, token: str, deadline: float) -> None:
         self._engine, self._project, self._token, self._deadline = engine, project, token, deadline
 
+    def _view(self, subjects: Sequence[Subject], holds: Sequence[str]) -> View:
+        return self._engine._view(self._project, subjects, holds, [False, self._token, 0], self._deadline)  # noqa: SLF001
+
+    def _run(self, script: str, argument: Any) -> Any:
+        return self._engine._leased_run(script, self._project, argument, self._deadline)  # noqa: SLF001
+
     def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
         """The accounts and versions of all of these."""
-        return self._engine.read_subjects(self._project, subjects, self._token, self._deadline).subjects
+        return self._view(subjects, ()).subjects
 
     def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
         """The holds and marks with these ids."""
-        return self._engine.read_holds(self._project, holds, self._token, self._deadline).holds
+        return self._view((), holds).holds
 
     def due(self, now: int, most: int | None) -> list[Hold]:
         """Open holds whose time limit has come, in the order of (limit, id)."""
-        return self._engine.read_open(self._project, now, most, self._token, self._deadline)
+        return self._open_until(now, most)
 
     def open_holds(self) -> list[Hold]:
         """Every open hold, in the order of the ids."""
-        found = self._engine.read_open(self._project, None, None, self._token, self._deadline)
-        return sorted(found, key=attrgetter("id"))
+        return sorted(self._open_until("+inf", None), key=attrgetter("id"))
+
+    def _open_until(self, limit: int | str, most: int | None) -> list[Hold]:
+        found: list[Hold] = []
+        while True:
+            some = _ROWS if most is None else min(_ROWS, most - len(found))
+            page = _holds(self._run("between", [self._token, ":l", "-inf", limit, len(found), some]))
+            found += page
+            if len(page) < some or len(found) == most:
+                return found
 
     def usage(self, key: UsageKey) -> Usage | None:
         """One row of totals."""
-        return self._engine.read_total(self._project, key, self._token, self._deadline)
+        subject = Subject(key.scope, key.subject)
+        total = [name_of(subject), key.day, key.model]
+        *_, flat = self._run("load", [False, self._token, 0, [], [], [total]])
+        return dict(totals_of(subject, flat)).get(key)
 
 
 def _writes_of(transaction: Transaction) -> Writes:

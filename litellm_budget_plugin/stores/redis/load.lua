@@ -10,9 +10,10 @@ local lease = ROOT .. ':lease'
 
 if token and lasts > 0 then
     -- Our own token is there if the answer to the same question was lost.
-    if not call('SET', lease, token, 'NX', 'PX', lasts) and call('GET', lease) ~= token then
+    if leased() and call('GET', lease) ~= token then
         return -1
     end
+    call('SET', lease, token, 'PX', lasts)
 elseif token and call('GET', lease) ~= token then
     return 0
 end
