@@ -133,6 +133,7 @@ def test_work_whose_lease_has_ended_is_done_again(url: str, engine: Opener, when
             other.transact("p", (), (), NOW, put(account(ALICE, spent=100, models={"m": 100})), soon())
             if when == "before it reads more":
                 transaction.hold("p", "h")
+                raise AssertionError("it has read rows of another moment")
         put(account(ALICE, spent=row.spent + 1, models={"m": row.spent + 1}))(transaction)
         return len(rounds)
 
@@ -205,7 +206,13 @@ def test_steps_stop_at_the_first_that_does_not_fit(url: str, engine: Opener) -> 
     """Also at one of another project; what follows it is not applied."""
     one = engine(url)
     version, elsewhere = made(one, account(ALICE))[ALICE], made(one, account(ALICE), project="q")[ALICE]
-    steps = [charge("a", version), charge("b", elsewhere, project="q"), charge("a", version), charge("c", version)]
+    steps = [
+        charge("a", version),
+        charge("b", elsewhere, project="q"),
+        charge("a", version),
+        charge("c", version),
+        charge("d", elsewhere, project="q"),
+    ]
     assert one.add(steps, soon()) == 2
     assert (spent(one), spent(one, project="q")) == ([1], [1])
     assert one.add([charge(f"many {number}", version) for number in range(250)], soon()) == 250
@@ -261,6 +268,9 @@ def test_sums_that_no_double_holds(url: str, engine: Opener) -> None:
     assert one.usage_rows("p", "user", None, 0, DAYS, soon()) == [(key, total)]
     assert one.transact("p", (), (), NOW, lambda transaction: transaction.usage("p", key), soon()) == total
     # One too many, in the last place.
+    large = made(one, account(BOB, spent=MOST + 2, models={"m": MOST + 2}))[BOB]
+    back = charge("back", large, subjects=((BOB, large),), sums=(Sum(Ref(*BOB), -5, 0, "m", most=MOST - 4),))
+    assert one.add([back], soon()) == 0
     assert one.add([charge("bound", version, most=MOST)], soon()) == 0
     assert one.add([charge("known", version, known=(7 * MOST - 1, 0))], soon()) == 0
     assert one.add([charge("known", version, -MOST, known=(7 * MOST, 0))], soon()) == 1

@@ -75,12 +75,15 @@ def present(store: Any, project: str, most: int = 100) -> dict[str, list[Any]]:
 
 
 def test_nothing_is_lost(own_server: OwnServer, opened: Opener) -> None:
-    store = opened(fill(own_server()), test_clock=True)
+    server = own_server()
+    store = opened(fill(server), test_clock=True)
     assert store.projects() == sorted(version_1.PROJECTS)
     for project in version_1.PROJECTS:
         assert len(recorded(project)["holds"]) > 50
         assert present(store, project) == recorded(project)
     assert store.projects() == sorted(version_1.PROJECTS)
+    with server.client() as client:
+        assert client.keys("*:1[ah]") == client.keys("*:lease") == []
 
 
 def test_it_goes_on_where_it_was(own_server: OwnServer, opened: Opener) -> None:
