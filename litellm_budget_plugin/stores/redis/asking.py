@@ -32,6 +32,7 @@ class Server:
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
+        self.name = address.name
         self._address, self._timeout = address, timeout
         self._vetting = Vetting(address.name)
         self._route = route_to(address, timeout, self._vetting)
@@ -93,7 +94,7 @@ class Server:
     def _patiently(self, attempt: Callable[[], T], deadline: float) -> T:
         """What `attempt` returns, tried again until the deadline while another server may take over."""
         if self._closed:
-            raise BudgetStoreError(f"{self._address.name}: this store was closed")
+            raise BudgetStoreError(f"{self.name}: this store was closed")
         if self._pid != os.getpid():  # also after a fork that Python does not see, as uWSGI's
             self._keep_inherited()
         began, said = time.monotonic(), None
@@ -110,10 +111,10 @@ class Server:
                     continue
                 if temporary and said is not None:
                     # Tells more than that the time ran out in asking once more.
-                    raise explained(said, self._address.name, deadline - began) from cause
+                    raise explained(said, self.name, deadline - began) from cause
                 if isinstance(error, BudgetStoreError):
-                    raise type(error)(f"{self._address.name}: {error}") from error.__cause__
-                raise explained(cause, self._address.name, deadline - began) from cause
+                    raise type(error)(f"{self.name}: {error}") from error.__cause__
+                raise explained(cause, self.name, deadline - began) from cause
 
     def close(self) -> None:
         """Let go of the connections."""

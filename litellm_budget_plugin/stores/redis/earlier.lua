@@ -1,9 +1,9 @@
 -- Some rows of version 1 that are still to be brought over, out of MessagePack.
 --
--- ARGV[1]  {hash, cursor, how many about}; the hash is :1a (accounts) or :1h (holds)
--- Answer   {cursor, {subject, {account, ...}} or {id, hold}, ...}
+-- ARGV[1]  {hash, how many}; the hash is :1a (accounts) or :1h (holds)
+-- Answer   {{subject, {account, ...}} or {id, hold}, ...}
 
-local hash, after, most = unpack(args)
+local hash, most = unpack(args)
 
 -- A table for an answer, which ends at the first nil.
 local function whole(row, places)
@@ -22,8 +22,8 @@ local function whole_account(account)
     return whole(account, 21)
 end
 
-local cursor, found = unpack(call('HSCAN', ROOT .. hash, after, 'COUNT', most))
-local reply = {cursor}
+-- Any: a cursor would go through the places of all rows that are gone.
+local found, reply = call('HRANDFIELD', ROOT .. hash, most, 'WITHVALUES'), {}
 for at = 1, #found, 2 do
     local row = cmsgpack.unpack(found[at + 1])
     if hash == ':1a' then

@@ -8,6 +8,7 @@ deletes the old ones: when the process that does it dies, another one goes on as
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,17 @@ from pydantic_core import to_json
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject
 from litellm_budget_plugin.core.commands import AlreadyCharged, Crossing, Refused, Settled
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis.asking import Server
 from litellm_budget_plugin.stores.redis.rows import Writes, subject_of
 from litellm_budget_plugin.stores.redis.scripts import Request
 
-_ROWS = 500
+_ROWS = 100
 """About how many rows one step takes on."""
-_LEASE = 2000
+_LEASE = 500
 """How many milliseconds after the last step another process may go on."""
+_MARGIN = 0.05
+"""How long (seconds) before its deadline a command leaves the rest to others: one step takes less."""
 _DONE, _BEGUN = 2, 1
 
 
@@ -44,14 +48,17 @@ def _bring_rows(server: Server, root: bytes, token: str, deadline: float) -> boo
         return server.answer(Request(script, root, to_json(argument), b"1"), deadline)
 
     for key, put in _HASHES.items():
-        cursor = None
-        while cursor != b"0":
-            cursor, *rows = run("earlier", [key, "0" if cursor is None else cursor.decode(), _ROWS])
+        while rows := run("earlier", [key, _ROWS]):
             writes = Writes()
             for row in rows:
                 put(writes, *row)
             if run("write", [token, _LEASE, writes.commands(), []]) != 1:
                 return False
+            if time.monotonic() + _MARGIN > deadline:
+                server.tell(Request("release", root, token.encode()), deadline)
+                raise BudgetStoreUnavailable(
+                    f"{server.name}: rows of an earlier version are being brought over; ask again"
+                )
     finished = Writes()
     finished.text(":a", "2")
     return bool(run("write", [token, 0, finished.commands(), []]) == 1)

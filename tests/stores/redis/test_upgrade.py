@@ -19,6 +19,7 @@ import redis
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Read, Reserve, Settle, Settled
 from litellm_budget_plugin.core.windows import DAY, SECOND
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis.asking import Server as Asked
 from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.processes import Child
@@ -105,15 +106,15 @@ def test_it_goes_on_where_it_was(own_server: OwnServer, opened: Opener) -> None:
     assert present(store, "app") == rows
 
 
-@pytest.mark.parametrize("steps", range(1, 9))
+@pytest.mark.parametrize("moment", range(2, 36, 3))
 def test_another_process_goes_on_where_one_died(
-    own_server: OwnServer, opened: Opener, monkeypatch: pytest.MonkeyPatch, steps: int
+    own_server: OwnServer, opened: Opener, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
-    """After each of its steps: its lease ends by itself."""
+    """Between any two of its steps: its lease ends by itself."""
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._ROWS", 20)
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._LEASE", 50)
     url = fill(own_server())
-    answer, left = Asked.answer, [steps * 3]
+    answer, left = Asked.answer, [moment]
 
     def die_in_between(self: Asked, request: Any, deadline: float) -> Any:
         found = answer(self, request, deadline)
@@ -199,3 +200,24 @@ def test_an_earlier_process_may_read_totals(own_server: OwnServer, opened: Opene
             store.execute(Settle(f"large {number}", "app", rich, (), version_1.MOST, "new", now=version_1.START))
         with pytest.raises(redis.ResponseError):
             ask_as_before(client, TOTALS)
+
+
+def test_commands_with_little_time_bring_it_over_together(
+    own_server: OwnServer, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each does a step at least, and leaves its lease to the next."""
+    monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._ROWS", 20)
+    monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._LEASE", 60_000)
+    monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._MARGIN", 10.0)
+    store = opened(fill(own_server()), test_clock=True)
+    away = 0
+    while True:
+        try:
+            store.execute(Read("app", "user", "new"))
+            break
+        except BudgetStoreUnavailable as error:
+            assert "being brought over" in str(error)
+            away += 1
+            assert away < 30
+    assert away > 5
+    assert present(store, "app") == recorded("app")
