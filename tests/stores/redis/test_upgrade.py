@@ -213,7 +213,7 @@ def test_commands_with_little_time_bring_it_over_together(
     away = 0
     while True:
         try:
-            store.execute(Read("app", "user", "new"))
+            store.execute(Read("app", "user", "new", now=version_1.START))
             break
         except BudgetStoreUnavailable as error:
             assert "being brought over" in str(error)
