@@ -8,16 +8,18 @@ it names; held is the sum of the open holds; every charge is applied exactly onc
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import default_of
-from litellm_budget_plugin.core.book import Book, Changes, Work
+from litellm_budget_plugin.core.book import Book, Changes, WholeBook, Work
 from litellm_budget_plugin.core.budgets import drop_budget, put_budget, reset
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
     Accounts,
     AccountState,
+    Change,
     Command,
     DropBudget,
     PutBudget,
@@ -33,35 +35,47 @@ from litellm_budget_plugin.core.commands import (
     Swept,
     UsageRows,
 )
-from litellm_budget_plugin.core.holding import DUE_BATCH, expire_due
+from litellm_budget_plugin.core.holding import MOST_DUE, expire_due
 from litellm_budget_plugin.core.reserving import reserve
 from litellm_budget_plugin.core.settling import release, renew, settle
 from litellm_budget_plugin.core.windows import DAY
 
 
-def apply(book: Book, command: Command, now: int) -> Reply:
+def apply(book: WholeBook, command: Command, now: int) -> Reply:
     """Apply one command at the time `now` (microseconds). The caller serialises commands of one project.
 
     Raises BudgetInputError, having changed nothing, for a command whose amounts or times are out of range.
     """
     check(command)
+    if isinstance(command, Read):
+        return _read(book, command, now)
+    if isinstance(command, ReadUsage):
+        rows = book.usage_rows(command.project, command.scope, command.subject, command.since, command.until)
+        return UsageRows(tuple(rows))
+    return _sweep(book, command, now) if isinstance(command, Sweep) else change(book, command, now)
+
+
+def change(book: Book, command: Change, now: int) -> Reply:
+    """Apply one command that names what it changes; see `apply`. The command has been checked."""
     return _RULES[type(command)](Work(book, command.project, now), command)
 
 
-def _read(work: Work, command: Read) -> Accounts:
-    expire_due(work, DUE_BATCH)
-    work.save()
+def _read(book: WholeBook, command: Read, now: int) -> Accounts:
+    expire_some(book, command.project, now)
     if command.subject is not None:
         ids, after = [command.subject], None
     else:
-        ids = work.book.subjects(work.project, command.scope, command.after, command.page)
+        ids = book.subjects(command.project, command.scope, command.after, command.page)
         after = ids[-1] if len(ids) == command.page else None
     states = [
-        state_of(account, default_of(account, command.defaults), work.now)
+        state_of(account, default_of(account, command.defaults), now)
         for subject in ids
-        for _, account in sorted(work.accounts(Subject(command.scope, subject)).items())
+        for account in sorted(book.accounts(command.project, Subject(command.scope, subject)), key=_ref)
     ]
-    return Accounts(work.now, tuple(states), after)
+    return Accounts(now, tuple(states), after)
+
+
+_ref = attrgetter("ref")
 
 
 def state_of(recorded: Account, default: Default | None, now: int) -> AccountState:
@@ -91,16 +105,18 @@ def state_of(recorded: Account, default: Default | None, now: int) -> AccountSta
     )
 
 
-def _read_usage(work: Work, command: ReadUsage) -> UsageRows:
-    rows = work.book.usage_rows(work.project, command.scope, command.subject, command.since, command.until)
-    return UsageRows(tuple(rows))
-
-
-def _sweep(work: Work, command: Sweep) -> Swept:
-    expired = expire_due(work, None)
+def expire_some(book: Book, project: str, now: int, most: int | None = MOST_DUE) -> int:
+    """Expire up to `most` holds that are due, and return how many."""
+    work = Work(book, project, now)
+    expired = expire_due(work, most)
     work.save()
-    forgotten = work.book.forget(work.project, work.now - command.marks_kept)
-    return Swept(expired, forgotten, work.book.fold(work.project, (work.now - command.days_kept) // DAY))
+    return expired
+
+
+def _sweep(book: WholeBook, command: Sweep, now: int) -> Swept:
+    expired = expire_some(book, command.project, now, None)
+    forgotten = book.forget(command.project, now - command.marks_kept)
+    return Swept(expired, forgotten, book.fold(command.project, (now - command.days_kept) // DAY))
 
 
 _RULES: dict[type, Callable[[Work, Any], Reply]] = {
@@ -111,9 +127,6 @@ _RULES: dict[type, Callable[[Work, Any], Reply]] = {
     PutBudget: put_budget,
     DropBudget: drop_budget,
     Reset: reset,
-    Read: _read,
-    ReadUsage: _read_usage,
-    Sweep: _sweep,
 }
 
 
