@@ -69,8 +69,8 @@ def statement_of(add: Add, strict: bool) -> tuple[Shape, list[str | None]]:
     for key, _, more in kinds:
         values.append(key)
         values += more
-    for (scope, subject, day, model), totals in sorted(add.usage.items()):
-        values += owner_of(scope, subject), scope, subject, str(day), model
+    for (scope, name, day, model), totals in sorted(add.usage.items()):
+        values += owner_of(scope, name), scope, name, str(day), model
         values += map(str, totals)
     charged = tuple(bool(one.spent) for one in add.sums)
     return Shape(alone, charged, tuple(kind for _, kind, _ in kinds), len(add.usage), strict), values

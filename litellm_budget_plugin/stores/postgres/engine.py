@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from litellm_budget_plugin.core.accounts import Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetStoreError
@@ -18,8 +19,8 @@ from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.places import NoPlace
-from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.adding import NOT_APPLIED, statement_of, text_of
+from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.failures import (
     UNSTORABLE,
     explained,
@@ -80,15 +81,15 @@ class PostgresEngine:
     def add(self, adds: Sequence[Add], deadline: float) -> int:
         """Apply steps in their order, up to the first that cannot be applied; returns how many were."""
         applied = 0
-        for start in range(0, len(adds), _TOGETHER):
-            some = adds[start : start + _TOGETHER]
-            done = self._run(lambda line, some=some: self._add(line, some, deadline), deadline)
+        while applied < len(adds):
+            some = adds[applied : applied + _TOGETHER]
+            done = self._run(partial(self._add, some, deadline), deadline)
             applied += done
             if done < len(some):
                 break
         return applied
 
-    def _add(self, line: Line, adds: Sequence[Add], deadline: float) -> int:
+    def _add(self, adds: Sequence[Add], deadline: float, line: Line) -> int:
         """How many of these, from the first on, were applied in one transaction."""
         while adds:
             strict = len(adds) > 1
@@ -115,7 +116,9 @@ class PostgresEngine:
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float
     ) -> View:
         """Rows of a project as they were at one moment."""
-        answer = self._run(lambda line: _only(line, [self._sql.view(project, subjects, holds, now)], deadline), deadline)
+        answer = self._run(
+            lambda line: _only(line, [self._sql.view(project, subjects, holds, now)], deadline), deadline
+        )
         return _view_of(answer, subjects, holds)
 
     def transact(
@@ -157,23 +160,22 @@ class PostgresEngine:
 
     def _writes(self, project: str, transaction: Transaction) -> list[Statement]:
         changes = transaction.changes
-        gone = [key_row(ref) for ref, account in changes.accounts.items() if account is None]
-        rows = {
+        rows: dict[str, list[Any]] = {
+            "delete": [key_row(ref) for ref, account in changes.accounts.items() if account is None],
             "accounts": [account_row(account) for account in changes.accounts.values() if account is not None],
             "holds": [hold_row(hold) for hold in changes.holds.values()],
             "add to usage": [usage_row(key, usage) for key, usage in changes.usage.items()],
             "versions": _versions(transaction.versions()),
         }
-        return self._sql.on_rows(project, {"delete": gone, **rows})
+        return self._sql.on_rows(project, rows)
 
     def page(
         self, project: str, scope: str, after: str, most: int, now: int | None, deadline: float
     ) -> tuple[View, list[str]]:
         """Up to `most` ids in a scope that have accounts and follow `after`, in order, with their rows."""
         answer = self._answer(self._sql.of("page", project, now, scope, after, most), deadline)
-        found = from_json(answer or "")
-        ids: list[str] = found.pop() or []
-        return _view(*found, None, [Subject(scope, one) for one in ids], ()), ids
+        moment, due, accounts, ids = from_json(answer or "")
+        return _view(moment, due, accounts, None, [Subject(scope, one) for one in ids or ()], ()), ids or []
 
     def usage_rows(
         self, project: str, scope: str, subject: str | None, since: int, until: int, deadline: float
@@ -182,7 +184,9 @@ class PostgresEngine:
         if subject is None:
             statement = self._sql.of("usage_of_scope", project, scope, since, until)
         else:
-            statement = self._sql.of("usage_of_subject", project, scope, since, until, subject, owner_of(scope, subject))
+            statement = self._sql.of(
+                "usage_of_subject", project, scope, since, until, subject, owner_of(scope, subject)
+            )
         return [usage_of(row) for row in _list(self._answer(statement, deadline))]
 
     def forget(self, project: str, before: int, deadline: float) -> int:
@@ -362,7 +366,8 @@ def _list(answer: Answer) -> list[Any]:
 
 
 def _view_of(answer: Answer, subjects: Sequence[Subject], holds: Sequence[str]) -> View:
-    return _view(*from_json(answer or ""), subjects, holds)
+    now, due, accounts, found = from_json(answer or "")
+    return _view(now, due, accounts, found, subjects, holds)
 
 
 def _view(
