@@ -343,7 +343,7 @@ class _Reader:
     def usage(self, key: UsageKey) -> Usage | None:
         """One row of totals."""
         owner = owner_of(key.scope, key.subject)
-        rows = _list(self._ask(self._sql.of("usage", self._project, owner, key.day, key.model)))
+        rows = _list(self._ask(self._sql.of("one_usage", self._project, owner, key.day, key.model)))
         return usage_of(rows[0])[1] if rows else None
 
 

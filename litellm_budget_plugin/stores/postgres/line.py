@@ -13,6 +13,7 @@ import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Union
 
 from psycopg import Error, pq
@@ -58,12 +59,13 @@ class Line:
     A line on which Overrun, Lost or an interrupt was raised is of no more use.
     """
 
-    __slots__ = ("_connection", "_poll", "_prepare", "_prepared")
+    __slots__ = ("_connection", "_names", "_poll", "_prepare", "_prepared")
 
     def __init__(self, connection: PGconn, prepare: bool) -> None:
         self._connection = connection
         self._prepare = prepare
         self._prepared: dict[str, bytes] = {}
+        self._names = count()
         self._poll = select.poll()
         self._poll.register(connection.socket, select.POLLIN)
 
@@ -126,7 +128,7 @@ class Line:
                 name = self._prepared.get(sql) or new.get(sql)
                 first = name is None and self._prepare and len(self._prepared) + len(new) < _MOST_PREPARED
                 if first:
-                    name = new[sql] = f"ledger_{len(self._prepared) + len(new)}".encode()
+                    name = new[sql] = f"ledger_{next(self._names)}".encode()
                     connection.send_prepare(name, sql.encode())
                 firsts[-1].append(first)
                 if name is None:

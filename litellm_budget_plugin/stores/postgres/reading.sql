@@ -37,7 +37,7 @@ SELECT json_agg(to_json(h)) FROM (
 -- name: open_holds
 SELECT json_agg(to_json(h) ORDER BY coalesce(full_id, id)) FROM ledger.holds h WHERE project = $1 AND state = 'open'
 
--- name: usage
+-- name: one_usage
 SELECT json_agg(to_json(u)) FROM ledger.usage u WHERE project = $1 AND owner = $2 AND day = $3 AND model = $4
 
 -- name: usage_of_subject
