@@ -30,7 +30,7 @@ _TEMPORARY = {
     "53": "the server is short of resources",
     "57": "the server is shutting down, or has ended the command",
     "58": "the server's system failed",
-    "55P03": "the server's lock_timeout came first",
+    "55P03": "others have kept a lock of the ledger for too long",
     "25006": "the server is read-only, a standby perhaps",
     "25P03": "the server has ended a transaction that waited for this process",
 }

@@ -32,8 +32,10 @@ class Statements:
         return self._texts[name], [str(value) if isinstance(value, int) else value for value in values]
 
     def lock(self, name: str, project: str, deadline: float) -> Statement:
-        """The lock of a project, "alone" or "beside" others, waited for until `deadline` at most."""
-        seconds = min(deadline - time.monotonic(), _LONGEST_LOCK)
+        """The lock of a project, "alone" or "beside" others. It is waited for until a little before `deadline`: a refusal of the
+        server leaves the connection as it was, a client that gives up has to close it.
+        """
+        seconds = min(0.9 * (deadline - time.monotonic()), _LONGEST_LOCK)
         return self._texts[name], (project, str(max(1, int(seconds * 1000))))
 
     def view(self, project: str, subjects: Iterable[Subject], holds: Sequence[str], now: int | None) -> Statement:
