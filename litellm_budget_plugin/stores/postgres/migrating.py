@@ -37,7 +37,7 @@ STEPS = (
 
 _UPGRADE_SECONDS = 600.0
 """How long an upgrade may take. Rows are written anew, which takes about a second for 100,000."""
-_LOCK_SECONDS = 10
+_LOCK_SECONDS = 10.0
 """How long an upgrade waits for the tables."""
 
 _VERSION = (
@@ -77,7 +77,7 @@ def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps:
         line.run("BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
         line.run(f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)
         # A backup perhaps keeps a table busy for long: everybody else would wait behind this.
-        line.run(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'", deadline)
+        line.run(f"SET LOCAL lock_timeout = {_LOCK_SECONDS * 1000:.0f}", deadline)
         # Read again under the lock: another process may have done it meanwhile.
         version = _version(line, name, schema, deadline, len(steps))
         if version < len(steps):

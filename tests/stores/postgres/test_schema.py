@@ -26,8 +26,7 @@ Opener = Callable[..., Store]
 Starter = Callable[..., Server]
 
 NEXT = Step(
-    "CREATE TABLE ledger.notes (text text);"
-    "ALTER TABLE ledger.usage ADD COLUMN searches bigint NOT NULL DEFAULT 0;",
+    "CREATE TABLE ledger.notes (text text);ALTER TABLE ledger.usage ADD COLUMN searches bigint NOT NULL DEFAULT 0;",
     1,
 )
 BROKEN = Step("CREATE TABLE ledger.more (text text); INSERT INTO ledger.missing VALUES (1);", 1)
