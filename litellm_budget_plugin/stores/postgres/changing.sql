@@ -1,31 +1,33 @@
--- The statements that change rows, by their names; that of `add` is built in adding.py. `ledger` stands for
--- the schema's own name. A statement's values are described where engine.py sends it.
+-- The statements that change rows, by their names. `ledger` stands for the schema's own name. Values are described where they are
+-- given: adding.py, engine.py.
 --
 -- What keeps steps apart, and why they cannot wait for each other in a circle:
 --
 -- Beside others runs an `add` of one step. It is one transaction of one round trip and takes its locks in this order:
---   1. the project's advisory lock, shared;
---   2. the rows of its accounts, in the order of their keys;
---   3. the rows of its hold and its marks, in the order of their keys. INSERT waits for one who is inserting the same key at
---      this moment, as if that was a lock on the key;
---   4. the rows of its totals, in the order of their keys, upserts as well.
---   Each is its own part of one statement, and each part reads a row of the part before it: it takes no lock before that part
---   has all of its own. So one who waits, waits for somebody who is at the same row or further on in this order: no circle.
+--   1. the project's advisory lock, shared (`beside`);
+--   2. the rows of its accounts, in the order of their keys (`hold_on`, `charge`);
+--   3. the rows of its hold and its marks, in the order of their keys (`new_hold`, `known_hold`, `mark`). INSERT waits for one who
+--      is inserting the same key at this moment, as if that was a lock on the key;
+--   4. the rows of its totals, in the order of their keys (`total`), upserts as well.
+--   Each is a statement of its own, begun when the one before it is done. So one who waits, waits for somebody who is at the same
+--   row or further on in this order: no circle.
 --
 -- Alone runs everything else that changes rows: `transact`, several steps of `add` in one transaction, `load`, `fold`. It takes the
 --   project's advisory lock exclusively, before it has any other lock, and then rows in any order: nobody else of this
 --   project has a row or waits for one. Steps of several projects take their locks in the order of the projects' names. One who
 --   waits for the exclusive lock of a first project has no lock; one who waits for that of a further project waits for
---   others that have taken theirs in the same order, or are beside others there and need nothing more than step 1.
+--   others that have taken theirs in the same order, or are beside others there and need nothing more than their rows.
 --
--- `forget` takes no advisory lock. It locks marks that nobody else has locked and waits for nobody, so nobody waits for it in a circle.
--- Reading takes no locks: what belongs together is read by one statement. No step changes rows of two projects, and all that
---   touch a row have its project's lock.
+-- `forget` takes no advisory lock. It locks marks that nobody else has locked and waits for nobody. Reading takes no locks: what
+--   belongs together is read by one statement. No step changes rows of two projects.
 --
 -- The advisory lock is taken by a statement of its own. Each statement of a READ COMMITTED transaction sees what was committed
---   before it began: the statements after it see everything that was done by those it has waited for, and the clock is read
---   by them, when the lock is held. A guard on a row that somebody has changed meanwhile is looked at again on its newest version.
---   In another isolation level none of this holds. `transact` asks for READ COMMITTED, and a step of `add` does nothing without it.
+--   before it began: the statements after it see everything that was done by those it has waited for, and they read the clock
+--   when the lock is held. Beside others no account is made or deleted and no version changes, so `guard` needs no locks of
+--   rows. A guard on a row that somebody has changed meanwhile is looked at again on its newest version. In another
+--   isolation level none of this holds: `transact` asks for READ COMMITTED, a step of `add` fails without it.
+--
+-- A guard that fails fails its statement, and with it everything up to the end of the batch: what was done is undone.
 --
 -- A client that dies between the two round trips of `transact` has its transaction undone when the server notices, or else when
 --   idle_in_transaction_session_timeout ends its session. Nobody waits for a lock for longer than its client waits for an answer:

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.places import NoPlace
-from litellm_budget_plugin.stores.postgres.adding import NOT_APPLIED, statement_of, text_of
+from litellm_budget_plugin.stores.postgres.adding import statements_of
 from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.failures import (
     UNSTORABLE,
@@ -92,13 +93,16 @@ class PostgresEngine:
     def _add(self, adds: Sequence[Add], deadline: float, line: Line) -> int:
         """How many of these, from the first on, were applied in one transaction."""
         while adds:
-            strict = len(adds) > 1
+            projects = sorted({add.project for add in adds}) if len(adds) > 1 else [adds[0].project]
+            batch = [self._sql.lock("beside" if len(adds) == 1 else "alone", project, deadline) for project in projects]
+            # For each step, where its statements begin.
+            begins = []
+            lasting = False
             try:
-                steps = [statement_of(add, strict) for add in adds]
-                projects = sorted({add.project for add in adds})
-                locks = [self._sql.lock("alone" if strict else "beside", project, deadline) for project in projects]
-                batch = [*locks, *((text_of(shape, self._address.schema), values) for shape, values in steps)]
-                lasting = any(add.hold.state in _LASTING for add in adds)
+                for add in adds:
+                    begins.append(len(batch))
+                    batch += statements_of(add, self._sql)
+                    lasting = lasting or add.hold.state in _LASTING
                 answers, *flushed = line.ask([batch, [self._flush]] if lasting else [batch], deadline)
             except UNSTORABLE:
                 # Whoever executes the command says what is wrong with it.
@@ -106,10 +110,11 @@ class PostgresEngine:
                 continue
             if not isinstance(answers, ServerError):
                 _raise_any(flushed)
-                return len(adds) if answers[-1] == "1" else 0
-            if answers.state != NOT_APPLIED and not is_input_error(answers):
+                return len(adds)
+            if not is_input_error(answers):
                 raise answers
-            adds = adds[: max(0, answers.place - len(locks))]
+            # Undone with those before it, which are applied without it.
+            adds = adds[: max(0, bisect(begins, answers.place) - 1)]
         return 0
 
     def view(
@@ -164,7 +169,7 @@ class PostgresEngine:
             "delete": [key_row(ref) for ref, account in changes.accounts.items() if account is None],
             "accounts": [account_row(account) for account in changes.accounts.values() if account is not None],
             "holds": [hold_row(hold) for hold in changes.holds.values()],
-            "add to usage": [usage_row(key, usage) for key, usage in changes.usage.items()],
+            "add_to_totals": [usage_row(key, usage) for key, usage in changes.usage.items()],
             "versions": _versions(transaction.versions()),
         }
         return self._sql.on_rows(project, rows)

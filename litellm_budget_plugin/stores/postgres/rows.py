@@ -44,10 +44,10 @@ _ACCOUNT = (
 _KEY = ("scope", "subject", "day", "model")
 _AMOUNTS = ("usd", "calls", "tokens")
 _FLOOR = ("floor_usd", "floor_calls", "floor_tokens")
-HOLD_COLUMNS = ("full_id", "state", "at", *_AMOUNTS, *_FLOOR, "day", "model", "subjects", "legs", "charged", "reply")
+_HOLD_COLUMNS = ("full_id", "state", "at", *_AMOUNTS, *_FLOOR, "day", "model", "subjects", "legs", "charged", "reply")
 COLUMNS = {
     "accounts": ("owner", *_REF, *_ACCOUNT),
-    "holds": ("id", *HOLD_COLUMNS),
+    "holds": ("id", *_HOLD_COLUMNS),
     "usage": ("owner", *_KEY, *Usage._fields),
 }
 """What a row is written with. An account's version is written by itself."""
@@ -109,6 +109,11 @@ def account_row(account: Account) -> Row:
     return row
 
 
+def is_plain_mark(hold: Hold) -> bool:
+    """Whether a hold is no more than its id, state, time and reply."""
+    return hold.state not in ("open", "expired") and hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply)
+
+
 def hold_row(hold: Hold) -> Row:
     """What `hold_of` reads. A mark keeps no more than it needs: there are many of them."""
     key = stored_id(hold.id)
@@ -117,7 +122,7 @@ def hold_row(hold: Hold) -> Row:
         row["full_id"] = hold.id
     if hold.reply:
         row["reply"] = hold.reply
-    if hold.state in ("open", "expired") or hold != Hold(hold.id, hold.state, hold.at, reply=hold.reply):
+    if not is_plain_mark(hold):
         row.update(zip(_AMOUNTS, hold.amounts))
         row.update(zip(_FLOOR, hold.floor))
         row.update(model=hold.model, day=hold.day or None, subjects=hold.subjects, legs=hold.legs)

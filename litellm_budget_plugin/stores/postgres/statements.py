@@ -21,22 +21,24 @@ _LONGEST_LOCK = 10.0
 
 
 class Statements:
-    """The statements for the ledger in one schema."""
+    """The statements for the ledger in one schema. `texts` has their SQL by their names."""
 
     def __init__(self, schema: str) -> None:
-        texts = {**named_queries(__package__, "changing.sql"), **named_queries(__package__, "reading.sql"), **_tables()}
-        self._texts = {name: in_schema(sql, schema) for name, sql in texts.items()}
+        texts = _tables()
+        for file in ("adding.sql", "changing.sql", "reading.sql"):
+            texts.update(named_queries(__package__, file))
+        self.texts = {name: in_schema(sql, schema) for name, sql in texts.items()}
 
     def of(self, name: str, *values: str | int | None) -> Statement:
         """The statement with this name."""
-        return self._texts[name], [str(value) if isinstance(value, int) else value for value in values]
+        return self.texts[name], [str(value) if isinstance(value, int) else value for value in values]
 
     def lock(self, name: str, project: str, deadline: float) -> Statement:
         """The lock of a project, "alone" or "beside" others. It is waited for until a little before `deadline`: a refusal of the
         server leaves the connection as it was, a client that gives up has to close it.
         """
         seconds = min(0.9 * (deadline - time.monotonic()), _LONGEST_LOCK)
-        return self._texts[name], (project, str(max(1, int(seconds * 1000))))
+        return self.texts[name], (project, str(max(1, int(seconds * 1000))))
 
     def view(self, project: str, subjects: Iterable[Subject], holds: Sequence[str], now: int | None) -> Statement:
         """Reads the parts of a View."""
@@ -61,7 +63,7 @@ def _tables() -> dict[str, str]:
                 f"SELECT json_agg(to_json(r)) FROM (SELECT * FROM ledger.{table} WHERE project = $1 {rows} "
                 f"ORDER BY {keys} LIMIT $2::bigint) r"
             )
-    texts["add to usage"] = _upsert("usage", {column: f"old.{column} + excluded.{column}" for column in Usage._fields})
+    texts["add_to_totals"] = _upsert("usage", {column: f"old.{column} + excluded.{column}" for column in Usage._fields})
     return texts
 
 
