@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
@@ -106,6 +107,9 @@ class Transaction:
         return self._holds.get(hold)
 
 
-def shape_of(account: Account | None) -> Account | None:
-    """An account without its sums: what a version stands for."""
-    return None if account is None else replace(account, spent=0, held=0, models={})
+def shape_of(account: Account | None) -> object:
+    """What a version stands for: all of an account but its sums. Compared for equality only."""
+    return None if account is None else _shape(account)
+
+
+_shape = attrgetter(*(each.name for each in fields(Account) if each.name not in ("spent", "held", "models")))

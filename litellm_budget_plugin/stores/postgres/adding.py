@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydantic_core import to_json
 
-from litellm_budget_plugin.core.accounts import Hold, Subject
+from litellm_budget_plugin.core.accounts import Hold
 from litellm_budget_plugin.stores.net.engine import Add
 from litellm_budget_plugin.stores.postgres.line import Statement
 from litellm_budget_plugin.stores.postgres.rows import is_plain_mark, owner_of, stored_id
@@ -22,18 +23,18 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
     """A step's statements, in the order of its locks. One that fails undoes all."""
     project, texts = add.project, sql.texts
     statements: list[Statement] = []
-    versions = dict(add.subjects)
+    versions: dict[tuple[str, str], int] = dict(add.subjects)
     for ref, spent, held, model, most, most_spent, known in add.sums:
         values: list[str | None] = [
             project, owner_of(ref.scope, ref.subject), ref.model, ref.window, ref.unit,
-            str(versions[Subject(ref.scope, ref.subject)]), str(held),
+            str(versions[ref[:2]]), str(held),
             _NO_LIMIT if most is None else str(most), _NO_LIMIT if most_spent is None else str(most_spent),
             None if known is None else str(known[0]), None if known is None else str(known[1]),
         ]  # fmt: skip
         if spent:
             values += str(spent), model
         statements.append((texts["charge" if spent else "hold_on"], values))
-    summed = {(one.ref.scope, one.ref.subject) for one in add.sums}
+    summed = {one.ref[:2] for one in add.sums}
     others = [(owner_of(*subject), version) for subject, version in add.subjects if subject not in summed]
     if others:
         statements.insert(0, (texts["guard"], (project, to_json(others).decode())))
@@ -65,6 +66,11 @@ def _holds(add: Add, sql: Statements) -> list[Statement]:
     return [statement for _, statement in sorted(keyed, key=lambda one: one[0])]
 
 
+@lru_cache(maxsize=10_000)
+def _json(value: tuple[object, ...]) -> str:
+    return to_json(value).decode()
+
+
 def _amounts(hold: Hold) -> Values:
     """The columns from `usd` to `reply`."""
     if is_plain_mark(hold):
@@ -74,8 +80,8 @@ def _amounts(hold: Hold) -> Values:
         *map(str, hold.floor),
         str(hold.day) if hold.day else None,
         hold.model,
-        to_json(hold.subjects).decode(),
-        to_json(hold.legs).decode(),
+        _json(hold.subjects),
+        _json(hold.legs),
         to_json(hold.charged).decode() if hold.charged else None,
         hold.reply or None,
     )

@@ -28,16 +28,15 @@ WITH changed AS (
 ) SELECT (CASE count(*) WHEN 1 THEN '1' ELSE 'rows of the ledger have changed, a step is done anew' END)::integer FROM changed
 
 -- name: new_hold
-WITH changed AS (
-    INSERT INTO ledger.holds (
-        project, id, at, full_id, state, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, day, model, subjects,
-        legs, charged, reply
-    ) SELECT $1, $2, now + $3::bigint, $7::text, $8::text, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::bigint,
-        $14::bigint, $15::bigint, $16::text, $17::jsonb, $18::jsonb, $19::jsonb, $20::text
-    FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now OFFSET 0) clock
-    WHERE now >= $5::bigint AND now < $6::bigint AND current_setting('transaction_isolation') = 'read committed'
-    ON CONFLICT (project, id) DO NOTHING RETURNING 1
-) SELECT (CASE count(*) WHEN 1 THEN '1' ELSE 'rows of the ledger have changed, a step is done anew' END)::integer FROM changed
+INSERT INTO ledger.holds (
+    project, id, at, full_id, state, usd, calls, tokens, floor_usd, floor_calls, floor_tokens, day, model, subjects, legs,
+    charged, reply
+) SELECT $1, $2, now + $3::bigint + (CASE
+        WHEN now >= $5::bigint AND now < $6::bigint AND current_setting('transaction_isolation') = 'read committed'
+        THEN '0' ELSE 'the time of a step is over, it is done anew'
+    END)::bigint, $7::text, $8::text, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::bigint, $14::bigint, $15::bigint,
+    $16::text, $17::jsonb, $18::jsonb, $19::jsonb, $20::text
+FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now OFFSET 0) clock
 
 -- name: known_hold
 WITH changed AS (

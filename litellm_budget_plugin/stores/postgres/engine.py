@@ -25,7 +25,7 @@ from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.failures import (
     UNSTORABLE,
     explained,
-    is_input_error,
+    is_not_applied,
     retry_helps,
     unstorable,
 )
@@ -111,7 +111,7 @@ class PostgresEngine:
             if not isinstance(answers, ServerError):
                 _raise_any(flushed)
                 return len(adds)
-            if not is_input_error(answers):
+            if not is_not_applied(answers):
                 raise answers
             # Undone with those before it, which are applied without it.
             adds = adds[: max(0, bisect(begins, answers.place) - 1)]

@@ -50,6 +50,13 @@ UNSTORABLE = (UnicodeError, PydanticSerializationError)
 """What Python raises for half a surrogate pair."""
 
 
+def is_not_applied(error: ServerError) -> bool:
+    """Whether a guard of a step has failed: it makes a number of a text that is none, or inserts a key that is there. What a
+    step cannot store counts as well: a transaction will say so.
+    """
+    return error.state == "23505" or is_input_error(error)
+
+
 def is_input_error(error: ServerError) -> bool:
     """Whether a statement can never succeed, because of text or a number in it."""
     return error.state in _TOO_MUCH or error.state[:2] in _TOO_MUCH

@@ -73,7 +73,7 @@ class Line:
         """The answers to each batch, all in one round trip. Raises Overrun when `deadline` (time.monotonic) has passed, Lost,
         and UnicodeError, having sent nothing, for text that PostgreSQL does not keep.
         """
-        encoded = [[(sql, [_encoded(value) for value in values]) for sql, values in batch] for batch in batches]
+        encoded = [[(sql, _encoded(values)) for sql, values in batch] for batch in batches]
         try:
             return self._ask(encoded, deadline)
         except Error as error:
@@ -232,11 +232,11 @@ def _finish_connecting(connection: PGconn, deadline: float) -> None:
             raise Overrun
 
 
-def _encoded(value: str | None) -> bytes | None:
-    if value is not None and "\0" in value:
+def _encoded(values: Sequence[str | None]) -> list[bytes | None]:
+    if "\0" in "".join(filter(None, values)):
         # libpq would take it for the end of the text.
         raise UnicodeError("PostgreSQL keeps no text with a zero byte in it")
-    return None if value is None else value.encode()
+    return [None if value is None else value.encode() for value in values]
 
 
 def _answer(result: PGresult) -> Answer:

@@ -25,7 +25,7 @@ class PostgresProxy(Proxy):
             server.connect(f"{server_folder}/{_NAME}")
             return server
 
-        super().__init__(listening, connect, lambda data: b"FROM changed" in data or b"COMMIT" in data)
+        super().__init__(listening, connect, lambda data: b"INTO " in data or b"COMMIT" in data)
 
     def close(self) -> None:
         super().close()
