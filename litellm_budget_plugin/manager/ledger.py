@@ -20,6 +20,7 @@ from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.metrics import process_metrics
+from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
 from litellm_budget_plugin.stores.places import NoPlace, Places
@@ -36,6 +37,7 @@ _GATHER_SECONDS = 0.25
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
+_HOUR = 3600 * MICROS
 
 
 class BudgetLedger:
@@ -52,15 +54,19 @@ class BudgetLedger:
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
-        self.settler = acquire(self._key, self._patience, settings)
+        self._way, self.settler = acquire(self._key, self._patience, settings)
         try:
             self._greet(charging)
         except BaseException:
-            let_go(self._key)
+            let_go(self._way)
             raise
-        self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
+        kept = round(settings.retention * DAY)
+        # In memory nothing comes back from a journal, nor from another process.
+        self.settler.keep(self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY)
         self.observing = self.settler.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
+        self.reported = Recent()
+        """What was charged by a report of its cost: a ledger in memory forgets that sooner than providers report it again."""
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
             size = charge_nanos(settings.slice)
@@ -93,8 +99,8 @@ class BudgetLedger:
 
     def subjects(self, user: str) -> tuple[Subject, ...]:
         """Whose budgets a call of `user` counts against."""
-        subject = Subject("user", checked_id(user, "user"))
-        return (subject,) if len(self.defaults) == 1 else (subject, Subject("project", self.project))
+        # A budget of the project can be set at any time, by anybody.
+        return Subject("user", checked_id(user, "user")), Subject("project", self.project)
 
     def one_call(self) -> AbstractContextManager[None]:
         """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
@@ -244,7 +250,7 @@ class BudgetLedger:
             self._closed = True
             self.end()
             self.observing.forget(self.project)
-            let_go(self._key)
+            let_go(self._way)
 
 
 # Not the module's own generator, which an application may seed: two processes would make the same ids.

@@ -259,9 +259,28 @@ class Settler:
             if self.store.remote:
                 self.delivery.run(self._timeout)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the store has been let go of."""
+        return self._closed
+
+    def leave(self) -> None:
+        """Nobody needs the store any more but the calls that go on; `finish` follows."""
+        self._closing = True
+
+    def stay(self) -> bool:
+        """Somebody needs the store again. False if it has been let go of."""
+        with self._starting:
+            self._closing = False
+            return not self._closed
+
     def close(self) -> None:
         """Settle what waits, then let go of the store; while calls still go on, the thread does so after the last."""
-        self._closing = True
+        self.leave()
+        self.finish()
+
+    def finish(self) -> None:
+        """Do what `close` does, unless somebody has decided to `stay`."""
         self._wake.put(None)
         if not self._live:
             self._finish()
@@ -270,7 +289,7 @@ class Settler:
         for attended in self._attended:
             attended.end()
         with self._starting:
-            if self._closed:
+            if self._closed or not self._closing:
                 return
             self._closed = True
         try:
