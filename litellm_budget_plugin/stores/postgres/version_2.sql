@@ -18,7 +18,9 @@ DROP FUNCTION IF EXISTS
     ledger.take_over_v1, ledger.undo_v1;
 
 -- A row of an index has at most 2,704 bytes, an id up to 1,024. `owner` stands for scope and subject: the first half of the
--- SHA-256 of both with a zero byte between them (rows.py has the same). Every account of a subject has its version.
+-- SHA-256 of both with a zero byte between them (rows.py has the same). Every account of a subject has its version. A function of
+-- version 1 that has waited for this has a variable of the name `owner`: its statements on these tables are ambiguous now and
+-- fail, as they have to, for they know nothing of versions.
 ALTER TABLE ledger.accounts ADD COLUMN owner uuid, ADD COLUMN version bigint NOT NULL DEFAULT 1;
 ALTER TABLE ledger.accounts DROP CONSTRAINT accounts_pkey, ALTER COLUMN version SET DEFAULT 0,
     ALTER COLUMN owner TYPE uuid USING encode(

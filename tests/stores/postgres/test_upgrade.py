@@ -19,7 +19,7 @@ from litellm_budget_plugin.core.commands import Accounts, AlreadyCharged, Read, 
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.postgres.address import address_from
 from litellm_budget_plugin.stores.postgres.line import connect
-from litellm_budget_plugin.stores.postgres.migrating import STEPS, bring_up_to_date
+from litellm_budget_plugin.stores.postgres.migrating import STEPS, bring_up_to_date, in_schema
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
 from tests.stores.postgres.conftest import Look
@@ -132,6 +132,38 @@ def test_a_process_of_the_old_version(old_url: str, opened: Opener, look: Look) 
     for function in ("reserve_v1", "settle_v1", "release_v1", "put_budget_v1", "read_v1", "durable_v1"):
         with pytest.raises(psycopg.errors.UndefinedFunction):
             look(old_url, f"SELECT {address.schema}.{function}()")
+
+
+@pytest.mark.parametrize("function", sorted(WRITTEN["messages"]))
+def test_a_command_of_the_old_version_that_waits_for_the_upgrade(function: str, old_url: str, look: Look) -> None:
+    """It fails as well: it knows nothing of versions, and what it changed would not be noticed by others."""
+    schema = old_url.partition("schema=")[2]
+    failures: list[BaseException] = []
+
+    def command() -> None:
+        try:
+            look(old_url, f"SELECT {schema}.{function}(%s)", WRITTEN["messages"][function])
+        except BaseException as failure:
+            failures.append(failure)
+
+    with psycopg.connect(old_url.partition("?")[0] + f"?host={shared().folder}") as upgrading:
+        upgrading.execute(in_schema(STEPS[1].sql, schema).encode())
+        before = upgrading.execute(f"SELECT * FROM {schema}.accounts ORDER BY id").fetchall()
+        old = threading.Thread(target=command)
+        old.start()
+        waiting = (
+            f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '%{schema}.{function}%' AND wait_event_type = 'Lock'"
+        )
+        deadline = time.monotonic() + 30.0
+        while not look(old_url, waiting):
+            assert time.monotonic() < deadline and not failures
+            time.sleep(0.01)
+    old.join()
+    [failure] = failures
+    # It misses the next function that it calls, or its variable `owner` is a column now.
+    assert isinstance(failure, (psycopg.errors.UndefinedFunction, psycopg.errors.AmbiguousColumn))
+    assert look(old_url, f"SELECT * FROM {schema}.accounts ORDER BY id") == before
+    assert look(old_url, f"SELECT * FROM {schema}.holds WHERE id LIKE '%new'") == []
 
 
 def test_a_table_that_is_busy_for_long(old_url: str, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

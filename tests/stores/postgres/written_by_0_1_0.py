@@ -3,7 +3,7 @@
     git worktree add --detach ../0.1.0 017f537
     cd ../0.1.0 && PYTHONPATH=. python ../main/tests/stores/postgres/written_by_0_1_0.py ../main/tests/stores/postgres/version_1.json.gz
 
-The dump has the schema with its functions, and the rows as 0.1.0 exported them.
+The dump has the schema with its functions, the rows as 0.1.0 exported them, and some of its commands.
 """
 
 from __future__ import annotations
@@ -80,6 +80,19 @@ def write(url: str) -> dict[str, list[Any]]:
     return rows
 
 
+def messages() -> dict[str, str]:
+    """By the names of functions of 0.1.0, a command that each would apply."""
+    given = (
+        Reserve("new", "p", (ALICE,), ("m",), Amounts(1), MINUTE, DEFAULTS[:1]),
+        Settle("new", "p", (ALICE,), ("m",), 9, "m", defaults=DEFAULTS[:1]),
+        PutBudget("new", "p", ALICE, limit=5),
+    )
+    from litellm_budget_plugin.stores.postgres.messages import message_of
+
+    found = [message_of(command, False) for command in given]
+    return {functions[0]: message for functions, message in found}
+
+
 def everything(store: Any, project: str) -> list[Any]:
     """All rows of a project, as JSON has them."""
     rows: list[Any] = []
@@ -113,7 +126,9 @@ def main(target: str) -> None:
     server.remove()
     # Lines for psql, not for the server.
     sql = "\n".join(line for line in dump.split("\n") if line and not line.startswith(("\\", "--")))
-    Path(target).write_bytes(gzip.compress(json.dumps({"sql": sql, "rows": rows}).encode(), mtime=0))
+    Path(target).write_bytes(
+        gzip.compress(json.dumps({"sql": sql, "rows": rows, "messages": messages()}).encode(), mtime=0)
+    )
 
 
 if __name__ == "__main__":
