@@ -32,11 +32,9 @@ from litellm_budget_plugin.stores.postgres.failures import (
 from litellm_budget_plugin.stores.postgres.line import Answer, Line, Lost, Overrun, ServerError, Statement, connect
 from litellm_budget_plugin.stores.postgres.migrating import bring_up_to_date
 from litellm_budget_plugin.stores.postgres.pool import Pool
-from litellm_budget_plugin.stores.postgres.rows import (
+from litellm_budget_plugin.stores.postgres.rows import (  # fmt: skip
     account_of,
-    account_row,
     hold_of,
-    hold_row,
     key_row,
     owner_of,
     page_of,
@@ -44,7 +42,6 @@ from litellm_budget_plugin.stores.postgres.rows import (
     stored_id,
     tables_of,
     usage_of,
-    usage_row,
 )
 from litellm_budget_plugin.stores.postgres.statements import Statements
 from litellm_budget_plugin.stores.rows import Page, Rows
@@ -121,10 +118,13 @@ class PostgresEngine:
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float
     ) -> View:
         """Rows of a project as they were at one moment."""
-        answer = self._run(
-            lambda line: _only(line, [self._sql.view(project, subjects, holds, now)], deadline), deadline
-        )
-        return _view_of(answer, subjects, holds)
+
+        def read(line: Line) -> View:
+            return _view_of(
+                _list(_only(line, [self._sql.view(project, subjects, holds, now)], deadline)), subjects, holds
+            )
+
+        return self._run(read, deadline)
 
     def transact(
         self,
@@ -143,7 +143,7 @@ class PostgresEngine:
                 self._sql.lock("alone", project, deadline),
                 self._sql.view(project, subjects, holds, now),
             ]
-            view = _view_of(_only(line, begin, deadline), subjects, holds)
+            view = _view_of(_list(_only(line, begin, deadline)), subjects, holds)
             transaction = Transaction(view, _Reader(self._sql, line, project, deadline))
             try:
                 result = work(transaction)
@@ -165,22 +165,19 @@ class PostgresEngine:
 
     def _writes(self, project: str, transaction: Transaction) -> list[Statement]:
         changes = transaction.changes
-        rows: dict[str, list[Any]] = {
-            "delete": [key_row(ref) for ref, account in changes.accounts.items() if account is None],
-            "accounts": [account_row(account) for account in changes.accounts.values() if account is not None],
-            "holds": [hold_row(hold) for hold in changes.holds.values()],
-            "add_to_totals": [usage_row(key, usage) for key, usage in changes.usage.items()],
-            "versions": _versions(transaction.versions()),
-        }
-        return self._sql.on_rows(project, rows)
+        left = tuple(account for account in changes.accounts.values() if account is not None)
+        tables = tables_of(Rows(left, tuple(changes.holds.values()), tuple(changes.usage.items())))
+        tables["add_to_totals"] = tables.pop("usage")
+        gone = [key_row(ref) for ref, account in changes.accounts.items() if account is None]
+        return self._sql.on_rows(project, {"delete": gone, **tables, "versions": _versions(transaction.versions())})
 
     def page(
         self, project: str, scope: str, after: str, most: int, now: int | None, deadline: float
     ) -> tuple[View, list[str]]:
         """Up to `most` ids in a scope that have accounts and follow `after`, in order, with their rows."""
         answer = self._answer(self._sql.of("page", project, now, scope, after, most), deadline)
-        moment, due, accounts, ids = from_json(answer or "")
-        return _view(moment, due, accounts, None, [Subject(scope, one) for one in ids or ()], ()), ids or []
+        *parts, ids = _list(answer)
+        return _view_of(parts, (), ()), ids or []
 
     def usage_rows(
         self, project: str, scope: str, subject: str | None, since: int, until: int, deadline: float
@@ -326,8 +323,8 @@ class _Reader:
         self._project = project
         self._deadline = deadline
 
-    def _ask(self, statement: Statement) -> Answer:
-        return _only(self._line, [statement], self._deadline)
+    def _ask(self, statement: Statement) -> list[Any]:
+        return _list(_only(self._line, [statement], self._deadline))
 
     def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
         """The accounts and versions of all of these."""
@@ -339,16 +336,16 @@ class _Reader:
 
     def due(self, now: int, most: int | None) -> list[Hold]:
         """Open holds whose time limit has come, in the order of (limit, id)."""
-        return [hold_of(row) for row in _list(self._ask(self._sql.of("due", self._project, now, most)))]
+        return [hold_of(row) for row in self._ask(self._sql.of("due", self._project, now, most))]
 
     def open_holds(self) -> list[Hold]:
         """Every open hold, in the order of the ids."""
-        return [hold_of(row) for row in _list(self._ask(self._sql.of("open_holds", self._project)))]
+        return [hold_of(row) for row in self._ask(self._sql.of("open_holds", self._project))]
 
     def usage(self, key: UsageKey) -> Usage | None:
         """One row of totals."""
         owner = owner_of(key.scope, key.subject)
-        rows = _list(self._ask(self._sql.of("one_usage", self._project, owner, key.day, key.model)))
+        rows = self._ask(self._sql.of("one_usage", self._project, owner, key.day, key.model))
         return usage_of(rows[0])[1] if rows else None
 
 
@@ -370,28 +367,13 @@ def _list(answer: Answer) -> list[Any]:
     return from_json(answer) if answer else []
 
 
-def _view_of(answer: Answer, subjects: Sequence[Subject], holds: Sequence[str]) -> View:
-    now, due, accounts, found = from_json(answer or "")
-    return _view(now, due, accounts, found, subjects, holds)
-
-
-def _view(
-    now: int,
-    due: bool,
-    accounts: list[Any] | None,
-    found: list[Any] | None,
-    subjects: Sequence[Subject],
-    holds: Sequence[str],
-) -> View:
-    rows: dict[Subject, list[Any]] = {}
+def _view_of(parts: Sequence[Any], subjects: Sequence[Subject], holds: Sequence[str]) -> View:
+    now, due, accounts, found = parts
+    rows: dict[tuple[str, str], list[Any]] = {}
     for row in accounts or ():
-        rows.setdefault(Subject(row["scope"], row["subject"]), []).append(row)
-    seen = {
-        subject: Seen(rows[subject][0]["version"], tuple(map(account_of, rows[subject])))
-        if subject in rows
-        else Seen(0, ())
-        for subject in subjects
-    }
+        rows.setdefault((row["scope"], row["subject"]), []).append(row)
+    seen = {subject: Seen(0, ()) for subject in subjects}
+    seen.update((Subject(*one), Seen(some[0]["version"], tuple(map(account_of, some)))) for one, some in rows.items())
     by_key = {row["id"]: hold_of(row) for row in found or ()}
     return View(now, due, seen, {hold: _named(by_key.get(stored_id(hold)), hold) for hold in holds})
 

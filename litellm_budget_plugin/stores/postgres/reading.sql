@@ -25,7 +25,7 @@ SELECT json_build_array(
     now,
     EXISTS (SELECT FROM ledger.holds WHERE project = $1 AND state = 'open' AND at <= now),
     (SELECT json_agg(to_json(a)) FROM ledger.accounts a WHERE project = $1 AND owner = ANY (ARRAY(SELECT owner FROM page))),
-    (SELECT json_agg(subject ORDER BY subject) FROM page)
+    NULL, (SELECT json_agg(subject ORDER BY subject) FROM page)
 ) FROM clock
 
 -- name: due

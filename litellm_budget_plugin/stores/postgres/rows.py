@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -13,33 +12,25 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 
 PARTS = ("accounts", "holds", "usage")
 """The tables, in the order in which they are exported."""
-KEYS = {
-    "accounts": ("owner", "model", "period", "unit"),
-    "holds": ("id",),
-    "usage": ("owner", "day", "model"),
-}
+KEYS = {"accounts": ("owner", "model", "period", "unit"), "holds": ("id",), "usage": ("owner", "day", "model")}
 """Primary keys. The project comes before all of them."""
 # By the columns' names, in the order of the class's fields.
 _REF = ("scope", "subject", "model", "period", "unit")
 _ACCOUNT = (
-    "id",
-    "created_at",
-    "starts_at",
-    "ends_at",
-    "pinned",
-    "own_limit",
-    "spent",
-    "held",
-    "epoch",
-    "blocked",
-    "raised_by",
-    "raised_until",
-    "carry_over",
-    "carried",
-    "dropped",
-    "alerted",
-    "alert_limit",
-    "models",
+    *(
+        "id",
+        "created_at",
+        "starts_at",
+        "ends_at",
+        "pinned",
+        "own_limit",
+        "spent",
+        "held",
+        "epoch",
+        "blocked",
+        "raised_by",
+    ),
+    *("raised_until", "carry_over", "carried", "dropped", "alerted", "alert_limit", "models"),
 )
 _KEY = ("scope", "subject", "day", "model")
 _AMOUNTS = ("usd", "calls", "tokens")
@@ -135,7 +126,7 @@ def usage_row(key: UsageKey, usage: Usage) -> Row:
     return {"owner": owner_of(key.scope, key.subject), **key._asdict(), **usage._asdict()}
 
 
-def tables_of(rows: Rows) -> Mapping[str, list[Row]]:
+def tables_of(rows: Rows) -> dict[str, list[Any]]:
     """The rows as the tables take them."""
     return {
         "accounts": [account_row(account) for account in rows.accounts],
