@@ -227,6 +227,37 @@ def command_lists(draw: st.DrawFn, min_size: int = 1, max_size: int = 30) -> lis
     return made
 
 
+@st.composite
+def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> list[Command]:
+    """What a service sends: each call holds and then settles or releases, many at once, few near a limit. Now and then
+    somebody changes a budget or looks.
+    """
+    shared = (Default("user", "none", 20_000), Default("project", "day", 1_000_000))
+    now, made, going = START, list[Command](), list[Reserve]()
+    for number in range(draw(st.integers(min_size, max_size))):
+        now += draw(st.sampled_from((1, 1000, SECOND)))
+        user = draw(st.sampled_from(SUBJECTS[:3]))
+        plain = Reserve(
+            f"call-{number}", PROJECTS[0], (user, SUBJECTS[-1]), draw(models), Amounts(draw(st.integers(1, 900)), 1, 50),
+            120 * SECOND, shared, Amounts(1), cheap=draw(mostly(False, st.just(True))), now=now,
+        )  # fmt: skip
+        made.append(plain)
+        going.append(plain)
+        while going and draw(mostly(True, st.just(False), 1)):
+            call = going.pop(draw(st.integers(0, len(going) - 1)))
+            cost, kind = draw(st.integers(0, call.want.usd)), draw(st.sampled_from("sssr"))
+            settled = Settle(
+                call.hold, call.project, call.subjects, call.models, cost, "gpt-4o", 20, 5, defaults=shared,
+                aliases=(f"response-{call.hold}",), thresholds=draw(st.sampled_from(((), (500_000, 900_000)))), now=now,
+            )  # fmt: skip
+            made.append(Release(call.hold, call.project, now=now) if kind == "r" else settled)
+        if draw(mostly(None, st.just(True), 9)):
+            limit = draw(st.integers(0, 20_000))
+            made.append(PutBudget(f"change-{number}", PROJECTS[0], user, limit=limit, defaults=shared, now=now))
+            made.append(Read(PROJECTS[0], *user, defaults=shared, now=now))
+    return made
+
+
 def drive(execute: Execute, command: Command) -> Reply:
     """The reply to a command, after opening the windows that `execute` asks for."""
     for _ in range(4):

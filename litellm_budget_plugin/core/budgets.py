@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 
-from litellm_budget_plugin.core.accounts import Account, Hold, Ref, command_mark
+from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, command_mark
 from litellm_budget_plugin.core.applying import default_of, open_window, roll_due
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import KEEP, Done, DropBudget, PutBudget, Reset, RollNeeded
@@ -16,7 +17,7 @@ def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
     """Create or change one budget."""
     if _repeated(work, command):
         return Done(command.id)
-    current = _current(work, command)
+    current = current_budget(_alike(work, command), command.defaults)
     ref = _target(command, current)
     old = _taken_over(work, command, ref, current)
     account = _opened(work, command, ref)
@@ -53,12 +54,13 @@ def _alike(work: Work, command: PutBudget) -> list[Account]:
     return [row for row in rows if row.ref.model == command.model and row.ref.unit == command.unit]
 
 
-def _current(work: Work, command: PutBudget) -> Account | None:
-    """The budget that counts now: the subject's own, else the one that follows a default, else any that is left."""
-    rows = _alike(work, command)
-    if not rows:
-        return None
-    return min(rows, key=lambda row: (not row.pinned, default_of(row, command.defaults) is None, row.dropped, row.ref))
+def current_budget(rows: Iterable[Account], defaults: tuple[Default, ...]) -> Account | None:
+    """Which of a subject's budgets for one model and unit counts: its own, else one that follows a default, else any."""
+
+    def order(row: Account) -> tuple[bool, bool, bool, Ref]:
+        return not row.pinned, default_of(row, defaults) is None, row.dropped, row.ref
+
+    return min(rows, key=order, default=None)
 
 
 def _target(command: PutBudget, current: Account | None) -> Ref:

@@ -16,14 +16,21 @@ from starlette.responses import Response
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Command, DropBudget, PutBudget, Read
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, record_of, whole_record
+from litellm_budget_plugin.core.shape import (
+    FOLLOWS,
+    LEDGER,
+    UNLIMITED,
+    changes,
+    exchanged_record,
+    record_of,
+    whole_record,
+)
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ledger import new_id
 from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.bodies import as_json, json_body
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.stores.hosted.records import FOLLOWS, LEDGER, UNLIMITED, finite
 
 router = APIRouter(tags=["LiteLLM's BudgetManager"])
 
@@ -36,8 +43,7 @@ class _User(NamedTuple):
     now: int
 
     def record(self) -> dict[str, Any]:
-        record = finite(record_of(self.state, self.default))
-        return record if self.state.pinned else {**record, FOLLOWS: True}
+        return exchanged_record(record_of(self.state, self.default), follows=not self.state.pinned)
 
 
 @router.post(
@@ -138,7 +144,6 @@ def _put(
     try:
         subject = Subject("user", checked_id(name, "a user"))
         given = whole_record(record)
-        # What a store of ours writes down for others of its kind: here the ledger itself knows better.
         given.pop(LEDGER, None)
         follows = given.pop(FOLLOWS, False)
         window = user.state.ref.window if user else _default(defaults).window

@@ -118,9 +118,12 @@ class GuardedStore:
     def _together(self, commands: Sequence[Command], deadline: float) -> list[Outcome]:
         """The replies of the first commands: of as many as could be applied in one round trip."""
         plans: list[_Plan] = []
+        some: list[_Guarded] = []
+        with suppress(BudgetInputError):
+            for command in _addable(commands):
+                some.append(command)  # noqa: PERF402  # what came before one that is wrong counts
         # Whoever executes the first of the rest reports what is wrong with it.
         with suppress(BudgetInputError):
-            some = list(_addable(commands))
             self._look_for_missing(some, deadline)
             for command in some:
                 plan = self._planned(command)
@@ -364,11 +367,14 @@ def _is_plain(command: _Guarded) -> bool:
 
 
 def _addable(commands: Sequence[Command]) -> Iterator[_Guarded]:
-    """The first commands, as long as they may only add to sums and are about different holds."""
+    """The first commands, as long as they may only add to sums and are about different holds. Raises BudgetInputError behind
+    them for one that cannot be accepted.
+    """
     seen = set()
     for command in commands:
         if not isinstance(command, _Guarded) or not _is_plain(command) or (command.project, command.hold) in seen:
             return
+        check(command)
         seen.add((command.project, command.hold))
         yield command
 

@@ -27,7 +27,7 @@ from litellm_budget_plugin.core.ledger import DictBook, apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.net.guarded import GuardedStore
 from litellm_budget_plugin.stores.protocol import ask_all
-from tests.commands import START, command_lists, drive, questions
+from tests.commands import START, command_lists, drive, ordinary_calls, questions
 from tests.generated import examples
 from tests.stores.net.dict_engine import DictEngine
 
@@ -43,7 +43,7 @@ def stores(count: int) -> tuple[DictEngine, list[GuardedStore]]:
 
 
 @examples(400, phases=PHASES)
-@given(commands=command_lists(min_size=4, max_size=60), seed=st.integers(0, 2**16))
+@given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
 def test_every_reply_of_every_process_is_the_ledgers(commands: list[Command], seed: int) -> None:
     """Three processes, each with rows that the others have changed since."""
     book, chance = DictBook(), random.Random(seed)
@@ -131,8 +131,24 @@ def test_a_limit_that_another_process_lowers_counts_at_once() -> None:
     assert isinstance(reply, Refused) and reply.limit == 15
 
 
+@examples(50, phases=PHASES)
+@given(commands=ordinary_calls(min_size=40, max_size=60))
+def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None:
+    engine, [store] = stores(1)
+    granted = set()
+    for command in commands:
+        if isinstance(command, (Settle, Release)) and command.hold not in granted:
+            continue
+        reply = drive(store.execute, command)
+        if isinstance(reply, Granted):
+            granted.add(reply.hold)
+    changes = sum(isinstance(command, PutBudget) for command in commands)
+    # Accounts are made, thresholds are crossed and budgets change by transactions.
+    assert engine.transacted <= 10 + 4 * changes
+
+
 @examples(200, phases=PHASES)
-@given(commands=command_lists(min_size=4, max_size=60), seed=st.integers(0, 2**16))
+@given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
 def test_commands_that_come_together_are_answered_one_after_the_other(commands: list[Command], seed: int) -> None:
     book, chance = DictBook(), random.Random(seed)
     _, processes = stores(2)
