@@ -71,6 +71,7 @@ class PostgresEngine:
         self._closed = False
         self._sql = Statements(address.schema)
         self._flush = self._sql.of("flush")
+        self._by_index = self._sql.of("by_index")
         self._check_schema(timeout)
         self._pool = Pool(address)
         watch_forks(self)
@@ -120,9 +121,8 @@ class PostgresEngine:
         """Rows of a project as they were at one moment."""
 
         def read(line: Line) -> View:
-            return _view_of(
-                _list(_only(line, [self._sql.view(project, subjects, holds, now)], deadline)), subjects, holds
-            )
+            batch = [self._by_index, self._sql.view(project, subjects, holds, now)]
+            return _view_of(_list(_only(line, batch, deadline)), subjects, holds)
 
         return self._run(read, deadline)
 
@@ -144,7 +144,8 @@ class PostgresEngine:
                 self._sql.view(project, subjects, holds, now),
             ]
             view = _view_of(_list(_only(line, begin, deadline)), subjects, holds)
-            transaction = Transaction(view, _Reader(self._sql, line, project, deadline))
+            reader = _Reader(self._sql, line, project, deadline)
+            transaction = Transaction(view, reader)
             try:
                 result = work(transaction)
                 writes = self._writes(project, transaction)
@@ -154,9 +155,9 @@ class PostgresEngine:
                 _only(line, [("ROLLBACK", ())], deadline)
                 raise
             # What is told of a mark that was there has to last, too.
-            marks = [*transaction.changes.holds.values(), *(hold for hold in view.holds.values() if hold)]
+            marks = [*transaction.changes.holds.values(), *view.holds.values(), *reader.read]
             batches = [[*writes, ("COMMIT" if writes else "ROLLBACK", ())]]
-            if any(mark.state in _LASTING for mark in marks):
+            if any(mark is not None and mark.state in _LASTING for mark in marks):
                 batches.append([self._flush])
             _raise_any(line.ask(batches, deadline))
             return result
@@ -233,7 +234,7 @@ class PostgresEngine:
         self._run(put, deadline)
 
     def _answer(self, statement: Statement, deadline: float) -> Answer:
-        return self._run(lambda line: _only(line, [statement], deadline), deadline)
+        return self._run(lambda line: _only(line, [self._by_index, statement], deadline), deadline)
 
     def _run(self, what: Callable[[Line], T], deadline: float) -> T:
         """What a function makes of a connection. It may be called again, with a new connection: what it does is either known
@@ -322,6 +323,8 @@ class _Reader:
         self._line = line
         self._project = project
         self._deadline = deadline
+        self.read: list[Hold | None] = []
+        """The holds and marks that were asked for."""
 
     def _ask(self, statement: Statement) -> list[Any]:
         return _list(_only(self._line, [statement], self._deadline))
@@ -332,7 +335,9 @@ class _Reader:
 
     def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
         """The holds and marks with these ids."""
-        return _view_of(self._ask(self._sql.view(self._project, (), holds, None)), (), holds).holds
+        found = _view_of(self._ask(self._sql.view(self._project, (), holds, None)), (), holds).holds
+        self.read += found.values()
+        return found
 
     def due(self, now: int, most: int | None) -> list[Hold]:
         """Open holds whose time limit has come, in the order of (limit, id)."""

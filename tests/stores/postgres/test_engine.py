@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from litellm_budget_plugin.stores.net.guarded import GuardedStore
 from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.postgres.address import address_from
 from litellm_budget_plugin.stores.postgres.engine import PostgresEngine
+from litellm_budget_plugin.stores.postgres.line import Answers, Batch, Line
 from litellm_budget_plugin.stores.rows import Rows
 from tests.commands import START, drive
 from tests.generated import examples
@@ -270,3 +271,34 @@ def test_every_id_that_is_accepted(
     assert [hold.id for hold in copy.view(project, [], names, START, soon()).holds.values() if hold] == list(names)
     copy.close()
     store.close()
+
+
+def test_what_waits_for_the_disk(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks of what has to last, also those that somebody else has left a moment ago; grants and refusals do not."""
+    flushes = []
+    ask = Line.ask
+
+    def asking(line: Line, batches: Sequence[Batch], deadline: float) -> list[Answers]:
+        flushes.append(any(batch[0][0].find("pg_logical_emit_message") > 0 for batch in batches))
+        return ask(line, batches, deadline)
+
+    monkeypatch.setattr(Line, "ask", asking)
+
+    def waited() -> bool:
+        found = any(flushes)
+        flushes.clear()
+        return found
+
+    engine.add([step(engine, "grant", held=5)], soon())
+    assert not waited()
+    engine.add([step(engine, "charge", spent=5)], soon())
+    assert waited()
+    for state, waits in (("done", True), ("refused", False), ("expired", False), ("released", True), ("settled", True)):
+        mark = Hold(f"mark {state}", state, 1)
+        for asked in ([mark.id], []):
+            engine.transact(
+                "p", [], asked, None, lambda one, mark=mark: one.changes.holds.update({mark.id: mark}), soon()
+            )
+            assert waited() == waits
+            engine.transact("p", [], asked, None, lambda one, mark=mark: one.hold("p", mark.id), soon())
+            assert waited() == waits
