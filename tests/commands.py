@@ -49,22 +49,22 @@ SUBJECTS = (
     Subject("project", "app"),
 )
 MODELS = ("", "gpt-4o", "gpt-4o-mini", "gpt-4o*", "claude")
-WINDOWS = ("none", "90s", "12h", "7d", "day", "week:7", "month", "month@Europe/Berlin")
+WINDOWS = ("none", "90s", "12h", "7d", "day@UTC", "week:7@UTC", "month@UTC", "month@Europe/Berlin")
 HOLDS = tuple(f"h{number}" for number in range(20))
 CHANGES = tuple(f"c{number}" for number in range(6))
 
 DEFAULTS: tuple[tuple[Default, ...], ...] = (
     (),
     (Default("user", "none", 1000),),
-    (Default("user", "none", 2500), Default("project", "day", 4000)),
+    (Default("user", "none", 2500), Default("project", "day@UTC", 4000)),
     (Default("user", "90s", 800, carry_over=300), Default("team", "12h", 1500)),
     (Default("user", "month@Europe/Berlin", None), Default("user", "7d", 1200, "gpt-4o*")),
     (
         Default("user", "none", 3, unit="calls"),
-        Default("user", "day", 500, unit="tokens"),
+        Default("user", "day@UTC", 500, unit="tokens"),
         Default("user", "none", 900),
     ),
-    (Default("user", "day", 0), Default("user", "none", None), Default("project", "week:7", 2**53 - 1)),
+    (Default("user", "day@UTC", 0), Default("user", "none", None), Default("project", "week:7@UTC", 2**53 - 1)),
 )
 
 small_amounts = st.builds(Amounts, st.integers(0, 1200), st.integers(0, 2), st.integers(0, 300))

@@ -85,7 +85,7 @@ def test_memory_forgets_the_marks_of_calls_that_are_long_over(
     for _ in range(50):
         charge(ledger)
     asked: list[Any] = []
-    monkeypatch.setattr(ledger.settler, "ask", lambda command, timeout: asked.append(command))
+    monkeypatch.setattr(ledger.client, "ask", lambda command, timeout: asked.append(command))
     ledger.settler._swept_at = -1e9
     ledger.settler._upkeep()
     [sweep] = [command for command in asked if isinstance(command, Sweep)]

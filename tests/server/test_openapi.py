@@ -11,14 +11,12 @@ from typing import get_args
 
 import httpx
 import pytest
-from hypothesis import settings
 
 from litellm_budget_plugin.core.commands import Command
+from tests.generated import times
 from tests.server.process import Served
 
-# As many times as many as any generated test; see tests/generated.py.
-TIMES = settings.default.max_examples // 100
-REQUESTS = 1250 * TIMES
+REQUESTS = times(1250)
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -33,7 +31,7 @@ def test_generated_requests_find_nothing(tmp_path: Path) -> None:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.base}/openapi.json",
             "--header", f"Authorization: Bearer {key}", "--phases", "coverage,fuzzing", "--mode", "all", "--checks", _CHECKS,
-            "--max-examples", str(80 * TIMES), "--seed", "7", "--continue-on-failure", "--suppress-health-check", "all",
+            "--max-examples", str(times(80)), "--seed", "7", "--continue-on-failure", "--suppress-health-check", "all",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-6000:]
