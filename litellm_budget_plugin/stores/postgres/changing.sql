@@ -1,7 +1,7 @@
 -- The statements that change rows, by their names. `ledger` stands for the schema's own name. Values are described where they are
 -- given: adding.py, engine.py.
 --
--- What keeps steps apart, and why they cannot wait for each other in a circle:
+-- Locks, and why there is no deadlock:
 --
 -- Beside others runs an `add` of one step. It is one transaction of one round trip and takes its locks in this order:
 --   1. the project's advisory lock, shared (`beside`);
@@ -9,21 +9,21 @@
 --   3. the rows of its hold and its marks, in the order of their keys (`new_hold`, `known_hold`, `mark`). INSERT waits for one who
 --      is inserting the same key at this moment, as if that was a lock on the key;
 --   4. the rows of its totals, in the order of their keys (`total`), upserts as well.
---   Each is a statement of its own, begun when the one before it is done. So one who waits, waits for somebody who is at the same
---   row or further on in this order: no circle.
+--   Each is a statement of its own, and begins when the one before it is done. So a step waits only for steps that are at the
+--   same row or further on in this order. No circle can close.
 --
 -- Alone runs everything else that changes rows: `transact`, several steps of `add` in one transaction, `load`, `fold`. It takes the
 --   project's advisory lock exclusively, before it has any other lock, and then rows in any order: nobody else of this
---   project has a row or waits for one. Steps of several projects take their locks in the order of the projects' names. One who
---   waits for the exclusive lock of a first project has no lock; one who waits for that of a further project waits for
---   others that have taken theirs in the same order, or are beside others there and need nothing more than their rows.
+--   project has locked a row or waits for one. Steps of several projects take their locks in the order of the projects' names.
+--   A transaction that waits for its first exclusive lock has no other lock. One that waits for a further one waits for
+--   transactions that take theirs in the same order, or that run beside others there and wait for rows of that project only.
 --
 -- `forget` takes no advisory lock. It locks marks that nobody else has locked and waits for nobody. Reading takes no locks: what
 --   belongs together is read by one statement. No step changes rows of two projects.
 --
 -- The advisory lock is taken by a statement of its own. Each statement of a READ COMMITTED transaction sees what was committed
---   before it began: the statements after it see everything that was done by those it has waited for, and they read the clock
---   when the lock is held. Beside others no account is made or deleted and no version changes, so `guard` needs no locks of
+--   before it began. So the statements after it see all changes of the transactions that it has waited for, and they read the
+--   clock when the lock is held. Beside others no account is made or deleted and no version changes, so `guard` needs no locks of
 --   rows. A guard on a row that somebody has changed meanwhile is looked at again on its newest version. In another
 --   isolation level none of this holds: `transact` asks for READ COMMITTED, a step of `add` fails without it.
 --

@@ -62,7 +62,7 @@ _LASTING = frozenset(("settled", "released", "done", "alias"))
 class PostgresEngine:
     """A ledger in one schema of a PostgreSQL database. Implements `stores.net.engine.Engine`.
 
-    A child after a fork has connections of its own. It lets go of those that it inherited without a word on them.
+    A child after a fork has connections of its own. It closes those that it inherited without sending anything on them.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
@@ -103,7 +103,7 @@ class PostgresEngine:
                     lasting = lasting or add.hold.state in _LASTING
                 answers, *flushed = line.ask([batch, [self._flush]] if lasting else [batch], deadline)
             except UNSTORABLE:
-                # Whoever executes the command says what is wrong with it.
+                # The command that made it is then executed by itself, and its failure says why.
                 adds = adds[: len(adds) // 2]
                 continue
             if not isinstance(answers, ServerError):
@@ -154,7 +154,7 @@ class PostgresEngine:
             except Exception:
                 _only(line, [("ROLLBACK", ())], deadline)
                 raise
-            # What is told of a mark that was there has to last, too.
+            # The reply may rest on a mark that was committed a moment ago and is not on the disk yet.
             marks = [*transaction.changes.holds.values(), *view.holds.values(), *reader.read]
             batches = [[*writes, ("COMMIT" if writes else "ROLLBACK", ())]]
             if any(mark is not None and mark.state in _LASTING for mark in marks):

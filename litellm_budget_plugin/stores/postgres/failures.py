@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean for whoever runs the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+"""What PostgreSQL's errors mean for the operator of the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
 from __future__ import annotations
 

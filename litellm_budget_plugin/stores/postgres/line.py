@@ -54,7 +54,7 @@ Answers = Union[list[Answer], ServerError]
 
 
 class Line:
-    """A connection. Not safe for threads: whoever has taken it from the pool has it alone.
+    """A connection. Not safe for threads: the thread that took it from the pool has it alone.
 
     A line on which Overrun, Lost or an interrupt was raised is of no more use.
     """
@@ -110,7 +110,7 @@ class Line:
         self._connection.finish()
 
     def forget(self) -> None:
-        """In a forked child: let go of the copy of the parent's socket without a word to the server. libpq's part of it is
+        """In a forked child: close the copy of the parent's socket without sending Terminate. libpq's part of it is
         never touched again; psycopg does not end it in a process that has not made it.
         """
         with suppress(OSError, Error):

@@ -1,4 +1,4 @@
-"""Creating the ledger's schema and bringing it up to date, once, whoever comes first.
+"""Creating the ledger's schema and bringing it up to date, once, by the first process that opens it.
 
 A schema is brought from version n to n + 1 by a step. A step that older packages cannot live with says so: the table `version`
 names the newest step, and the oldest one that a package must know.

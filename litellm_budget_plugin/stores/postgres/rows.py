@@ -41,7 +41,7 @@ COLUMNS = {
     "holds": ("id", *_HOLD_COLUMNS),
     "usage": ("owner", *_KEY, *Usage._fields),
 }
-"""What a row is written with. An account's version is written by itself."""
+"""The columns of a row that are written together. An account's version is written separately."""
 
 _LONGEST_ID = 375
 """Characters: 1,500 bytes at most, so that an id and a project's name fit into a row of an index (2,704 bytes)."""
@@ -56,7 +56,7 @@ def stored_id(text: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def owner_of(scope: str, subject: str) -> str:
-    """What stands for a subject in keys. version_2.sql has the same."""
+    """The digest that stands for a subject in keys; version_2.sql computes the same."""
     return sha256(f"{scope}\0{subject}".encode()).hexdigest()[:32]
 
 
@@ -94,7 +94,7 @@ def key_row(ref: Ref) -> Row:
 
 
 def account_row(account: Account) -> Row:
-    """What `account_of` reads."""
+    """The columns of an account."""
     row = key_row(account.ref)
     row.update(zip(_ACCOUNT, [getattr(account, name) for name in Account.__slots__ if name != "ref"]))
     return row
@@ -106,7 +106,7 @@ def is_plain_mark(hold: Hold) -> bool:
 
 
 def hold_row(hold: Hold) -> Row:
-    """What `hold_of` reads. A mark keeps no more than it needs: there are many of them."""
+    """The columns of a hold or a mark. A mark keeps no more than it needs: there are many of them."""
     key = stored_id(hold.id)
     row: Row = {"id": key, "state": hold.state, "at": hold.at}
     if key != hold.id:
@@ -122,7 +122,7 @@ def hold_row(hold: Hold) -> Row:
 
 
 def usage_row(key: UsageKey, usage: Usage) -> Row:
-    """What `usage_of` reads."""
+    """The columns of a row of totals."""
     return {"owner": owner_of(key.scope, key.subject), **key._asdict(), **usage._asdict()}
 
 

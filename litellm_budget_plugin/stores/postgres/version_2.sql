@@ -1,6 +1,6 @@
 -- Version 2: rows and no rules. Packages that know only version 1 call functions that are gone, and are told so.
 
--- Whoever is in the middle of a command of version 1 ends it first.
+-- Commands of version 1 that are running end first.
 LOCK TABLE ledger.holds, ledger.accounts, ledger.usage IN ACCESS EXCLUSIVE MODE;
 
 DROP FUNCTION IF EXISTS
