@@ -55,7 +55,7 @@ def _holds(add: Add, sql: Statements) -> list[Statement]:
         *_amounts(hold),
     ]  # fmt: skip
     if add.expected is not None:
-        values += map(str, add.expected.amounts)
+        values += *map(str, add.expected.amounts), _json(add.expected.legs)
     own = (texts["new_hold" if add.expected is None else "known_hold"], values)
     if not add.marks:
         return [own]

@@ -45,7 +45,7 @@ WITH changed AS (
         charged = $19, reply = $20
     FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now OFFSET 0) clock
     -- Not as the index of open holds has it: its rows are not in the order of their ids.
-    WHERE project = $1 AND id = $2 AND state || '' = 'open' AND usd = $21 AND calls = $22 AND tokens = $23
+    WHERE project = $1 AND id = $2 AND state || '' = 'open' AND usd = $21 AND calls = $22 AND tokens = $23 AND legs = $24
         AND now >= $5::bigint AND now < $6::bigint AND current_setting('transaction_isolation') = 'read committed'
     RETURNING 1
 ) SELECT (CASE count(*) WHEN 1 THEN '1' ELSE 'rows of the ledger have changed, a step is done anew' END)::integer FROM changed

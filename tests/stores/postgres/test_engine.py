@@ -107,6 +107,9 @@ GUARDS: dict[str, Callable[[Add], Add]] = {
     "other amounts": lambda add: replace(
         add, hold=replace(add.hold, id="taken"), expected=Hold("taken", "open", 1, Amounts(8))
     ),
+    "other legs": lambda add: replace(
+        add, hold=replace(add.hold, id="taken"), expected=Hold("taken", "open", 1, Amounts(7), legs=REFS[:1])
+    ),
     "text that is not kept": lambda add: replace(add, marks=("alias:a\0b",)),
     "half a character": lambda add: replace(add, marks=("alias:\ud83d",)),
     "a number that is not kept": lambda add: replace(add, usage={UsageKey("user", "alice", 2**70, "m"): Usage(1)}),
