@@ -63,7 +63,8 @@ class Add:
 
     Applied if all of this is so when it comes: `since` <= now < `until` (the day that totals go to, the ends of windows and
     of raises); each of `subjects` has that version; each of `sums` keeps its bounds; the hold `hold.id` is as `expected`: None,
-    nothing is recorded under this id; else it is open, and has the amounts of `expected`.
+    nothing is recorded under this id; else it is open, and has the amounts and the legs of `expected` (a budget with another
+    window takes its open holds over).
 
     Then the sums are added; `hold` is stored, its `at` counted from now (the time limit of an open hold in microseconds; 0 for a
     mark); each of `marks` is stored as a mark of state "alias", at now; `usage` is added to the totals. What is not listed does

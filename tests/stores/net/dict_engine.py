@@ -52,7 +52,7 @@ class DictEngine:
         if add.expected is None:
             if hold is not None:
                 return False
-        elif hold is None or hold.state != "open" or hold.amounts != add.expected.amounts:
+        elif hold is None or (hold.state, hold.amounts, hold.legs) != ("open", add.expected.amounts, add.expected.legs):
             return False
         for each in add.sums:
             account = self._account(add.project, each.ref)

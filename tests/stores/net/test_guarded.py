@@ -166,6 +166,19 @@ def test_commands_that_come_together_are_answered_one_after_the_other(commands: 
         place += len(some)
 
 
+def test_a_hold_that_a_budget_has_taken_over() -> None:
+    """Another process gives alice another window, which her open holds are then on: this one knows the account, and not that."""
+    engine, [one, other] = stores(2)
+    one.execute(settle("warm", 0))
+    one.execute(reserve("old", 100))
+    windowed = PutBudget("c", "app", ALICE, window="7d", limit=500, only=True, now=START)
+    drive(other.execute, windowed)
+    one.execute(reserve("new"))
+    assert one.execute(settle("old", 1)) == Settled("old")
+    [account] = engine.book.accounts("app", ALICE)
+    assert (account.spent, account.held) == (1, 10)
+
+
 def test_many_settlements_take_one_round_trip() -> None:
     engine, [store] = stores(1)
     store.execute(reserve("warm"))

@@ -1,4 +1,4 @@
--- Version 1: tables. `ledger` stands for the schema's own name, here and in the other files; see migrating.py.
+-- Version 1: tables, as 0.1.0 made them. `ledger` stands for the schema's own name, here and in the other files; see migrating.py.
 --
 -- The keys are the ledger's own, compared byte by byte, which for UTF-8 is the order of code points. Amounts are integers in the
 -- account's unit, times are microseconds since 1970-01-01 UTC. Names and meanings are those of core/accounts.py.
@@ -37,7 +37,6 @@ CREATE INDEX accounts_dropped ON ledger.accounts (project) WHERE dropped;
 
 -- Open holds, and the marks that are left of closed ones: a mark keeps no more than it needs, for there are many of them.
 -- `subjects` is a list of [scope, id], `legs` of [scope, subject, model, period, unit], `charged` of [[scope, id], id, epoch].
--- `parent` and `lent_...` belonged to holds inside a hold, which are gone: nothing is written there any more.
 CREATE TABLE ledger.holds (
     project      text COLLATE "C" NOT NULL,
     id           text COLLATE "C" NOT NULL,
