@@ -70,7 +70,7 @@ class RedisEngine:
         self.name = address.name
         self._prefix = address.prefix
         self._server = Server(address, timeout)
-        request = Request("check", check_root(self._prefix), b"%d" % VERSION)
+        request = Request("check", check_root(self._prefix), (b"%d" % VERSION,))
         try:
             version = int(self._server.answer(request, time.monotonic() + timeout))
         finally:
@@ -86,7 +86,7 @@ class RedisEngine:
     def _run(self, script: str, project: str, argument: Any, deadline: float) -> Any:
         """What a script answers, having waited for the lease of another process and brought over rows of version 1."""
         root = root_of(self._prefix, project)
-        request = Request(script, root, json_of(argument))
+        request = Request(script, root, (json_of(argument),))
         while True:
             answer = self._server.answer(request, deadline)
             if answer == _BUSY:
@@ -179,7 +179,7 @@ class RedisEngine:
         """Give a lease back without waiting for the answer: whenever it arrives, it deletes that lease and no other."""
         # Where it does not arrive, the lease ends by itself.
         with suppress(BudgetStoreError):
-            self._server.tell(Request("release", root, token.encode()), deadline)
+            self._server.tell(Request("release", root, (token.encode(),)), deadline)
 
     def page(
         self, project: str, scope: str, after: str, most: int, now: int | None, deadline: float
@@ -355,8 +355,8 @@ def _step(add: Add) -> list[Any]:
     """An Add as add.lua takes it."""
     versions = {subject: f"{version}" for subject, version in add.subjects}
     sums = [_sum(one, versions[Subject(one.ref.scope, one.ref.subject)]) for one in add.sums]
-    named = {sum_[0] for sum_ in sums}
-    sums += [[name_of(subject), version] for subject, version in versions.items() if name_of(subject) not in named]
+    added = {one.ref[:2] for one in add.sums}
+    sums += [[name_of(subject), version] for subject, version in versions.items() if subject not in added]
     return [
         _or_false(add.now),
         add.since,

@@ -35,16 +35,20 @@ def _bulk(part: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
+@lru_cache(maxsize=1024)
+def _head(name: str, root: bytes, arguments: int, whole: bool) -> bytes:
+    found = script(name)
+    verb, body = (b"EVAL", found.text) if whole else (b"EVALSHA", found.sha)
+    return b"*%d\r\n" % (4 + arguments) + b"".join(map(_bulk, (verb, body, b"1", root)))
+
+
 class Request(NamedTuple):
-    """One run of a script for one project: `root` is what the project's keys begin with. `state` is what head.lua expects."""
+    """One run of a script for one project: `root` is what the project's keys begin with, the rest are its arguments."""
 
     script: str
     root: bytes
-    argument: bytes
-    state: bytes = b"2"
+    arguments: tuple[bytes, ...]
 
     def packed(self, whole: bool = False) -> bytes:
         """The command for the wire: by the script's name or, if `whole`, with its text."""
-        found = script(self.script)
-        verb, body = (b"EVAL", found.text) if whole else (b"EVALSHA", found.sha)
-        return packed_words(verb, body, b"1", self.root, self.argument, self.state)
+        return _head(self.script, self.root, len(self.arguments), whole) + b"".join(map(_bulk, self.arguments))

@@ -37,7 +37,7 @@ def bring_over(server: Server, root: bytes, deadline: float) -> bool:
     Raises BudgetStoreUnavailable at the deadline. What is done until then stays done.
     """
     token = os.urandom(8).hex()
-    begun = server.answer(Request("prepare", root, to_json([token, _LEASE])), deadline)
+    begun = server.answer(Request("prepare", root, (to_json([token, _LEASE]),)), deadline)
     if begun == _BEGUN:
         return _bring_rows(server, root, token, deadline)
     return bool(begun == _DONE)
@@ -45,7 +45,7 @@ def bring_over(server: Server, root: bytes, deadline: float) -> bool:
 
 def _bring_rows(server: Server, root: bytes, token: str, deadline: float) -> bool:
     def run(script: str, argument: Any) -> Any:
-        return server.answer(Request(script, root, to_json(argument), b"1"), deadline)
+        return server.answer(Request(script, root, (to_json(argument), b"1")), deadline)
 
     for key, put in _HASHES.items():
         while rows := run("earlier", [key, _ROWS]):
@@ -55,7 +55,7 @@ def _bring_rows(server: Server, root: bytes, token: str, deadline: float) -> boo
             if run("write", [token, _LEASE, writes.commands(), []]) != 1:
                 return False
             if time.monotonic() + _MARGIN > deadline:
-                server.tell(Request("release", root, token.encode()), deadline)
+                server.tell(Request("release", root, (token.encode(),)), deadline)
                 raise BudgetStoreUnavailable(
                     f"{server.name}: rows of an earlier version are being brought over; ask again"
                 )

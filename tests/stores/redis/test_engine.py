@@ -227,6 +227,7 @@ def refusals(version: int) -> dict[str, Add]:
         "too early": charge("h", version, since=NOW + 1, until=NOW + 2),
         "too late": charge("h", version, since=0, until=NOW),
         "other version": charge("h", version + 1),
+        "other version of a subject without sums": charge("h", version, subjects=((ALICE, version), (BOB, 1))),
         "more than there is room": charge("h", version, 10, most=24),
         "more than may be spent": charge("h", version, 10, most_spent=19),
         "other sums": charge("h", version, known=(10, 4)),
