@@ -95,8 +95,8 @@ class Engine(Protocol):
     """The address without secrets."""
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
-        """Apply steps, of any projects, in their order and in one round trip, up to the first that cannot be applied; returns
-        how many were. What has been applied survives the end of this process.
+        """Apply steps, of any projects, in their order and in as few round trips as the server allows, up to the first that
+        cannot be applied; returns how many were. What has been applied survives the end of this process.
         """
 
     def view(

@@ -259,13 +259,15 @@ class GuardedStore:
 
     def _sweep(self, command: Sweep, deadline: float) -> Swept:
         project, now = command.project, command.now if self._test_clock else None
+        present = self._engine.view(project, (), (), now, deadline).now
+        # First what needs no memory: a server that is full has room then for the rest.
+        forgotten = self._engine.forget(project, present - command.marks_kept, deadline)
+        folded = self._engine.fold(project, (present - command.days_kept) // DAY, deadline)
         expired = some = self._expire_some(project, now, deadline)
         while some >= MOST_DUE:
             some = self._expire_some(project, now, deadline)
             expired += some
-        present = self._engine.view(project, (), (), now, deadline).now
-        forgotten = self._engine.forget(project, present - command.marks_kept, deadline)
-        return Swept(expired, forgotten, self._engine.fold(project, (present - command.days_kept) // DAY, deadline))
+        return Swept(expired, forgotten, folded)
 
     def sync(self) -> None:
         """What a server has answered it keeps, as far as it is set up to."""

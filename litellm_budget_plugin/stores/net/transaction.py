@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
@@ -95,7 +95,7 @@ class Transaction:
             subject = Subject(ref.scope, ref.subject)
             if subject not in changed and shape_of(account) != shape_of(self.recorded(ref)):
                 # Counted on, the version of a subject that went away and came again could be one that it had before.
-                changed[subject] = random.getrandbits(52) + 1
+                changed[subject] = new_version()
         return changed
 
     def recorded(self, ref: Ref) -> Account | None:
@@ -105,6 +105,11 @@ class Transaction:
     def recorded_hold(self, hold: str) -> Hold | None:
         """A hold or mark as it was read; None also where it was not asked for, and is written whatever is there."""
         return self._holds.get(hold)
+
+
+def new_version() -> int:
+    """A version that no rows of a subject had before. Not from `random`: a fork that Python does not see copies its state."""
+    return int.from_bytes(os.urandom(6), "big") + 1
 
 
 def shape_of(account: Account | None) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from litellm_budget_plugin.core.accounts import Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
-from litellm_budget_plugin.stores.net.transaction import Transaction
+from litellm_budget_plugin.stores.net.transaction import Transaction, new_version
 from litellm_budget_plugin.stores.places import NoPlace
 from litellm_budget_plugin.stores.postgres.adding import statements_of
 from litellm_budget_plugin.stores.postgres.address import Address
@@ -224,7 +223,7 @@ class PostgresEngine:
     def load(self, project: str, rows: Rows, deadline: float) -> None:
         """Put these rows as they are in place of rows with the same keys, in one step."""
         subjects = {Subject(account.ref.scope, account.ref.subject) for account in rows.accounts}
-        versions = _versions({subject: random.getrandbits(52) + 1 for subject in subjects})
+        versions = _versions({subject: new_version() for subject in subjects})
 
         def put(line: Line) -> None:
             lock = self._sql.lock("alone", project, deadline)

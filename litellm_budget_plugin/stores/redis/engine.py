@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum, View
-from litellm_budget_plugin.stores.net.transaction import Transaction
+from litellm_budget_plugin.stores.net.transaction import Transaction, new_version
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.asking import Server
 from litellm_budget_plugin.stores.redis.names import check_root, root_of
@@ -271,7 +271,7 @@ class RedisEngine:
             for subject, accounts in put.items():
                 old = transaction.accounts(project, subject)
                 new = [account for account in old if account.ref not in accounts] + list(accounts.values())
-                writes.subject(subject, old, new, _new_version())
+                writes.subject(subject, old, new, new_version())
             for hold in rows.holds:
                 writes.hold(hold)
             for key, usage in rows.usage:
@@ -399,7 +399,3 @@ def _end_of(scope: str) -> str:
 def _next_kind(kind: str) -> str | None:
     kinds = list(_KINDS)
     return f"{kinds[kinds.index(kind) + 1]} 0 " if kind != kinds[-1] else None
-
-
-def _new_version() -> int:
-    return int.from_bytes(os.urandom(6), "big") + 1
