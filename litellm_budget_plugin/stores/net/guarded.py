@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
@@ -59,6 +59,8 @@ _TRIES = 4
 _FOREVER = 2**62
 
 _Guarded = Reserve | Settle | Release
+# Half as long as asking for the union.
+_GUARDED = (Reserve, Settle, Release)
 
 
 class GuardedStore:
@@ -110,7 +112,7 @@ class GuardedStore:
             return UsageRows(tuple(self._engine.usage_rows(*asked, deadline)))
         if isinstance(command, Sweep):
             return self._sweep(command, deadline)
-        reply = self._guarded(command, deadline) if isinstance(command, _Guarded) else None
+        reply = self._guarded(command, deadline) if isinstance(command, _GUARDED) else None
         return self._transacted(command, deadline) if reply is None else reply
 
     # Adding to sums.
@@ -202,12 +204,9 @@ class GuardedStore:
         add = plan.add
         if add is None:
             return
-        for ref, account in plan.accounts.items():
-            key = (add.project, Subject(ref.scope, ref.subject))
-            seen = self._subjects.get(key)
-            if seen is not None:
-                rows = tuple(account if row.ref == ref else row for row in seen.accounts)
-                self._subjects.put(key, Seen(seen.version, rows))
+        for subject, seen in plan.read.items():
+            rows = tuple([plan.accounts.get(row.ref, row) for row in seen.accounts])
+            self._subjects.put((add.project, subject), Seen(seen.version, rows))
         if add.hold.state == "open":
             self._holds.put((add.project, add.hold.id), add.hold)
         else:
@@ -298,6 +297,7 @@ class _Plan:
 
     reply: Reply
     add: Add | None
+    read: dict[Subject, Seen]
     accounts: dict[Ref, Account]
     exact: bool
 
@@ -374,7 +374,7 @@ def _addable(commands: Sequence[Command]) -> Iterator[_Guarded]:
     """
     seen = set()
     for command in commands:
-        if not isinstance(command, _Guarded) or not _is_plain(command) or (command.project, command.hold) in seen:
+        if not isinstance(command, _GUARDED) or not _is_plain(command) or (command.project, command.hold) in seen:
             return
         check(command)
         seen.add((command.project, command.hold))
@@ -384,7 +384,7 @@ def _addable(commands: Sequence[Command]) -> Iterator[_Guarded]:
 def _plan(command: _Guarded, reply: Reply, book: _KnownRows, now: int, *, test_clock: bool) -> _Plan:
     changes, exact = book.changes, not _is_yes(command, reply)
     if not changes.holds:
-        return _Plan(reply, None, {}, exact=True)
+        return _Plan(reply, None, book.read, {}, exact=True)
     accounts: dict[Ref, Account] = {}
     sums = []
     for ref in sorted(changes.accounts):
@@ -395,19 +395,20 @@ def _plan(command: _Guarded, reply: Reply, book: _KnownRows, now: int, *, test_c
         sums.append(_sum(command, old, new, now, exact=exact))
     since, until = _valid(command, book, now)
     hold = changes.holds[command.hold]
+    hold.at = hold.at - now if hold.state == "open" else 0
     add = Add(
         command.project,
         since,
         until,
         tuple((subject, seen.version) for subject, seen in sorted(book.read.items())),
         tuple(sums),
-        replace(hold, at=hold.at - now if hold.state == "open" else 0),
+        hold,
         book.hold(command.project, command.hold),
         tuple(mark for mark in changes.holds if mark != command.hold),
         changes.usage,
         command.now if test_clock else None,
     )
-    return _Plan(reply, add, accounts, exact)
+    return _Plan(reply, add, book.read, accounts, exact)
 
 
 def _is_yes(command: _Guarded, reply: Reply) -> bool:
