@@ -232,7 +232,7 @@ def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> l
     """What a service sends: each call holds and then settles or releases, many at once, few near a limit. Now and then
     somebody changes a budget or looks.
     """
-    shared = (Default("user", "none", 20_000), Default("project", "day", 1_000_000))
+    shared = (Default("user", "none", 20_000), Default("project", "day@UTC", 1_000_000))
     now, made, going = START, list[Command](), list[Reserve]()
     for number in range(draw(st.integers(min_size, max_size))):
         now += draw(st.sampled_from((1, 1000, SECOND)))

@@ -19,6 +19,8 @@ from litellm_budget_plugin import BudgetSettings, BudgetSettingsError
 from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.http.address import parse_address
+from litellm_budget_plugin.stores.postgres.address import address_from as postgres_address
+from litellm_budget_plugin.stores.redis.address import parse_address as redis_address
 
 
 @pytest.fixture(autouse=True)
@@ -243,5 +245,8 @@ def test_what_a_server_and_a_client_of_it_are_told_shows_no_secret() -> None:
     url = f"https://:{SECRET}@host?header=X-Key:{SECRET}"
     address = parse_address("https", url.partition("://")[2])
     assert SECRET in address.headers[0][1]
-    for shown in (ServerOptions(url), address):
+    theirs = postgres_address(f"postgresql://user:{SECRET}@host/db?sslpassword={SECRET}")
+    assert SECRET.encode() in theirs.attempts[0]
+    redis = redis_address("rediss", f"user:{SECRET}@host/0?sentinel_password={SECRET}")
+    for shown in (ServerOptions(url), address, theirs, redis):
         assert SECRET not in repr(shown) + str(shown) + pprint.pformat(shown)

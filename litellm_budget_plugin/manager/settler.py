@@ -67,10 +67,19 @@ class Attended(Protocol):
 class Settler:
     """Settles, renews and syncs for one store in this process. Threads and forks may share it."""
 
-    def __init__(self, store: Store, timeout: float, journal: Journal | None = None, most: int = 100_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        timeout: float,
+        journal: Journal | None = None,
+        most: int = 100_000,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`ended` is called when the store has been let go of."""
         self.client = StoreClient(store, self._holds)
         self._remote = store.remote
         self._timeout = timeout
+        self._ended = ended
         self._retention: dict[str, tuple[int, int]] = {}
         self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
@@ -214,11 +223,6 @@ class Settler:
             if self._remote:
                 self.delivery.run(self._timeout)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the store has been let go of."""
-        return self._closed
-
     def leave(self) -> None:
         """Nobody needs the store any more but the calls that go on; `finish` follows."""
         self._closing = True
@@ -253,6 +257,7 @@ class Settler:
             _logger.error("%d charges could not be delivered before closing: %s", self.delivery.waiting, error)
         self.delivery.close()
         self.client.store.close()
+        self._ended()
         if self.client.observing.any:
             # Where processes share a directory of metrics, what is in it outlives this one.
             self.client.observing.refresh()

@@ -61,7 +61,8 @@ def acquire(key: str, timeout: float, settings: BudgetSettings) -> tuple[Way, Se
         # One that nobody needs any more goes on while its calls do, and so does what they spend.
         if opened is None or not opened.settler.stay():
             journal = None if way.directory is None else Journal(way.directory, place_of(key))
-            settler = Settler(_open(key, timeout), timeout, journal, settings.journal_limit)
+            store = _open(key, timeout)
+            settler = Settler(store, timeout, journal, settings.journal_limit, lambda: _forget(way, settler))
             opened = _opened[way] = _Opened(settler)
         opened.users += 1
         return way, opened.settler
@@ -104,8 +105,11 @@ def let_go(way: Way) -> None:
             return
         opened.settler.leave()
     opened.settler.finish()
+
+
+def _forget(way: Way, settler: Settler) -> None:
     with _opening:
-        if opened.settler.closed and _opened.get(way) is opened:
+        if way in _opened and _opened[way].settler is settler:
             del _opened[way]
 
 

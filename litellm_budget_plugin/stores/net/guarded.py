@@ -57,6 +57,8 @@ _KEPT = 10_000
 _TRIES = 4
 """How often a command is tried before it runs as a transaction: others may change something each time."""
 _FOREVER = 2**62
+_COPYING = 60.0
+"""How much longer (seconds) a page of a copy may take: no call waits for it."""
 
 _Guarded = Reserve | Settle | Release
 # Half as long as asking for the union.
@@ -277,11 +279,11 @@ class GuardedStore:
 
     def export(self, project: str, after: str, most: int) -> Page:
         """Raw rows of a project in a stable order, about `most`."""
-        return self._engine.export(project, after, most, self._deadline(None))
+        return self._engine.export(project, after, most, self._deadline(None) + _COPYING)
 
     def load(self, project: str, rows: Rows) -> None:
         """Put rows in place of those with the same keys, in one step."""
-        self._engine.load(project, rows, self._deadline(None))
+        self._engine.load(project, rows, self._deadline(None) + _COPYING)
 
     def close(self) -> None:
         """Let go of the connections."""
