@@ -247,6 +247,6 @@ def test_what_a_server_and_a_client_of_it_are_told_shows_no_secret() -> None:
     assert SECRET in address.headers[0][1]
     theirs = postgres_address(f"postgresql://user:{SECRET}@host/db?sslpassword={SECRET}")
     assert SECRET.encode() in theirs.attempts[0]
-    redis = redis_address("rediss", f"user:{SECRET}@host/0?sentinel_password={SECRET}")
+    redis = redis_address("rediss", f"user:{SECRET}@host/0")
     for shown in (ServerOptions(url), address, theirs, redis):
         assert SECRET not in repr(shown) + str(shown) + pprint.pformat(shown)

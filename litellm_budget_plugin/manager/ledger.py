@@ -23,7 +23,7 @@ from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
-from litellm_budget_plugin.stores.places import NoPlace, Places
+from litellm_budget_plugin.stores.net.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked
 from litellm_budget_plugin.stores.reopening import Reopening

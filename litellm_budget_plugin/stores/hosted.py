@@ -30,7 +30,8 @@ from litellm_budget_plugin.core.commands import (
     Reset,
     Settle,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply, state_of
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply, state_of
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.shape import (
     FOLLOWS,

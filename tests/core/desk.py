@@ -27,7 +27,8 @@ from litellm_budget_plugin.core.commands import (
     Sweep,
     Swept,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.windows import DAY, SECOND, bounds, parse_window
 from litellm_budget_plugin.stores.protocol import Store, ask
 

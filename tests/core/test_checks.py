@@ -24,7 +24,8 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Sweep,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetInputError

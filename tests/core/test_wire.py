@@ -28,7 +28,8 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Settled,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import command_lists

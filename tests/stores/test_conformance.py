@@ -28,7 +28,8 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     UsageRows,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import open_store

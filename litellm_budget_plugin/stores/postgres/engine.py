@@ -17,8 +17,8 @@ from litellm_budget_plugin.core.accounts import Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.guard import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
+from litellm_budget_plugin.stores.net.places import NoPlace
 from litellm_budget_plugin.stores.net.transaction import Transaction, new_version
-from litellm_budget_plugin.stores.places import NoPlace
 from litellm_budget_plugin.stores.postgres.adding import statements_of
 from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.failures import (

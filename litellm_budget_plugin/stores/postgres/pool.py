@@ -1,10 +1,10 @@
-"""A bounded pool of connections, opened when they are needed, the one used last first. See stores/places.py for who may have one."""
+"""A bounded pool of connections, opened when they are needed, the one used last first. See stores/net/places.py for who may have one."""
 
 from __future__ import annotations
 
 import os
 
-from litellm_budget_plugin.stores.places import Places
+from litellm_budget_plugin.stores.net.places import Places
 from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.line import Line, connect
 

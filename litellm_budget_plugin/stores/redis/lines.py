@@ -15,8 +15,8 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.stores.dialling import Dialling, LeftBehind
-from litellm_budget_plugin.stores.places import NoPlace, Place, Places
+from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
+from litellm_budget_plugin.stores.net.places import NoPlace, Place, Places
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, Command, PutBudget, Read, Reply, Settle
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.http.exchange import Exchange

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.book import Changes
-from litellm_budget_plugin.core.ledger import DictBook
+from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction

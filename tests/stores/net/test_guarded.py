@@ -23,7 +23,8 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Settled,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.net.guarded import GuardedStore
 from litellm_budget_plugin.stores.protocol import ask_all

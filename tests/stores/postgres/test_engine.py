@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Reply, Reserve, Settle
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum

@@ -12,7 +12,8 @@ from hypothesis import Phase, given
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, PutBudget, Settle
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.rows import Rows
