@@ -131,7 +131,7 @@ def trips(url: str, ahead: str) -> int:
         ledger = callback.budget_ledger
         assert ledger is not None
         counting = Counting(ledger.store)
-        ledger.settler.store = counting
+        ledger.settler.client.store = counting
         asyncio.run(work(100))
         callback.flush()
         before = counting.trips

@@ -31,19 +31,27 @@ USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
 _logger = logging.getLogger("litellm_budget_plugin")
 # What Kubernetes injects into every container for a service named "litellm-budget".
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
+_DEFAULT_URL = "sqlite:///litellm_budget.db"
 _LITELLM_HOSTED = "https://api.litellm.ai"
 _SECRET = ("store_url", "api_base", "api_key", "headers")
+"""Fields that hold secrets, URLs too: they are SecretStr, and errors do not show them."""
 
 
 class BudgetSettings(BaseSettings):
     """Settings of the callback and the manager. A bad value raises BudgetSettingsError, naming the setting."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
     )
 
     project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
-    store_url: str | None = Field(
+    store_url: SecretStr | None = Field(
         None,
         description="Where the ledger lives: `sqlite:///file.db`, `postgresql://…`, `redis://…`, `https://…` or `memory://`. "
         "Default: `sqlite:///litellm_budget.db`.",
@@ -53,7 +61,7 @@ class BudgetSettings(BaseSettings):
         description="LiteLLM's word for where budgets are saved: `hosted` by LiteLLM's service or the one at API_BASE, "
         "`client` by your own at API_BASE.",
     )
-    api_base: str | None = Field(None, description="The endpoint of `hosted` and `client`.")
+    api_base: SecretStr | None = Field(None, description="The endpoint of `hosted` and `client`.")
     api_key: SecretStr | None = Field(None, description="The key of an endpoint, sent as `Authorization: Bearer`.")
     headers: Annotated[dict[str, SecretStr], NoDecode] = Field(
         {}, description="JSON object of further HTTP headers for an endpoint."
@@ -194,8 +202,8 @@ class BudgetSettings(BaseSettings):
 
     @field_validator("api_base")
     @classmethod
-    def _bases(cls, value: str | None) -> str | None:
-        if value is not None and not value.lower().startswith(("http://", "https://")):
+    def _bases(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().lower().startswith(("http://", "https://")):
             raise ValueError("it is the URL of an endpoint, like https://budgets.example.com")
         return value
 
@@ -238,9 +246,10 @@ class BudgetSettings(BaseSettings):
 
     @property
     def _place(self) -> str:
-        if self.client_type != "local":
-            return self.api_base or _LITELLM_HOSTED
-        return self.store_url or "sqlite:///litellm_budget.db"
+        given = self.store_url if self.client_type == "local" else self.api_base
+        return (given and given.get_secret_value()) or (
+            _DEFAULT_URL if self.client_type == "local" else _LITELLM_HOSTED
+        )
 
     @property
     def url(self) -> str:

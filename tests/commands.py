@@ -49,22 +49,22 @@ SUBJECTS = (
     Subject("project", "app"),
 )
 MODELS = ("", "gpt-4o", "gpt-4o-mini", "gpt-4o*", "claude")
-WINDOWS = ("none", "90s", "12h", "7d", "day", "week:7", "month", "month@Europe/Berlin")
+WINDOWS = ("none", "90s", "12h", "7d", "day@UTC", "week:7@UTC", "month@UTC", "month@Europe/Berlin")
 HOLDS = tuple(f"h{number}" for number in range(20))
 CHANGES = tuple(f"c{number}" for number in range(6))
 
 DEFAULTS: tuple[tuple[Default, ...], ...] = (
     (),
     (Default("user", "none", 1000),),
-    (Default("user", "none", 2500), Default("project", "day", 4000)),
+    (Default("user", "none", 2500), Default("project", "day@UTC", 4000)),
     (Default("user", "90s", 800, carry_over=300), Default("team", "12h", 1500)),
     (Default("user", "month@Europe/Berlin", None), Default("user", "7d", 1200, "gpt-4o*")),
     (
         Default("user", "none", 3, unit="calls"),
-        Default("user", "day", 500, unit="tokens"),
+        Default("user", "day@UTC", 500, unit="tokens"),
         Default("user", "none", 900),
     ),
-    (Default("user", "day", 0), Default("user", "none", None), Default("project", "week:7", 2**53 - 1)),
+    (Default("user", "day@UTC", 0), Default("user", "none", None), Default("project", "week:7@UTC", 2**53 - 1)),
 )
 
 small_amounts = st.builds(Amounts, st.integers(0, 1200), st.integers(0, 2), st.integers(0, 300))
@@ -224,6 +224,37 @@ def command_lists(draw: st.DrawFn, min_size: int = 1, max_size: int = 30) -> lis
         if repeated is None and hasattr(command, "defaults") and draw(mostly(True, st.just(False))):
             command = replace(command, defaults=shared)
         made.append(replace(command, now=now))
+    return made
+
+
+@st.composite
+def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> list[Command]:
+    """What a service sends: each call holds and then settles or releases, many at once, few near a limit. Now and then
+    somebody changes a budget or looks.
+    """
+    shared = (Default("user", "none", 20_000), Default("project", "day@UTC", 1_000_000))
+    now, made, going = START, list[Command](), list[Reserve]()
+    for number in range(draw(st.integers(min_size, max_size))):
+        now += draw(st.sampled_from((1, 1000, SECOND)))
+        user = draw(st.sampled_from(SUBJECTS[:3]))
+        plain = Reserve(
+            f"call-{number}", PROJECTS[0], (user, SUBJECTS[-1]), draw(models), Amounts(draw(st.integers(1, 900)), 1, 50),
+            120 * SECOND, shared, Amounts(1), cheap=draw(mostly(False, st.just(True))), now=now,
+        )  # fmt: skip
+        made.append(plain)
+        going.append(plain)
+        while going and draw(mostly(True, st.just(False), 1)):
+            call = going.pop(draw(st.integers(0, len(going) - 1)))
+            cost, kind = draw(st.integers(0, call.want.usd)), draw(st.sampled_from("sssr"))
+            settled = Settle(
+                call.hold, call.project, call.subjects, call.models, cost, "gpt-4o", 20, 5, defaults=shared,
+                aliases=(f"response-{call.hold}",), thresholds=draw(st.sampled_from(((), (500_000, 900_000)))), now=now,
+            )  # fmt: skip
+            made.append(Release(call.hold, call.project, now=now) if kind == "r" else settled)
+        if draw(mostly(None, st.just(True), 9)):
+            limit = draw(st.integers(0, 20_000))
+            made.append(PutBudget(f"change-{number}", PROJECTS[0], user, limit=limit, defaults=shared, now=now))
+            made.append(Read(PROJECTS[0], *user, defaults=shared, now=now))
     return made
 
 

@@ -34,6 +34,6 @@ def nothing_stays_open() -> Iterator[None]:
     yield
     shared = sys.modules.get("litellm_budget_plugin.manager.sharing")
     if shared is not None:
-        left = list(shared._opened)
+        left = [way for way, opened in shared._opened.items() if opened.users]
         shared._opened.clear()
         assert not left, f"still open after the test: {left}"

@@ -24,6 +24,11 @@ def register_profiles() -> None:
     settings.load_profile("fixed")
 
 
+def times(number: int) -> int:
+    """`number` by the profile "fixed", and twenty times as many by "search"."""
+    return number * settings.default.max_examples // _USUAL
+
+
 def examples(number: int, **more: Any) -> Callable[[Any], Any]:
     """Settings for a test that runs `number` examples by the profile "fixed", and twenty times as many by "search"."""
-    return settings(max_examples=number * settings.default.max_examples // _USUAL, **more)
+    return settings(max_examples=times(number), **more)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import litellm_budget_plugin
 from litellm_budget_plugin.cli.app import app
+from litellm_budget_plugin.server.serving import _MOST_CONNECTIONS
 from tests.test_docs import _blocks
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 UNIT = (DEPLOY / "litellm-budget.service").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+EXTRAS = ("server", "postgres", "redis", "metrics")
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*endpoint.md"))
 
 
@@ -36,11 +48,45 @@ def test_the_image_starts_the_server() -> None:
     assert entry == "litellm-budget"
     [command] = re.findall(r"\nCMD (\[.*\])", DOCKERFILE)
     assert parsed(yaml.safe_load(command)).params["host"] == "0.0.0.0"
-    [extras] = re.findall(r"'\.\[(.*)\]'", DOCKERFILE)
-    declared = re.findall(r"(?m)^(\w+) = \[", (ROOT / "pyproject.toml").read_text())
-    assert set(extras.split(",")) <= set(declared)
     assert re.search(r"(?m)^USER \d+:\d+$", DOCKERFILE) and "HEALTHCHECK" in DOCKERFILE
     assert all(re.search(r":\d+\.\d+\.\d+-", line) for line in re.findall(r"(?m)^FROM .*", DOCKERFILE))
+
+
+def test_the_image_installs_what_is_pinned_and_nothing_else() -> None:
+    """What is pinned is all that the package needs, in versions that it accepts."""
+    installs = re.findall(r"pip (?:install|wheel) [^&]*", DOCKERFILE)
+    assert installs and all("--requirement deploy/" in each or "--no-deps" in each for each in installs)
+    assert "--no-build-isolation" in DOCKERFILE
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    optional = project["project"]["optional-dependencies"]
+    needed = [*project["project"]["dependencies"], *(each for extra in EXTRAS for each in optional[extra])]
+    for needs, file in ((needed, "requirements.txt"), (project["build-system"]["requires"], "build-requirements.txt")):
+        lines = [Requirement(line) for line in (DEPLOY / file).read_text().splitlines() if line and line[0] != "#"]
+        assert all(re.fullmatch(r"==[0-9][^*,]*", str(line.specifier)) for line in lines)
+        pinned = {canonicalize_name(line.name): next(iter(line.specifier)).version for line in lines}
+        for need in map(Requirement, needs):
+            assert need.specifier.contains(pinned[canonicalize_name(need.name)]), need
+        for name, version in pinned.items():
+            # What these need in turn; those that are not here are for other systems.
+            with suppress(PackageNotFoundError):
+                for need in map(Requirement, requires(name) or ()):
+                    if need.marker is None or need.marker.evaluate({"extra": "", "python_version": "3.12"}):
+                        assert canonicalize_name(need.name) in pinned, (name, version, need)
+
+
+def test_x_forwarded_for_is_believed_from_one_proxy() -> None:
+    [network] = COMPOSE["networks"]["default"]["ipam"]["config"]
+    for command in (
+        COMPOSE["services"]["budgets"]["command"],
+        shlex.split(re.findall(r"(?m)^ExecStart=(.*)$", UNIT)[0])[1:],
+    ):
+        [proxy] = parsed(command).params["proxies"]
+        assert proxy in (network["gateway"], "127.0.0.1")
+
+
+def test_a_worker_may_have_all_its_connections() -> None:
+    [limit] = re.findall(r"(?m)^LimitNOFILE=(\d+)$", UNIT)
+    assert min(int(limit), COMPOSE["services"]["budgets"]["ulimits"]["nofile"]) > 2 * _MOST_CONNECTIONS
 
 
 def test_the_compose_file_starts_the_server() -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
+import pprint
+import traceback
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,10 @@ import pytest
 
 from litellm_budget_plugin import BudgetSettings, BudgetSettingsError
 from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.stores.http.address import parse_address
+from litellm_budget_plugin.stores.postgres.address import address_from as postgres_address
+from litellm_budget_plugin.stores.redis.address import parse_address as redis_address
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +195,58 @@ def test_what_an_endpoint_needs(values: dict[str, Any], said: str) -> None:
     with pytest.raises(BudgetSettingsError) as raised:
         BudgetSettings(**values)
     assert said in str(raised.value) and "secret" not in str(raised.value)
+
+
+SECRET = "s3cr3t"
+WITH_SECRETS: dict[str, dict[str, Any]] = {
+    "store_url": {"store_url": f"postgresql://budgets:{SECRET}@host/db"},
+    "a query": {"store_url": f"redis://host/0?password={SECRET}"},
+    "api_base": {"api_base": f"https://:{SECRET}@host", "client_type": "client"},
+    "api_key": {"api_key": SECRET, "store_url": "https://host"},
+    "headers": {"headers": {"X-Key": SECRET}, "store_url": "https://host"},
+}
+SHOWN: dict[str, Callable[[Any], str]] = {
+    "repr": repr,
+    "str": str,
+    "format": "{}".format,
+    "pprint": pprint.pformat,
+    "dictionary": lambda settings: repr(settings.model_dump()) + repr(dict(settings)) + repr(vars(settings)),
+    "json": lambda settings: settings.model_dump_json() + json.dumps(settings.model_dump(mode="json")),
+    "fields": lambda settings: repr([getattr(settings, name) for name in BudgetSettings.model_fields]),
+    "copy": lambda settings: repr(copy.deepcopy(settings)) + repr(settings.model_copy(update={"mode": "off"})),
+}
+
+
+@pytest.mark.parametrize("values", WITH_SECRETS.values(), ids=WITH_SECRETS)
+@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+def test_no_way_to_show_settings_shows_a_secret(values: dict[str, Any], show: Callable[[Any], str]) -> None:
+    settings = BudgetSettings(**values)
+    assert SECRET in settings.url
+    assert SECRET not in show(settings)
+    # A manager makes its settings of others.
+    assert BudgetSettings(**settings.model_dump()).url == settings.url
+
+
+@pytest.mark.parametrize("values", WITH_SECRETS.values(), ids=WITH_SECRETS)
+def test_no_error_shows_a_secret(values: dict[str, Any]) -> None:
+    """Neither of this setting, of its neighbours, of all together, nor what pydantic raises by itself."""
+    name, shown = next(iter(values)), []
+    for wrong in ({"mode": "of"}, {"client_type": "hosted"}, {name: [SECRET]}, {"hold_ttl": -1}):
+        bad = {**values, **wrong}
+        for make in (partial(BudgetSettings, **bad), partial(BudgetSettings.model_validate, bad)):
+            try:
+                make()
+            except Exception as error:
+                shown += traceback.format_exception(error)
+    assert len(shown) >= 6 and SECRET not in "".join(shown)
+
+
+def test_what_a_server_and_a_client_of_it_are_told_shows_no_secret() -> None:
+    url = f"https://:{SECRET}@host?header=X-Key:{SECRET}"
+    address = parse_address("https", url.partition("://")[2])
+    assert SECRET in address.headers[0][1]
+    theirs = postgres_address(f"postgresql://user:{SECRET}@host/db?sslpassword={SECRET}")
+    assert SECRET.encode() in theirs.attempts[0]
+    redis = redis_address("rediss", f"user:{SECRET}@host/0")
+    for shown in (ServerOptions(url), address, theirs, redis):
+        assert SECRET not in repr(shown) + str(shown) + pprint.pformat(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import closing
 
 import click
@@ -27,9 +28,9 @@ _EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette")
 @click.option("--behind-tls", is_flag=True, help="Browsers reach the server by https: cookies are for https alone.")
 @click.option(
     "--proxies",
-    default="127.0.0.1",
-    show_default=True,
-    help="Addresses whose X-Forwarded-For is believed, with commas.",
+    default="",
+    callback=lambda _context, _parameter, value: _proxies(value),
+    help="Addresses and networks of proxies, with commas: only their X-Forwarded-For is believed.",
 )
 @click.option(
     "--rate",
@@ -55,7 +56,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
     workers: int,
     root_path: str,
     behind_tls: bool,
-    proxies: str,
+    proxies: list[str],
     rate: float,
     log_format: str,
     open_metrics: bool,
@@ -99,6 +100,18 @@ def serve(  # noqa: PLR0917  # click calls it by names
         run(options, Listening(host, port, workers, proxies, log_format == "json", log_requests))
     except BudgetInputError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _proxies(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        try:
+            everybody = ipaddress.ip_network(name, strict=False).prefixlen == 0
+        except ValueError:
+            raise click.BadParameter(f"{name!r} is no IP address and no network like 10.0.0.0/8") from None
+        if everybody:
+            raise click.BadParameter(f"{name} is everybody; name the proxies")
+    return names
 
 
 def _check_store(url: str, host: str, *, need_key: bool) -> None:

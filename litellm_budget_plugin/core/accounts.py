@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.core.windows import DAY
 
 UNITS = ("usd", "calls", "tokens")
 
@@ -98,9 +99,16 @@ class Account:
     alert_limit: int = 0
     models: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def soonest(self) -> int:
+        """The time from which the recorded window counts. A clock that jumped ahead for a moment may have opened one that
+        begins far in the future; one that was set back a little has not left the window that is open.
+        """
+        return self.start if self.end is None else self.start - min(DAY, self.end - self.start)
+
     def over(self, now: int) -> bool:
-        """Whether the recorded window has ended."""
-        return self.end is not None and self.end <= now
+        """Whether the recorded window has ended, or is one that has yet to come."""
+        return self.end is not None and (self.end <= now or now < self.soonest)
 
     def own_limit(self, default: Default | None) -> int | None:
         """The limit without what was carried over or raised; None when there is none."""
@@ -126,14 +134,18 @@ class Account:
 
     def begin_window(self, start: int, end: int | None, default: Default | None) -> None:
         """Start an empty window. What is held stays held; an unused rest is carried over, up to the cap."""
+        if start >= self.start:
+            self._carry_over(start, default)
+        self.start, self.end = start, end
+        self.clear()
+
+    def _carry_over(self, start: int, default: Default | None) -> None:
         limit = self.own_limit(default)
         cap = self.carry_over if self.pinned or not default else default.carry_over
         self.carried = 0 if limit is None else min(cap, max(0, limit + self.carried - self.spent))
         if limit is not None and self.end is not None and start > self.end:
             # Nothing was spent in the windows that went by in between.
             self.carried = min(cap, limit + self.carried)
-        self.start, self.end = start, end
-        self.clear()
 
     def clear(self) -> None:
         """Forget what was spent in the open window."""

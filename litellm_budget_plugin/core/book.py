@@ -19,7 +19,7 @@ class Changes:
 
 
 class Book(Protocol):
-    """Rows of one or many projects. Reads return copies; `write` applies all of the changes or none."""
+    """The rows that one command works on. Reads return copies; `write` applies all of the changes or none."""
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
         """Every account of a subject."""
@@ -38,6 +38,10 @@ class Book(Protocol):
 
     def write(self, project: str, changes: Changes) -> None:
         """Apply the changes in one step."""
+
+
+class WholeBook(Book, Protocol):
+    """All rows of one or many projects, to be listed and looked after."""
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Up to `most` ids with an account in `scope` that follow `after`, in order of their Unicode code points."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from litellm_budget_plugin.core.accounts import Account, Hold, Ref, command_mark
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, command_mark
 from litellm_budget_plugin.core.applying import default_of, open_window, roll_due
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import KEEP, Done, DropBudget, PutBudget, Reset, RollNeeded
+from litellm_budget_plugin.errors import BudgetInputError
 
 
 def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
     """Create or change one budget."""
-    if work.hold(command_mark(command.id)) is not None:
+    if _repeated(work, command):
         return Done(command.id)
-    current = _current(work, command)
+    current = current_budget(_alike(work, command), command.defaults)
     ref = _target(command, current)
     old = _taken_over(work, command, ref, current)
     account = _opened(work, command, ref)
@@ -26,7 +31,7 @@ def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
                 _drop(work, other)
     _apply(account, command)
     work.put(account)
-    return _done(work, command.id)
+    return _done(work, command)
 
 
 def _taken_over(work: Work, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
@@ -49,12 +54,13 @@ def _alike(work: Work, command: PutBudget) -> list[Account]:
     return [row for row in rows if row.ref.model == command.model and row.ref.unit == command.unit]
 
 
-def _current(work: Work, command: PutBudget) -> Account | None:
-    """The budget that counts now: the subject's own, else the one that follows a default, else any that is left."""
-    rows = _alike(work, command)
-    if not rows:
-        return None
-    return min(rows, key=lambda row: (not row.pinned, default_of(row, command.defaults) is None, row.dropped, row.ref))
+def current_budget(rows: Iterable[Account], defaults: tuple[Default, ...]) -> Account | None:
+    """Which of a subject's budgets for one model and unit counts: its own, else one that follows a default, else any."""
+
+    def order(row: Account) -> tuple[bool, bool, bool, Ref]:
+        return not row.pinned, default_of(row, defaults) is None, row.dropped, row.ref
+
+    return min(rows, key=order, default=None)
 
 
 def _target(command: PutBudget, current: Account | None) -> Ref:
@@ -124,11 +130,11 @@ def _apply(account: Account, command: PutBudget) -> None:
 
 def drop_budget(work: Work, command: DropBudget) -> Done:
     """Forget budgets; money held on them stays held until its calls end."""
-    if work.hold(command_mark(command.id)) is not None:
+    if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):
         _drop(work, account)
-    return _done(work, command.id)
+    return _done(work, command)
 
 
 def _drop(work: Work, account: Account) -> None:
@@ -145,14 +151,14 @@ def _drop(work: Work, account: Account) -> None:
 
 def reset(work: Work, command: Reset) -> Done:
     """Set what was spent in the open windows to zero."""
-    if work.hold(command_mark(command.id)) is not None:
+    if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):
         # A window that has ended counts as empty already, and what it left is still to be carried over.
         if not account.over(work.now):
             account.clear()
             work.put(account)
-    return _done(work, command.id)
+    return _done(work, command)
 
 
 def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
@@ -163,7 +169,27 @@ def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
     ]
 
 
-def _done(work: Work, command: str) -> Done:
-    work.put_hold(Hold(command_mark(command), "done", work.now))
+def _repeated(work: Work, command: PutBudget | DropBudget | Reset) -> bool:
+    """Whether this command was applied before. Raises BudgetInputError if its id belongs to another one."""
+    mark = work.hold(command_mark(command.id))
+    if mark is not None and mark.reply and mark.reply != _digest(command):
+        raise BudgetInputError(
+            f"the id {command.id!r:.80} was used for another change; give each change an id of its own"
+        )
+    return mark is not None
+
+
+def _done(work: Work, command: PutBudget | DropBudget | Reset) -> Done:
+    work.put_hold(Hold(command_mark(command.id), "done", work.now, reply=_digest(command)))
     work.save()
-    return Done(command)
+    return Done(command.id)
+
+
+def _digest(command: PutBudget | DropBudget | Reset) -> str:
+    """What a command says, as a JSON text. The same command comes with other windows, at another time, from a process with
+    other defaults.
+    """
+    said = replace(command, now=None)
+    if isinstance(said, PutBudget):
+        said = replace(said, rolls=(), defaults=())
+    return f'"{hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'

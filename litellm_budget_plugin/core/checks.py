@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default
+from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, alias_mark, command_mark
 from litellm_budget_plugin.core.commands import KEEP, Command, PutBudget, Read, Renew, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY
@@ -13,6 +13,8 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 def check(command: Command) -> None:
     """Raise BudgetInputError, naming the field, unless every amount and time of the command is within its range."""
+    for name in ("hold", "replaces", "parent"):
+        _hold_id(getattr(command, name, None), f"{type(command).__name__}.{name}")
     if isinstance(command, Reserve):
         _check_reserve(command)
     elif isinstance(command, Settle):
@@ -22,6 +24,8 @@ def check(command: Command) -> None:
         _amount(command.calls, "Settle.calls")
         _defaults(command.defaults)
     elif isinstance(command, Renew):
+        for hold in command.holds:
+            _hold_id(hold, "Renew.holds")
         _lifetime(command.expires_after, "Renew.expires_after")
     elif isinstance(command, PutBudget):
         _check_put(command)
@@ -31,6 +35,14 @@ def check(command: Command) -> None:
             raise BudgetInputError(f"Read.page must be at least 1, got {command.page}")
     elif isinstance(command, Sweep) and (command.marks_kept < 0 or command.days_kept < 0):
         raise BudgetInputError("Sweep.marks_kept and Sweep.days_kept must not be negative")
+
+
+def _hold_id(value: str | None, what: str) -> None:
+    # Marks of commands and of aliases lie among the holds.
+    if value is not None and (not value or value.startswith((command_mark(""), alias_mark("")))):
+        raise BudgetInputError(
+            f"{what} must not be empty, nor begin with {command_mark('')!r} or {alias_mark('')!r}, got {value!r:.80}"
+        )
 
 
 def _check_reserve(command: Reserve) -> None:

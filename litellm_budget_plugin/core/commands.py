@@ -264,7 +264,9 @@ class RollDue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RollNeeded:
-    """Nothing was changed. Repeat the command with a `Roll` for every one of `due`; `now` is the store's clock."""
+    """Nothing was held or charged. Repeat the command with a `Roll` for every one of `due`; `now` is the store's clock. Without
+    any in `due`: many holds had to be expired first, and more may have to; ask again.
+    """
 
     now: int
     due: tuple[RollDue, ...]
@@ -367,7 +369,8 @@ class Swept:
     folded: int
 
 
-Command = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset, Read, ReadUsage, Sweep]
+Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset]
+Command = Union[Change, Read, ReadUsage, Sweep]
 Reply = Union[
     Granted, Refused, Closed, CountExactly, RollNeeded, Settled, AlreadyCharged, Released, Renewed, Done, Accounts,
     UsageRows, Swept,

@@ -14,8 +14,8 @@ from litellm_budget_plugin.core.accounts import (
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.windows import DAY
 
-DUE_BATCH = 4
-"""How many due holds a command expires in passing; a refusal expires them all first."""
+MOST_DUE = 200
+"""How many due holds one command expires at most: nobody is kept waiting for all that a dead process has left behind."""
 
 
 def put_on(work: Work, hold: Hold) -> None:
@@ -66,17 +66,18 @@ def draw_from_parent(work: Work, parent_id: str, charge: Amounts) -> None:
     _hold_on_legs(work, parent, drawn, -1)
 
 
-def expire_due(work: Work, most: int | None, spare: str | None = None) -> int:
-    """Expire due holds (but not `spare`): each is charged its floor, for it was probably sent. Returns how many."""
+def expire_due(work: Work, most: int | None = MOST_DUE, spare: str | None = None) -> int:
+    """Expire due holds (but not `spare`), those first that have been due for longest. Returns how many."""
     expired = 0
     for hold in work.due(most):
         if hold.id != spare:
-            _expire(work, hold)
+            expire(work, hold)
             expired += 1
     return expired
 
 
-def _expire(work: Work, hold: Hold) -> None:
+def expire(work: Work, hold: Hold) -> None:
+    """Close an open hold that nobody has settled: it is charged its floor, for it was probably sent."""
     take_off(work, hold)
     charged = []
     for ref in hold.legs:

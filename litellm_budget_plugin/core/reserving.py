@@ -18,7 +18,8 @@ from litellm_budget_plugin.core.commands import (
     RollNeeded,
 )
 from litellm_budget_plugin.core.holding import (
-    DUE_BATCH,
+    MOST_DUE,
+    expire,
     expire_due,
     give_back,
     put_on,
@@ -35,14 +36,16 @@ def reserve(work: Work, command: Reserve) -> Granted | Refused | Closed | CountE
     known = work.hold(command.hold)
     if known is not None:
         return _repeated(work, command, known)
-    expire_due(work, DUE_BATCH, spare=command.replaces)
     applying, due = applying_accounts(work, command)
     if due:
         return RollNeeded(work.now, tuple(due))
     granted = _grant(work, command, applying)
     # Money of calls that are long over must neither refuse a call nor shorten it.
-    if _in_the_way(command, granted) and expire_due(work, None, spare=command.replaces):
+    if _in_the_way(command, granted) and (expired := expire_due(work, spare=command.replaces)):
         granted = _grant(work, command, applying)
+        if _in_the_way(command, granted) and expired >= MOST_DUE - 1:
+            work.save()
+            return RollNeeded(work.now, ())
     if isinstance(granted, CountExactly):
         return granted
     if isinstance(granted, Refused):
@@ -58,7 +61,7 @@ def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | 
         if isinstance(reply, Refused):
             return reply
     if known.state == "open":
-        expire_due(work, None)
+        expire(work, known)
     # The attempt that this hold was for goes on without it, but the one before is over all the same.
     _take_off_replaced(work, command)
     work.save()

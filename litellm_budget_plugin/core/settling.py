@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Usage, alias_mark
+from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Usage, alias_mark
 from litellm_budget_plugin.core.applying import Applying, applying_accounts
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
@@ -20,7 +20,6 @@ from litellm_budget_plugin.core.commands import (
     Settled,
 )
 from litellm_budget_plugin.core.holding import (
-    DUE_BATCH,
     charge_of,
     draw_from_parent,
     expire_due,
@@ -61,7 +60,6 @@ def _repeated(hold: Hold) -> Settled | AlreadyCharged:
 def _done(work: Work, command: Settle, reply: _Settling) -> _Settling:
     plain = isinstance(reply, Settled) and not reply.crossings
     work.put_hold(Hold(command.hold, "settled", work.now, reply="" if plain else wire.dumps(reply)))
-    expire_due(work, DUE_BATCH)
     work.save()
     return reply
 
@@ -93,7 +91,7 @@ def _crossings(work: Work, command: Settle, applying: list[Applying]) -> tuple[C
         limit = account.effective_limit(default, work.now)
         if limit is None:
             continue
-        reported = account.alerted if account.alert_limit == limit else 0
+        reported = _reported(account, limit)
         for threshold in sorted(command.thresholds):
             if threshold > reported and account.spent * _MILLION >= threshold * limit and account.spent:
                 crossings.append(Crossing(account.ref, account.start, limit, threshold, account.spent))
@@ -101,10 +99,23 @@ def _crossings(work: Work, command: Settle, applying: list[Applying]) -> tuple[C
     return tuple(crossings)
 
 
+def next_threshold(account: Account, default: Default | None, thresholds: tuple[int, ...], now: int) -> int | None:
+    """The most that may be spent on an account before another of the thresholds is crossed; None where none is left."""
+    limit = account.effective_limit(default, now)
+    if limit is None:
+        return None
+    left = [threshold for threshold in thresholds if threshold > _reported(account, limit)]
+    return (min(left) * limit - 1) // _MILLION if left else None
+
+
+def _reported(account: Account, limit: int) -> int:
+    """The highest threshold that was reported in this window for this limit."""
+    return account.alerted if account.alert_limit == limit else 0
+
+
 def release(work: Work, command: Release) -> Released:
     """Give a hold back; an expired one gets its floor back."""
     give_back(work, command.hold)
-    expire_due(work, DUE_BATCH)
     work.save()
     return Released(command.hold)
 
@@ -119,6 +130,6 @@ def renew(work: Work, command: Renew) -> Renewed:
         elif hold.at < work.now + command.expires_after:
             hold.at = work.now + command.expires_after
             work.put_hold(hold)
-    expire_due(work, DUE_BATCH)
+    expire_due(work)
     work.save()
     return Renewed(tuple(missing))

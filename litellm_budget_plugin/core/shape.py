@@ -27,6 +27,18 @@ UNASSIGNED = "unassigned"
 
 KEYS = ("total_budget", "duration", "window", "created_at", "last_updated_at", "current_cost", "model_cost")
 
+FOLLOWS = "default"
+"""A key of records that are exchanged in LiteLLM's protocol: true for a user without a limit of their own. The reader applies its
+default. LiteLLM keeps the key.
+"""
+
+LEDGER = "ledger"
+"""A key that version 0.1.0 kept in such records. It is dropped."""
+
+# A float of millions of dollars does not tell one nano-dollar from the next.
+UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
+"""A limit (nano-dollars) from which on such a record has none: JSON has no Infinity."""
+
 _WHOLE_DAYS = re.compile(r"[0-9]+d")
 _LATEST = 9_000_000_000
 """Seconds since 1970, in the year 2255: microseconds stay exact in a double up to there."""
@@ -40,6 +52,12 @@ def record_of(state: AccountState, default: Default) -> dict[str, Any]:
         record["current_cost"] = usd_float(state.spent)
         record["model_cost"] = {model: usd_float(spent) for model, spent in state.models}
     return record
+
+
+def exchanged_record(record: dict[str, Any], *, follows: bool) -> dict[str, Any]:
+    """The record as it is exchanged in LiteLLM's protocol. `follows` says that its user has no limit of their own."""
+    finite = {**record, "total_budget": min(record["total_budget"], usd_float(MAX_NANOS))}
+    return {**finite, FOLLOWS: True} if follows else finite
 
 
 def unopened_record(default: Default, now: int) -> dict[str, Any]:

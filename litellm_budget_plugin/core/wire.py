@@ -1,21 +1,26 @@
 """Commands and replies as JSON: how they are stored, sent and compared.
 
 A message is an object with its class's name under "type" and its fields; a field that holds KEEP is left out.
+Types are strict: `true`, "12" and 12.0 are no integers, 1 and "true" are no booleans, 12 is no text.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
+from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.core.commands import KEEP, Command, Reply
+from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
-_CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*get_args(Command), *get_args(Reply))}
+_COMMANDS = get_args(Command)
+_CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*_COMMANDS, *get_args(Reply))}
 
 
 @cache
@@ -24,8 +29,20 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 
 @cache
-def _adapter(name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_CLASSES[name])
+def strict_validator(cls: Any) -> SchemaValidator:
+    """Makes a `cls` of what JSON holds: lists become tuples, and no other value is converted. Raises pydantic's ValidationError."""
+    return SchemaValidator(_strict(TypeAdapter(cls).core_schema))
+
+
+def _strict(schema: Any) -> Any:
+    # Only the leaves: pydantic's own strict mode would refuse a list in the place of a tuple, and JSON has no tuples.
+    if isinstance(schema, dict):
+        walked = {key: _strict(part) for key, part in schema.items()}
+        return {**walked, "strict": True} if schema.get("type") in _LEAVES else walked
+    return [_strict(part) for part in schema] if isinstance(schema, list) else schema
+
+
+_LEAVES = ("bool", "float", "int", "str")
 
 
 def encode(message: Command | Reply) -> dict[str, Any]:
@@ -48,7 +65,10 @@ def _plain(value: Any) -> Any:
 
 
 def decode(data: Any) -> Command | Reply:
-    """The message that `encode` made. Raises BudgetInputError, naming the field, for anything else."""
+    """The message that `encode` made. Raises BudgetInputError, naming the field, for anything else.
+
+    The windows of a command become canonical, so that "day" and "day@UTC" name one account.
+    """
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or data["type"] not in _CLASSES:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
     fields = {name: value for name, value in data.items() if name != "type"}
@@ -59,11 +79,40 @@ def decode(data: Any) -> Command | Reply:
     if unknown:
         raise BudgetInputError(f"{data['type']} has no field {', '.join(sorted(unknown))}")
     try:
-        return cast("Command | Reply", _adapter(data["type"]).validate_python(fields))
+        message = cast("Command | Reply", strict_validator(_CLASSES[data["type"]]).validate_python(fields))
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise BudgetInputError(f"{data['type']}.{where}: {problem['msg']}") from None
+        raise BudgetInputError(f"{data['type']}.{first_problem(error)}") from None
+    return _with_canonical_windows(message) if isinstance(message, _COMMANDS) else message
+
+
+def first_problem(error: ValidationError) -> str:
+    """Where the first of an error's problems is, and what it is."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+
+
+def _with_canonical_windows(command: Any) -> Any:
+    changed = {}
+    for name, canonical in (("window", _canonical), ("defaults", _canonical_defaults)):
+        given = getattr(command, name, None)
+        if not given or given is KEEP:
+            continue
+        try:
+            found = canonical(given)
+        except BudgetInputError as error:
+            raise BudgetInputError(f"{type(command).__name__}.{name}: {error}") from None
+        if found != given:
+            changed[name] = found
+    return dataclasses.replace(command, **changed) if changed else command
+
+
+def _canonical(window: str) -> str:
+    return parse_window(window).text
+
+
+@lru_cache(maxsize=256)
+def _canonical_defaults(defaults: tuple[Default, ...]) -> tuple[Default, ...]:
+    return tuple(default._replace(window=_canonical(default.window)) for default in defaults)
 
 
 def dumps(message: Command | Reply) -> str:

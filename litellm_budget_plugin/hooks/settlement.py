@@ -187,6 +187,8 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
     # By the object alone, for its cost is reported by several functions and routes. With no id of its own, LiteLLM's id of
     # the call tells one report from the next.
     mark = f"reported:{safe_name(str(reported or details.get('litellm_call_id')))}"
+    if not ledger.reported.is_new(mark):
+        return
     command = settlement_of(
         ledger, subjects, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
     )

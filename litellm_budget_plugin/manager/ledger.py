@@ -20,9 +20,10 @@ from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.metrics import process_metrics
+from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
-from litellm_budget_plugin.stores.places import NoPlace, Places
+from litellm_budget_plugin.stores.net.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked
 from litellm_budget_plugin.stores.reopening import Reopening
@@ -36,6 +37,7 @@ _GATHER_SECONDS = 0.25
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
+_HOUR = 3600 * MICROS
 
 
 class BudgetLedger:
@@ -52,15 +54,20 @@ class BudgetLedger:
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
-        self.settler = acquire(self._key, self._patience, settings)
+        self._way, self.settler = acquire(self._key, self._patience, settings)
+        self.client = self.settler.client
         try:
             self._greet(charging)
         except BaseException:
-            let_go(self._key)
+            let_go(self._way)
             raise
-        self.settler.keep(self.project, round(settings.retention * DAY), _DAYS_KEPT * DAY)
-        self.observing = self.settler.observing
+        kept = round(settings.retention * DAY)
+        # In memory nothing comes back from a journal, nor from another process.
+        self.settler.keep(self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY)
+        self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
+        self.reported = Recent()
+        """What was charged by a report of its cost: a ledger in memory forgets that sooner than providers report it again."""
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
             size = charge_nanos(settings.slice)
@@ -77,7 +84,7 @@ class BudgetLedger:
         """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
-                self.settler.ask(Read(self.project, "user", ""), self._patience)
+                self.client.ask(Read(self.project, "user", ""), self._patience)
             except BudgetStoreUnavailable as error:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
             if charging and isinstance(self.store, HttpStore) and self.store.read_only:
@@ -89,12 +96,12 @@ class BudgetLedger:
     @property
     def store(self) -> Store:
         """The store itself."""
-        return self.settler.store
+        return self.client.store
 
     def subjects(self, user: str) -> tuple[Subject, ...]:
         """Whose budgets a call of `user` counts against."""
-        subject = Subject("user", checked_id(user, "user"))
-        return (subject,) if len(self.defaults) == 1 else (subject, Subject("project", self.project))
+        # A budget of the project can be set at any time, by anybody.
+        return Subject("user", checked_id(user, "user")), Subject("project", self.project)
 
     def one_call(self) -> AbstractContextManager[None]:
         """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
@@ -125,7 +132,7 @@ class BudgetLedger:
         if not seconds:
             # Not the store's failure: it is not asked.
             raise BudgetStoreUnavailable(f"the call has waited for the store for {self.settings.store_timeout:g} s")
-        return self.settler.ask_in_call(command, seconds)
+        return self.client.ask(command, seconds, in_call=True)
 
     def reserve(self, command: Reserve) -> Reply:
         """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
@@ -184,10 +191,10 @@ class BudgetLedger:
         slices, now = self._slices, time.monotonic()
         if slices is None:
             return
-        slices.take(lambda command: self.settler.ask(command, self._patience))
+        slices.take(lambda command: self.client.ask(command, self._patience))
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
-            slices.look(lambda commands: self.settler.ask_all(commands, self._patience))
+            slices.look(lambda commands: self.client.ask_all(commands, self._patience))
 
     def ahead(self) -> tuple[str, int]:
         """The project, and the nano-dollars that its slices hold and no call uses."""
@@ -232,7 +239,7 @@ class BudgetLedger:
     def ask(self, command: Command) -> Reply:
         """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.settler.keep_synced()
-        return self.settler.ask(command, self._patience)
+        return self.client.ask(command, self._patience)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
@@ -244,7 +251,7 @@ class BudgetLedger:
             self._closed = True
             self.end()
             self.observing.forget(self.project)
-            let_go(self._key)
+            let_go(self._way)
 
 
 # Not the module's own generator, which an application may seed: two processes would make the same ids.

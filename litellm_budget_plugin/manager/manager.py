@@ -60,7 +60,9 @@ class BudgetManager:
         checked = BudgetSettings(**{**values, "project": project_name})
         self.client_type: str = checked.client_type
         self.project_name = project_name
-        self.api_base = api_base or checked.api_base or "https://api.litellm.ai"
+        self.api_base = (
+            api_base or (checked.api_base and checked.api_base.get_secret_value()) or "https://api.litellm.ai"
+        )
         self.headers = headers or {"Content-Type": "application/json"}
         self._ledger = BudgetLedger(checked)
         self._users = Users(self._ledger)

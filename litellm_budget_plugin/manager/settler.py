@@ -15,18 +15,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from litellm_budget_plugin.core.commands import Command, Read, Renew, Reply, Sweep
+from litellm_budget_plugin.core.commands import Read, Renew, Sweep
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.manager.breaker import RETRY_SECONDS, Breaker
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.manager.breaker import RETRY_SECONDS
+from litellm_budget_plugin.manager.client import StoreClient
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
 from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.observing import Observing
 from litellm_budget_plugin.metrics.standing import Standing
-from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
+from litellm_budget_plugin.stores.protocol import Store
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _SYNC_SECONDS = 1.0
@@ -67,13 +67,22 @@ class Attended(Protocol):
 class Settler:
     """Settles, renews and syncs for one store in this process. Threads and forks may share it."""
 
-    def __init__(self, store: Store, timeout: float, journal: Journal | None = None, most: int = 100_000) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: Store,
+        timeout: float,
+        journal: Journal | None = None,
+        most: int = 100_000,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`ended` is called when the store has been let go of."""
+        self.client = StoreClient(store, self._holds)
+        self._remote = store.remote
         self._timeout = timeout
+        self._ended = ended
         self._retention: dict[str, tuple[int, int]] = {}
-        self.delivery = Delivery(self.ask_all, journal, most, self._kept_for)
+        self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
-        self.observing = Observing(self._holds)
         self.gather = GATHER_SECONDS
         self.begin()
         _settlers.add(self)
@@ -90,7 +99,7 @@ class Settler:
         self._closing = self._closed = False
         self._renewed_at = self._swept_at = time.monotonic()
         self.delivery.begin()
-        self.breaker = Breaker()
+        self.client.begin()
         for attended in self._attended:
             attended.begin()
 
@@ -141,61 +150,24 @@ class Settler:
         somebody at a limit calls again.
         """
         until = time.monotonic() + timeout
-        if not self._working.acquire(timeout=timeout if self.store.remote else -1):
+        if not self._working.acquire(timeout=timeout if self._remote else -1):
             return
         try:
             self._drain()
-            if self.store.remote:
+            if self._remote:
                 self.delivery.run(max(0.0, until - time.monotonic()))
         finally:
             self._working.release()
-
-    def ask(self, command: Command, timeout: float) -> Reply:
-        """Have the store answer within `timeout` seconds, whatever the breaker says."""
-        try:
-            reply = ask(self.store, command, timeout)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
-        self.breaker.worked()
-        if self.observing.any:
-            self.observing.answered(command, reply)
-        return reply
-
-    def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
-        """The same for many commands in one round trip."""
-        try:
-            outcomes = ask_all(self.store, commands, timeout)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
-        self.breaker.worked()
-        if self.observing.any:
-            for command, outcome in zip(commands, outcomes):
-                self.observing.answered(command, outcome)
-        return outcomes
-
-    def _failed(self, error: BudgetStoreError) -> None:
-        if isinstance(error, BudgetStoreUnavailable):
-            self.breaker.failed(error)
-        if self.observing.any:
-            self.observing.failed(error)
-
-    def ask_in_call(self, command: Command, timeout: float) -> Reply:
-        """The same for a call that waits: it learns at once that a networked store is away."""
-        if self.store.remote:
-            self.breaker.check()
-        return self.ask(command, timeout)
 
     def deliver(self, command: Charge, timeout: float) -> bool:
         """Have the store apply `command`: a local one within `timeout` seconds, a networked one in the background, as one
         that cannot do it now. Returns whether the command is in the ledger now.
         """
-        if self.store.remote:
+        if self._remote:
             self.deliver_later(command)
             return False
         try:
-            self.ask(command, timeout)
+            self.client.ask(command, timeout)
         except BudgetStoreError as error:
             _logger.error("a charge waits for the store and will be delivered later: %s", error)
             self.deliver_later(command)
@@ -224,15 +196,7 @@ class Settler:
         with self._working:
             self._drain()
             self.delivery.run(self._timeout)
-        self._sync()
-
-    def _sync(self) -> None:
-        try:
-            self.store.sync()
-        except BudgetStoreError as error:
-            if self.observing.any:
-                self.observing.failed(error)
-            raise
+        self.client.sync()
 
     def standing(self) -> Standing:
         """How things stand, for metrics."""
@@ -247,7 +211,7 @@ class Settler:
             ahead[project] = ahead.get(project, 0) + nanos
         in_journal = self.delivery.in_journal
         return Standing(
-            self._closed, self.delivery.waiting - in_journal, in_journal, self.breaker.open, held, calls, ahead
+            self._closed, self.delivery.waiting - in_journal, in_journal, self.client.breaker.open, held, calls, ahead
         )
 
     def settle_waiting(self) -> None:
@@ -256,12 +220,26 @@ class Settler:
         """
         with self._working:
             self._drain()
-            if self.store.remote:
+            if self._remote:
                 self.delivery.run(self._timeout)
+
+    def leave(self) -> None:
+        """Nobody needs the store any more but the calls that go on; `finish` follows."""
+        self._closing = True
+
+    def stay(self) -> bool:
+        """Somebody needs the store again. False if it has been let go of."""
+        with self._starting:
+            self._closing = False
+            return not self._closed
 
     def close(self) -> None:
         """Settle what waits, then let go of the store; while calls still go on, the thread does so after the last."""
-        self._closing = True
+        self.leave()
+        self.finish()
+
+    def finish(self) -> None:
+        """Do what `close` does, unless somebody has decided to `stay`."""
         self._wake.put(None)
         if not self._live:
             self._finish()
@@ -270,7 +248,7 @@ class Settler:
         for attended in self._attended:
             attended.end()
         with self._starting:
-            if self._closed:
+            if self._closed or not self._closing:
                 return
             self._closed = True
         try:
@@ -278,10 +256,11 @@ class Settler:
         except BudgetStoreError as error:
             _logger.error("%d charges could not be delivered before closing: %s", self.delivery.waiting, error)
         self.delivery.close()
-        self.store.close()
-        if self.observing.any:
+        self.client.store.close()
+        self._ended()
+        if self.client.observing.any:
             # Where processes share a directory of metrics, what is in it outlives this one.
-            self.observing.refresh()
+            self.client.observing.refresh()
 
     def keep_synced(self) -> None:
         """See to it that the thread runs: it syncs what was committed within about a second, renews and delivers."""
@@ -318,11 +297,11 @@ class Settler:
                 with self._working:
                     self._drain()
                     self._upkeep()
-                self._sync()
+                self.client.sync()
             except BudgetStoreError as error:
                 _logger.error("the store does not answer; the settler tries again: %s", error)
-            if self.observing.any:
-                self.observing.refresh()
+            if self.client.observing.any:
+                self.client.observing.refresh()
             if self._closing and not self._live:
                 self._finish()
 
@@ -330,18 +309,18 @@ class Settler:
         """Until there is something to do. What others do in the same moment comes along."""
         with contextlib.suppress(queue.Empty):
             self._wake.get(timeout=_SYNC_SECONDS)
-            if self.breaker.open:
+            if self.client.breaker.open:
                 time.sleep(RETRY_SECONDS)
-            elif self.store.remote and not self._closing:
+            elif self._remote and not self._closing:
                 self._hurry.wait(self.gather)
             self._hurry.clear()
             while True:
                 self._wake.get_nowait()
 
     def _upkeep(self) -> None:
-        if self.breaker.open:
+        if self.client.breaker.open:
             try:
-                self.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
+                self.client.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
             except BudgetStoreError:
                 # What came along since is not tried, and must not wait in memory only.
                 self.delivery.keep()
@@ -352,11 +331,11 @@ class Settler:
         now = time.monotonic()
         renewed = [(hold, live.project, live.ttl) for hold, live in list(self._live.items()) if live.ttl is not None]
         if renewed and now - self._renewed_at >= min(ttl for *_, ttl in renewed) / 3e6:
-            self.ask_all(_renewals(renewed), self._timeout)
+            self.client.ask_all(_renewals(renewed), self._timeout)
             self._renewed_at = now
         if now - self._swept_at >= _SWEEP_SECONDS:
             for project, (marks_kept, days_kept) in list(self._retention.items()):
-                self.ask(Sweep(project, marks_kept, days_kept), self._timeout)
+                self.client.ask(Sweep(project, marks_kept, days_kept), self._timeout)
             self._swept_at = now
 
     def end(self) -> None:

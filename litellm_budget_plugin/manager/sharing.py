@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from typing import NamedTuple
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.journal import Journal
@@ -26,6 +27,15 @@ def store_key(url: str) -> str:
     return url
 
 
+class Way(NamedTuple):
+    """How a store is used. `memory://` is one ledger, however it is used."""
+
+    key: str
+    timeout: float = 0.0
+    directory: str | None = None
+    most: int = 0
+
+
 class _Opened:
     __slots__ = ("settler", "users")
 
@@ -34,23 +44,28 @@ class _Opened:
         self.users = 0
 
 
-_opened: dict[str, _Opened] = {}
+_opened: dict[Way, _Opened] = {}
 _opening = threading.Lock()
 
 
-def acquire(key: str, timeout: float, settings: BudgetSettings) -> Settler:
-    """The settler of the store that `key` (see `store_key`) names; `let_go` of it. Raises what `open_store` does, but for a
-    networked store that does not answer.
+def acquire(key: str, timeout: float, settings: BudgetSettings) -> tuple[Way, Settler]:
+    """The settler of the store that `key` (see `store_key`) names, shared by those who use it in the same way, and what to
+    `let_go` of afterwards. Raises what `open_store` does, but for a networked store that does not answer.
     """
+    if key.startswith("memory:"):
+        way = Way(key)
+    else:
+        way = Way(key, timeout, journal_directory(key, settings.journal), settings.journal_limit)
     with _opening:
-        opened = _opened.get(key)
-        if opened is None:
-            directory = journal_directory(key, settings.journal)
-            journal = None if directory is None else Journal(directory, place_of(key))
-            settler = Settler(_open(key, timeout), timeout, journal, settings.journal_limit)
-            opened = _opened[key] = _Opened(settler)
+        opened = _opened.get(way)
+        # One that nobody needs any more goes on while its calls do, and so does what they spend.
+        if opened is None or not opened.settler.stay():
+            journal = None if way.directory is None else Journal(way.directory, place_of(key))
+            store = _open(key, timeout)
+            settler = Settler(store, timeout, journal, settings.journal_limit, lambda: _forget(way, settler))
+            opened = _opened[way] = _Opened(settler)
         opened.users += 1
-        return opened.settler
+        return way, opened.settler
 
 
 def _open(key: str, timeout: float) -> Store:
@@ -81,15 +96,21 @@ def journal_directory(key: str, setting: str | None) -> str | None:
     return directory
 
 
-def let_go(key: str) -> None:
-    """One ledger needs it no longer; with the last one it is closed."""
+def let_go(way: Way) -> None:
+    """One ledger needs it no longer; with the last one it is closed, as soon as its calls are over."""
     with _opening:
-        opened = _opened[key]
+        opened = _opened[way]
         opened.users -= 1
         if opened.users:
             return
-        del _opened[key]
-    opened.settler.close()
+        opened.settler.leave()
+    opened.settler.finish()
+
+
+def _forget(way: Way, settler: Settler) -> None:
+    with _opening:
+        if way in _opened and _opened[way].settler is settler:
+            del _opened[way]
 
 
 def _after_fork() -> None:

@@ -51,7 +51,13 @@ class Snapshot:
             if not budget.own:
                 fields = _imported(budget, record, self._ledger.settings.timezone)
                 # The same id in every process that imports the file: only the first one counts.
-                self._users.put(user, fields, f"import:{_digest(self.path, user)}")
+                try:
+                    self._users.put(user, fields, f"import:{_digest(self.path, user)}")
+                except BudgetInputError:
+                    # Another process was first, and had found other spend to add than this one.
+                    if not self._users.find(user).own:
+                        raise
+                    continue
                 imported += 1
         self._remember()
         _logger.info("imported %d of %d budgets from %s", imported, len(records), self.path)

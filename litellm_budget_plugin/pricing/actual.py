@@ -166,7 +166,7 @@ def _checked(
 ) -> int:
     """LiteLLM's figure, or that of its cost functions on the raw usage where that is larger by more than rounding."""
     usage = _uncounted(response, counts, logging_obj)
-    if usage is None and (not key.custom or are_registered(key)):
+    if usage is None and (not key.custom or are_registered(key)) and not _tier_unknown(request, response):
         return figure
     usage = usage or _usage(request, response)
     found = None if usage is None else _priced(request, name, usage, response, None).usd
@@ -181,6 +181,12 @@ def _checked(
             usd_text(found),
         )
     return found
+
+
+def _tier_unknown(request: Request, response: object) -> bool:
+    """Whether LiteLLM does not see under which service tier a request was sent, and the answer does not say."""
+    asked = request.said("service_tier")
+    return asked != request.params.get("service_tier") and not field(response, "service_tier")
 
 
 def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
@@ -246,12 +252,12 @@ def _priced(
     asked = {
         "answer": answer,
         "answered": name,
-        "service_tier": request.params.get("service_tier"),
+        "service_tier": request.said("service_tier"),
         "call_type": response_format(request).call_type,
         "milliseconds": field(answer, "_response_ms"),
     }
     # The call's own Logging object knows its region; own prices it may have lost, but it knows the time that was taken.
-    said = None if key.custom else _logged(logging_obj, answer, usage, name)
+    said = None if key.custom or _tier_unknown(request, answer) else _logged(logging_obj, answer, usage, name)
     usd = said or token_cost(key, usage.raw, **asked)
     if usd is None and key.custom:
         usd = _logged(logging_obj, answer, usage, name)

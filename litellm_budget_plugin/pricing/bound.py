@@ -165,10 +165,7 @@ def estimate_sent(
 
 
 def _sheet(request: Request) -> PriceSheet:
-    params, body = request.params, request.params.get("extra_body")
-    # What stands in extra_body is sent in place of the argument.
-    said = {**params, **body} if isinstance(body, Mapping) else params
-    return price_sheet(price_key(request), said.get("service_tier"), said.get("speed"))
+    return price_sheet(price_key(request), request.said("service_tier"), request.said("speed"))
 
 
 def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:

@@ -12,6 +12,10 @@ from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
+from litellm_budget_plugin.pricing.scan import number_of
+
+_NEVER = 10**12
+"""No prompt has so many tokens."""
 ATTOS_PER_NANO = 10**9
 _ATTOS_PER_USD = Decimal(10**18)
 # A field that names a service tier applies to that tier alone; every other field may apply to any call.
@@ -128,7 +132,9 @@ def read_tiers(entry: Mapping[str, Any], service_tier: str | None, factor: Fract
     for tier in tiered if isinstance(tiered, list) else ():
         if isinstance(tier, Mapping):
             bounds = tier.get("range")
-            start = int(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else 0
+            first = number_of(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else None
+            # A range that cannot be read may be any.
+            start = int(first) if first is not None and 0 < first < _NEVER else 0
             for name, value in tier.items():
                 _note(rates, name, value, service, start)
     starts = sorted({0, *(start for known in rates.values() for start in known)})

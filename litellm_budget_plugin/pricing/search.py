@@ -7,6 +7,7 @@ from typing import Any
 
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.rates import dearest_of, scaled
+from litellm_budget_plugin.pricing.scan import number_of
 from litellm_budget_plugin.pricing.tokens import NO_JSON, byte_length, json_size
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
@@ -107,7 +108,8 @@ def _tier_prices(tiers: list[Any], results: int | None) -> list[int]:
             continue
         price = dearest_of(tier, "input_cost_per_query")
         span = tier.get("max_results_range")
-        if results is not None and isinstance(span, (list, tuple)) and len(span) == 2 and span[0] <= results <= span[1]:
+        ends = [number_of(end) for end in span] if isinstance(span, (list, tuple)) else []
+        if results is not None and len(ends) == 2 and (ends[0] or 0) <= results <= (ends[1] or 0):
             return [price]
         every.append(price)
     return every

@@ -31,6 +31,11 @@ class Request:
     key: PriceKey | None = field(default=None, init=False, repr=False, compare=False)
     """What `cost_map.price_key` has made of this request."""
 
+    def said(self, name: str) -> Any:
+        """An argument as it is sent: what stands in `extra_body` takes its place."""
+        body = self.params.get("extra_body")
+        return body[name] if isinstance(body, Mapping) and name in body else self.params.get(name)
+
 
 class Options(NamedTuple):
     """How an estimate is to be made."""

@@ -11,15 +11,20 @@ from starlette.requests import Request
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.server.failures import Problem
-from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key, has_form
+from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key, Kind, has_form
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import Buckets
 
 _OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1")
+BYTES_COUNTED = 2048
+"""How many bytes of a large body count as a request."""
+HEALTH = ("/healthz", "/readyz")
 _UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
 _BAD_KEYS_AT_ONCE = 20.0
+_ANONYMOUS_A_SECOND = 50.0
+_ANONYMOUS_AT_ONCE = 200.0
 
 
 class Caller(NamedTuple):
@@ -29,9 +34,13 @@ class Caller(NamedTuple):
     project: str | None
     writes: bool
 
+    def opens(self, project: str) -> bool:
+        """Whether the caller may touch this project."""
+        return project != KEYS_PROJECT and self.project in (None, project)
+
     def check_project(self, project: str) -> None:
         """Raise Problem unless the caller may touch this project."""
-        if project == KEYS_PROJECT or (self.project is not None and self.project != project):
+        if not self.opens(project):
             raise Problem(403, f"this key opens no project {project!r:.80}")
 
     def check_writes(self) -> None:
@@ -55,7 +64,30 @@ class Door:
     def __init__(self, ledger: ServedLedger) -> None:
         self._ledger = ledger
         self._rates = Buckets(ledger.options.rate)
+        # Apart, so that copying a ledger does not keep the calls of the same key waiting.
+        self._bodies = Buckets(ledger.options.rate)
         self._bad = Buckets(_BAD_KEYS_A_SECOND, _BAD_KEYS_AT_ONCE)
+        self._anonymous = Buckets(_ANONYMOUS_A_SECOND, _ANONYMOUS_AT_ONCE)
+
+    def check_rate(self, request: Request) -> None:
+        """Raise Problem, 429, for an address that asks too often without a good key, for anything but the server's health: a
+        balancer must not take the server for dead because somebody else comes through the same proxy.
+        """
+        ring = self._ledger.ring
+        if (self._ledger.options.open_access and not ring.keyed) or request.scope["path"].endswith(HEALTH):
+            return
+        if ring.find(bearer(request)) is None and ring.find(self.cookie(request), "lbs") is None:
+            wait = self._anonymous.take(_address(request))
+            if wait:
+                raise Problem(429, "too many requests without a valid key", retry_after=wait)
+
+    def cookie(self, request: Request) -> str:
+        """The text of the session that a browser has, "" for none."""
+        return request.cookies.get(self.cookie_name("session"), "")
+
+    def cookie_name(self, what: str) -> str:
+        """The name of a cookie. The prefix keeps other hosts of the same domain from setting it."""
+        return f"{'__Host-' if self._ledger.options.behind_tls else ''}litellm-budget-{what}"
 
     async def stands_open(self) -> bool:
         """Whether no key is needed: there never was one, and only this machine reaches the server. Raises Problem: 503 while
@@ -69,32 +101,40 @@ class Door:
 
     async def caller(self, request: Request) -> Caller:
         """The caller that a request's Authorization header names. Raises Problem: 401, 429, or 503 while the keys cannot be read."""
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        return await self.admit(request, text.strip() if scheme.lower() == "bearer" else "")
+        return await self.admit(request, bearer(request))
 
-    async def admit(self, request: Request, text: str) -> Caller:
-        """The caller with the key `text`, "" for none. Raises like `caller`."""
+    async def admit(self, request: Request, text: str, kind: Kind = "lbk") -> Caller:
+        """The caller with the key or the session `text`, "" for none. Raises like `caller`."""
         if await self.stands_open():
             self._check_host(request)
+            request.state.admitted = True
             return _ANYBODY
-        key = self._ledger.ring.find(text)
+        key = self._ledger.ring.find(text, kind)
         if key is None:
-            key = await self._looked_up(request, text)
-        request.scope["budget.key"] = key.id
-        wait = self._rates.take(key.id)
-        if wait:
-            raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
+            key = await self._looked_up(request, text, kind)
+        request.state.admitted, request.state.key = True, key.id
+        self._take(self._rates, key.id, 1)
         return Caller(key.id, key.project, key.access == "read-write")
 
-    async def _looked_up(self, request: Request, text: str) -> Key:
+    def count_body(self, request: Request, size: int) -> None:
+        """Have a large body count like the many small ones that it could be. Raises Problem, 429."""
+        key = getattr(request.state, "key", None)
+        if key is not None and size > BYTES_COUNTED:
+            self._take(self._bodies, key, size // BYTES_COUNTED)
+
+    def _take(self, rates: Buckets, key_id: str, count: int) -> None:
+        wait = rates.take(key_id, count)
+        if wait:
+            raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
+
+    async def _looked_up(self, request: Request, text: str, kind: Kind) -> Key:
         """A key that this worker does not know: it may have been made a moment ago, or the keys could not be read yet."""
-        address = request.client.host if request.client else "?"
-        wait = self._bad.take(address)
+        wait = self._bad.take(_address(request))
         if wait:
             raise Problem(429, "too many requests without a valid key", retry_after=wait)
-        if has_form(text):
+        if has_form(text, kind):
             await self._read_keys()
-        key = self._ledger.ring.find(text)
+        key = self._ledger.ring.find(text, kind)
         if key is None:
             raise Problem(401, _UNKNOWN if text else "this needs an API key: Authorization: Bearer lbk_…")
         return key
@@ -122,6 +162,24 @@ class Door:
             raise Problem(
                 403, f"a server without keys answers to localhost and loopback addresses only, not to {name!r:.80}"
             )
+
+
+def bearer(request: Request) -> str:
+    """The key in a request's Authorization header, "" for none."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else ""
+
+
+def _address(request: Request) -> str:
+    """The address that a limit is for; of IPv6 its network of 64 bits, because one client has all addresses of that."""
+    host = request.client.host if request.client else "?"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4 or address.ipv4_mapped:
+        return host
+    return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import litellm_budget_plugin
@@ -24,6 +25,7 @@ from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.store import PROTOCOL
 
+_WORK_THREADS = 2
 _HEADERS = (
     (b"litellm-budget-protocol", str(PROTOCOL).encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -37,6 +39,8 @@ def create_app(options: ServerOptions) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Threads that work through large bodies and pages take turns with the event loop: few of them.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _WORK_THREADS
         ledger = ServedLedger(options)
         rosters = Rosters(ledger)
         app.state.site = Site(ledger, Door(ledger), rosters)
@@ -68,13 +72,15 @@ def create_app(options: ServerOptions) -> FastAPI:
     for kind in (failures.Problem, BodyRefused, BudgetError):
         app.add_exception_handler(kind, problems.answer)
     app.add_middleware(BodyLimits, most=options.max_body, seconds=options.body_seconds)
-    app.add_middleware(Headers)
+    app.add_middleware(Outside)
     app.add_middleware(AccessLog)
     return app
 
 
-class Headers:
-    """ASGI middleware: the headers of every response, where it has not its own."""
+class Outside:
+    """ASGI middleware: the rate of those without a key, HEAD as a GET whose body is not sent, and the headers of every response,
+    where it has not its own.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -88,9 +94,31 @@ class Headers:
                 message["headers"] = [*message["headers"], *(each for each in _HEADERS if each[0] not in there)]
             await send(message)
 
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            Site.of(request).door.check_rate(request)
+        except failures.Problem as problem:
+            await problems.answer(request, problem)(scope, receive, with_headers)
+            return
+        # uvicorn, which keeps the scope that it has made, sends no body.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await self._app(inner, receive, with_headers)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problems.answer(request, failures.Problem(error.status_code, str(error.detail)))
+    allow = _allowed(request) if error.status_code == 405 else None
+    return problems.answer(request, failures.Problem(error.status_code, str(error.detail), allow=allow))
+
+
+def _allowed(request: Request) -> str:
+    """The methods that an address has; each may have a route of its own."""
+    found = [
+        method
+        for method in ("GET", "POST")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
+    return ", ".join([*found, "HEAD"] if "GET" in found else found)

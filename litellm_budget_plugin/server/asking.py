@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, Union
 
-from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Sweep
+from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Release, Renew, Reserve, Settle, Sweep
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask_all
 
 T = TypeVar("T")
+Note = Callable[[Sequence[Command], Sequence[Outcome], float], None]
 Asked = tuple[Command, "asyncio.Future[Outcome]"]
 _Result = Union[Outcome, Exception]
 
@@ -23,6 +25,8 @@ _THREADS = _BATCHES + 2
 _PAGES = 4
 """How many threads there are for what looks at many rows: however much of that is asked for, commands have their own."""
 _BATCH = 64
+_LIGHT = 64
+"""How many subjects with their default limits, names and holds the event loop looks at for one command."""
 _AT_ONCE_SECONDS = 0.002
 """How long the event loop waits for a file that another process keeps busy."""
 
@@ -52,7 +56,7 @@ class Asker:
         return await self._elsewhere_on(self._threads, work, *arguments)
 
     async def run_aside(self, work: Callable[..., T], *arguments: Any) -> T:
-        """The same for work that does not keep the store from others."""
+        """`work(*arguments)`, which does not keep the store from others, on one of the threads that commands have."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def _elsewhere_on(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
@@ -63,17 +67,27 @@ class Asker:
         finally:
             self._elsewhere -= 1
 
-    async def ask_all(self, commands: Sequence[Command]) -> list[Outcome]:
-        """What became of each of some commands, which are executed in their order. Raises what the store raises."""
-        run = self.run_soon if all(is_short(command) for command in commands) else self.run
-        return await run(self._ask_all, commands)
+    async def ask_all(self, commands: Sequence[Command], note: Note | None = None) -> list[Outcome]:
+        """What became of each of some commands, which are executed in their order. `note` is called, on the thread, with the
+        seconds that they took. Raises what the store raises.
+        """
+
+        def work() -> list[Outcome]:
+            began = time.perf_counter()
+            outcomes = self._ask_all(commands)
+            if note is not None:
+                note(commands, outcomes, time.perf_counter() - began)
+            return outcomes
+
+        return await (self.run_soon if all(map(is_short, commands)) else self.run)(work)
 
     async def ask(self, command: Command) -> Outcome:
         """What became of a command. Raises what the store raises.
 
-        A local store that nobody keeps busy answers on the loop: handing commands to a thread costs more than executing them.
+        A local store that nobody keeps busy answers on the loop what calls ask: handing commands to a thread costs more than
+        executing them.
         """
-        if not is_short(command):
+        if not is_light(command):
             return (await self.ask_all([command]))[0]
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
@@ -138,6 +152,16 @@ def is_short(command: Command) -> bool:
     if isinstance(command, (Read, ReadUsage)):
         return command.subject is not None
     return not isinstance(command, Sweep)
+
+
+def is_light(command: Command) -> bool:
+    """Whether the command is one of those that calls make, and takes no longer than theirs."""
+    if isinstance(command, (Reserve, Settle)):
+        lists = len(command.models) + (
+            len(command.aliases) + len(command.thresholds) if isinstance(command, Settle) else 0
+        )
+        return len(command.subjects) * (1 + len(command.defaults)) + lists <= _LIGHT
+    return isinstance(command, Release) or (isinstance(command, Renew) and len(command.holds) <= _LIGHT)
 
 
 def _hand_out(batch: list[Asked], results: Sequence[_Result]) -> None:

@@ -6,7 +6,8 @@ others have charged since that client has read. docs/guarantees.md says what fol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -16,14 +17,22 @@ from starlette.responses import Response
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Command, DropBudget, PutBudget, Read
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, record_of, whole_record
+from litellm_budget_plugin.core.shape import (
+    FOLLOWS,
+    LEDGER,
+    UNLIMITED,
+    changes,
+    exchanged_record,
+    record_of,
+    whole_record,
+)
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ledger import new_id
 from litellm_budget_plugin.server import schemas
-from litellm_budget_plugin.server.bodies import as_json, json_body
-from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.bodies import as_json, streamed, understood
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.stores.hosted.records import FOLLOWS, LEDGER, UNLIMITED, finite
+from litellm_budget_plugin.stores.protocol import Store, ask
 
 router = APIRouter(tags=["LiteLLM's BudgetManager"])
 
@@ -36,8 +45,7 @@ class _User(NamedTuple):
     now: int
 
     def record(self) -> dict[str, Any]:
-        record = finite(record_of(self.state, self.default))
-        return record if self.state.pinned else {**record, FOLLOWS: True}
+        return exchanged_record(record_of(self.state, self.default), follows=not self.state.pinned)
 
 
 @router.post(
@@ -50,12 +58,9 @@ async def get_budget(request: Request) -> Response:
     """`{"status": "success", "data": {user: record}}`, or status "error" while nothing is stored for the project."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    project = _project(await json_body(request), {"project_name"})
-    caller.check_project(project)
-    users = await _users(site.ledger, project)
-    if not users:
-        return as_json({"status": "error", "message": f"nothing is stored for project {project!r}"})
-    return as_json({"status": "success", "data": {name: user.record() for name, user in users.items()}})
+    project = await understood(request, lambda _, body: _project(body, {"project_name"}, caller))
+    store = await site.ledger.run(site.rosters.store)
+    return await streamed(site.ledger, _told(store, project, site.ledger.defaults(project)), "application/json")
 
 
 @router.post(
@@ -70,45 +75,71 @@ async def set_budget(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    body = await json_body(request)
-    project = _project(body, {"project_name", "user_dict"})
-    caller.check_project(project)
-    caller.check_writes()
-    records = body["user_dict"]
-    if not isinstance(records, dict):
-        raise BudgetInputError("user_dict must be an object with a record for each user")
-    users, now = await _users(site.ledger, project), await _now(site.ledger, project)
-    commands: list[Command] = [
-        command
-        for name, record in records.items()
-        if (command := _put(project, name, record, users.get(name), now, site.ledger.defaults(project)))
-    ]
-    commands += [
-        DropBudget(new_id(), project, Subject("user", name), model="")
-        for name, user in users.items()
-        if name not in records and user.state.pinned
-    ]
-    for first in range(0, len(commands), _AT_ONCE):
-        for outcome in await site.ledger.execute_all(commands[first : first + _AT_ONCE]):
+
+    def understand(_: bytes, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        project = _project(body, {"project_name", "user_dict"}, caller)
+        caller.check_writes()
+        if not isinstance(body["user_dict"], dict):
+            raise BudgetInputError("user_dict must be an object with a record for each user")
+        return project, body["user_dict"]
+
+    project, records = await understood(request, understand)
+    ledger = site.ledger
+    work = _changes(await ledger.run(site.rosters.store), project, records, ledger.defaults(project))
+    while (some := await ledger.run(next, work, None)) is not None:
+        for outcome in await ledger.execute_all(some):
             if isinstance(outcome, BudgetInputError):
                 raise outcome
     return as_json({"status": "success"})
 
 
-def _project(body: Mapping[str, Any], fields: set[str]) -> str:
+def _project(body: Mapping[str, Any], fields: set[str], caller: Caller) -> str:
     if body.keys() != fields or not isinstance(body["project_name"], str):
         raise BudgetInputError(f"the body must be an object with {' and '.join(sorted(fields))}")
-    return checked_id(body["project_name"], "project_name")
+    project = checked_id(body["project_name"], "project_name")
+    caller.check_project(project)
+    return project
 
 
-async def _users(ledger: ServedLedger, project: str) -> dict[str, _User]:
-    """Everybody who has a budget, or has spent something."""
-    found: dict[str, _User] = {}
-    defaults = ledger.defaults(project)
+def _told(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator[str]:
+    """The answer to /get_budget, page by page."""
+    separator = '{"status":"success","data":{'
+    for users in _pages(store, project, defaults):
+        if users:
+            yield separator + json.dumps({name: user.record() for name, user in users.items()})[1:-1]
+            separator = ","
+    failed = {"status": "error", "message": f"nothing is stored for project {project!r}"}
+    yield "}}" if separator == "," else json.dumps(failed)
+
+
+def _changes(
+    store: Store, project: str, records: Mapping[str, Any], defaults: tuple[Default, ...]
+) -> Iterator[list[Command]]:
+    """The commands that make these records the project's, some at a time. All records are checked before the first ones come:
+    raises BudgetInputError.
+    """
+    reply = ask(store, Read(project, "user", ""))
+    assert isinstance(reply, Accounts)
+    new, puts = dict(records), []
+    for users in _pages(store, project, defaults):
+        puts += [
+            _put(project, name, new.pop(name), user, user.now, defaults) for name, user in users.items() if name in new
+        ]
+    puts += [_put(project, name, record, None, reply.now, defaults) for name, record in new.items()]
+    commands: list[Command] = [put for put in puts if put is not None]
+    yield from (commands[first : first + _AT_ONCE] for first in range(0, len(commands), _AT_ONCE))
+    for users in _pages(store, project, defaults):
+        gone = [name for name, user in users.items() if name not in records and user.state.pinned]
+        yield [DropBudget(new_id(), project, Subject("user", name), model="") for name in gone]
+
+
+def _pages(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator[dict[str, _User]]:
+    """Everybody who has a budget, or has spent something, in the order of their ids."""
     default = _default(defaults)
     after: str | None = ""
     while after is not None:
-        reply = await ledger.execute(Read(project, "user", after=after, defaults=defaults))
+        found: dict[str, _User] = {}
+        reply = ask(store, Read(project, "user", after=after, page=_AT_ONCE, defaults=defaults))
         assert isinstance(reply, Accounts)
         for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
             ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]
@@ -117,14 +148,8 @@ async def _users(ledger: ServedLedger, project: str) -> dict[str, _User]:
                 state = min(ours, key=lambda one: (not one.pinned, one.ref.window != default.window, one.ref))
                 if state.pinned or state.spent or state.epoch:
                     found[name] = _User(state, default, reply.now)
+        yield found
         after = reply.after
-    return found
-
-
-async def _now(ledger: ServedLedger, project: str) -> int:
-    reply = await ledger.execute(Read(project, "user", ""))
-    assert isinstance(reply, Accounts)
-    return reply.now
 
 
 def _default(defaults: tuple[Default, ...]) -> Default:
@@ -138,7 +163,7 @@ def _put(
     try:
         subject = Subject("user", checked_id(name, "a user"))
         given = whole_record(record)
-        # What a store of ours writes down for others of its kind: here the ledger itself knows better.
+        _check_amounts(given)
         given.pop(LEDGER, None)
         follows = given.pop(FOLLOWS, False)
         window = user.state.ref.window if user else _default(defaults).window
@@ -152,6 +177,17 @@ def _put(
     if user is not None and _same(user, record):
         return None
     return PutBudget(new_id(), project, subject, only=True, defaults=defaults, **fields)
+
+
+def _check_amounts(record: Mapping[str, Any]) -> None:
+    models = record["model_cost"]
+    amounts = [
+        record["total_budget"],
+        record.get("current_cost"),
+        *(models.values() if isinstance(models, dict) else ()),
+    ]
+    if any(isinstance(amount, str) for amount in amounts):
+        raise BudgetInputError("amounts must be numbers of US dollars, not text")
 
 
 def _same(user: _User, record: Any) -> bool:

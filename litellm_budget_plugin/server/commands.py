@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from litellm_budget_plugin.core import wire
@@ -14,13 +15,13 @@ from litellm_budget_plugin.core.commands import Command, Read
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server import schemas, vetting
 from litellm_budget_plugin.server.access import Caller
-from litellm_budget_plugin.server.asking import is_short
-from litellm_budget_plugin.server.bodies import as_json, json_body, raw_and_json_body
-from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.asking import is_light, is_short
+from litellm_budget_plugin.server.bodies import as_json, understood
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
 from litellm_budget_plugin.stores.http.store import PROTOCOL
-from litellm_budget_plugin.stores.protocol import Outcome
+from litellm_budget_plugin.stores.protocol import Outcome, Store
+from litellm_budget_plugin.stores.rows import Rows
 
 _MOST_COMMANDS, _MOST_LONG = 1000, 10
 _MOST_ROWS = 5000
@@ -47,12 +48,14 @@ async def command(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    raw, body = await raw_and_json_body(request)
-    vetting.vet_command(raw, body)
-    asked = _command(body, caller, site.ledger.options.test_clock)
+
+    def understand(raw: bytes, body: dict[str, Any]) -> Command:
+        vetting.vet_command(raw, body)
+        return _command(body, caller, site.ledger.options.test_clock)
+
+    asked = await understood(request, understand)
     reply = await site.ledger.execute(asked)
-    # Many rows are put into words on a thread: nobody waits for them.
-    text = wire.dumps(reply) if is_short(asked) else await site.ledger.run(wire.dumps, reply)
+    text = wire.dumps(reply) if is_light(asked) else await run_in_threadpool(wire.dumps, reply)
     return Response(text, media_type="application/json")
 
 
@@ -68,25 +71,28 @@ async def commands(request: Request) -> Response:
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
-    body = await json_body(request)
-    listed = body.get("commands")
-    if body.keys() != {"commands"} or not isinstance(listed, list) or len(listed) > _MOST_COMMANDS:
-        raise BudgetInputError(f'the body must be {{"commands": [...]}} with at most {_MOST_COMMANDS} of them')
-    outcomes: list[dict[str, Any] | None] = [None] * len(listed)
-    good: list[Command] = []
-    for place, data in enumerate(listed):
-        try:
-            vetting.COMMANDS.check(data)
-            good.append(_command(data, caller, site.ledger.options.test_clock))
-        except BudgetInputError as error:
-            outcomes[place] = _refused(error)
-    long = sum(not is_short(command) for command in good)
-    if long > _MOST_LONG:
-        raise BudgetInputError(
-            f"at most {_MOST_LONG} of the commands may be about all subjects of a scope, or sweep; got {long}"
-        )
-    replies = await site.ledger.execute_all(good)
-    return await site.ledger.run(_told, outcomes, replies) if long else _told(outcomes, replies)
+
+    def understand(_: bytes, body: dict[str, Any]) -> tuple[list[dict[str, Any] | None], list[Command]]:
+        listed = body.get("commands")
+        if body.keys() != {"commands"} or not isinstance(listed, list) or len(listed) > _MOST_COMMANDS:
+            raise BudgetInputError(f'the body must be {{"commands": [...]}} with at most {_MOST_COMMANDS} of them')
+        outcomes: list[dict[str, Any] | None] = [None] * len(listed)
+        good: list[Command] = []
+        for place, data in enumerate(listed):
+            try:
+                vetting.COMMANDS.check(data)
+                good.append(_command(data, caller, site.ledger.options.test_clock))
+            except BudgetInputError as error:
+                outcomes[place] = _refused(error)
+        long = sum(not is_short(command) for command in good)
+        if long > _MOST_LONG:
+            raise BudgetInputError(
+                f"at most {_MOST_LONG} of the commands may be about all subjects of a scope, or sweep; got {long}"
+            )
+        return outcomes, good
+
+    outcomes, good = await understood(request, understand)
+    return await run_in_threadpool(_told, outcomes, await site.ledger.execute_all(good))
 
 
 @router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
@@ -103,8 +109,9 @@ async def projects(request: Request) -> Response:
     """Those that have a row."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    there = await site.ledger.run(site.ledger.store.projects)
-    return as_json({"projects": [name for name in there if _opens(caller, name)]})
+    return as_json(
+        {"projects": await site.ledger.run(lambda: list(filter(caller.opens, site.ledger.store.projects())))}
+    )
 
 
 @router.post(
@@ -117,16 +124,15 @@ async def read_rows(request: Request) -> Response:
     """Some rows, and where to go on from: for copying a ledger. `after` is "" or what the page before said."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    project, after, most = schemas.export_request(await json_body(request))
+    project, after, most = await understood(request, lambda _, body: schemas.export_request(body))
     caller.check_project(project)
     try:
-        page = await site.ledger.run(site.ledger.store.export, project, after, min(most, _MOST_ROWS))
+        return await site.ledger.run(_rows, site.ledger.store, project, after, min(most, _MOST_ROWS))
     except (ValueError, TypeError, LookupError) as error:
         if isinstance(error, BudgetInputError) or not after:
             raise
         # Each engine has places of its own, and takes for granted that they are one of its.
         raise BudgetInputError(f"after must be what a page said, got {after!r:.80}") from error
-    return as_json({"rows": rows_to(page.rows), "after": page.after})
 
 
 @router.post(
@@ -140,16 +146,24 @@ async def write_rows(request: Request) -> Response:
     """Done again, it changes nothing; rows with other keys stay."""
     site = Site.of(request)
     caller = await site.door.caller(request)
-    body = await json_body(request)
-    if body.keys() != {"project", "rows"} or not isinstance(body["project"], str):
-        raise BudgetInputError('the body must be {"project": "...", "rows": {...}}')
-    vetting.ROWS.check(body)
-    caller.check_project(body["project"])
-    caller.check_writes()
-    rows = rows_from(body["rows"])
-    vetting.check_units(rows)
-    await site.ledger.run(site.ledger.store.load, body["project"], rows)
+
+    def understand(_: bytes, body: dict[str, Any]) -> tuple[str, Rows]:
+        if body.keys() != {"project", "rows"} or not isinstance(body["project"], str):
+            raise BudgetInputError('the body must be {"project": "...", "rows": {...}}')
+        vetting.ROWS.check(body)
+        caller.check_project(body["project"])
+        caller.check_writes()
+        rows = rows_from(body["rows"])
+        vetting.check_rows(rows)
+        return body["project"], rows
+
+    await site.ledger.run(site.ledger.store.load, *await understood(request, understand))
     return Response(status_code=204)
+
+
+def _rows(store: Store, project: str, after: str, most: int) -> Response:
+    page = store.export(project, after, most)
+    return as_json({"rows": rows_to(page.rows), "after": page.after})
 
 
 def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
@@ -164,14 +178,6 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
         return decoded
     # When windows begin and end is not a client's to say; that it is not to say what time it is, the store sees to.
     return replace(decoded, rolls=())  # type: ignore[arg-type]  # those that have rolls
-
-
-def _opens(caller: Caller, project: str) -> bool:
-    try:
-        caller.check_project(project)
-    except Problem:
-        return False
-    return True
 
 
 def _told(outcomes: list[dict[str, Any] | None], replies: Sequence[Outcome]) -> Response:

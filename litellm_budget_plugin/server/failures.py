@@ -30,13 +30,14 @@ _WORDS = {
 
 
 class Problem(Exception):
-    """A request that is not served. `retry_after` is in seconds."""
+    """A request that is not served. `retry_after` is in seconds, `allow` the methods that are, of a 405."""
 
-    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, status: int, message: str, retry_after: float | None = None, allow: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
+        self.allow = allow
 
 
 def problem_of(error: Exception) -> Problem:
@@ -70,6 +71,8 @@ def headers_of(problem: Problem) -> dict[str, str]:
     headers = {}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if problem.allow is not None:
+        headers["Allow"] = problem.allow
     if problem.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
     if problem.status in (408, 413):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from litellm_budget_plugin.core.commands import Read
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.metrics import of_project
 from litellm_budget_plugin.server import schemas
@@ -24,9 +24,8 @@ async def healthz() -> Response:
 @router.get("/readyz", summary="The store answers", responses=schemas.READY)
 async def readyz(request: Request) -> Response:
     """200 if a question to the store was answered just now, else 503."""
-    ledger = Site.of(request).ledger
     try:
-        await ledger.execute(Read("litellm-budget:ready", "probe", ""))
+        await Site.of(request).ledger.probe()
     except BudgetError:
         return JSONResponse({"status": "unavailable"}, 503)
     return JSONResponse({"status": "ok"})
@@ -42,5 +41,7 @@ async def metrics(request: Request) -> Response:
     shown = site.ledger.metrics
     if shown is None:
         raise Problem(404, "prometheus-client is not installed here: pip install 'litellm-budget-plugin[metrics]'")
-    text, content_type = shown.exposition(request.headers.get("accept"))
-    return Response(text if project is None else of_project(text, project), media_type=content_type)
+    text, content_type = await run_in_threadpool(shown.exposition, request.headers.get("accept"))
+    if project is not None:
+        text = await run_in_threadpool(of_project, text, project)
+    return Response(text, media_type=content_type)

@@ -1,21 +1,26 @@
-"""API keys: what opens one project to whoever holds it, for reading or for changing too.
+"""API keys, each of which opens one project for reading or for changing too, and the sessions of browsers.
 
 A key is `lbk_` with 12 hexadecimal digits that name it and 43 characters of secret (256 bits, so that a plain SHA-256 of it
 cannot be searched for). The ledger keeps that digest and never the key: as accounts of a project of its own, so that every
 server on the ledger knows the same keys, on any store, and `copy` takes them along.
+
+A session is like a key, `lbs_…`, that a browser gets for a key at log-in. It ends at log-out, after SESSION_SECONDS, and with
+its key. The ledger keeps it beside the keys, so it ends on every server.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import Accounts, AccountState, DropBudget, PutBudget, Read
+from litellm_budget_plugin.core.commands import MICROS, Accounts, AccountState, DropBudget, PutBudget, Read
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask
@@ -28,7 +33,11 @@ _KEYED = Subject("mark", "keyed")
 
 Access = Literal["read-only", "read-write"]
 MAX_LABEL = 100
-_FORM = re.compile(r"lbk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+SESSION_SECONDS = 12 * 3600
+_SESSION = "session"
+_MOST_SESSIONS = 50
+"""How many sessions of a key there may be; the oldest ends for another one."""
+_FORM = re.compile(r"(lb[ks])_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
 class Key(NamedTuple):
@@ -58,7 +67,7 @@ def create_key(store: Store, project: str, access: Access = "read-write", label:
         raise BudgetInputError(f"access must be one of {', '.join(get_args(Access))}, got {access!r}")
     if len(checked_id(label, "label")) > MAX_LABEL:
         raise BudgetInputError(f"label must have at most {MAX_LABEL} characters, got {len(label)}")
-    text = f"lbk_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
+    text = _new("lbk")
     key = Key(text[4:16], project, access, label, _digest(text), 0)
     ask(store, PutBudget("keyed", KEYS_PROJECT, _KEYED, limit=None))
     ask(store, PutBudget(f"key:{key.id}", KEYS_PROJECT, key.subject, model=project, limit=None))
@@ -68,12 +77,16 @@ def create_key(store: Store, project: str, access: Access = "read-write", label:
 def list_keys(store: Store) -> Iterator[Key]:
     """Every key that is not revoked, project by project in no other order."""
     for access in get_args(Access):
-        after: str | None = ""
-        while after is not None:
-            reply = ask(store, Read(KEYS_PROJECT, access, after=after))
-            assert isinstance(reply, Accounts)
-            yield from (_key(state) for state in reply.accounts if state.pinned)
-            after = reply.after
+        yield from (_key(state) for state in _states(store, access))
+
+
+def _states(store: Store, scope: str) -> Iterator[AccountState]:
+    after: str | None = ""
+    while after is not None:
+        reply = ask(store, Read(KEYS_PROJECT, scope, after=after))
+        assert isinstance(reply, Accounts)
+        yield from (state for state in reply.accounts if state.pinned)
+        after = reply.after
 
 
 def has_had_keys(store: Store) -> bool:
@@ -85,12 +98,63 @@ def has_had_keys(store: Store) -> bool:
 def revoke_key(store: Store, key_id: str) -> Key:
     """Revoke a key by its id or by the key itself. Servers refuse it within REFRESH_SECONDS. Raises BudgetInputError if there is none."""
     form = _FORM.fullmatch(key_id)
-    wanted = form[1] if form else key_id
+    wanted = form[2] if form else key_id
     for key in list_keys(store):
         if key.id == wanted:
             ask(store, DropBudget(f"revoke:{key.id}", KEYS_PROJECT, key.subject))
             return key
     raise BudgetInputError(f"no key has the id {wanted!r:.40}; `litellm-budget keys list` shows those there are")
+
+
+class Session(NamedTuple):
+    """A session as the ledger keeps it. `digest` is the SHA-256 of its whole text; `ends_at` is in microseconds since 1970."""
+
+    id: str
+    digest: str
+    key_id: str
+    ends_at: int
+
+    @property
+    def subject(self) -> Subject:
+        """Where it lies in the ledger."""
+        return Subject(_SESSION, f"{self.id}:{self.digest}:{self.key_id}")
+
+
+def begin_session(store: Store, key_id: str) -> str:
+    """Begin a session of a key. Returns the text that the browser keeps. Raises what the store raises."""
+    text = _new("lbs")
+    session = Session(text[4:16], _digest(text), key_id, 0)
+    others = sorted((one for one in list_sessions(store) if one.key_id == key_id), key=lambda one: one.ends_at)
+    _drop(store, others[: max(0, len(others) - _MOST_SESSIONS + 1)])
+    ask(store, PutBudget(f"session:{session.id}", KEYS_PROJECT, session.subject, limit=None))
+    return text
+
+
+def list_sessions(store: Store) -> Iterator[Session]:
+    """Every session that was not ended by a log-out."""
+    for state in _states(store, _SESSION):
+        id_, digest, key_id = state.ref.subject.split(":")
+        yield Session(id_, digest, key_id, state.created_at + SESSION_SECONDS * MICROS)
+
+
+def end_session(store: Store, text: str) -> None:
+    """End a session. Servers refuse it within REFRESH_SECONDS. Raises what the store raises."""
+    _drop(store, [session for session in list_sessions(store) if session.digest == _digest(text)])
+
+
+def end_old_sessions(store: Store) -> None:
+    """Forget the sessions whose time is over. Raises what the store raises."""
+    now = time.time_ns() // 1000
+    _drop(store, [session for session in list_sessions(store) if session.ends_at <= now])
+
+
+def _drop(store: Store, sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        ask(store, DropBudget(f"end:{session.id}", KEYS_PROJECT, session.subject))
+
+
+def _new(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(6)}_{secrets.token_urlsafe(32)}"
 
 
 def _key(state: AccountState) -> Key:
@@ -103,30 +167,39 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def has_form(text: str) -> bool:
-    """Whether `text` could be a key."""
-    return _FORM.fullmatch(text) is not None
+Kind = Literal["lbk", "lbs"]
+"""What a text begins with: a key, or a session."""
+
+
+def has_form(text: str, kind: Kind) -> bool:
+    """Whether `text` could be a key, or a session."""
+    return _FORM.fullmatch(text) is not None and text.startswith(kind)
 
 
 class KeyRing:
-    """The keys of a ledger, looked up in memory. Not for several threads: `replace` swaps all of them in one step."""
+    """The keys and sessions of a ledger, looked up in memory. Not for several threads: `replace` swaps all in one step."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, Key] = {}
+        self._known: dict[tuple[str, str], tuple[str, Key, float]] = {}
         self.keyed = True
         """Whether the ledger has, or ever had, a key; so it is taken for as long as nobody knows."""
         self.known = False
         """Whether the keys were read at all."""
 
-    def replace(self, keys: Iterable[Key], keyed: bool) -> None:
-        """Know these and no others; `keyed` says whether there ever was one."""
-        self._keys = {key.id: key for key in keys}
+    def replace(self, keys: Iterable[Key], keyed: bool, sessions: Iterable[Session] = ()) -> None:
+        """Know these and no others; `keyed` says whether there ever was one. A session without its key is none."""
+        by_id = {key.id: key for key in keys}
+        self._known = {("lbk", key.id): (key.digest, key, math.inf) for key in by_id.values()}
+        for session in sessions:
+            if session.key_id in by_id:
+                self._known["lbs", session.id] = (session.digest, by_id[session.key_id], session.ends_at)
         self.keyed, self.known = keyed or (self.known and self.keyed), True
 
-    def find(self, text: str) -> Key | None:
-        """The key that `text` is, compared in constant time whether there is one or not."""
+    def find(self, text: str, kind: Kind = "lbk") -> Key | None:
+        """The key that `text` is, or whose session it is, compared in constant time whether there is one or not."""
         form = _FORM.fullmatch(text)
-        key = self._keys.get(form[1]) if form else None
+        found = self._known.get((kind, form[2])) if form and form[1] == kind else None
+        digest, key, until = found or (_digest(""), None, 0.0)
         # One comparison in either case: how long it takes tells nothing about which ids there are.
-        same = hmac.compare_digest(_digest(text[:200]), key.digest if key else _digest(""))
-        return key if key is not None and same else None
+        same = hmac.compare_digest(_digest(text[:200]), digest)
+        return key if same and until > time.time_ns() // 1000 else None

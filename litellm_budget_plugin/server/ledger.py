@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Reply, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.commands import Command, Read, Reply, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics import server_metrics
 from litellm_budget_plugin.server.asking import Asker
-from litellm_budget_plugin.server.keys import KeyRing, has_had_keys, list_keys
+from litellm_budget_plugin.server.keys import (
+    Key,
+    KeyRing,
+    Session,
+    end_old_sessions,
+    has_had_keys,
+    list_keys,
+    list_sessions,
+)
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.registry import masked, open_store
@@ -44,6 +53,7 @@ class ServedLedger:
         self._refreshed_at = -REFRESH_SECONDS
         self._refreshing = asyncio.Lock()
         self._unread: BudgetStoreError | None = None
+        self._probing: asyncio.Task[Reply] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
@@ -72,35 +82,34 @@ class ServedLedger:
         self.store.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)` on a thread of the ledger's, of those that may be kept busy."""
-        return await self._asker.run(work, *arguments)
+        """`work(*arguments)`, which asks the store much, on a thread of those that may be kept busy."""
+        with self._counting_failures():
+            return await self._asker.run(work, *arguments)
 
     async def sync(self) -> None:
         """Make what was acknowledged survive a power cut. Raises what the store raises."""
         await self._asker.run_aside(self.store.sync)
 
+    async def probe(self) -> None:
+        """Ask the store something; those who want to know at the same moment share one question. Raises what the store raises."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self.execute(Read("litellm-budget:ready", "probe", "")))
+        await asyncio.shield(self._probing)
+
     async def execute(self, command: Command) -> Reply:
         """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
         began = time.perf_counter()
-        try:
+        with self._counting_failures():
             outcome = await self._asker.ask(command)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
-        return self._told(command, outcome, time.perf_counter() - began)
+        self._note([command], [outcome], time.perf_counter() - began)
+        if isinstance(outcome, BudgetInputError):
+            raise outcome
+        return outcome
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""
-        began = time.perf_counter()
-        try:
-            outcomes = await self._asker.ask_all(commands)
-        except BudgetStoreError as error:
-            self._failed(error)
-            raise
-        for command, outcome in zip(commands, outcomes):
-            if not isinstance(outcome, BudgetInputError):
-                self._told(command, outcome, time.perf_counter() - began)
-        return outcomes
+        with self._counting_failures():
+            return await self._asker.ask_all(commands, self._note)
 
     def defaults(self, project: str) -> tuple[Default, ...]:
         """The limits that users without one of their own follow, as the commands of that project last brought them; before
@@ -108,23 +117,24 @@ class ServedLedger:
         """
         return self._seen.get(project, self.options.defaults)
 
-    def _told(self, command: Command, outcome: Outcome, seconds: float) -> Reply:
-        """The reply, which the metrics were told."""
-        if isinstance(outcome, BudgetInputError):
-            raise outcome
-        self._remember_defaults(command)
-        if self.metrics is not None:
-            self.metrics.observe_reply(command, outcome, seconds)
-        return outcome
+    def _note(self, commands: Sequence[Command], outcomes: Sequence[Outcome], seconds: float) -> None:
+        for command, outcome in zip(commands, outcomes):
+            if isinstance(outcome, BudgetInputError):
+                continue
+            # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
+            if isinstance(command, (Reserve, Settle)) and any(one.limit is not None for one in command.defaults):
+                self._seen[command.project] = command.defaults
+            if self.metrics is not None:
+                self.metrics.observe_reply(command, outcome, seconds)
 
-    def _failed(self, error: BudgetStoreError) -> None:
-        if self.metrics is not None:
-            self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
-
-    def _remember_defaults(self, command: Command) -> None:
-        # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
-        if isinstance(command, (Reserve, Settle)) and any(default.limit is not None for default in command.defaults):
-            self._seen[command.project] = command.defaults
+    @contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except BudgetStoreError as error:
+            if self.metrics is not None:
+                self.metrics.observe_error("unavailable" if isinstance(error, BudgetStoreUnavailable) else "error")
+            raise
 
     async def refresh(self) -> None:
         """Read the keys anew. Raises what the store raises."""
@@ -137,15 +147,21 @@ class ServedLedger:
                 # Whatever ends it but success, those who wait were not served.
                 self._unread = BudgetStoreUnavailable("the keys were being read, and were not")
                 try:
-                    self.ring.replace(
-                        *await self._asker.run_soon(lambda: (list(list_keys(self.store)), has_had_keys(self.store)))
-                    )
+                    new = not self.ring.known
+                    self.ring.replace(*await self._asker.run_soon(self._read_keys))
+                    if new and self.options.open_access and not self.ring.keyed:
+                        _logger.info(
+                            "while the ledger has no key, everybody on this machine may read and change everything"
+                        )
                 except BudgetStoreError as error:
                     self._unread = error
                     raise
                 self._unread = None
             elif self._unread is not None:
                 raise type(self._unread)(str(self._unread)) from self._unread
+
+    def _read_keys(self) -> tuple[list[Key], bool, list[Session]]:
+        return list(list_keys(self.store)), has_had_keys(self.store), list(list_sessions(self.store))
 
     async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -159,6 +175,7 @@ class ServedLedger:
                 _logger.exception("the upkeep failed, and goes on")
 
     def _sweep(self) -> None:
+        end_old_sessions(self.store)
         for project in self.store.projects():
             try:
                 self.store.execute(Sweep(project, round(self.options.retention * DAY), _DAYS_KEPT * DAY))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import anyio
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+ANONYMOUS_BODY = 4096
+"""Bytes of a body that may be read before a good key was seen: enough for the log-in."""
 _BURST_SECONDS = 2.0
 _MOST_BUCKETS = 10_000
 
@@ -28,7 +31,9 @@ class BodyRefused(Exception):
 
 
 class BodyLimits:
-    """ASGI middleware: a request's body of more than `most` bytes is not read, and one of any size has `seconds` to arrive."""
+    """ASGI middleware: a request's body of more than `most` bytes is not read, without a good key not of more than
+    ANONYMOUS_BODY; and it has `seconds` to arrive.
+    """
 
     def __init__(self, app: App, most: int, seconds: float) -> None:
         self._app, self._most, self._seconds = app, most, seconds
@@ -38,50 +43,28 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        until, received, ended = time.monotonic() + self._seconds, 0, False
+        until, received, ended = anyio.current_time() + self._seconds, 0, False
         declared = dict(scope["headers"]).get(b"content-length", b"")
-        too_large = declared.isdigit() and (len(declared) > 15 or int(declared) > self._most)
+        # uvicorn refuses a length that is no number.
+        length = int(declared) if declared.isdigit() and len(declared) <= 15 else sys.maxsize if declared else 0
 
         async def bounded() -> Message:
             nonlocal received, ended
             if ended:
                 return await receive()
-            if too_large:
-                raise BodyRefused(413, f"a request's body may have {self._most} bytes")
-            message = await _until(receive, until)
-            if message is None:
-                raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s")
-            received += len(message.get("body", b""))
-            ended = not message.get("more_body", False)
-            if received > self._most:
-                raise BodyRefused(413, f"a request's body may have {self._most} bytes")
-            return message
+            most = self._most if scope["state"].get("admitted") else ANONYMOUS_BODY
+            if length <= most:
+                with anyio.move_on_after(until - anyio.current_time()):
+                    message = await receive()
+                    received += len(message.get("body", b""))
+                    ended = not message.get("more_body", False)
+                    if received <= most:
+                        return message
+                if received <= most:
+                    raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s")
+            raise BodyRefused(413, f"a request's body may have {most} bytes")
 
         await self._app(scope, bounded, send)
-
-
-async def _until(receive: Receive, until: float) -> Message | None:
-    """The next message; None if it has not come `until` then (time.monotonic)."""
-    task, late = asyncio.current_task(), False
-    assert task is not None
-
-    def give_up() -> None:
-        nonlocal late
-        late = True
-        task.cancel()
-
-    # A timer alone costs a tenth of what asyncio.wait_for does, and nearly every body is there already.
-    timer = asyncio.get_running_loop().call_later(max(0.0, until - time.monotonic()), give_up)
-    try:
-        return await receive()
-    except asyncio.CancelledError:
-        if not late:
-            raise
-        if sys.version_info >= (3, 11):
-            task.uncancel()
-        return None
-    finally:
-        timer.cancel()
 
 
 class Buckets:
@@ -93,18 +76,19 @@ class Buckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, count: int = 1) -> float:
-        """Seconds after which `who` may ask again; 0.0 if that is now."""
+        """Seconds after which `who` may ask again; 0.0 if that is now. A request that counts more than what is left is let
+        through, and delays the next ones.
+        """
         if not self._rate:
             return 0.0
         now = time.monotonic()
         left, at = self._left.pop(who, (self._most, now))
         left = min(self._most, left + (now - at) * self._rate)
         wait = 0.0
-        # More than a whole bucket at once is let through a full one, and paid for afterwards.
-        if left >= min(count, self._most):
+        if left >= 1.0:
             left -= count
         else:
-            wait = (min(count, self._most) - left) / self._rate
+            wait = (1.0 - left) / self._rate
         self._left[who] = (left, now)
         if len(self._left) > _MOST_BUCKETS:
             self._left.popitem(last=False)

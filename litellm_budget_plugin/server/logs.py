@@ -9,9 +9,14 @@ from collections.abc import MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from litellm_budget_plugin.server.limits import App, Message, Receive, Send
 
 _logger = logging.getLogger("litellm_budget_plugin.server.access")
+
+CLIENT_GONE = 499
+"""The status in the log where a client has gone before it was answered, as in nginx's log."""
 
 
 class JsonLines(logging.Formatter):
@@ -60,6 +65,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope.setdefault("state", {})
         began, status = time.monotonic(), 500
 
         async def noted(message: Message) -> None:
@@ -70,6 +76,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noted)
+        except ClientDisconnect:
+            # Nobody is there to be answered.
+            status = CLIENT_GONE
         finally:
             level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
             if _logger.isEnabledFor(level):
@@ -82,7 +91,7 @@ def _write(scope: MutableMapping[str, Any], level: int, status: int, seconds: fl
         "path": scope["path"],
         "status": status,
         "milliseconds": round(seconds * 1000, 1),
-        "key": scope.get("budget.key"),
+        "key": scope["state"].get("key"),
         "client": scope["client"][0] if scope.get("client") else None,
     }
     # Shown as Python text: what a client has written must not begin a line of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from litellm_budget_plugin.core.accounts import Default
 
@@ -11,7 +11,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Options of `litellm-budget serve`; picklable.
+    """Options of `litellm-budget serve`; picklable. What it is shown as has no secret.
 
     - `store_url`: the ledger. `store_timeout` (seconds) bounds every command.
     - `defaults`: the limits that users without one of their own follow, for pages and for LiteLLM's protocol; commands
@@ -26,7 +26,7 @@ class ServerOptions:
     - `test_clock`: commands bring their own time and windows, which no server that serves anybody may accept.
     """
 
-    store_url: str
+    store_url: str = field(repr=False)
     store_timeout: float = 2.0
     defaults: tuple[Default, ...] = ()
     open_access: bool = False

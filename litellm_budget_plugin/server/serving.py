@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import multiprocessing
@@ -35,12 +36,12 @@ _BACKLOG = 2048
 
 
 class Listening(NamedTuple):
-    """Where and how a server listens. `proxies` are the addresses whose X-Forwarded-For is believed, with commas."""
+    """Where and how a server listens. `proxies` are the addresses and networks whose X-Forwarded-For is believed."""
 
     host: str
     port: int
     workers: int
-    proxies: str
+    proxies: list[str]
     json_log: bool
     every_request: bool
 
@@ -66,6 +67,7 @@ def serve(options: ServerOptions, listening: Listening) -> None:
         log_config=log_config(listening.json_log, listening.every_request),
         access_log=False,
         server_header=False,
+        proxy_headers=bool(listening.proxies),
         forwarded_allow_ips=listening.proxies,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -75,8 +77,6 @@ def serve(options: ServerOptions, listening: Listening) -> None:
     with _bound(listening) as bound:
         host, port = bound.getsockname()[:2]
         _logger.info("serving %s on http://%s:%d%s", masked(options.store_url), host, port, options.root_path)
-        if options.open_access:
-            _logger.info("while the ledger has no key, whoever is on this machine may read and change everything")
         if listening.workers > 1:
             # Where the workers' metrics come together, as prometheus_client wants it.
             with TemporaryDirectory(prefix="litellm-budget-metrics-") as directory:
@@ -90,7 +90,11 @@ def _worker(options: ServerOptions) -> FastAPI:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget-parent", daemon=True).start()
-    return create_app(options)
+    app = create_app(options)
+    # A collection stops every thread. It need not look through the objects that stay from the start on.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_with(parent: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
 from litellm_budget_plugin.core.accounts import UNITS
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.core.money import MAX_NANOS
+from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.rows import Rows
 
@@ -73,24 +74,26 @@ def vet_command(body: bytes, data: Any) -> None:
         COMMANDS.check(data)
 
 
-_LONGEST = {"subjects": 256, "defaults": 64, "models": 256, "holds": 5000, "spent": 5000}
-"""The rules look at each subject with each default, while others wait."""
+_LONGEST = {"defaults": 64, "holds": 5000, "spent": 5000}
+"""Entries of lists for which 256 are not right. The rules look at each subject with each default, while others wait."""
 
 
 def check_lengths(command: Command) -> None:
     """Raise BudgetInputError for a command with lists that are longer than anybody needs."""
-    for name, most in _LONGEST.items():
-        listed = getattr(command, name, ())
+    for field in fields(command):
+        listed, most = getattr(command, field.name), _LONGEST.get(field.name, 256)
         if isinstance(listed, tuple) and len(listed) > most:
-            raise BudgetInputError(f"{type(command).__name__}.{name} may have {most} entries, got {len(listed)}")
+            raise BudgetInputError(f"{type(command).__name__}.{field.name} may have {most} entries, got {len(listed)}")
 
 
-def check_units(rows: Rows) -> None:
-    """Raise BudgetInputError for rows about units that there are not: no rule could be applied to them."""
+def check_rows(rows: Rows) -> None:
+    """Raise BudgetInputError for rows about units and windows that there are not: no rule could be applied to them."""
     refs = [*(account.ref for account in rows.accounts), *(leg for hold in rows.holds for leg in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
         raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
+    for ref in refs:
+        parse_window(ref.window)
 
 
 COMMANDS = Vetting(text=512, number=MAX_NANOS, depth=6)

@@ -77,11 +77,14 @@ def ask(store: Store, command: Command, timeout: float | None = None) -> Reply:
     bounds all rounds together.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    for _ in range(_ROUNDS):
+    rounds = 0
+    while rounds < _ROUNDS:
         reply = store.execute(command, timeout)
         if not isinstance(reply, RollNeeded):
             return reply
-        command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
+        if reply.due:
+            rounds += 1
+            command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
         timeout = None if until is None else max(0.0, until - time.monotonic())
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
 

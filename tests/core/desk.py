@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Ref, Subject, Usage
 from litellm_budget_plugin.core.commands import (
@@ -28,8 +27,10 @@ from litellm_budget_plugin.core.commands import (
     Sweep,
     Swept,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.windows import DAY, SECOND, bounds, parse_window
+from litellm_budget_plugin.stores.protocol import Store, ask
 
 PROJECT = "app"
 ALICE = Subject("user", "alice")
@@ -63,18 +64,13 @@ class Desk:
         self.now = NOON
         self.defaults = defaults
 
-    def execute(self, command: Command) -> Reply:
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:  # as a store is asked
         """One command, as it is."""
         return apply(self.book, command, self.now)
 
     def ask(self, command: Command) -> Any:
         """One command, with the windows opened that it needs."""
-        for _ in range(4):
-            reply = self.execute(command)
-            if not isinstance(reply, RollNeeded):
-                return reply
-            command = replace(command, rolls=rolls_asked(reply))  # type: ignore[arg-type]
-        raise AssertionError(f"windows still to roll after three rounds: {reply}")
+        return ask(cast(Store, self), command)
 
     def wait(self, micros: int) -> None:
         self.now += micros

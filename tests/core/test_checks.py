@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Amounts, Default
-from litellm_budget_plugin.core.commands import Command, Granted, PutBudget, Read, Renew, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
+from litellm_budget_plugin.core.checks import check
+from litellm_budget_plugin.core.commands import (
+    Command,
+    Done,
+    DropBudget,
+    Granted,
+    PutBudget,
+    Read,
+    Release,
+    Renew,
+    Reserve,
+    Reset,
+    Settle,
+    Sweep,
+)
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.money import MAX_NANOS
-from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.core.desk import ALICE, PROJECT, TTL, Desk, limit, snapshot
 
@@ -92,3 +109,41 @@ def test_a_limit_and_what_is_added_to_it_stay_below_the_largest_amount() -> None
     assert desk.states()[0].limit == MAX_NANOS
     assert isinstance(desk.reserve("a", MAX_NANOS), Granted)
     assert desk.refused("b", 1).limit == MAX_NANOS
+
+
+@pytest.mark.parametrize("hold", ["", "command:c1", "alias:resp-1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda hold: Reserve(hold, "app", (ALICE,), (), Amounts(1), SECOND),
+        lambda hold: Reserve("h", "app", (ALICE,), (), Amounts(1), SECOND, replaces=hold),
+        lambda hold: Settle(hold, "app", (ALICE,), (), 1, "m"),
+        lambda hold: Settle("h", "app", (ALICE,), (), 1, "m", parent=hold),
+        lambda hold: Release(hold, "app"),
+        lambda hold: Renew(("h", hold), "app", SECOND),
+    ],
+)
+def test_a_hold_cannot_take_the_place_of_a_mark(command: Callable[[str], Command], hold: str) -> None:
+    """A hold by the name of a command's mark would make that command a no-op."""
+    with pytest.raises(BudgetInputError, match="must not be empty, nor begin with 'command:' or 'alias:'"):
+        check(command(hold))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PutBudget("c", "app", ALICE, limit=2),
+        PutBudget("c", "app", Subject("user", "bob"), limit=1),
+        PutBudget("c", "app", ALICE, limit=1, blocked=True),
+        DropBudget("c", "app", ALICE),
+        Reset("c", "app", ALICE),
+    ],
+)
+def test_an_id_that_another_change_has_used_is_an_error(other: Command) -> None:
+    book = DictBook()
+    first = PutBudget("c", "app", ALICE, limit=1)
+    for time in (1, 2):
+        assert apply(book, replace(first, now=time), time) == Done("c")
+    with pytest.raises(BudgetInputError, match="the id 'c' was used for another change"):
+        apply(book, other, 3)
+    assert [account.limit for account in book.accounts("app", ALICE)] == [1]

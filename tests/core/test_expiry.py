@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from litellm_budget_plugin.core.accounts import Amounts, Usage
-from litellm_budget_plugin.core.commands import Closed, Granted, Settled, Swept
+from litellm_budget_plugin.core.commands import Closed, Granted, RollNeeded, Settled, Swept
+from litellm_budget_plugin.core.holding import MOST_DUE
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from tests.core.desk import ALICE, BLUE, BOB, TTL, Desk, limit, snapshot
 
@@ -171,7 +172,7 @@ def test_a_hold_across_a_roll_stays_held() -> None:
 
 
 @pytest.mark.parametrize("command", ["settle", "release", "renew", "read", "reserve"])
-def test_every_command_expires_a_few_due_holds_in_passing(command: str) -> None:
+def test_reads_and_renewals_expire_due_holds_and_nothing_else_waits_for_them(command: str) -> None:
     desk = Desk(limit(1_000))
     for number in range(6):
         desk.granted(f"dead {number}", 10, floor=1)
@@ -183,20 +184,33 @@ def test_every_command_expires_a_few_due_holds_in_passing(command: str) -> None:
     elif command == "renew":
         desk.renew("x")
     elif command == "read":
-        assert [(state.spent, state.held) for state in desk.states()] == [(4, 20)]
+        assert [(state.spent, state.held) for state in desk.states()] == [(6, 0)]
     else:
         desk.granted("x", 0)
-    assert desk.spent_held() == (4, 20)
+    assert desk.spent_held() == ((6, 0) if command in ("renew", "read") else (0, 60))
 
 
-def test_the_longest_overdue_holds_expire_first() -> None:
-    desk = Desk(limit(1_000))
-    for number in range(6):
-        desk.granted(f"h{5 - number}", 10)
+def test_the_longest_overdue_holds_expire_first_and_not_all_at_once() -> None:
+    desk = Desk(limit(10_000))
+    for number in range(MOST_DUE + 2):
+        desk.granted(f"h{number}", 1)
         desk.wait(1)
     desk.wait(TTL)
-    desk.release("x")
-    assert [desk.hold(f"h{number}").state for number in range(6)] == ["open"] * 2 + ["expired"] * 4
+    desk.renew("x")
+    states = [desk.hold(f"h{number}").state for number in range(MOST_DUE + 2)]
+    assert states == ["expired"] * MOST_DUE + ["open"] * 2
+
+
+def test_however_many_holds_are_due_they_refuse_nobody() -> None:
+    desk = Desk(limit(2 * MOST_DUE + 1))
+    for number in range(2 * MOST_DUE + 1):
+        desk.granted(f"h{number}", 1)
+    desk.wait(TTL)
+    rounds = 0
+    while isinstance(reply := desk.execute(desk.reserve_command("new", 2 * MOST_DUE + 1)), RollNeeded):
+        assert reply.due == ()
+        rounds += 1
+    assert (reply, rounds) == (Granted("new", Amounts(2 * MOST_DUE + 1)), 2)
 
 
 def test_a_renewed_hold_lives_on() -> None:

@@ -16,7 +16,8 @@ from litellm_budget_plugin.core.commands import (
     RollNeeded,
     Sweep,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import PROJECTS, SUBJECTS, Execute, command_lists, drive

@@ -155,3 +155,31 @@ def test_nothing_is_carried_where_there_is_no_limit() -> None:
     desk.wait(90 * SECOND)
     desk.charge(1)
     assert desk.account("90s").carried == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "jump"), [("90s", 3_600 * SECOND), ("day", 40 * DAY), ("month", 400 * DAY), ("7d", 30 * DAY)]
+)
+def test_a_clock_that_jumped_ahead_for_a_moment_locks_nobody_out(window: str, jump: int) -> None:
+    desk = Desk(limit(100, window))
+    desk.charge(1)
+    desk.wait(jump)
+    desk.charge(100)
+    desk.wait(-jump)
+    assert [(state.spent, state.ended) for state in desk.states()] == [(0, True)]
+    desk.granted("a", 60)
+    assert desk.spent_held(window) == (0, 60)
+    [state] = desk.states()
+    assert state.start <= desk.now < (state.end or 0)
+
+
+@pytest.mark.parametrize("window", ["90s", "day", "month", "7d"])
+def test_a_clock_that_is_set_back_a_little_does_not_empty_a_window(window: str) -> None:
+    desk = Desk(limit(100, window))
+    desk.charge(1)
+    end = desk.states()[0].end
+    assert end is not None
+    desk.wait(end - desk.now)
+    desk.charge(70)
+    desk.wait(-60 * SECOND)
+    assert desk.refused("a", 60).spent == 70

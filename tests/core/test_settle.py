@@ -218,12 +218,14 @@ def test_a_settlement_takes_off_every_leg_of_the_hold_and_charges_those_of_the_s
     assert desk.totals() == Usage(5, 1)
 
 
-def test_a_charge_passes_over_due_holds_and_expires_them() -> None:
+def test_a_charge_leaves_due_holds_as_they_are() -> None:
     desk = Desk(limit(100))
     desk.granted("a", 30, floor=20)
     desk.granted("b", 30, floor=20)
     desk.wait(TTL + 1)
     desk.settle("a", 7)
+    assert desk.spent_held() == (7, 30)
+    desk.sweep()
     assert desk.spent_held() == (27, 0)
 
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
-from typing import Any, get_args
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from litellm_budget_plugin.core.accounts import Amounts
+from litellm_budget_plugin.core.accounts import Amounts, Default
 from litellm_budget_plugin.core.commands import (
     KEEP,
     Command,
+    DropBudget,
     PutBudget,
+    Read,
     Refused,
     Release,
     Reply,
     Reserve,
+    Reset,
     Settle,
     Settled,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import command_lists
@@ -29,13 +37,25 @@ from tests.core.desk import ALICE, NOON, PROJECT, Desk, limit, ref
 from tests.generated import examples
 
 CLASSES = (*get_args(Command), *get_args(Reply))
+WINDOWS = st.sampled_from(("none", "7d", "day@UTC", "month:15T06@Europe/Berlin"))
+DEFAULTS = st.builds(Default, window=WINDOWS)
+# Windows of commands are read, and become canonical; every other text is kept as it is.
+OF_WINDOWS = {
+    "window": {PutBudget: WINDOWS | st.just(KEEP), DropBudget: WINDOWS | st.none(), Reset: WINDOWS | st.none()},
+    "defaults": dict.fromkeys((Reserve, Settle, PutBudget, Read), st.lists(DEFAULTS, max_size=2).map(tuple)),
+}
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @examples(25)
 @given(data=st.data())
 def test_every_message_comes_back_as_it_was(cls: type, data: st.DataObject) -> None:
-    message = data.draw(st.from_type(cls))
+    given = {name: strategies[cls] for name, strategies in OF_WINDOWS.items() if cls in strategies}
+    message = data.draw(
+        st.builds(
+            cls, **{**{field.name: st.from_type(get_type_hints(cls)[field.name]) for field in fields(cls)}, **given}
+        )
+    )
     back = loads(dumps(message))
     assert back == message
     assert repr(back) == repr(message)
@@ -82,6 +102,82 @@ def test_what_a_stored_reply_says_is_what_a_repetition_gets() -> None:
     assert isinstance(settled, Settled)
     assert len(settled.crossings) == 1
     assert desk.settle("b", 9, thresholds=(500_000,)) == settled
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"), [("day", "day@UTC"), ("daily", "1d"), ("60m", "1h"), ("week:1", "week@UTC")]
+)
+@pytest.mark.parametrize("cls", OF_WINDOWS["window"])
+def test_two_texts_of_one_window_name_one_account(cls: Any, text: str, canonical: str) -> None:
+    assert decode(
+        {"type": cls.__name__, "id": "c", "project": PROJECT, "subject": ["user", "alice"], "window": text}
+    ) == cls("c", PROJECT, ALICE, window=canonical)
+
+
+@pytest.mark.parametrize("cls", OF_WINDOWS["defaults"])
+def test_windows_of_defaults_become_canonical(cls: Any) -> None:
+    said = _populated(cls) | {"type": cls.__name__, "defaults": [["user", "month", 5], ["team", "day@UTC", 6]]}
+    if "window" in said:
+        said["window"] = "none"
+    command: Any = decode(said)
+    assert command.defaults == (Default("user", "month@UTC", 5), Default("team", "day@UTC", 6))
+    with pytest.raises(BudgetInputError, match=rf"{cls.__name__}\.defaults: unknown window 'fortnight'"):
+        decode({**said, "defaults": [["user", "fortnight", 5]]})
+
+
+def test_a_window_that_there_is_not_is_an_error_that_names_the_field() -> None:
+    with pytest.raises(BudgetInputError, match=r"PutBudget\.window: unknown window 'fortnight'"):
+        decode({**GOOD["PutBudget"], "window": "fortnight"})
+
+
+def _example(kind: Any) -> Any:
+    """JSON of a value of this type with nothing left out."""
+    if get_origin(kind) in (Union, UnionType):
+        return _example(next(each for each in get_args(kind) if each is not type(None) and not _is_enum(each)))
+    if get_origin(kind) is Literal:
+        return get_args(kind)[0]
+    if get_origin(kind) is tuple:
+        return [_example(each) for each in get_args(kind) if each is not Ellipsis]
+    if is_dataclass(kind):
+        return _populated(kind)
+    if hasattr(kind, "_fields"):
+        return [_example(each) for each in get_type_hints(kind).values()]
+    return {int: 5, str: "none", bool: False}[kind]
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _populated(cls: Any) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {field.name: _example(hints[field.name]) for field in fields(cls)}
+
+
+def _changed(value: Any) -> Iterator[Any]:
+    """The same JSON with one of its leaves in another type, that some readers would convert."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from ({**value, name: other} for other in _changed(each))
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from (value[:place] + [other] + value[place + 1 :] for other in _changed(each))
+    else:
+        yield from {bool: (0, 1, 0.0, "false"), int: (True, "5", " 5", 5.0, 5.5), str: (5, True, 5.5, ["none"])}[
+            type(value)
+        ]
+
+
+@pytest.mark.parametrize(("cls", "field"), [(cls, field.name) for cls in CLASSES for field in fields(cls)])
+def test_no_value_of_another_type_is_converted(cls: type, field: str) -> None:
+    """In any field of any message, however deep."""
+    good = {"type": cls.__name__, **_populated(cls)}
+    decode(good)
+    wrong = [{**good, field: other} for other in _changed(good[field])]
+    assert len(wrong) >= 4
+    for said in wrong:
+        with pytest.raises(BudgetInputError, match=rf"{cls.__name__}\.{field}"):
+            decode(said)
 
 
 GOOD: dict[str, dict[str, Any]] = {

@@ -667,7 +667,7 @@ class Overtaking:
 
     def __call__(self, command: Any) -> Any:
         reply = self._ask(command)
-        if isinstance(command, Read) and self._amounts:
+        if isinstance(command, Read) and command.scope == "user" and self._amounts:
             amount, hold = self._amounts.pop(0), f"other-{len(self._amounts)}"
             subject = Subject("user", "alice")
             if self._spend:

@@ -179,9 +179,9 @@ def test_a_service_starts_while_the_server_is_away_and_its_charges_outlive_it(
 ) -> None:
     """Another process of the machine delivers what a killed one has left in the journal."""
     desk = remote(default_limit="10")
-    assert desk.callback.settings.store_url
+    assert desk.callback.settings.url
     server.stop(signal.SIGINT)
-    arguments = [desk.url, desk.callback.settings.store_url, str(tmp_path / "journal")]
+    arguments = [desk.url, desk.callback.settings.url, str(tmp_path / "journal")]
     run = subprocess.run([sys.executable, "-c", _LEAVES_CHARGES, *arguments], check=False)
     assert run.returncode == -signal.SIGKILL
     assert len(_journal(tmp_path)) == 1
@@ -240,5 +240,5 @@ def test_what_waits_for_one_ledger_is_not_delivered_to_another(
     server.start()
     other = open_desk(store_url=server.url(), **journal)
     assert other.calm("alice") == 0
-    again = open_desk(store_url=mine.callback.settings.store_url, **journal)
+    again = open_desk(store_url=mine.callback.settings.url, **journal)
     assert again.calm("alice") == WORTH

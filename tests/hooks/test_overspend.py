@@ -214,7 +214,7 @@ def _in_process(url: str, settings: dict[str, Any], calls: int) -> list[str]:
 def test_overspend_name_imported_before_the_callback_existed(desk: Desk, upstream: Upstream) -> None:
     environment = {
         **os.environ,
-        "LITELLM_BUDGET_STORE_URL": str(desk.callback.settings.store_url),
+        "LITELLM_BUDGET_STORE_URL": desk.callback.settings.url,
         "LITELLM_BUDGET_DEFAULT_LIMIT": "0.05",
     }
     command = [sys.executable, "-c", _IMPORTED_EARLIER, desk.url, str(CALLS)]
@@ -226,7 +226,7 @@ def test_overspend_name_imported_before_the_callback_existed(desk: Desk, upstrea
 @LIMITS
 def test_overspend_eight_processes(open_desk: Callable[..., Desk], upstream: Upstream, limit: str) -> None:
     desk = open_desk(default_limit=limit)
-    settings = {"default_limit": limit, "store_url": desk.callback.settings.store_url}
+    settings = {"default_limit": limit, "store_url": desk.callback.settings.url}
     outcomes = in_processes(8, _in_process, desk.url, settings, CALLS // 8)
     _check(desk, upstream, [outcome for process in outcomes for outcome in process])
 

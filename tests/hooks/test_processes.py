@@ -114,7 +114,7 @@ _EXITS_IN_THE_MIDDLE = textwrap.dedent(
 
 
 def test_a_program_that_ends_in_the_middle_of_a_stream_leaves_no_hold(desk: Desk) -> None:
-    arguments = [desk.url, str(desk.callback.settings.store_url)]
+    arguments = [desk.url, desk.callback.settings.url]
     subprocess.run([sys.executable, "-c", _EXITS_IN_THE_MIDDLE, *arguments], check=True)
     assert desk.held("alice") == 0
     assert 0 < desk.spent("alice") < WORTH
@@ -126,7 +126,7 @@ def test_live_holds_are_renewed_and_a_dead_process_s_come_back(open_desk: Callab
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     sent: list[Any] = []
-    store = ledger.settler.store
+    store = ledger.settler.client.store
 
     class Watched:
         remote = False
@@ -144,10 +144,10 @@ def test_live_holds_are_renewed_and_a_dead_process_s_come_back(open_desk: Callab
         def close(self) -> None:
             store.close()
 
-    ledger.settler.store = Watched()
+    ledger.settler.client.store = Watched()
     ledger.settler._renewed_at -= ledger.hold_ttl
     ledger.settler._upkeep()
-    ledger.settler.store = store
+    ledger.settler.client.store = store
     renewals = [command for command in sent if type(command).__name__ == "Renew"]
     assert [len(renewal.holds) for renewal in renewals] == [1]
     list(stream)

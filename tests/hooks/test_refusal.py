@@ -13,6 +13,8 @@ import pytest
 from litellm import Router
 
 from litellm_budget_plugin import BudgetExceeded, BudgetRefused
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import PutBudget
 from tests.hooks.desk import CHAT, WORTH, Desk
 from tests.upstream import Upstream
 
@@ -75,6 +77,17 @@ def test_the_project_limit_counts_everybody(open_desk: Callable[..., Desk], upst
     with pytest.raises(BudgetExceeded, match="project 'default' has spent"):
         litellm.completion(**desk.arguments("carol"))
     assert upstream.requests == 2
+
+
+def test_a_project_limit_that_somebody_sets_while_the_service_runs_counts(desk: Desk, upstream: Upstream) -> None:
+    ledger = desk.callback.budget_ledger
+    assert ledger is not None
+    litellm.completion(**desk.arguments("alice"))
+    ledger.ask(PutBudget("c", ledger.project, Subject("project", ledger.project), limit=WORTH))
+    litellm.completion(**desk.arguments("bob"))
+    with pytest.raises(BudgetExceeded) as refused:
+        litellm.completion(**desk.arguments("carol"))
+    assert (refused.value.scope, upstream.requests) == ("project", 2)
 
 
 def test_it_can_be_pickled(desk: Desk) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 FILE = Path("user_cost.json")
-LATER = 4_000_000_000.0
-"""In 2096: no window that begins then ends while the tests run."""
+JUST_NOW = float(int(time.time()))
+"""No window that begins now ends while the tests run."""
 RECORDS: dict[str, Any] = {
     "alice": {"total_budget": 10, "current_cost": 0.5, "model_cost": {"gpt-4o": 0.5}},
-    "bob": {"total_budget": 2, "duration": 7, "created_at": LATER - 7, "last_updated_at": LATER},
+    "bob": {"total_budget": 2, "duration": 7, "created_at": JUST_NOW - 7, "last_updated_at": JUST_NOW},
     "carol": {"total_budget": 0, "current_cost": 0, "model_cost": {}},
 }
 

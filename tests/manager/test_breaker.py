@@ -22,7 +22,7 @@ def settler() -> Settler:
 
 
 def _call(settler: Settler, hold: str = "h") -> None:
-    settler.ask_in_call(hold_of(hold), 0.25)
+    settler.client.ask(hold_of(hold), 0.25, in_call=True)
 
 
 def _fail(settler: Settler, times: int) -> None:
@@ -32,7 +32,7 @@ def _fail(settler: Settler, times: int) -> None:
 
 
 def test_calls_stop_asking_a_store_that_is_away(settler: Settler, caplog: pytest.LogCaptureFixture) -> None:
-    store = settler.store
+    store = settler.client.store
     assert isinstance(store, Faraway)
     store.away = True
     _fail(settler, 20)
@@ -45,7 +45,7 @@ def test_calls_stop_asking_a_store_that_is_away(settler: Settler, caplog: pytest
 def test_the_settler_asks_in_their_place_and_calls_go_on_when_it_is_answered(
     settler: Settler, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = settler.store
+    store = settler.client.store
     assert isinstance(store, Faraway)
     store.away = True
     _fail(settler, breakers.FAILURES)
@@ -61,7 +61,7 @@ def test_the_settler_asks_in_their_place_and_calls_go_on_when_it_is_answered(
 
 
 def test_one_answer_in_between_starts_the_count_anew(settler: Settler) -> None:
-    store = settler.store
+    store = settler.client.store
     assert isinstance(store, Faraway)
     for _ in range(5):
         store.away = True
@@ -72,7 +72,7 @@ def test_one_answer_in_between_starts_the_count_anew(settler: Settler) -> None:
 
 def test_a_call_asks_if_the_settler_cannot(settler: Settler, monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread could be started: the store must not stay away for ever."""
-    store = settler.store
+    store = settler.client.store
     assert isinstance(store, Faraway)
     store.away = True
     _fail(settler, breakers.FAILURES)
@@ -84,7 +84,7 @@ def test_a_call_asks_if_the_settler_cannot(settler: Settler, monkeypatch: pytest
 
 def test_a_local_store_has_no_breaker(settler: Settler) -> None:
     """A busy file is asked by every call: the next moment it may be free."""
-    store = settler.store
+    store = settler.client.store
     assert isinstance(store, Faraway)
     store.remote = False
     store.away = True

@@ -99,7 +99,7 @@ def test_a_charge_that_comes_while_the_store_is_known_to_be_away_waits_on_the_di
     store.away = True
     for _ in range(FAILURES):
         with pytest.raises(BudgetStoreUnavailable):
-            settler.ask(charge_of("probe"), 1.0)
+            settler.client.ask(charge_of("probe"), 1.0)
     settler.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
         settler._upkeep()
@@ -387,7 +387,7 @@ def test_a_call_without_time_left_says_nothing_of_the_store(
             patched.setattr(ledgers.time, "monotonic", lambda: later)
             with pytest.raises(BudgetStoreUnavailable, match="has waited for the store"):
                 ledger.ask_in_call(hold_of("h"))
-    assert store.asked == [] and not ledger.settler.breaker.open
+    assert store.asked == [] and not ledger.settler.client.breaker.open
     ledger.ask_in_call(hold_of("h"))
     ledger.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from tests.manager.answers import MESSAGES, answer
 from tests.manager.conftest import OpenManager
 
 Script = Callable[[Any], Any]
-LATER = 4_000_000_000.0
-"""In 2096: no window that begins then ends while the tests run."""
+JUST_NOW = float(int(time.time()))
+"""No window that begins now ends while the tests run."""
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def outcome(script: Script, manager: Any) -> Any:
 
 
 def spent(manager: Any) -> Any:
-    manager.create_budget(10, "alice", "daily", LATER)
+    manager.create_budget(10, "alice", "daily", JUST_NOW)
     manager.create_budget(2, "bob")
     manager.update_cost("alice", RESPONSE)
     return manager.update_cost("alice", model="gpt-4o-mini", input_text="Hi there", output_text="Hello to you")
@@ -82,10 +83,10 @@ SCRIPTS: dict[str, Script] = {
     "create by name": lambda m: m.create_budget(total_budget=0.5, user="alice", duration=None),
     "create zero": lambda m: m.create_budget(0, "alice"),
     "create again": lambda m: [m.create_budget(10, "alice"), m.create_budget(20, "alice")],
-    "create daily": lambda m: m.create_budget(10, "alice", "daily", LATER),
-    "create weekly": lambda m: m.create_budget(10, "alice", "weekly", LATER),
-    "create monthly": lambda m: m.create_budget(10, "alice", "monthly", created_at=LATER),
-    "create yearly": lambda m: m.create_budget(10, "alice", duration="yearly", created_at=LATER),
+    "create daily": lambda m: m.create_budget(10, "alice", "daily", JUST_NOW),
+    "create weekly": lambda m: m.create_budget(10, "alice", "weekly", JUST_NOW),
+    "create monthly": lambda m: m.create_budget(10, "alice", "monthly", created_at=JUST_NOW),
+    "create yearly": lambda m: m.create_budget(10, "alice", duration="yearly", created_at=JUST_NOW),
     "spend": spent,
     "spend more": then(lambda m: m.update_cost(user="alice", completion_obj=RESPONSE)),
     "spend by name": then(lambda m: m.update_cost(completion_obj=RESPONSE, user="bob")),
@@ -111,9 +112,9 @@ SCRIPTS: dict[str, Script] = {
     "reset on duration of a stranger": then(lambda m: m.reset_on_duration("carol")),
     "set total": written(lambda d: d["alice"].__setitem__("total_budget", 5), lambda d: d["alice"]["total_budget"]),
     "set last update": written(
-        lambda d: d["alice"].__setitem__("last_updated_at", LATER - 60), lambda d: d["alice"]["last_updated_at"]
+        lambda d: d["alice"].__setitem__("last_updated_at", JUST_NOW - 60), lambda d: d["alice"]["last_updated_at"]
     ),
-    "set creation": written(lambda d: d["alice"].__setitem__("created_at", LATER - 60)),
+    "set creation": written(lambda d: d["alice"].__setitem__("created_at", JUST_NOW - 60)),
     "set duration": written(lambda d: d["alice"].__setitem__("duration", 30)),
     "set record": written(lambda d: d.__setitem__("dora", {"total_budget": 3}), lambda d: d["dora"]),
     "set whole record": written(
@@ -122,8 +123,8 @@ SCRIPTS: dict[str, Script] = {
             {
                 "total_budget": 3,
                 "duration": 7,
-                "created_at": LATER - 5,
-                "last_updated_at": LATER,
+                "created_at": JUST_NOW - 5,
+                "last_updated_at": JUST_NOW,
                 "current_cost": 1.5,
                 "model_cost": {"gpt-4o": 1.25, "gpt-4": 0.25},
             },

@@ -12,7 +12,7 @@ from litellm_budget_plugin import BudgetInputError, BudgetManager
 from tests.manager.answers import spend
 
 DAY = 86_400
-LATER = 4_000_000_000.0
+JUST_NOW = float(int(time.time()))
 
 
 def test_increments(users: Any) -> None:

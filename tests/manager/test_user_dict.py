@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.manager.answers import priced_answer, spend
 from tests.manager.conftest import OpenManager
 
 DAY = 86_400
-LATER = 4_000_000_000.0
+JUST_NOW = float(int(time.time()))
 
 
 def test_json_of_an_empty_dictionary(manager: BudgetManager) -> None:
@@ -71,7 +72,7 @@ def test_what_methods_return_writes_through(users: Any, manager: BudgetManager) 
 def test_the_whole_dictionary_can_be_replaced(users: Any, manager: BudgetManager) -> None:
     kept = {
         "bob": {"total_budget": 5.0},
-        "dora": {"total_budget": 1, "duration": 7, "created_at": LATER, "last_updated_at": LATER},
+        "dora": {"total_budget": 1, "duration": 7, "created_at": JUST_NOW, "last_updated_at": JUST_NOW},
     }
     manager.user_dict = kept  # type: ignore[assignment]  # mypy takes the type of the getter
     assert users == kept

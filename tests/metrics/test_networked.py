@@ -185,7 +185,7 @@ def test_a_hold_that_expired_under_its_call_counts_once(shown: Shown, open_far: 
     line.store.execute(Release(hold, "p"))
     renewal = Renew((hold, "a-slice-that-is-gone"), "p", ledger.hold_ttl)
     for _ in range(2):
-        ledger.settler.ask_all([renewal], 1.0)
+        ledger.settler.client.ask_all([renewal], 1.0)
     assert shown("expired_holds_total", seen_by="renewal") == shown("expired_holds_total") == 1
     for _ in stream:
         pass
@@ -195,7 +195,7 @@ def test_a_hold_that_expired_under_its_call_counts_once(shown: Shown, open_far: 
 def test_what_a_sweep_expires_counts(shown: Shown, open_far: OpenFar, line: Faraway) -> None:
     desk = open_far(default_limit="10")
     line.store.execute(Reserve("dead", "p", ALICE, ("m",), Amounts(5, 1, 0), expires_after=1))
-    _ledger(desk).settler.ask(Sweep("p", 10**12, 10**13), 1.0)
+    _ledger(desk).settler.client.ask(Sweep("p", 10**12, 10**13), 1.0)
     assert shown("expired_holds_total", seen_by="sweep") == 1
 
 

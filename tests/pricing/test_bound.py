@@ -217,3 +217,21 @@ def test_embeddings_count_token_ids_exactly_and_have_no_output() -> None:
     assert estimate(
         Request("embedding", "text-embedding-3-small", None, {"input": "abc"}), output_allowance=99, unbounded_hold=0
     ).bounded
+
+
+@pytest.mark.parametrize(
+    "bounds", [["x", 5], [None, None], [float("nan"), 1], [[], {}], "0-5", 7, [True], [-5, 3], [10**30]]
+)
+@pytest.mark.parametrize("family", ["completion", "search"])
+def test_a_tier_whose_range_cannot_be_read_may_be_any(family: str, bounds: object, cost_map: dict[str, object]) -> None:
+    """Prices come from a file or from a caller, and an estimate never raises."""
+    name = {"completion": "openai/odd", "search": "tavily/search"}[family]
+    tiers = [
+        {"range": bounds, "max_results_range": bounds, "input_cost_per_token": 2e-6, "input_cost_per_query": 2e-3},
+        {"range": [0, 5], "max_results_range": [99, 100], "input_cost_per_token": 1e-6, "input_cost_per_query": 1e-3},
+    ]
+    cost_map[name] = {"litellm_provider": name.split("/")[0], "mode": "chat", "tiered_pricing": tiers}
+    params: dict[str, object] = {"query": "x", "max_results": 3, "messages": [{"role": "user", "content": "hi"}]}
+    found = estimate(Request(family, name, None, {**params, "max_tokens": 1}), output_allowance=1, unbounded_hold=0)
+    assert found.priced
+    assert found.usd >= 2_000

@@ -327,3 +327,16 @@ def test_a_tool_call_that_speaks_of_usage_is_not_the_usage() -> None:
     assert _raw_usage(_answered(answer)) == ("usageMetadata", {"promptTokenCount": 1})
     for whole in ({"a": [call], "usage": {"prompt_tokens": 3}}, {"usage": {"prompt_tokens": 3}, "tier": {"b": [1]}}):
         assert _raw_usage(_answered(whole)) == ("usage", {"prompt_tokens": 3})
+
+
+def test_a_tier_that_only_the_body_names_is_charged() -> None:
+    """LiteLLM looks for it among the arguments; an answer that names its tier says which one was served."""
+    logged = SimpleNamespace(model_call_details={}, _response_cost_calculator=lambda result: COMPUTED / 1e9)
+    priority = cost_of_response(_request(service_tier="priority"), _chat()).usd
+    assert priority is not None and priority > COMPUTED
+    asked = _request(extra_body={"service_tier": "priority"})
+    assert cost_of_chunks(asked, _stream("gpt-4o"), logging_obj=logged).usd == priority
+    assert cost_of_response(asked, _chat(), COMPUTED / 1e9, logging_obj=logged).usd == priority
+    served = _chat()
+    served.service_tier = "default"  # type: ignore[attr-defined]
+    assert cost_of_response(asked, served, COMPUTED / 1e9, logging_obj=logged).usd == COMPUTED

@@ -6,16 +6,29 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Settle, Settled, Sweep
+from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.commands import (
+    Command,
+    DropBudget,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Renew,
+    Reset,
+    Settle,
+    Settled,
+    Sweep,
+)
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.server.asking import _BATCHES, Asker
 from litellm_budget_plugin.stores.memory import MemoryStore
 from litellm_budget_plugin.stores.protocol import Outcome
-from tests.stores.desk import charge_of
+from tests.stores.desk import charge_of, hold_of
 
 
 class Noting(MemoryStore):
@@ -51,18 +64,51 @@ def run(scenario: Any) -> None:
     asyncio.run(scenario())
 
 
+MANY = tuple(f"x{number}" for number in range(65))
+EVERYBODY: list[Command] = [Read("p", "user"), ReadUsage("p", "user"), Sweep("p", 10**12, 10**12)]
+LONG: list[Command] = [
+    # A subject may have as many accounts, models and days as somebody has made.
+    Read("p", "user", "alice"),
+    ReadUsage("p", "user", "alice"),
+    PutBudget("c", "p", Subject("user", "alice"), limit=1),
+    DropBudget("d", "p", Subject("user", "alice")),
+    Reset("r", "p", Subject("user", "alice")),
+    Renew(MANY, "p", 10),
+    replace(charge_of("g"), subjects=tuple(Subject("user", name) for name in MANY)),
+    replace(charge_of("g"), models=MANY),
+    replace(charge_of("g"), aliases=MANY),
+    replace(charge_of("g"), thresholds=tuple(range(1, 66))),
+    replace(
+        hold_of("k"),
+        subjects=tuple(Subject("user", name) for name in MANY[:8]),
+        defaults=tuple(Default("user", "none", 1, name) for name in MANY[:8]),
+    ),
+]
+
+
 def test_short_commands_of_a_local_store_are_answered_at_once() -> None:
     async def scenario() -> None:
         store = Noting(remote=False)
         with asking(store) as asker:
             assert await asker.ask(charge_of("h")) == Settled("h")
-            await asker.ask(Read("p", "user", "alice"))
+            await asker.ask(Renew(("h",), "p", 10))
             assert store.asked == [(True, 1)] * 2
-            for command in (Read("p", "user"), ReadUsage("p", "user"), Sweep("p", 10**12, 10**12)):
+            for command in EVERYBODY:
                 await asker.ask(command)
-            assert store.asked[2:] == [(False, 1)] * 3
+            assert store.asked[2:] == [(False, 1)] * len(EVERYBODY)
             await asker.ask_all([charge_of("h"), Read("p", "user")])
             assert [thread.name for thread in threading.enumerate() if thread.name.startswith("budget-server")] == []
+
+    run(scenario)
+
+
+def test_what_may_take_longer_than_a_call_is_not_answered_on_the_loop() -> None:
+    async def scenario() -> None:
+        store = Noting(remote=False)
+        with asking(store) as asker:
+            for command in LONG:
+                await asker.ask(command)
+            assert store.asked == [(False, 1)] * len(LONG)
 
     run(scenario)
 

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Ref, Subject
 from litellm_budget_plugin.core.commands import Accounts, Command, PutBudget, Read, Release, Roll, Settle, Sweep
+from litellm_budget_plugin.server import access
 from litellm_budget_plugin.server.keys import KEYS_PROJECT, create_key, list_keys, revoke_key
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
+from tests.server.dashboard.desk import Tab
 from tests.server.running import Running, running
 from tests.stores.desk import charge_of, hold_of
 from tests.stores.redis.server import Server, free_port
@@ -322,6 +325,20 @@ def test_more_than_its_rate(tmp_path: Any) -> None:
         assert httpx.get(f"{server.url}/v1", headers={"Authorization": f"Bearer {calm}"}).status_code == 200
 
 
+def test_a_large_body_counts_like_many_small_ones(tmp_path: Any) -> None:
+    """As many as it could be; also one that says nothing good."""
+    large = json.dumps({"commands": [said(MINE_READ)] * 400}).encode()
+    assert 8 * 2048 < len(large) < 100_000
+    with _open(tmp_path, rate=10.0) as opened, opened.client() as client:
+        answers = [
+            client.post("/v1/commands", content=large, headers={"Content-Type": "application/json"}) for _ in range(3)
+        ]
+        assert [answer.status_code for answer in answers] == [422, 429, 429]
+        assert int(answers[1].headers["retry-after"]) >= 1
+        # Small ones of the same key go on.
+        assert client.post("/v1/command", json=said(MINE_READ)).status_code == 200
+
+
 def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> None:
     """Not to a name that a page of another site has led here, nor to what a proxy brings from elsewhere."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
@@ -441,3 +458,154 @@ def test_what_the_reply_says_is_plain_json(opened: Opened) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
     reply = wire.decode(answer.json())
     assert isinstance(reply, Accounts) and reply.accounts[0].ref.subject == name
+
+
+GETS = (
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/v1",
+    "/v1/projects",
+    "/users",
+    "/export.csv",
+    "/metrics",
+    "/login",
+    "/static/mark.svg",
+)
+POSTS = (
+    "/v1/command",
+    "/v1/commands",
+    "/v1/sync",
+    "/v1/rows/read",
+    "/get_budget",
+    "/set_budget",
+    "/logout",
+    "/user/limit",
+)
+
+
+def test_a_method_that_there_is_not_is_told_which_there_are(opened: Opened) -> None:
+    """Of all routes of the address."""
+    with opened.client() as client:
+        for path in (*GETS, *POSTS):
+            there = {"GET", "HEAD"} if path in GETS else {"POST"}
+            there |= {"POST"} if path == "/login" else set()
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+                if method not in there:
+                    answer = client.request(method, path, headers={"Accept": "text/html"} if method == "PUT" else {})
+                    assert answer.status_code == 405, (method, path)
+                    assert set(answer.headers["allow"].split(", ")) == there, (method, path)
+
+
+@pytest.mark.parametrize("path", [*GETS, "/nothing"])
+def test_head_is_get_without_a_body(opened: Opened, path: str) -> None:
+    with opened.client() as client:
+        head, got = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert head.headers.get("content-type") == got.headers.get("content-type")
+    assert path == "/metrics" or head.headers.get("content-length") == got.headers.get("content-length")
+
+
+def test_an_address_without_a_key_asks_only_so_often(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For anything but the server's health. Those with a key, or a session, do not notice."""
+    monkeypatch.setattr(access, "_ANONYMOUS_AT_ONCE", 20.0)
+    monkeypatch.setattr(access, "_ANONYMOUS_A_SECOND", 0.001)
+    with _open(tmp_path) as opened:
+        url = opened.server.url
+        tab = Tab(url, opened.key)
+        # The log-in took two.
+        paths = ("/login", "/static/mark.svg", "/openapi.json", "/nothing", "/users", "/v1")
+        answers = [httpx.get(url + paths[number % 6]) for number in range(40)]
+        assert [answer.status_code == 429 for answer in answers] == [False] * 18 + [True] * 22
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers[18:])
+        assert httpx.post(f"{url}/login", data={"key": opened.key}, headers={"Origin": url}).status_code == 429
+        for path in ("/healthz", "/readyz"):
+            assert httpx.get(url + path).status_code == 200
+        with opened.client() as client:
+            assert client.get("/v1").status_code == 200
+        assert tab.get("/users").status_code == 200
+        tab.http.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8:0:0:ffff::1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("testclient", "testclient", True),
+    ],
+)
+def test_addresses_that_one_client_may_have_are_limited_together(one: str, other: str, together: bool) -> None:
+    requests = [Request({"type": "http", "client": (host, 1), "headers": []}) for host in (one, other)]
+    assert (access._address(requests[0]) == access._address(requests[1])) is together
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"total_budget": "12"},
+        {"total_budget": True},
+        {"total_budget": 1, "current_cost": "0.5"},
+        {"total_budget": 1, "current_cost": True},
+        {"total_budget": 1, "model_cost": {"m": "1"}},
+        {"total_budget": 1, "model_cost": {"m": False}},
+        {"total_budget": 1, "duration": "7"},
+        {"total_budget": 1, "duration": True},
+        {"total_budget": 1, "created_at": "0"},
+        {"total_budget": 1, "last_updated_at": True},
+        {"total_budget": 1, "window": 7},
+    ],
+)
+def test_texts_and_booleans_are_no_numbers_in_records(opened: Opened, record: dict[str, Any]) -> None:
+    with opened.client() as client:
+        body = {"project_name": MINE, "user_dict": {"good": {"total_budget": 1}, "a": record}}
+        assert client.post("/set_budget", json=body).status_code == 422
+        assert client.post("/v1/command", json=said(MINE_READ)).json()["accounts"] == []
+
+
+def test_rows_are_read_strictly_too(opened: Opened) -> None:
+    ref = ["user", "x", "", "none", "usd"]
+    account = {"ref": ref, "id": "r", "created_at": 1, "start": 1, "end": None, "spent": 5}
+    with opened.client() as client:
+        for wrong in (
+            {"spent": "5"},
+            {"spent": True},
+            {"spent": 5.0},
+            {"pinned": 1},
+            {"ref": [*ref[:3], "fortnight", "usd"]},
+        ):
+            rows = {"accounts": [{**account, **wrong}], "holds": [], "usage": []}
+            assert client.post("/v1/rows/write", json={"project": MINE, "rows": rows}).status_code == 422, wrong
+
+
+def test_a_window_is_one_account_however_it_is_written(opened: Opened) -> None:
+    """Through each door: commands of both kinds, their defaults, records, and forms."""
+    user = ["user", "a"]
+    put = {"type": "PutBudget", "project": MINE, "subject": user, "limit": 100}
+    with opened.client() as client:
+
+        def windows() -> list[tuple[str, int, int]]:
+            accounts = client.post("/v1/command", json=said(MINE_READ)).json()["accounts"]
+            return [(one["ref"][3], one["limit"], one["spent"]) for one in accounts]
+
+        for number, window in enumerate(("day", "day@UTC")):
+            client.post("/v1/command", json={**put, "id": f"a{number}", "window": window}).raise_for_status()
+            body = {"commands": [{**put, "id": f"b{number}", "window": window}]}
+            assert client.post("/v1/commands", json=body).json()["outcomes"][0]["type"] == "Done"
+            charge = said(replace(charge_of(f"h{number}", usd=1), project=MINE), subjects=[user])
+            charge["defaults"] = [["user", window, 50, "", "usd", 0]]
+            client.post("/v1/command", json=charge).raise_for_status()
+            assert windows() == [("day@UTC", 100, number + 1)]
+        records = {"a": {"total_budget": 1, "window": "day"}}
+        client.post("/set_budget", json={"project_name": MINE, "user_dict": records}).raise_for_status()
+        assert [window for window, *_ in windows()] == ["day@UTC"]
+        charge["defaults"] = [["user", "day", 50, "", "usd", 0], ["user", "day@UTC", 60, "", "usd", 0]]
+        refused = client.post("/v1/command", json=charge)
+        assert refused.status_code == 422 and "one account twice" in refused.json()["message"]
+        for kind in ("Reset", "DropBudget"):
+            body = {"type": kind, "id": kind, "project": MINE, "subject": user, "window": "day"}
+            client.post("/v1/command", json=body).raise_for_status()
+        assert windows() == []

@@ -87,8 +87,11 @@ def test_several_workers_are_counted_together(own_server: OwnServer) -> None:
 def test_a_store_that_fails_is_counted(tmp_path: Path) -> None:
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         server.site.ledger.store.close()
-        assert httpx.post(f"{server.url}/get_budget", json={"project_name": "p"}).status_code == 503
-        assert shown(httpx.get(f"{server.url}/metrics").text, "store_errors_total", kind="error") == 1
+        server.site.rosters.store().close()
+        read = {"type": "Read", "project": "p", "scope": "user"}
+        for number, (path, body) in enumerate((("/get_budget", {"project_name": "p"}), ("/v1/command", read)), 1):
+            assert httpx.post(server.url + path, json=body).status_code == 503
+            assert shown(httpx.get(f"{server.url}/metrics").text, "store_errors_total", kind="error") == number
 
 
 def test_lines_of_no_project_stay() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ import pytest
 
 from litellm_budget_plugin.core.commands import Granted, Settled
 from litellm_budget_plugin.stores.registry import open_store
+from tests.server.dashboard.desk import account, load
 from tests.server.process import ROOT, Served
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.engines import ENGINES
@@ -183,3 +186,64 @@ def test_an_open_server_says_so(own_server: OwnServer) -> None:
         f"serving {server.store_url}" in message and f"http://127.0.0.1:{server.port}" in message for message in said
     )
     assert any("no key" in message for message in said)
+    # Not where there is a key.
+    server.create_key("p")
+    keyed = own_server(store_url=server.store_url)
+    said = [line["message"] for line in _lines(keyed)]
+    assert any("serving" in message for message in said) and not any("no key" in message for message in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "client"),
+    [
+        ((), "127.0.0.1"),
+        (("--proxies", "203.0.113.1,10.0.0.0/8"), "127.0.0.1"),
+        (("--proxies", "127.0.0.1"), "198.51.100.9"),
+        (("--proxies", "127.0.0.0/8,203.0.113.7"), "198.51.100.9"),
+    ],
+)
+def test_only_a_proxy_that_is_named_says_who_asks(own_server: OwnServer, options: tuple[str, ...], client: str) -> None:
+    """And the last address that no proxy is counts: those before it are what the client has made up."""
+    server = own_server("--log-requests", *options)
+    forwarded = "192.0.2.1, 198.51.100.9" + (", 203.0.113.7" if "203.0.113.7" in "".join(options) else "")
+    httpx.get(f"{server.base}/healthz?x", headers={"X-Forwarded-For": forwarded}).raise_for_status()
+    server.terminate()
+    assert [line["client"] for line in _lines(server) if line.get("path") == "/healthz"] == [client]
+
+
+@pytest.mark.parametrize("proxies", ["*", "0.0.0.0/0", "::/0", "proxy.example", "10.0.0.1,*", "10.0.0.0/99"])
+def test_proxies_are_named_by_their_addresses(tmp_path: Path, proxies: str) -> None:
+    done = run(tmp_path, "serve", "sqlite:///l.db", "--proxies", proxies)
+    assert done.returncode == 2 and "--proxies" in done.stderr
+
+
+_HEAD = "POST {} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nContent-Length: 1000\r\nContent-Type: {}\r\n\r\n"
+_FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
+
+
+def test_clients_that_go_away_are_no_failures(own_server: OwnServer, tmp_path: Path) -> None:
+    """While they send, while they wait for the answer, and while they receive it."""
+    url = f"sqlite:///{tmp_path}/many.db"
+    load(url, [account(f"user{number}", number=number) for number in range(5000)])
+    server = own_server("--log-requests", store_url=url)
+    paths = ("/v1/command", "/v1/commands", "/v1/rows/write", "/v1/rows/read", "/get_budget", "/set_budget")
+    begun = [_HEAD.format(path, _JSON) + '{"type' for path in paths]
+    begun += [_HEAD.format(path, _FORM) + "key=x" for path in ("/login", "/user/limit", "/user/reset")]
+    begun += [
+        f"GET {path}?project=shop HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for path in ("/export.csv", "/export.json", "/users")
+    ]
+    for text in begun:
+        for received in (0, 1):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+                raw.sendall(text.encode())
+                if text.startswith("GET") and received:
+                    raw.recv(1)
+                # Closed with what was not read yet, so that the server learns it at once.
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    httpx.get(f"{server.base}/readyz").raise_for_status()
+    server.terminate()
+    lines = _lines(server)
+    assert not [line for line in lines if "exception" in line or line["level"] in ("ERROR", "CRITICAL")]
+    assert "Traceback" not in server.log.read_text()
+    assert {line["status"] for line in lines if line.get("method") == "POST"} <= {499}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -28,13 +28,14 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     UsageRows,
 )
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.book import SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import connect
-from tests.commands import START, command_lists, drive, questions
+from tests.commands import START, command_lists, drive, ordinary_calls, questions
 from tests.generated import examples
 from tests.stores.desk import charge_of, hold_of
 from tests.stores.engines import ENGINES
@@ -44,33 +45,41 @@ Opener = Callable[..., Store]
 PHASES = [phase for phase in Phase if phase is not Phase.explain]  # explaining a failure would take minutes
 
 
-@pytest.mark.parametrize("engine", sorted(ENGINES))
-@examples(100, phases=PHASES)
-@given(commands=command_lists(min_size=4, max_size=40))
-def test_every_reply_is_the_ledgers(engine: str, commands: list[Command]) -> None:
-    """Also the replies that ask for windows, and at the end everything that a reader can see."""
-    book = DictBook()
-    with tempfile.TemporaryDirectory() as directory:
-        store = open_store(ENGINES[engine](Path(directory)), test_clock=True, timeout=30.0)
+_lists = count()
 
-        def both(command: Command) -> Reply:
-            assert command.now is not None
-            try:
-                expected = apply(book, command, command.now)
-            except BudgetInputError as refused:
-                with pytest.raises(BudgetInputError, match=f"^{re.escape(str(refused))}$"):
-                    store.execute(command)
-                raise
-            assert store.execute(command) == expected
-            return expected
 
-        for command in commands:
-            with suppress(BudgetInputError):
-                drive(both, command)
-        assert commands[-1].now is not None
-        for question in questions(commands[-1].now):
-            drive(both, question)
-        store.close()
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store of each engine that goes by the commands' own times."""
+    store = open_store(ENGINES[request.param](tmp_path_factory.mktemp("ledger")), test_clock=True, timeout=30.0)
+    yield store
+    store.close()
+
+
+@examples(150, phases=PHASES)
+@given(commands=command_lists(min_size=4, max_size=40) | ordinary_calls())
+def test_every_reply_is_the_ledgers(clocked: Store, commands: list[Command]) -> None:
+    """Also the replies that ask for windows, and at the end everything that a reader can see. Each list has projects of its own."""
+    book, number = DictBook(), next(_lists)
+
+    def both(command: Command) -> Reply:
+        assert command.now is not None
+        here = replace(command, project=f"{command.project}-{number}")
+        try:
+            expected = apply(book, command, command.now)
+        except BudgetInputError as refused:
+            with pytest.raises(BudgetInputError, match=f"^{re.escape(str(refused))}$"):
+                clocked.execute(here)
+            raise
+        assert clocked.execute(here) == expected
+        return expected
+
+    for command in commands:
+        with suppress(BudgetInputError):
+            drive(both, command)
+    assert commands[-1].now is not None
+    for question in questions(commands[-1].now):
+        drive(both, question)
 
 
 def test_subjects_come_in_the_order_of_their_code_points(engine_url: str, opened: Opener) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -81,7 +82,8 @@ def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
     while after is not None:
         page = store.export(project, after, most)
         holds = (
-            replace(hold, reply=wire.dumps(wire.loads(hold.reply))) if hold.reply else hold for hold in page.rows.holds
+            replace(hold, reply=json.dumps(json.loads(hold.reply), separators=(",", ":"))) if hold.reply else hold
+            for hold in page.rows.holds
         )
         found += [*page.rows.accounts, *holds, *page.rows.usage]
         after = page.after

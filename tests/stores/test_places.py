@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from litellm_budget_plugin.stores.places import NoPlace, Places
+from litellm_budget_plugin.stores.net.places import NoPlace, Places
 
 
 def _waits(places: Places) -> None:

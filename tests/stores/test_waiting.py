@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from litellm_budget_plugin.core.commands import Settled
-from litellm_budget_plugin.core.ledger import DictBook
+from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store

@@ -7,14 +7,16 @@ from starlette.responses import RedirectResponse, Response
 
 from litellm_budget_plugin.server.dashboard.pages import asset, page
 from litellm_budget_plugin.server.dashboard.session import (
-    begin_session,
+    NotLoggedIn,
+    check_origin,
     check_token,
-    end_session,
     form_of,
     guest,
-    visitor,
+    remember_session,
+    sender,
 )
 from litellm_budget_plugin.server.failures import Problem, headers_of
+from litellm_budget_plugin.server.keys import begin_session, end_session
 
 router = APIRouter(include_in_schema=False)
 
@@ -25,44 +27,48 @@ async def login(request: Request) -> Response:
     who = await guest(request)
     if await who.site.door.stands_open():
         return RedirectResponse(f"{who.root}/", 303)
-    return page(who, "login.html", problem="")
+    return await page(who, "login.html", problem="")
 
 
 @router.post("/login")
 async def logged_in(request: Request) -> Response:
     """Begins a session with a key that is good."""
-    form = await form_of(request)
+    check_origin(request)
     who = await guest(request)
+    form = await form_of(request)
     check_token(who, form)
-    key = form.get("key", "").strip()
     try:
-        await who.site.door.admit(request, key)
+        caller = await who.site.door.admit(request, form.get("key", "").strip())
     except Problem as problem:
         if problem.status not in (401, 429):
             raise
         said = "This key opens nothing. Is it complete, and not revoked?"
         if problem.status == 429:
             said = "Too many attempts. Wait a little, then try again."
-        response = page(who, "login.html", problem.status, problem=said)
+        response = await page(who, "login.html", problem.status, problem=said)
         response.headers.update(headers_of(problem))
         return response
     response = RedirectResponse(f"{who.root}/", 303)
-    begin_session(response, who, key)
+    if caller.project is not None:
+        ledger = who.site.ledger
+        remember_session(response, who, await ledger.run(begin_session, ledger.store, caller.name))
+        await ledger.refresh()
     return response
 
 
 @router.post("/logout")
 async def logged_out(request: Request) -> Response:
-    """Ends the session, whether the key is still good or not."""
-    form = await form_of(request)
+    """Ends the session on every server, and in the browser also one that is over already."""
     try:
-        check_token(who := await visitor(request), form)
-    except Problem as problem:
-        if problem.status != 401:
-            raise
+        who, _ = await sender(request)
+    except NotLoggedIn:
         who = await guest(request)
+    else:
+        ledger = who.site.ledger
+        await ledger.run(end_session, ledger.store, who.site.door.cookie(request))
+        await ledger.refresh()
     response = RedirectResponse(f"{who.root}/login", 303)
-    end_session(response, who)
+    remember_session(response, who, "")
     return response
 
 

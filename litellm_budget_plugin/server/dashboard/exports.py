@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Literal
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Read
+from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.server.bodies import streamed
 from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.pages import HEADERS
 from litellm_budget_plugin.server.dashboard.person import subject_in
-from litellm_budget_plugin.server.dashboard.reading import usage_of
 from litellm_budget_plugin.server.dashboard.session import Visitor, visitor
 from litellm_budget_plugin.stores.protocol import ask
 
-Form = Literal["csv", "json"]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - a spreadsheet reads these like the others
+# A cell begins where the value does, and after everything that some spreadsheet, set to some language, takes for the end of one.
+_FORMULA = re.compile(r"((?:^|[;,|]|[^\S ])[\s\"']*)(?=[=+\-@＝＋－＠])")  # noqa: RUF001  # the wide ones too
 _PAGE = 1000
 
 USERS = (
@@ -30,43 +30,43 @@ USERS = (
 )  # fmt: skip
 DAYS = ("day", "model", "spent", "calls", "input_tokens", "output_tokens", "refusals", "unsettled")
 
+Pages = Iterator[list[Sequence[object]]]
+Reader = Callable[[Visitor, Request], Pages]
+
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/export.csv")
 async def users_csv(request: Request) -> Response:
     """Every account of every user, a row each."""
-    return _csv("users.csv", USERS, _accounts(await visitor(request)))
+    return await _csv("users.csv", USERS, request, _accounts)
 
 
 @router.get("/export.json")
 async def users_json(request: Request) -> Response:
     """Every account of every user, an object each."""
-    return _json("users.json", USERS, _accounts(await visitor(request)))
+    return await _json("users.json", USERS, request, _accounts)
 
 
 @router.get("/user/export.csv")
 async def days_csv(request: Request) -> Response:
     """A user's totals by day and model, a row each."""
-    return _csv("days.csv", DAYS, await _days(request))
+    return await _csv("days.csv", DAYS, request, _days)
 
 
 @router.get("/user/export.json")
 async def days_json(request: Request) -> Response:
     """A user's totals by day and model, an object each."""
-    return _json("days.json", DAYS, await _days(request))
+    return await _json("days.json", DAYS, request, _days)
 
 
-async def _accounts(who: Visitor) -> AsyncIterator[list[Sequence[object]]]:
-    ledger, after = who.site.ledger, ""
-    store = await ledger.run(who.site.rosters.store)
-    defaults = ledger.defaults(who.project)
-    while True:
-        reply = await ledger.run(ask, store, Read(who.project, "user", after=after, page=_PAGE, defaults=defaults))
+def _accounts(who: Visitor, _: Request) -> Pages:
+    store, defaults = who.site.rosters.store(), who.site.ledger.defaults(who.project)
+    after: str | None = ""
+    while after is not None:
+        reply = ask(store, Read(who.project, "user", after=after, page=_PAGE, defaults=defaults))
         assert isinstance(reply, Accounts)
         yield [_account(state, reply.now) for state in reply.accounts]
-        if reply.after is None:
-            return
         after = reply.after
 
 
@@ -89,27 +89,25 @@ def _account(state: AccountState, now: int) -> Sequence[object]:
     )
 
 
-async def _days(request: Request) -> AsyncIterator[list[Sequence[object]]]:
-    who = await visitor(request)
-    rows = await usage_of(who.site.ledger, who.project, subject_in(request.query_params.get("id", "")))
-
-    async def pages() -> AsyncIterator[list[Sequence[object]]]:
-        yield [_day(key, usage) for key, usage in rows]
-
-    return pages()
+def _days(who: Visitor, request: Request) -> Pages:
+    subject = subject_in(request.query_params.get("id", ""))
+    reply = ask(who.site.rosters.store(), ReadUsage(who.project, "user", subject))
+    assert isinstance(reply, UsageRows)
+    yield [_day(key, usage) for key, usage in reply.rows]
 
 
 def _day(key: UsageKey, usage: Usage) -> Sequence[object]:
     return (wording.date_of(key.day), key.model, wording.exact(usage.spent), *usage[1:])
 
 
-def _csv(name: str, columns: Sequence[str], pages: AsyncIterator[list[Sequence[object]]]) -> Response:
-    async def text() -> AsyncIterator[str]:
-        yield _lines([columns])
-        async for rows in pages:
-            yield _lines([_defused(value) for value in row] for row in rows)
+async def _csv(name: str, columns: Sequence[str], request: Request, read: Reader) -> Response:
+    def text(who: Visitor) -> Iterator[str]:
+        header = [columns]
+        for rows in read(who, request):
+            yield _lines([*header, *([_defused(value) for value in row] for row in rows)])
+            header = []
 
-    return _file(name, "text/csv; charset=utf-8", text())
+    return await _file(name, "text/csv; charset=utf-8", request, text)
 
 
 def _lines(rows: Iterable[Sequence[object]]) -> str:
@@ -119,27 +117,32 @@ def _lines(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _defused(value: object) -> object:
-    """A spreadsheet runs what begins like a formula; with an apostrophe before it, it is text."""
+    """A spreadsheet runs a cell that begins like a formula; with an apostrophe before it, it is text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    text = _FORMULA.sub(r"\1'", value)
+    return f"'{text}" if text[:1] in ("\t", "\r", "\n") else text
 
 
-def _json(name: str, columns: Sequence[str], pages: AsyncIterator[list[Sequence[object]]]) -> Response:
-    async def text() -> AsyncIterator[str]:
+async def _json(name: str, columns: Sequence[str], request: Request, read: Reader) -> Response:
+    def text(who: Visitor) -> Iterator[str]:
         separator = "[\n"
-        async for rows in pages:
-            for row in rows:
-                found = {
-                    column: None if value == "" and column != "model" else value for column, value in zip(columns, row)
-                }
-                yield separator + json.dumps(found)
+        for rows in read(who, request):
+            found = [
+                {column: None if value == "" and column != "model" else value for column, value in zip(columns, row)}
+                for row in rows
+            ]
+            if found:
+                yield separator + ",\n".join(map(json.dumps, found))
                 separator = ",\n"
         yield "[]\n" if separator == "[\n" else "\n]\n"
 
-    return _file(name, "application/json", text())
+    return await _file(name, "application/json", request, text)
 
 
-def _file(name: str, kind: str, text: AsyncIterator[str]) -> Response:
+async def _file(name: str, kind: str, request: Request, text: Callable[[Visitor], Iterator[str]]) -> Response:
+    who = await visitor(request)
     headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(text, media_type=kind, headers=headers)
+    return await streamed(who.site.ledger, text(who), kind, headers)

@@ -147,9 +147,7 @@ def lower_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
 
 def block_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
     """No call at all, whatever the limit says."""
-    budget = spender.main()
-    id_, window = typed.command_id("block"), KEEP if budget is None else budget.state.ref.window
-    return PutBudget(id_, project, Subject("user", spender.id), window=window, blocked=True)
+    return PutBudget(typed.command_id("block"), project, Subject("user", spender.id), blocked=True)
 
 
 def unblock_forms(typed: Typed, project: str, spender: Spender) -> list[PutBudget]:

@@ -16,7 +16,6 @@ from litellm_budget_plugin.server.dashboard.reading import budgets_of, people_no
 from litellm_budget_plugin.server.dashboard.roster import SHOWS, SORTS, in_order, select
 from litellm_budget_plugin.server.dashboard.session import guest, visitor
 from litellm_budget_plugin.server.dashboard.totals import DAYS, refusal_rate
-from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.site import Site
 
 _T = TypeVar("_T", bound=str)
@@ -35,7 +34,7 @@ async def overview(request: Request) -> Response:
     nearest = await people_now(site.ledger, who.project, roster.nearest[:_LISTED])
     totals = roster.totals
     chart = charts.by_day(totals.days if totals else {}, now // DAY - DAYS + 1, now // DAY)
-    return page(
+    return await page(
         who,
         "overview.html",
         roster=roster,
@@ -63,7 +62,7 @@ async def users(request: Request) -> Response:
     selection = await run_in_threadpool(select, roster, search, show, sort, wanted)
     people = in_order(await people_now(who.site.ledger, who.project, selection.people), sort)
     now = time.time_ns() // 1000
-    return page(
+    return await page(
         who,
         "users.html",
         roster=roster,
@@ -83,14 +82,9 @@ async def projects(request: Request) -> Response:
         return RedirectResponse(f"{(await visitor(request)).root}/", 303)
     who = await guest(request)
     assert who.caller is not None
-    names = []
-    for name in await site.ledger.run(site.ledger.store.projects):
-        try:
-            who.caller.check_project(name)
-        except Problem:
-            continue
-        names.append(name)
-    return page(who, "projects.html", names=names)
+    caller = who.caller
+    names = await site.ledger.run(lambda: list(filter(caller.opens, site.ledger.store.projects())))
+    return await page(who, "projects.html", names=names)
 
 
 def _one_of(accepted: tuple[_T, ...], text: str) -> _T:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 
 from litellm_budget_plugin.server.dashboard import wording
@@ -43,8 +44,13 @@ _templates = Environment(
 _templates.globals["w"] = wording
 
 
-def page(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
-    """A page made from a template."""
+async def page(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
+    """A page made from a template, on a thread: how much there is to show is not ours to say."""
+    return await run_in_threadpool(render, visitor, template, status, **values)
+
+
+def render(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
+    """A page made from a template. For a long one, call it on a thread."""
 
     def asset(name: str) -> str:
         return f"{visitor.root}/static/{name}?v={_VERSIONS[name]}"

@@ -6,15 +6,16 @@ import logging
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from litellm_budget_plugin.core.commands import Reset
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server.dashboard import charts
 from litellm_budget_plugin.server.dashboard.forms import CHANGES, Typed, new_nonce
-from litellm_budget_plugin.server.dashboard.pages import page
+from litellm_budget_plugin.server.dashboard.pages import page, render
 from litellm_budget_plugin.server.dashboard.reading import Spender, spender_of
-from litellm_budget_plugin.server.dashboard.session import Visitor, check_token, form_of, visitor
+from litellm_budget_plugin.server.dashboard.session import Visitor, sender, visitor
 from litellm_budget_plugin.server.dashboard.totals import DAYS, refusal_rate
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.vetting import COMMANDS
@@ -30,7 +31,7 @@ async def user(request: Request) -> Response:
     who = await visitor(request)
     spender = await spender_of(who.site.ledger, who.project, subject_in(request.query_params.get("id", "")))
     done = request.query_params.get("done", "")
-    return _shown(who, spender, said=CHANGES[done][1] if done in CHANGES else "")
+    return await run_in_threadpool(_shown, who, spender, said=CHANGES[done][1] if done in CHANGES else "")
 
 
 @router.get("/user/reset")
@@ -39,7 +40,7 @@ async def reset(request: Request) -> Response:
     who = await visitor(request)
     who.caller_writes()
     spender = await spender_of(who.site.ledger, who.project, subject_in(request.query_params.get("id", "")))
-    return page(who, "reset.html", spender=spender, nonce=new_nonce())
+    return await page(who, "reset.html", spender=spender, nonce=new_nonce())
 
 
 @router.post("/user/{change}")
@@ -47,10 +48,8 @@ async def changed(request: Request, change: str) -> Response:
     """Does what a form says, and leads back to the user's page; shows the form again if it cannot be."""
     if change not in CHANGES:
         raise Problem(404, "there is no such form")
-    form = await form_of(request)
-    who = await visitor(request, form.get("project"))
+    who, form = await sender(request)
     who.caller_writes()
-    check_token(who, form)
     ledger = who.site.ledger
     spender = await spender_of(ledger, who.project, subject_in(form.get("id", "")))
     typed = Typed(form)
@@ -64,7 +63,7 @@ async def changed(request: Request, change: str) -> Response:
         _logger.info("%s changed user %r of project %r: %s", who.name, spender.id, who.project, change)
         who.site.rosters.hurry(who.project)
         return RedirectResponse(who.link("/user", id=spender.id, done=change), 303)
-    return _shown(who, spender, change=change, typed=typed, status=422)
+    return await run_in_threadpool(_shown, who, spender, change=change, typed=typed, status=422)
 
 
 def subject_in(text: str) -> str:
@@ -85,7 +84,7 @@ def _shown(
     status: int = 200,
 ) -> Response:
     chart = charts.by_day(spender.days, spender.today - DAYS + 1, spender.today)
-    return page(
+    return render(
         who,
         "user.html",
         status,

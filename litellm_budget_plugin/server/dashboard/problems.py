@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from litellm_budget_plugin.server import failures
-from litellm_budget_plugin.server.dashboard.pages import page
+from litellm_budget_plugin.server.dashboard.pages import render
 from litellm_budget_plugin.server.dashboard.session import NoProject, NotLoggedIn, Visitor, root_of
 from litellm_budget_plugin.server.site import Site
 
@@ -34,6 +34,6 @@ def answer(request: Request, error: Exception) -> Response:
     if problem.status == 404:
         problem.message = "there is nothing at this address"
     title = _TITLES.get(problem.status, "That did not work")
-    response = page(visitor, "problem.html", problem.status, title=title, problem=problem)
+    response = render(visitor, "problem.html", problem.status, title=title, problem=problem)
     response.headers.update(failures.headers_of(problem))
     return response

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from starlette.concurrency import run_in_threadpool
+
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
 from litellm_budget_plugin.core.windows import DAY
@@ -104,7 +106,7 @@ async def spender_of(ledger: ServedLedger, project: str, subject: str) -> Spende
     """A user. Raises what the store raises."""
     now, budgets = await budgets_of(ledger, project, "user", subject)
     rows = await usage_of(ledger, project, subject, now // DAY - DAYS + 1)
-    return Spender(subject, now, budgets, by_day(rows))
+    return Spender(subject, now, budgets, await run_in_threadpool(by_day, rows))
 
 
 async def usage_of(

@@ -1,8 +1,8 @@
 """Who looks at a page, what they may do there, and whether a form that arrives is one of ours.
 
-The session is a cookie with the API key itself, looked up at every request, so that revoking a key ends its sessions. A form is
-accepted only from this site's own pages: the browser says where it comes from, and it carries a token that another site
-cannot know, made from the key, or on a server without keys from a random cookie.
+The cookie names a session (server/keys.py), looked up at every request: log-out and revoking the key end it, also for somebody
+who has stolen the cookie. A form is accepted only from this site's own pages: the browser says where it comes from, and it
+carries a token that another site cannot know, made from the session, or on a server without keys from a random cookie.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.server.access import Caller
+from litellm_budget_plugin.server.access import Caller, bearer
 from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.keys import SESSION_SECONDS
 from litellm_budget_plugin.server.site import Site
 from litellm_budget_plugin.server.vetting import COMMANDS
 
-SESSION_SECONDS = 12 * 3600
 _MOST_FIELDS = 30
+_MOST_FORM = 16 * 1024
 
 
 class NotLoggedIn(Problem):
@@ -88,59 +89,75 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
 
     Raises NotLoggedIn, NoProject, and Problem for a project that the key does not open.
     """
-    site = Site.of(request)
-    key = _key(request)
-    if not key and not await site.door.stands_open():
+    return _of_project(request, await _admitted(request), project)
+
+
+async def sender(request: Request) -> tuple[Visitor, dict[str, str]]:
+    """The sender of a form from one of our pages, and its fields. A form is not read before its sender was admitted.
+
+    Raises what `visitor` raises, and Problem for a form that is none of ours.
+    """
+    check_origin(request)
+    caller = await _admitted(request)
+    form = await form_of(request)
+    who = _of_project(request, caller, form.get("project"))
+    check_token(who, form)
+    return who, form
+
+
+async def _admitted(request: Request) -> Caller:
+    door = Site.of(request).door
+    text = door.cookie(request) or bearer(request)
+    if not text and not await door.stands_open():
         raise NotLoggedIn
     try:
-        caller = await site.door.admit(request, key)
+        # A program that fetches an export may send its key as it does to the API.
+        return await door.admit(request, text, "lbs" if door.cookie(request) else "lbk")
     except Problem as problem:
         if problem.status == 401:
             raise NotLoggedIn from None
         raise
+
+
+def _of_project(request: Request, caller: Caller, project: str | None) -> Visitor:
     named = request.query_params.get("project") if project is None else project
     if not named and caller.project is None:
         raise NoProject
     named = checked_id(named or caller.project, "project")
     caller.check_project(named)
-    return _visitor(request, caller, named, key)
+    return _visitor(request, caller, named)
 
 
 async def guest(request: Request) -> Visitor:
     """Somebody at a page that belongs to no project."""
     site = Site.of(request)
     caller = await site.door.admit(request, "") if await site.door.stands_open() else None
-    return _visitor(request, caller, "", "")
+    return _visitor(request, caller, "")
 
 
-def _visitor(request: Request, caller: Caller | None, project: str, key: str) -> Visitor:
+def _visitor(request: Request, caller: Caller | None, project: str) -> Visitor:
     site = Site.of(request)
     if caller is not None and caller.project is not None:
-        return Visitor(site, root_of(request), caller, project, _token_of(key))
-    cookie = request.cookies.get(_name(site, "form"), "")
+        return Visitor(site, root_of(request), caller, project, _token_of(site.door.cookie(request) or bearer(request)))
+    cookie = request.cookies.get(site.door.cookie_name("form"), "")
     new = None if len(cookie) >= 40 else secrets.token_urlsafe(32)
     return Visitor(site, root_of(request), caller, project, new or cookie, new)
 
 
-def _key(request: Request) -> str:
-    """The session's key; a program that fetches an export may send it as it does to the API."""
-    cookie = request.cookies.get(_name(Site.of(request), "key"), "")
-    scheme, _, text = request.headers.get("authorization", "").partition(" ")
-    return cookie or (text.strip() if scheme.lower() == "bearer" else "")
-
-
-def _token_of(key: str) -> str:
-    return hmac.new(key.encode(), b"litellm-budget form", "sha256").hexdigest()
+def _token_of(session: str) -> str:
+    return hmac.new(session.encode(), b"litellm-budget form", "sha256").hexdigest()
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a form. Raises Problem for one that does not come from a page of this site, and for what is no form."""
-    check_origin(request)
+    """The fields of a form. Raises Problem for what is no form, and for a larger one than any of ours."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Problem(415, "the body must be application/x-www-form-urlencoded")
+    body = await request.body()
+    if len(body) > _MOST_FORM:
+        raise Problem(413, f"a form may have {_MOST_FORM} bytes")
     try:
-        fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError as error:
         raise Problem(400, f"the body is not a form: {error!s:.200}") from None
     COMMANDS.check(fields)
@@ -168,14 +185,9 @@ def check_token(visitor: Visitor, form: dict[str, str]) -> None:
         raise Problem(403, "this form has expired, so nothing was changed; go back, reload the page and send it again")
 
 
-def begin_session(response: Response, visitor: Visitor, key: str) -> None:
-    """Have the browser keep the key."""
-    _set(response, visitor, "key", key, SESSION_SECONDS)
-
-
-def end_session(response: Response, visitor: Visitor) -> None:
-    """Have the browser forget the key."""
-    _set(response, visitor, "key", "", 0)
+def remember_session(response: Response, visitor: Visitor, session: str) -> None:
+    """Have the browser keep a session; "" has it forget the one that it has."""
+    _set(response, visitor, "session", session, SESSION_SECONDS if session else 0)
 
 
 def remember_form(response: Response, visitor: Visitor) -> None:
@@ -187,7 +199,7 @@ def remember_form(response: Response, visitor: Visitor) -> None:
 def _set(response: Response, visitor: Visitor, what: str, value: str, seconds: int) -> None:
     secure = visitor.site.ledger.options.behind_tls
     response.set_cookie(
-        _name(visitor.site, what),
+        visitor.site.door.cookie_name(what),
         value,
         max_age=seconds,
         # A cookie with the prefix __Host- has to be for the whole host.
@@ -196,7 +208,3 @@ def _set(response: Response, visitor: Visitor, what: str, value: str, seconds: i
         httponly=True,
         samesite="strict",
     )
-
-
-def _name(site: Site, what: str) -> str:
-    return f"{'__Host-' if site.ledger.options.behind_tls else ''}litellm-budget-{what}"

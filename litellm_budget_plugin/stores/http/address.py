@@ -14,7 +14,9 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Address(NamedTuple):
-    """Where an endpoint is and what every request to it carries. `name` is fit for messages: it has no secret."""
+    """Where an endpoint is and what every request to it carries. `name` is fit for messages, and all that is shown: it has
+    no secret.
+    """
 
     name: str
     scheme: str
@@ -24,6 +26,9 @@ class Address(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     connections: int
     ca: str | None
+
+    def __repr__(self) -> str:
+        return f"Address({self.name!r})"
 
 
 def parse_address(scheme: str, rest: str) -> Address:

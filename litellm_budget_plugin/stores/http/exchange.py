@@ -15,7 +15,7 @@ import httpcore
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.http.address import Address
 from litellm_budget_plugin.stores.http.wires import Wires, set_deadline, trusted
-from litellm_budget_plugin.stores.places import NoPlace, Places
+from litellm_budget_plugin.stores.net.places import NoPlace, Places
 
 _TRIES = 3
 _PAUSE_SECONDS = 0.03

@@ -8,8 +8,7 @@ import time
 from functools import partial
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.exchange import STATUSES
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.stores.hosted import STATUSES, HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.http.store import PROTOCOL, HttpStore
@@ -38,11 +37,12 @@ def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
     if version is None and (answer.status < 500 or answer.status == _NOT_IMPLEMENTED):
         _check_endpoint(exchange, deadline)
         _log.warning(
-            "%s is not litellm-budget serve; it is spoken to in LiteLLM's own budget protocol, which can hold and keep less "
+            "%s is not litellm-budget serve. It is spoken to in LiteLLM's own budget protocol, which keeps the users' budgets "
+            "only, and where the last writer wins between processes: for several processes, run litellm-budget serve "
             "(docs/guarantees.md)",
             exchange.name,
         )
-        return HostedStore(exchange, exchange.name, test_clock=test_clock, timeout=timeout)
+        return HostedStore(exchange, test_clock=test_clock, timeout=timeout)
     said = exchange.decoded("/v1", answer)
     if not isinstance(said, dict) or said.get("service") != "litellm-budget":
         raise BudgetStoreError(f"{exchange.name}/v1 did not answer as litellm-budget serve does")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from litellm_budget_plugin.core.wire import first_problem, strict_validator
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.rows import Rows
 
@@ -23,8 +24,6 @@ def rows_from(data: Any) -> Rows:
     if not isinstance(data, dict) or data.keys() != {"accounts", "holds", "usage"}:
         raise BudgetInputError("rows must be an object with accounts, holds and usage")
     try:
-        return _ROWS.validate_python((data["accounts"], data["holds"], data["usage"]))
+        return strict_validator(Rows).validate_python((data["accounts"], data["holds"], data["usage"]))  # type: ignore[no-any-return]
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise BudgetInputError(f"rows.{where}: {problem['msg']}") from None
+        raise BudgetInputError(f"rows.{first_problem(error)}") from None

@@ -14,7 +14,7 @@ from typing import Any
 import certifi
 import httpcore
 
-from litellm_budget_plugin.stores.dialling import Dialling, LeftBehind
+from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
 
 _until = threading.local()
 

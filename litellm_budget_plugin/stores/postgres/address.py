@@ -32,6 +32,9 @@ class Address(NamedTuple):
     pool_size: int
     prepare: bool
 
+    def __repr__(self) -> str:
+        return f"Address({self.name!r})"
+
 
 def address_from(url: str) -> Address:
     """The address that `url` names. Raises BudgetInputError for what libpq or the store cannot read."""

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean for whoever runs the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+"""What PostgreSQL's errors mean for the operator of the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _TEMPORARY = {
     "53": "the server is short of resources",
     "57": "the server is shutting down, or has ended the command",
     "58": "the server's system failed",
-    "55P03": "the server's lock_timeout came first",
+    "55P03": "others have kept a lock of the ledger for too long",
     "25006": "the server is read-only, a standby perhaps",
+    "25P03": "the server has ended a transaction that waited for this process",
 }
 _WAYS_OUT = {
     "42501": "this user lacks a right; see docs/postgresql.md for the rights that are needed",
     "28": "the server does not let this user in; see its pg_hba.conf",
     "3D": "create the database, or name another one",
     "3F": "the schema is missing; open the store anew, with a user who may create it",
-    "42883": "a function of the ledger is missing; open the store anew, with a user who may create it",
     "42P01": "a table of the ledger is missing; restore a copy or name another schema",
+    "42703": "a column of the ledger is missing; a later version of this package has taken it over: restart with that one",
     "53100": "the server's disk is full; make room",
     "XX": "the server reports damage; look into its log",
 }
@@ -49,15 +50,29 @@ UNSTORABLE = (UnicodeError, PydanticSerializationError)
 """What Python raises for half a surrogate pair."""
 
 
+def is_not_applied(error: ServerError) -> bool:
+    """Whether a guard of a step has failed: it makes a number of a text that is none, or inserts a key that is there. What a
+    step cannot store counts as well: a transaction will say so.
+    """
+    return error.state == "23505" or is_input_error(error)
+
+
+def is_input_error(error: ServerError) -> bool:
+    """Whether a statement can never succeed, because of text or a number in it."""
+    return error.state in _TOO_MUCH or error.state[:2] in _TOO_MUCH
+
+
 def retry_helps(failure: Exception) -> bool:
     """Whether the same command, sent again at once over a new connection, may well be applied."""
-    return isinstance(failure, Lost) or (isinstance(failure, ServerError) and failure.state[:2] in ("40", "57", "26"))
+    return isinstance(failure, Lost) or (
+        isinstance(failure, ServerError) and (failure.state[:2] in ("40", "57", "26") or failure.state == "25P03")
+    )
 
 
 def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
     """The error of this package that tells what went wrong at the address called `name`, and the way out."""
     if isinstance(failure, Overrun):
-        return BudgetStoreUnavailable(f"{name}: no answer within {seconds:g} s; ask again")
+        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
     if isinstance(failure, ServerError):
         return _explained(failure, name)
     text = " ".join(str(failure).split())
@@ -70,7 +85,7 @@ def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
 
 def _explained(error: ServerError, name: str) -> BudgetError:
     state, kind = error.state, error.state[:2]
-    if state in _TOO_MUCH or kind in _TOO_MUCH:
+    if is_input_error(error):
         return unstorable(error, name)
     if way_out := _WAYS_OUT.get(state) or _WAYS_OUT.get(kind):
         return BudgetStoreError(f"{name}: {way_out} ({error})")

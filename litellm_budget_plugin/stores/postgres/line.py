@@ -13,6 +13,7 @@ import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Union
 
 from psycopg import Error, pq
@@ -20,8 +21,13 @@ from psycopg import Error, pq
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
-Statement = tuple[str, Sequence[str]]
-"""SQL with $1, $2, ... and the values for them."""
+Statement = tuple[str, Sequence[str | None]]
+"""SQL with $1, $2, ... and the values for them, None for NULL."""
+Batch = Sequence[Statement]
+"""Statements that are one transaction, unless they begin and end one themselves."""
+
+_MOST_PREPARED = 200
+"""How many statements a connection keeps prepared. Each takes memory on the server."""
 
 
 class Overrun(Exception):
@@ -33,53 +39,67 @@ class Lost(Exception):
 
 
 class ServerError(Exception):
-    """The server's answer to a statement. `state` is its SQLSTATE."""
+    """The server's answer to a statement, the one at `place` in its batch. `state` is its SQLSTATE."""
 
     def __init__(self, state: str, message: str) -> None:
         super().__init__(message)
         self.state = state
+        self.place = 0
 
 
-Answer = Union[str, None, ServerError]
-"""The first column of a statement's first row (None if there is none), or why it failed."""
+Answer = Union[str, None]
+"""The first column of a statement's first row; None if there is none."""
+Answers = Union[list[Answer], ServerError]
+"""The answers to a batch, or why it failed: then nothing of it is done, unless it ended a transaction before."""
 
 
 class Line:
-    """A connection. Not safe for threads: whoever has taken it from the pool has it alone.
+    """A connection. Not safe for threads: the thread that took it from the pool has it alone.
 
     A line on which Overrun, Lost or an interrupt was raised is of no more use.
     """
 
-    __slots__ = ("_connection", "_poll", "_prepare", "_prepared")
+    __slots__ = ("_connection", "_names", "_poll", "_prepare", "_prepared")
 
     def __init__(self, connection: PGconn, prepare: bool) -> None:
         self._connection = connection
         self._prepare = prepare
         self._prepared: dict[str, bytes] = {}
+        self._names = count()
         self._poll = select.poll()
         self._poll.register(connection.socket, select.POLLIN)
 
-    def ask(self, statements: Sequence[Statement], deadline: float) -> list[Answer]:
-        """The answer to each statement, which is a transaction of its own. All are one round trip, once this line has
-        prepared them. Raises Overrun when `deadline` (time.monotonic) has passed, and Lost.
+    def ask(self, batches: Sequence[Batch], deadline: float) -> list[Answers]:
+        """The answers to each batch, all in one round trip. Raises Overrun when `deadline` (time.monotonic) has passed, Lost,
+        and UnicodeError, having sent nothing, for text that PostgreSQL does not keep.
         """
+        encoded = [[(sql, _encoded(values)) for sql, values in batch] for batch in batches]
         try:
-            if self._prepare:
-                self._prepare_new(statements, deadline)
-            if len(statements) == 1:
-                self._send(*statements[0])
-                return self._answers(deadline)
-            return self._ask_many(statements, deadline)
+            return self._ask(encoded, deadline)
         except Error as error:
             raise Lost(_text(error)) from error
 
-    def run(self, script: str, deadline: float) -> list[Answer]:
-        """The answers to the statements of a script, which ends at the first error. Raises like `ask`."""
+    @property
+    def idle(self) -> bool:
+        """Whether no transaction is open."""
+        return self._connection.transaction_status == pq.TransactionStatus.IDLE
+
+    def run(self, script: str, deadline: float) -> Answer:
+        """The answer to the last statement of a script. Raises ServerError, and like `ask`."""
+        answer, failure = None, None
         try:
             self._connection.send_query(script.encode())
-            return self._answers(deadline)
+            self._flush(deadline)
+            while (result := self._next(deadline)) is not None:
+                try:
+                    answer = _answer(result)
+                except ServerError as error:
+                    failure = error
         except Error as error:
             raise Lost(_text(error)) from error
+        if failure:
+            raise failure
+        return answer
 
     def parameter(self, name: str) -> str:
         """What the server has said of itself when the connection was made."""
@@ -90,53 +110,61 @@ class Line:
         self._connection.finish()
 
     def forget(self) -> None:
-        """In a forked child: let go of the copy of the parent's socket without a word to the server. libpq's part of it is
+        """In a forked child: close the copy of the parent's socket without sending Terminate. libpq's part of it is
         never touched again; psycopg does not end it in a process that has not made it.
         """
         with suppress(OSError, Error):
             os.close(self._connection.socket)
 
-    def _prepare_new(self, statements: Sequence[Statement], deadline: float) -> None:
-        for sql, _ in statements:
-            if sql not in self._prepared:
-                name = f"ledger_{len(self._prepared)}".encode()
-                self._connection.send_prepare(name, sql.encode())
-                [answer] = self._answers(deadline)
-                if isinstance(answer, ServerError):
-                    raise answer
-                self._prepared[sql] = name
-
-    def _send(self, sql: str, values: Sequence[str]) -> None:
-        encoded = [value.encode() for value in values]
-        if self._prepare:
-            self._connection.send_query_prepared(self._prepared[sql], encoded)
-        else:
-            self._connection.send_query_params(sql.encode(), encoded)
-
-    def _ask_many(self, statements: Sequence[Statement], deadline: float) -> list[Answer]:
+    def _ask(self, batches: Sequence[Sequence[tuple[str, list[bytes | None]]]], deadline: float) -> list[Answers]:
         connection = self._connection
         connection.enter_pipeline_mode()
-        for statement in statements:
-            self._send(*statement)
+        # Those that are prepared on the way: they go in front of their first use, and are answered before it.
+        new: dict[str, bytes] = {}
+        firsts: list[list[bool]] = []
+        for batch in batches:
+            firsts.append([])
+            for sql, values in batch:
+                name = self._prepared.get(sql) or new.get(sql)
+                first = name is None and self._prepare and len(self._prepared) + len(new) < _MOST_PREPARED
+                if first:
+                    name = new[sql] = f"ledger_{next(self._names)}".encode()
+                    connection.send_prepare(name, sql.encode())
+                firsts[-1].append(first)
+                if name is None:
+                    connection.send_query_params(sql.encode(), values)
+                else:
+                    connection.send_query_prepared(name, values)
             connection.pipeline_sync()
         self._flush(deadline)
-        answers: list[Answer] = []
-        for _ in statements:
-            answers += self._results(deadline)
-            # The end of one statement's results, then the end of its transaction.
-            self._next(deadline)
+        answers = [self._answers(batch, first, new, deadline) for batch, first in zip(batches, firsts)]
         connection.exit_pipeline_mode()
         return answers
 
-    def _answers(self, deadline: float) -> list[Answer]:
-        self._flush(deadline)
-        return self._results(deadline)
-
-    def _results(self, deadline: float) -> list[Answer]:
+    def _answers(
+        self, batch: Sequence[tuple[str, object]], firsts: Sequence[bool], new: dict[str, bytes], deadline: float
+    ) -> Answers:
         answers: list[Answer] = []
-        while (result := self._next(deadline)) is not None:
-            answers.append(_answer(result))
-        return answers
+        failure: ServerError | None = None
+        for (sql, _), first in zip(batch, firsts):
+            for preparing in (True, False) if first else (False,):
+                result = self._next(deadline)
+                if result is None:
+                    raise Lost(self._connection.get_error_message())
+                try:
+                    if result.status != pq.ExecStatus.PIPELINE_ABORTED:
+                        answer = _answer(result)
+                        if preparing:
+                            self._prepared[sql] = new[sql]
+                        else:
+                            answers.append(answer)
+                except ServerError as error:
+                    error.place, failure = len(answers), error
+                # The end of one statement's results.
+                self._next(deadline)
+        # The end of the batch.
+        self._next(deadline)
+        return failure or answers
 
     def _next(self, deadline: float) -> PGresult | None:
         connection = self._connection
@@ -204,6 +232,13 @@ def _finish_connecting(connection: PGconn, deadline: float) -> None:
             raise Overrun
 
 
+def _encoded(values: Sequence[str | None]) -> list[bytes | None]:
+    if "\0" in "".join(filter(None, values)):
+        # libpq would take it for the end of the text.
+        raise UnicodeError("PostgreSQL keeps no text with a zero byte in it")
+    return [None if value is None else value.encode() for value in values]
+
+
 def _answer(result: PGresult) -> Answer:
     if result.status == pq.ExecStatus.TUPLES_OK:
         value = result.get_value(0, 0) if result.ntuples else None
@@ -212,9 +247,9 @@ def _answer(result: PGresult) -> Answer:
         return None
     state = result.error_field(pq.DiagnosticField.SQLSTATE)
     if state is None:
-        # libpq's own words, not the server's: the connection is gone.
+        # The words are libpq's, not the server's: the connection is gone.
         raise Lost(result.get_error_message())
-    return ServerError(
+    raise ServerError(
         state.decode(), (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")
     )
 

@@ -1,19 +1,22 @@
-"""Creating the ledger's schema and bringing it up to date, once, whoever comes first.
+"""Creating the ledger's schema and bringing it up to date, once, by the first process that opens it.
 
-A schema is brought from version n to n + 1 by a step. Functions carry their version in their names and stay when newer ones
-come, so that older and newer packages work on one schema side by side. A step that older packages cannot live with says so:
-the table `version` names the newest step, and the oldest one that a package must know.
+A schema is brought from version n to n + 1 by a step. A step that older packages cannot live with says so: the table `version`
+names the newest step, and the oldest one that a package must know.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.postgres.line import Line, ServerError
 from litellm_budget_plugin.stores.sql import script
+
+_log = logging.getLogger("litellm_budget_plugin")
 
 _OLDEST_SERVER = 14
 
@@ -25,9 +28,17 @@ class Step(NamedTuple):
     oldest: int
 
 
-_FILES = ("schema", "locking", "holding", "applying", "reserve", "settle", "budgets", "reading", "copying")
-STEPS = (Step("\n".join(script(__package__, f"{file}.sql") for file in _FILES), 1),)
+STEPS = (
+    Step(script(__package__, "version_1.sql"), 1),
+    # Packages that know version 1 have their rules in functions, which are gone.
+    Step(script(__package__, "version_2.sql"), 2),
+)
 """Steps are added at the end and never changed."""
+
+_UPGRADE_SECONDS = 600.0
+"""How long an upgrade may take. Rows are written anew, which takes about a second for 100,000."""
+_LOCK_SECONDS = 10.0
+"""How long an upgrade waits for the tables."""
 
 _VERSION = (
     "CREATE TABLE IF NOT EXISTS ledger.version "
@@ -55,31 +66,37 @@ def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps:
     Raises BudgetStoreError, naming the ledger by `name`, if it cannot be used by this package; ServerError and what a
     line raises as they are.
     """
-    _check_server(line, name)
-    if _version(line, name, schema, deadline, len(steps)) >= len(steps):
+    _check_server(line, name, deadline)
+    version = _version(line, name, schema, deadline, len(steps))
+    if version >= len(steps):
         return
+    if version:
+        deadline = max(deadline, time.monotonic() + _UPGRADE_SECONDS)
+        _log.info("%s: the schema is brought from version %d to %d", name, version, len(steps))
     try:
-        _run(line, "BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
-        _run(line, f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)
+        line.run("BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
+        line.run(f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)
+        # A backup perhaps keeps a table busy for long: everybody else would wait behind this.
+        line.run(f"SET LOCAL lock_timeout = {_LOCK_SECONDS * 1000:.0f}", deadline)
         # Read again under the lock: another process may have done it meanwhile.
         version = _version(line, name, schema, deadline, len(steps))
         if version < len(steps):
             if not version:
                 # Not IF NOT EXISTS alone: that needs the right to create schemas even where the schema is there.
-                if _run(line, _HAS_SCHEMA.replace("ledger", schema), deadline) is None:
-                    _run(line, f"CREATE SCHEMA {schema}", deadline)
-                _run(line, in_schema(_VERSION, schema), deadline)
+                if line.run(_HAS_SCHEMA.replace("ledger", schema), deadline) is None:
+                    line.run(f"CREATE SCHEMA {schema}", deadline)
+                line.run(in_schema(_VERSION, schema), deadline)
             for step in steps[version:]:
-                _run(line, in_schema(step.sql, schema), deadline)
+                line.run(in_schema(step.sql, schema), deadline)
             oldest = max(step.oldest for step in steps)
-            _run(line, in_schema(_PUT_VERSION.format(newest=len(steps), oldest=oldest), schema), deadline)
-        _run(line, "COMMIT", deadline)
+            line.run(in_schema(_PUT_VERSION.format(newest=len(steps), oldest=oldest), schema), deadline)
+        line.run("COMMIT", deadline)
     except ServerError:
-        _run(line, "ROLLBACK", deadline)
+        line.run("ROLLBACK", deadline)
         raise
 
 
-def _check_server(line: Line, name: str) -> None:
+def _check_server(line: Line, name: str, deadline: float) -> None:
     version = line.parameter("server_version")
     if int(re.match(r"\d+", version)[0]) < _OLDEST_SERVER:  # type: ignore[index]  # every server has a number
         raise BudgetStoreError(f"{name}: the server is PostgreSQL {version}; at least {_OLDEST_SERVER} is needed")
@@ -88,14 +105,20 @@ def _check_server(line: Line, name: str) -> None:
         raise BudgetStoreError(
             f"{name}: the database's encoding is {encoding}; the ledger needs one whose ENCODING is UTF8"
         )
+    isolation = line.run("SHOW default_transaction_isolation", deadline)
+    if isolation != "read committed":
+        raise BudgetStoreError(
+            f"{name}: transactions are {str(isolation).upper()} by default, the ledger needs READ COMMITTED ones; "
+            "ALTER ROLE ... SET default_transaction_isolation does that"
+        )
 
 
 def _version(line: Line, name: str, schema: str, deadline: float, known: int) -> int:
     """The schema's version, 0 if it is not there. Raises BudgetStoreError if it says that this package is too old for it."""
     # Asked of the tables themselves: what functions like to_regclass say may be older than the lock that was waited for.
-    if _run(line, _HAS_VERSION.replace("ledger", schema), deadline) is None:
+    if line.run(_HAS_VERSION.replace("ledger", schema), deadline) is None:
         return 0
-    found = _run(line, in_schema("SELECT newest || ' ' || oldest FROM ledger.version", schema), deadline)
+    found = line.run(in_schema("SELECT newest || ' ' || oldest FROM ledger.version", schema), deadline)
     newest, oldest = map(int, (found or "0 0").split())
     if oldest > known:
         raise BudgetStoreError(
@@ -103,10 +126,3 @@ def _version(line: Line, name: str, schema: str, deadline: float, known: int) ->
             f"this one knows {known}); upgrade the package or name another schema"
         )
     return newest
-
-
-def _run(line: Line, sql: str, deadline: float) -> str | None:
-    answer = line.run(sql, deadline)[-1]
-    if isinstance(answer, ServerError):
-        raise answer
-    return answer

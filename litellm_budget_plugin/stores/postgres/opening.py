@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from litellm_budget_plugin.errors import BudgetInputError
-
-if TYPE_CHECKING:
-    from litellm_budget_plugin.stores.postgres.store import PostgresStore
+from litellm_budget_plugin.stores.net.guarded import GuardedStore
 
 
-def open_postgres(rest: str, *, test_clock: bool, timeout: float) -> PostgresStore:
+def open_postgres(rest: str, *, test_clock: bool, timeout: float) -> GuardedStore:
     """The store that `postgresql://` with `rest` behind it names. Raises BudgetInputError if psycopg is not installed."""
     try:
         import psycopg  # noqa: F401
@@ -19,6 +15,7 @@ def open_postgres(rest: str, *, test_clock: bool, timeout: float) -> PostgresSto
             f"postgresql:// needs psycopg ({error}): pip install 'litellm-budget-plugin[postgres]'"
         ) from error
     from litellm_budget_plugin.stores.postgres.address import address_from
-    from litellm_budget_plugin.stores.postgres.store import PostgresStore
+    from litellm_budget_plugin.stores.postgres.engine import PostgresEngine
 
-    return PostgresStore(address_from(f"postgresql://{rest}"), test_clock=test_clock, timeout=timeout)
+    engine = PostgresEngine(address_from(f"postgresql://{rest}"), timeout)
+    return GuardedStore(engine, test_clock=test_clock, timeout=timeout)

@@ -1,16 +1,16 @@
-"""A bounded pool of connections, opened when they are needed, the one used last first. See stores/places.py for who may have one."""
+"""A bounded pool of connections, opened when they are needed, the one used last first. See stores/net/places.py for who may have one."""
 
 from __future__ import annotations
 
 import os
 
-from litellm_budget_plugin.stores.places import Places
+from litellm_budget_plugin.stores.net.places import Places
 from litellm_budget_plugin.stores.postgres.address import Address
 from litellm_budget_plugin.stores.postgres.line import Line, connect
 
 
 class Pool:
-    """The connections of one process to one address. Whoever uses one has one of the `places`."""
+    """The connections of one process to one address. The user of one has one of the `places`."""
 
     __slots__ = ("_address", "_idle", "pid", "places")
 
@@ -36,7 +36,7 @@ class Pool:
         self._idle.append(line)
 
     def clear(self) -> None:
-        """Close the idle connections; in a child of the process that made them, without a word to the server."""
+        """Close the idle connections; in a child of the process that made them, without sending Terminate."""
         ours = self.pid == os.getpid()
         while (line := self.idle()) is not None:
             if ours:

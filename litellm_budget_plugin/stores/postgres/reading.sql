@@ -1,121 +1,58 @@
--- Version 1: the Read, ReadUsage and Sweep commands (core/ledger.py).
+-- The statements that read rows, by their names. Each answers one JSON value, and takes no lock.
 
--- One account as it stands now, in the order of the fields of AccountState: an ended window is presented as empty.
-CREATE FUNCTION ledger.state_v1(account ledger.accounts, defaults jsonb, now bigint) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-    default_ jsonb := ledger.default_of_v1(account, defaults);
-    ended boolean := coalesce(account.ends_at <= now, false);
-BEGIN
-    IF ended THEN
-        account.carried := ledger.carried_v1(account, account.starts_at, default_);
-        account.spent := 0;
-        account.models := '{}';
-    END IF;
-    RETURN jsonb_build_array(
-        jsonb_build_array(account.scope, account.subject, account.model, account.period, account.unit),
-        account.pinned, account.own_limit, ledger.effective_limit_v1(account, (default_->>2)::bigint, now), account.spent,
-        account.held, account.starts_at, account.ends_at, ended, account.blocked, account.raised_by, account.raised_until,
-        account.carry_over, account.carried, account.created_at, account.epoch, account.models
-    );
-END
-$$;
+-- Sent in front of those that are not part of a transaction: also where statistics are old, they go by an index.
+-- name: by_index
+SELECT set_config('enable_seqscan', 'off', true)
 
--- The accounts of one subject, or a page of a scope's: project, scope, subject (or after and page), defaults. The reply has rows in
--- place of states, and the last subject of a full page.
-CREATE FUNCTION ledger.read_v1(command jsonb) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    owner text := command->>'project';
-    now bigint;
-    ids text[];
-    rows jsonb;
-BEGIN
-    PERFORM ledger.prepare_v1();
-    now := ledger.now_v1(command);
-    IF EXISTS (SELECT FROM ledger.holds WHERE project = owner AND state = 'open' AND at <= now) THEN
-        now := ledger.alone_v1(command);
-        PERFORM ledger.expire_v1(owner, ledger.due_v1(owner, now, 4), NULL, now, '{}');
-    END IF;
-    IF command ? 'subject' THEN
-        ids := ARRAY[command->>'subject'];
-    ELSE
-        ids := ARRAY(
-            SELECT DISTINCT subject FROM ledger.accounts
-            WHERE project = owner AND scope = command->>'scope' AND subject > command->>'after'
-            ORDER BY subject LIMIT (command->>'page')::bigint
-        );
-    END IF;
-    SELECT coalesce(
-        jsonb_agg(ledger.state_v1(a, command->'defaults', now) ORDER BY a.subject, a.model, a.period, a.unit), '[]'
-    ) INTO rows
-    FROM ledger.accounts a WHERE a.project = owner AND a.scope = command->>'scope' AND a.subject = ANY (ids);
-    RETURN jsonb_build_object(
-        'type', 'Accounts', 'now', now, 'rows', rows,
-        'after', CASE WHEN NOT command ? 'subject' AND cardinality(ids) = (command->>'page')::bigint THEN ids[cardinality(ids)] END
-    );
-END
-$$;
+-- name: view
+WITH clock AS MATERIALIZED (
+    SELECT coalesce($2::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now
+)
+SELECT json_build_array(
+    now,
+    coalesce((SELECT at FROM ledger.holds WHERE project = $1 AND state = 'open' ORDER BY at LIMIT 1) <= now, false),
+    (SELECT json_agg(to_json(a)) FROM ledger.accounts a WHERE project = $1 AND owner = ANY ($3::uuid[])),
+    (SELECT json_agg(to_json(h)) FROM ledger.holds h
+     WHERE project = $1 AND id = ANY (ARRAY(SELECT jsonb_array_elements_text($4::jsonb))))
+) FROM clock
 
--- Totals in the order of their keys: project, scope, subject, since, until.
-CREATE FUNCTION ledger.read_usage_v1(command jsonb) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    rows jsonb;
-BEGIN
-    PERFORM ledger.prepare_v1();
-    SELECT coalesce(jsonb_agg(
-        jsonb_build_array(
-            scope, subject, day, model, spent, calls, input_tokens, output_tokens, refusals, unsettled
-        ) ORDER BY subject, day, model
-    ), '[]') INTO rows
-    FROM ledger.usage
-    WHERE project = command->>'project' AND scope = command->>'scope'
-        AND subject = coalesce(command->>'subject', subject)
-        AND day BETWEEN (command->>'since')::bigint AND (command->>'until')::bigint;
-    RETURN jsonb_build_object('type', 'UsageRows', 'rows', rows);
-END
-$$;
+-- name: page
+WITH clock AS MATERIALIZED (
+    SELECT coalesce($2::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now
+), page AS MATERIALIZED (
+    SELECT DISTINCT left(subject, 64), subject, owner FROM ledger.accounts
+    WHERE project = $1 AND left(scope, 64) = left($3::text, 64) AND scope = $3
+        AND left(subject, 64) >= left($4::text, 64) AND subject > $4
+    ORDER BY 1, 2 LIMIT $5::bigint
+)
+SELECT json_build_array(
+    now,
+    coalesce((SELECT at FROM ledger.holds WHERE project = $1 AND state = 'open' ORDER BY at LIMIT 1) <= now, false),
+    (SELECT json_agg(to_json(a)) FROM ledger.accounts a WHERE project = $1 AND owner = ANY (ARRAY(SELECT owner FROM page))),
+    NULL, (SELECT json_agg(subject ORDER BY subject) FROM page)
+) FROM clock
 
--- Expire every hold that is due, and fold old days into day 0: project, days_kept.
-CREATE FUNCTION ledger.sweep_v1(command jsonb) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    owner constant text := command->>'project';
-    now constant bigint := ledger.alone_v1(command);
-    before_day constant bigint := floor((now - (command->>'days_kept')::bigint)::numeric / 86400000000);
-    expired bigint;
-    folded bigint;
-BEGIN
-    expired := ledger.expire_v1(owner, ledger.due_v1(owner, now, NULL), NULL, now, '{}');
-    INSERT INTO ledger.usage AS u
-    SELECT project, scope, subject, 0, model, sum(spent), sum(calls), sum(input_tokens), sum(output_tokens), sum(refusals),
-        sum(unsettled)
-    FROM ledger.usage WHERE project = owner AND day > 0 AND day < before_day GROUP BY project, scope, subject, model
-    ON CONFLICT (project, scope, subject, day, model) DO UPDATE SET
-        spent = u.spent + excluded.spent, calls = u.calls + excluded.calls,
-        input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
-        refusals = u.refusals + excluded.refusals, unsettled = u.unsettled + excluded.unsettled;
-    DELETE FROM ledger.usage WHERE project = owner AND day > 0 AND day < before_day;
-    GET DIAGNOSTICS folded = ROW_COUNT;
-    RETURN jsonb_build_object('expired', expired, 'folded', folded);
-END
-$$;
+-- name: due
+SELECT json_agg(to_json(h)) FROM (
+    SELECT * FROM ledger.holds WHERE project = $1 AND state = 'open' AND at <= $2
+    ORDER BY at, coalesce(full_id, id) LIMIT $3::bigint
+) h
 
--- The other half of a Sweep, in a transaction of its own, for it may take long: forget old marks. Takes no lock but on marks that
--- nobody else has, and waits for nobody: project, marks_kept.
-CREATE FUNCTION ledger.forget_v1(command jsonb) RETURNS jsonb
-LANGUAGE plpgsql AS $$
-DECLARE
-    before constant bigint := ledger.now_v1(command) - (command->>'marks_kept')::bigint;
-    forgotten bigint;
-BEGIN
-    PERFORM ledger.prepare_v1();
-    DELETE FROM ledger.holds WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM ledger.holds
-        WHERE project = command->>'project' AND state <> 'open' AND at < before FOR UPDATE SKIP LOCKED
-    ));
-    GET DIAGNOSTICS forgotten = ROW_COUNT;
-    RETURN jsonb_build_object('forgotten', forgotten);
-END
-$$;
+-- name: open_holds
+SELECT json_agg(to_json(h) ORDER BY coalesce(full_id, id)) FROM ledger.holds h WHERE project = $1 AND state = 'open'
+
+-- name: one_usage
+SELECT json_agg(to_json(u)) FROM ledger.usage u WHERE project = $1 AND owner = $2 AND day = $3 AND model = $4
+
+-- name: usage_of_subject
+SELECT json_agg(to_json(u) ORDER BY day, model) FROM ledger.usage u
+WHERE project = $1 AND scope = $2 AND subject = $5 AND owner = $6 AND day BETWEEN $3 AND $4
+
+-- name: usage_of_scope
+SELECT json_agg(to_json(u) ORDER BY subject, day, model) FROM ledger.usage u
+WHERE project = $1 AND scope = $2 AND day BETWEEN $3 AND $4
+
+-- name: projects
+SELECT json_agg(project ORDER BY project) FROM (
+    SELECT project FROM ledger.accounts UNION SELECT project FROM ledger.holds UNION SELECT project FROM ledger.usage
+) projects

@@ -37,7 +37,7 @@ class Address:
     password: str | None = field(default=None, repr=False)
     sentinel_username: str | None = field(default=None, repr=False)
     sentinel_password: str | None = field(default=None, repr=False)
-    tls: dict[str, str | bool] | None = None
+    tls: dict[str, str | bool] | None = field(default=None, repr=False)
     prefix: str = PREFIX
     connections: int = CONNECTIONS
 

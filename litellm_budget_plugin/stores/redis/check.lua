@@ -1,28 +1,34 @@
 -- Run when a store is opened: that every command that the ledger uses is there and permitted, and which version of the
 -- ledger's keys the server has.
--- needs: numbers
 --
 -- KEYS[1]  a root of its own
--- ARGV[1]  JSON: the version of this client
--- Reply    the version of the keys: this client's, if there was none
+-- ARGV[1]  the version of this client
+-- Answer   the version of the keys: this client's, unless there is a higher one
 
 local root, call = KEYS[1], redis.call
-local hash, sorted = root .. ':a', root .. ':o'
+local text, hash, sorted = root .. ':text', root .. ':hash', root .. ':sorted'
 
 call('TIME')
-call('HSET', hash, 'field', cmsgpack.pack({1}))
+call('SET', text, 'value', 'NX', 'PX', 1000)
+call('GET', text)
+call('PEXPIRE', text, 1000)
+call('PTTL', text)
+call('RENAME', text, text)
+call('HSET', hash, 'field', 'value')
 call('HGET', hash, 'field')
 call('HMGET', hash, 'field')
 call('HGETALL', hash)
-call('HDEL', hash, 'field')
+call('HRANDFIELD', hash, 1)
+call('HINCRBY', hash, 'number', 1)
 call('ZADD', sorted, 'LT', 1, 'member')
 call('ZSCORE', sorted, 'member')
-call('ZRANGE', sorted, 0, -1)
 call('ZRANGEBYSCORE', sorted, '-inf', 1, 'LIMIT', 0, 1)
 call('ZRANGEBYLEX', sorted, '-', '+', 'LIMIT', 0, 1)
 call('ZREM', sorted, 'member')
+call('HDEL', hash, 'field', 'number')
+call('DEL', text)
 local version = call('HGET', root .. ':version', 'keys')
-if not version then
+if not version or tonumber(version) < tonumber(ARGV[1]) then
     version = ARGV[1]
     call('HSET', root .. ':version', 'keys', version)
 end

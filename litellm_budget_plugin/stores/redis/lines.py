@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -15,10 +15,13 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.stores.dialling import Dialling, LeftBehind
-from litellm_budget_plugin.stores.places import NoPlace, Place, Places
+from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
+from litellm_budget_plugin.stores.net.places import NoPlace, Place, Places
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 Answer = Any
 """What the server returned, or the ResponseError that it returned instead."""
@@ -61,23 +64,35 @@ class _Bounded:
 class Line:
     """One connection. `connection` is redis-py's: it knows how to log in, and to pack and read what is sent."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("_unread", "connection")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self._unread = 0
 
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
         """Send commands at once and read the answer to each. Raises one of LOST if the connection is of no more use."""
-        connection = self.connection
-        connection._sock.deadline = deadline  # noqa: SLF001  # put there by _bounded
-        connection.send_packed_command([b"".join(packed)], check_health=False)
-        answers = []
-        for _ in packed:
-            try:
-                answers.append(connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-        return answers
+        self._send(packed, deadline)
+        # Before the answers to these come those that nobody has waited for.
+        while self._unread:
+            self._read()
+            self._unread -= 1
+        return [self._read() for _ in packed]
+
+    def tell(self, packed: bytes, deadline: float) -> None:
+        """Send a command and leave its answer for later."""
+        self._send([packed], deadline)
+        self._unread += 1
+
+    def _send(self, packed: Sequence[bytes], deadline: float) -> None:
+        self.connection._sock.deadline = deadline  # noqa: SLF001  # put there by _bounded
+        self.connection.send_packed_command([b"".join(packed)], check_health=False)
+
+    def _read(self) -> Answer:
+        try:
+            return self.connection.read_response()
+        except ResponseError as error:
+            return error
 
     def ask(self, *arguments: str, deadline: float) -> Answer:
         """One command that is no script's."""
@@ -148,7 +163,7 @@ class Lines:
             line = self._idle_line()
             if line is not None:
                 try:
-                    return self._use(line, packed, deadline)
+                    return self._use(line, line.exchange, packed, deadline)
                 except LOST:
                     # The server may have closed it while nobody used it. Commands may be sent twice: their ids see to it.
                     if time.monotonic() >= deadline:
@@ -158,7 +173,7 @@ class Lines:
             except LeftBehind as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
-            return self._use(line, packed, deadline)
+            return self._use(line, line.exchange, packed, deadline)
         finally:
             if ours:
                 self.places.leave(place)
@@ -169,9 +184,22 @@ class Lines:
         except IndexError:
             return None
 
-    def _use(self, line: Line, packed: Sequence[bytes], deadline: float) -> list[Answer]:
+    def tell(self, packed: bytes, deadline: float) -> None:
+        """Send a command over a connection that is open, if there is one, and do not wait for the answer."""
         try:
-            answers = line.exchange(packed, deadline)
+            place = self.places.enter(deadline)
+        except NoPlace:
+            return
+        try:
+            line = self._idle_line()
+            if line is not None:
+                self._use(line, line.tell, packed, deadline)
+        finally:
+            self.places.leave(place)
+
+    def _use(self, line: Line, use: Callable[[P, float], T], packed: P, deadline: float) -> T:
+        try:
+            answers = use(packed, deadline)
         except BaseException:
             # Whatever is still to come over it would be taken for the answer to something else.
             line.close()

@@ -1,34 +1,41 @@
--- Puts rows in place of those with the same keys.
--- needs: large, rare
+-- Rows of a project, for a look or for a transaction.
 --
--- KEYS[1]  the project's root
--- ARGV[1]  JSON: [[scope, id, account], ...], accounts as in read.lua but for their models, which are an object
--- ARGV[2]  JSON: [[hold, ...], [total, ...]], as in export.lua
--- Reply    1
+-- ARGV[1]  {now or false, token or false, milliseconds or 0, names of subjects, ids of holds, {{name, day, model}, ...}}.
+--          With milliseconds, the lease is taken for so long; with a token alone, it must still be there
+-- Answer   {now, 1 if a hold is due, {field, value, ...} of each subject, {time, row} of each hold, {field, value, ...} of each total},
+--          0 if the lease is lost
 
-local accounts, more = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
+local now, token, lasts, subjects, holds, totals = unpack(args)
+local lease = ROOT .. ':lease'
 
-for _, row in ipairs(accounts) do
-    local subject = work.subject(row[1], row[2])
-    local account = work.account_of(subject, row[3])
-    local old = work.account(subject, account.model, account.window, account.unit)
-    if old then
-        work.drop(old)
+if token and lasts > 0 then
+    -- Our own token is there if the answer to the same question was lost.
+    if leased() and call('GET', lease) ~= token then
+        return -1
     end
-    table.insert(subject.accounts, account)
-    work.stage(account)
+    call('SET', lease, token, 'PX', lasts)
+elseif token and call('GET', lease) ~= token then
+    return 0
 end
-for _, r in ipairs(more[1]) do
-    work.put_hold(work.new_hold(r[1], r[2], r[3], {reply = r[4], model = r[5], day = r[6], amounts = r[7],
-        floor = r[8], subjects = r[9], legs = r[10], charged = r[11]}))
+now = clock(now)
+local reply = {now, #call('ZRANGEBYSCORE', ROOT .. ':l', '-inf', now, 'LIMIT', 0, 1)}
+for _, name in ipairs(subjects) do
+    reply[#reply + 1] = call('HGETALL', ROOT .. ':n:' .. name)
 end
-work.save()
-for _, r in ipairs(more[2]) do
-    local name, day = work.name(r[1], r[2]), r[3]
-    call('HSET', ROOT .. ':u:' .. name, string.format('%.0f', day) .. ':' .. r[4], cmsgpack.pack({unpack(r, 5, 10)}))
-    call('ZADD', ROOT .. ':t', 0, name)
-    if day > 0 then
-        call('ZADD', ROOT .. ':d', 'LT', day, name)
+for _, id in ipairs(holds) do
+    local at = call('ZSCORE', ROOT .. ':l', id) or call('ZSCORE', ROOT .. ':z', id)
+    reply[#reply + 1] = {at, call('HGET', ROOT .. ':b', id)}
+end
+for _, total in ipairs(totals) do
+    local name, day, model = unpack(total)
+    local field, found = day .. ':' .. model, {}
+    for place = 0, 6 do
+        local some = place == 0 and field or '+' .. place .. field
+        local value = call('HGET', ROOT .. ':u:' .. name, some)
+        if value then
+            found[#found + 1], found[#found + 2] = some, place == 0 and cmsgpack.unpack(value) or value
+        end
     end
+    reply[#reply + 1] = found
 end
-return 1
+return reply

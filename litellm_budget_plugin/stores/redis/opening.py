@@ -9,20 +9,21 @@ from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.redis.address import parse_address
 
 if TYPE_CHECKING:
-    from litellm_budget_plugin.stores.redis.store import RedisStore
+    from litellm_budget_plugin.stores.net.guarded import GuardedStore
 
 
-def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> RedisStore:
+def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> GuardedStore:
     address = parse_address(scheme, rest)
     try:
-        from litellm_budget_plugin.stores.redis.store import RedisStore
+        from litellm_budget_plugin.stores.net.guarded import GuardedStore
+        from litellm_budget_plugin.stores.redis.engine import RedisEngine
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "redis":
             raise
         raise BudgetStoreError(
             f"{address.name}: the Redis client is not installed; pip install 'litellm-budget-plugin[redis]'"
         ) from error
-    return RedisStore(address, test_clock=test_clock, timeout=timeout)
+    return GuardedStore(RedisEngine(address, timeout=timeout), test_clock=test_clock, timeout=timeout)
 
 
 open_redis = partial(_open, "redis")

@@ -1,14 +1,2 @@
--- Release: core/settling.py.
--- needs: closing
---
--- KEYS[1]  the project's root
--- ARGV[1]  JSON: [hold, now]
--- Reply    1
-
-local id, now = unpack(cjson.decode(ARGV[1]))
-
-work.begin(now)
-holding.give_back(id)
-holding.expire_few()
-work.save()
-return 1
+-- Gives the lease of KEYS[1] back, that was used for reading only. ARGV[1]: the token.
+if redis.call('GET', KEYS[1] .. ':lease') == ARGV[1] then redis.call('DEL', KEYS[1] .. ':lease') end

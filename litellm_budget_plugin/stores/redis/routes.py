@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from redis.crc import key_slot
 
@@ -19,62 +18,35 @@ Vet = Callable[[Line, float], None]
 """Looks whether the server at the end of a new connection may keep a ledger; raises BudgetStoreError if not."""
 
 
-class Route(Protocol):
-    """The way to the servers of one address."""
+class Route:
+    """The way to the servers of one address: to the one of its URL. Nothing is connected before it is needed."""
 
-    moves: bool
+    moves = False
     """Whether another server may take over: then `forget` and ask again."""
 
-    def lines(self, root: bytes, deadline: float) -> Lines:
+    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
+        self._address, self._seconds, self._vet = address, seconds, vet
+        self._servers: dict[Node | None, Lines] = {}
+
+    def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # others have to look for it
         """The connections to the server that has the project with this root. Raises one of LOST, or
         BudgetStoreUnavailable, if that cannot be found out.
         """
+        return self._to(self._address.nodes[0] if self._address.nodes else None)
 
     def everywhere(self, deadline: float) -> list[Lines]:
         """The connections to every server that has projects."""
+        return [self.lines(b"", deadline)]
 
     def forget(self) -> None:
         """Find out anew who serves, the next time."""
 
     def close(self) -> None:
         """Close every connection."""
+        for lines in list(self._servers.values()):
+            lines.close()
 
-
-class Single:
-    """The server of the URL."""
-
-    moves = False
-
-    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
-        node = address.nodes[0] if address.nodes else None
-        self._lines = Lines(lambda: _dialled(address, node, seconds, vet), address.connections)
-
-    def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # the protocol's
-        """The one there is."""
-        return self._lines
-
-    def everywhere(self, deadline: float) -> list[Lines]:  # noqa: ARG002  # the protocol's
-        """The one there is."""
-        return [self._lines]
-
-    def forget(self) -> None:
-        """Nobody else may take over."""
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._lines.close()
-
-
-class _Moving:
-    """Servers that others tell about."""
-
-    moves = True
-
-    def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
-        self._address, self._seconds, self._vet = address, seconds, vet
-        self._servers: dict[Node, Lines] = {}
-
-    def _to(self, node: Node) -> Lines:
+    def _to(self, node: Node | None) -> Lines:
         address, seconds, vet = self._address, self._seconds, self._vet
         found = self._servers.get(node)
         if found is None:
@@ -83,14 +55,11 @@ class _Moving:
             found = self._servers.setdefault(node, found)
         return found
 
-    def close(self) -> None:
-        """Close every connection."""
-        for lines in list(self._servers.values()):
-            lines.close()
 
-
-class Sentinel(_Moving):
+class Sentinel(Route):
     """The master that the sentinels of the URL name."""
+
+    moves = True
 
     def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
         super().__init__(address, seconds, vet)
@@ -103,10 +72,6 @@ class Sentinel(_Moving):
         if master is None:
             master = self._master = self._found(deadline)
         return self._to(master)
-
-    def everywhere(self, deadline: float) -> list[Lines]:
-        """The master's."""
-        return [self.lines(b"", deadline)]
 
     def forget(self) -> None:
         """Ask the sentinels again, the next time."""
@@ -127,8 +92,10 @@ class Sentinel(_Moving):
         raise BudgetStoreUnavailable(f"no sentinel that can be reached knows the master {self._address.master!r}")
 
 
-class Cluster(_Moving):
+class Cluster(Route):
     """The node that has the project's hash slot."""
+
+    moves = True
 
     def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
         super().__init__(address, seconds, vet)
@@ -203,5 +170,5 @@ def _dialled(address: Address, node: Node | None, seconds: float, vet: Vet) -> L
 
 def route_to(address: Address, seconds: float, vet: Vet) -> Route:
     """The way that an address asks for. Nothing is connected yet."""
-    kinds: dict[str, type[Single | Sentinel | Cluster]] = {"sentinel": Sentinel, "cluster": Cluster}
-    return kinds.get(address.kind, Single)(address, seconds, vet)
+    kinds: dict[str, type[Route]] = {"sentinel": Sentinel, "cluster": Cluster}
+    return kinds.get(address.kind, Route)(address, seconds, vet)

@@ -217,7 +217,8 @@ class SqliteStore:
     def _sync(self) -> None:
         if self._closed:
             return
-        self._look()
+        # Not beside a command that opens the file, or a fork that closes it.
+        self._guard.run(self._path, self._timeout, self._look)
         if self._synced != self._commits and self._sync_wal() > connecting.WAL_BYTES:
             self._guard.run(self._path, self._timeout, self._checkpoint, self._timeout)
 

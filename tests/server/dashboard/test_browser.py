@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from litellm_budget_plugin.server.keys import begin_session
 from tests.server.browser import NAME, Watched, chromium
 from tests.server.dashboard.conftest import fill
 from tests.server.dashboard.desk import NASTY, PROJECT, USD, charge, key_for, state_of
@@ -43,7 +44,8 @@ def watched(browser: Browser, served: tuple[Running, str]) -> Iterator[Open]:
         tab = Watched(browser, server.url, *expected, **options)
         tabs.append(tab)
         if logged_in:
-            tab.context.add_cookies([{"name": "litellm-budget-key", "value": key, "url": server.url}])
+            session = begin_session(server.site.ledger.store, key[4:16])
+            tab.context.add_cookies([{"name": "litellm-budget-session", "value": session, "url": server.url}])
         return tab
 
     yield opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from decimal import Decimal
 
@@ -109,6 +110,36 @@ def test_a_spreadsheet_runs_nothing(house: House, store_url: str, name: str) -> 
     assert name in [row["user"] for row in house.tab.get("/export.json").json()]
     for row in _rows(house.tab.get("/export.csv")):
         assert not [value for value in row.values() if value[:1] in "=+-@\t\r\uff1d" and value]
+
+
+def test_nor_after_what_some_spreadsheet_takes_for_the_end_of_a_cell(house: House, store_url: str) -> None:
+    """One that is set to German divides at semicolons, also in quotes that began later."""
+    ends = (";", ",", "\t", "\n", "\r", "\r\n", "|", "\x0b", "\u2028", "; ", ';"', ";'", "a;b;", "\t\t")
+    parts = [(f"x{end}", f"{sign}1+1") for end in ends for sign in "=+-@\uff1d\uff0b"]
+    names = ["".join(part) for part in parts]
+    load(
+        store_url,
+        [account(name, model=name, number=number) for number, name in enumerate(names)],
+        [(UsageKey("user", "alice", today(), name), Usage(1, 1)) for name in names],
+    )
+    files = house.tab.get("/export.csv"), house.tab.get("/user/export.csv", id="alice")
+    told = [
+        row[column]
+        for answer, columns in zip(files, (("user", "model"), ("model",)))
+        for row in _rows(answer)
+        for column in columns
+    ]
+    assert {told.count("'".join(part)) for part in parts} == {3}
+    for answer in files:
+        for divider in ";,|\t":
+            cells = re.split(rf"[{divider}\r\n\x0b\u2028]", answer.text)
+            assert not [cell for cell in cells if re.match(r"[\s\"]*[=+@\uff1d\uff0b-]", cell)]
+
+
+def test_what_is_no_formula_is_not_changed(house: House, store_url: str) -> None:
+    name = "a-b = c; d, e+f@g.example"
+    load(store_url, [account(name)])
+    assert name in [row["user"] for row in _rows(house.tab.get("/export.csv"))]
 
 
 def test_a_program_may_send_its_key_as_to_the_api(house: House) -> None:

@@ -191,7 +191,7 @@ def test_everything_works_below_a_path(store_url: str, stripped: bool) -> None:
         answer = send(get("/budgets/login").text, "/login", key=key)
         assert answer.headers["location"] == "/budgets/"
         assert "Path=/budgets;" in "".join(answer.headers.get_list("set-cookie"))
-        tab.http.headers["cookie"] = f"litellm-budget-key={key}"
+        tab.http.headers["cookie"] = f"litellm-budget-session={tab.http.cookies['litellm-budget-session']}"
         tab.http.cookies.clear()
         seen, waiting = set(), {"/budgets/"}
         while waiting:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from litellm_budget_plugin.server import keys
 from litellm_budget_plugin.server.keys import revoke_key
 from tests.server.dashboard.conftest import House
 from tests.server.dashboard.desk import PROJECT, USD, Tab, form_on, key_for, state_of
@@ -31,14 +35,17 @@ def test_without_a_key_every_page_leads_to_the_log_in(house: House, path: str) -
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_so_does_a_cookie_with_a_bad_key(house: House, path: str) -> None:
-    cookies = {"litellm-budget-key": house.key[:-1] + ("a" if house.key[-1] != "a" else "b")}
-    answer = httpx.get(house.server.url + path, cookies=cookies)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+def test_so_does_a_cookie_that_is_no_session(house: House, path: str) -> None:
+    """Not even one with a good key in it, which would outlive a log-out."""
+    session = house.tab.http.cookies["litellm-budget-session"]
+    for text in (session[:-1] + ("a" if session[-1] != "a" else "b"), house.key, house.key.replace("lbk", "lbs", 1)):
+        for name in ("litellm-budget-session", "litellm-budget-key"):
+            answer = httpx.get(house.server.url + path, cookies={name: text})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
 def _cookie(answer: httpx.Response) -> set[str]:
-    (cookie,) = [each for each in answer.headers.get_list("set-cookie") if "-key=" in each]
+    (cookie,) = [each for each in answer.headers.get_list("set-cookie") if "-session=" in each]
     return {part.strip().lower() for part in cookie.split(";")[1:]}
 
 
@@ -57,7 +64,7 @@ def test_behind_tls_it_is_for_https_alone(store_url: str) -> None:
         assert token.startswith("__Host-litellm-budget-form=")
         answer = tab.post("/login", {**form_on(page.text, "/login").fields, "key": key}, cookie=token)
         assert answer.status_code == 303
-        assert "__Host-litellm-budget-key=" in "".join(answer.headers.get_list("set-cookie"))
+        assert "__Host-litellm-budget-session=" in "".join(answer.headers.get_list("set-cookie"))
         assert _cookie(answer) == {"httponly", "samesite=strict", "path=/", "max-age=43200", "secure"}
 
 
@@ -81,18 +88,68 @@ def test_pages_without_a_cookie_are_no_guesses(house: House) -> None:
     assert Tab(house.server.url).log_in(house.key).status_code == 303
 
 
-def test_logging_out_ends_it(house: House) -> None:
-    answer = house.tab.send(house.tab.page("/"), "/logout")
+def test_logging_out_ends_it_for_a_stolen_cookie_too(house: House, store_url: str) -> None:
+    """On this server at once, on others of the ledger within REFRESH_SECONDS; other sessions of the same key go on."""
+    other = Tab(house.server.url, house.key)
+    stolen = {"litellm-budget-session": house.tab.http.cookies["litellm-budget-session"]}
+    with running(store_url) as second:
+        for server in (house.server, second):
+            assert httpx.get(f"{server.url}/users", cookies=stolen).status_code == 200
+        answer = house.tab.send(house.tab.page("/"), "/logout")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert house.tab.get("/").status_code == 303
+        assert httpx.get(f"{house.server.url}/users", cookies=stolen).status_code == 303
+        end = time.monotonic() + 20
+        while httpx.get(f"{second.url}/users", cookies=stolen).status_code == 200:
+            assert time.monotonic() < end
+    assert other.get("/users").status_code == 200
+    # It ended nothing but itself, and is no key.
+    assert Tab(house.server.url).log_in(house.key).status_code == 303
+    for kind in ("Bearer", "bearer"):
+        session = other.http.cookies["litellm-budget-session"]
+        answer = httpx.get(f"{house.server.url}/v1", headers={"Authorization": f"{kind} {session}"})
+        assert answer.status_code == 401
+
+
+def test_logging_out_without_a_session_is_no_error(house: House) -> None:
+    tab = Tab(house.server.url)
+    answer = tab.post("/logout", {"token": "x" * 5_000})
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
-    assert house.tab.get("/").status_code == 303
+
+
+def test_a_session_ends_after_its_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a browser makes of the cookie's; and the ledger forgets it."""
+    store = house.server.site.ledger.store
+    later = time.time_ns() + (keys.SESSION_SECONDS + 60) * 10**9
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "time", SimpleNamespace(time_ns=lambda: later))
+        assert house.tab.get("/users").status_code == 303
+        assert len(list(keys.list_sessions(store))) == 2
+        house.server.site.ledger._sweep()
+    assert list(keys.list_sessions(store)) == []
+
+
+def test_a_key_has_only_so_many_sessions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest ends for another one: what a server keeps in memory has a bound."""
+    monkeypatch.setattr(keys, "_MOST_SESSIONS", 3)
+    tabs = [Tab(house.server.url, house.key) for _ in range(4)]
+    assert [tab.get("/users").status_code for tab in tabs] == [303, 200, 200, 200]
+    assert house.tab.get("/users").status_code == 303 and house.reader.get("/users").status_code == 200
+    assert len(list(keys.list_sessions(house.server.site.ledger.store))) == 4
+
+
+def test_the_ledger_keeps_no_session_that_could_be_used(house: House, tmp_path: Path) -> None:
+    files = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.db*"))
+    session = house.tab.http.cookies["litellm-budget-session"]
+    assert session.encode() not in files and session[17:].encode() not in files
 
 
 def test_revoking_the_key_ends_it(house: House) -> None:
     assert house.tab.get("/users").status_code == 200
-    ledger = house.server.site.ledger
-    revoke_key(ledger.store, house.key)
-    ledger.ring.replace(iter(key for key in ledger.ring._keys.values() if key.id != house.key[4:16]), keyed=True)
-    answer = house.tab.get("/users")
+    revoke_key(house.server.site.ledger.store, house.key)
+    end = time.monotonic() + 20
+    while (answer := house.tab.get("/users")).status_code == 200:
+        assert time.monotonic() < end
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from litellm_budget_plugin.stores.hosted.store import HostedStore
-from tests.stores.hosted.endpoint import Endpoint, Line
+from litellm_budget_plugin.stores.hosted import HostedStore
+from tests.stores.hosted.endpoint import Endpoint
 
 
 @pytest.fixture
@@ -21,15 +21,15 @@ def endpoint() -> Iterator[Endpoint]:
 @pytest.fixture
 def opened(endpoint: Endpoint) -> Iterator[Callable[..., HostedStore]]:
     """Opens stores on the endpoint, each as a process of its own would."""
-    lines: list[Line] = []
+    stores: list[HostedStore] = []
 
     def open_one(**options: object) -> HostedStore:
-        lines.append(Line(endpoint.url))
-        return HostedStore(lines[-1], "the endpoint", **options)  # type: ignore[arg-type]
+        stores.append(HostedStore(endpoint.exchange(), **options))  # type: ignore[arg-type]
+        return stores[-1]
 
     yield open_one
-    for line in lines:
-        line.close()
+    for store in stores:
+        store.close()
 
 
 @pytest.fixture

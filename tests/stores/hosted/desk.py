@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import (
-    Accounts,
-    AccountState,
-    PutBudget,
-    Read,
-)
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.core.commands import Accounts, AccountState, PutBudget, Read
+from litellm_budget_plugin.stores.hosted import FRESH_SECONDS, HostedStore
 from litellm_budget_plugin.stores.protocol import ask
 from tests.stores.desk import ALICE, LIMIT
 from tests.stores.hosted.endpoint import Endpoint
@@ -22,11 +17,28 @@ def put(store: HostedStore, name: str, **fields: Any) -> None:
     ask(store, PutBudget(name, "p", ALICE[0], only=True, defaults=LIMIT, **fields))
 
 
-def of(store: HostedStore, user: str = "alice", defaults: tuple[Default, ...] = LIMIT) -> AccountState | None:
-    """A user's account, None if there is none."""
-    reply = store.execute(Read("p", "user", user, defaults=defaults))
+def later(*stores: HostedStore) -> None:
+    """What the stores have read is no longer fresh."""
+    for store in stores:
+        for project in store._projects.values():
+            project.read_at -= FRESH_SECONDS + 1.0
+
+
+def of(
+    store: HostedStore, user: str = "alice", defaults: tuple[Default, ...] = LIMIT, now: int | None = None
+) -> AccountState | None:
+    """A user's account, as it is when the store has read the dictionary again; None if there is none."""
+    later(store)
+    reply = store.execute(Read("p", "user", user, defaults=defaults, now=now))
     assert isinstance(reply, Accounts)
     return reply.accounts[0] if reply.accounts else None
+
+
+def alice(store: HostedStore, now: int | None = None) -> AccountState:
+    """Alice's account, likewise."""
+    state = of(store, now=now)
+    assert state is not None
+    return state
 
 
 def record(endpoint: Endpoint, user: str = "alice") -> Any:

@@ -1,16 +1,14 @@
-"""An endpoint of LiteLLM's budget protocol on loopback, and a line to it."""
+"""An endpoint of LiteLLM's budget protocol on loopback."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
-
-from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.http.address import parse_address
+from litellm_budget_plugin.stores.http.exchange import Exchange
 
 LITELLMS_KEYS = {"total_budget", "duration", "created_at", "last_updated_at", "current_cost", "model_cost"}
 
@@ -19,21 +17,31 @@ class Endpoint:
     """Keeps each project's dictionary, as a service behind `api_base` would.
 
     `asked` lists the paths in their order. `away`: every request is answered 503. `deaf`: what is written is kept, and the
-    answer lost. `strict`: keys that LiteLLM does not know are dropped. `stalled`: no request is answered before the event is set. `before_set`, called once before the next write
-    is kept, lets a test come between a read and a write.
+    answer lost. `strict`: keys that LiteLLM does not know are dropped. `stalled`: no request is answered before the event is
+    set. `before_set`, called once before the next write is kept, lets a test come between a read and a write. `trouble` is what
+    becomes of the next requests: as above, or "late": the answer is lost, and a write is kept only after the next one.
     """
 
     def __init__(self) -> None:
         self.data: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
-        self.bodies: list[dict[str, Any]] = []
         self.away = self.deaf = self.refuses_writes = self.strict = False
         self.stalled: threading.Event | None = None
         self.before_set: Any = None
+        self.trouble: list[str] = []
+        self._late: list[dict[str, Any]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        self.data, self.asked, self.trouble, self._late = {}, [], [], []
+
+    def exchange(self) -> Exchange:
+        """The way to it, as `open_store` makes it."""
+        return Exchange(parse_address("http", self.url.removeprefix("http://")))
 
     def close(self) -> None:
         if self.stalled is not None:
@@ -45,6 +53,9 @@ class Endpoint:
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 answer = endpoint.answer(self.path, body)
@@ -63,48 +74,35 @@ class Endpoint:
         return Handler
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
+        """The status and the body of an answer; None if it is to get lost."""
         self.asked.append(path)
-        self.bodies.append(body)
+        trouble = self.trouble.pop(0) if self.trouble else "none"
         if self.stalled is not None:
             self.stalled.wait()
-        if self.away:
+        if self.away or trouble == "away":
             return 503, {"detail": "the test has sent it away"}
-        project = body["project_name"]
         if path == "/get_budget":
-            if project not in self.data:
-                return 200, {"status": "error"}
-            return 200, {"status": "success", "data": self.data[project]}
-        if self.refuses_writes:
+            return None if trouble in ("deaf", "late") else self._read(body["project_name"])
+        return self._write(body, trouble)
+
+    def _read(self, project: str) -> tuple[int, Any]:
+        if project not in self.data:
+            return 200, {"status": "error"}
+        return 200, {"status": "success", "data": self.data[project]}
+
+    def _write(self, body: dict[str, Any], trouble: str) -> tuple[int, Any] | None:
+        if self.refuses_writes or trouble == "refused":
             return 200, {"status": "error", "message": "the disk is full"}
         if self.before_set is not None:
             between, self.before_set = self.before_set, None
             between()
-        self.data[project] = body["user_dict"]
-        for record in self.data[project].values() if self.strict else ():
-            for key in record.keys() - LITELLMS_KEYS:
-                del record[key]
-        return None if self.deaf else (200, {"status": "success"})
-
-
-class Line:
-    """The exchange of the tests: what the project's own connection layer promises, over httpx."""
-
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False)
-
-    def post(self, path: str, body: object, deadline: float) -> object:
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
-            raise BudgetStoreUnavailable("no time left to ask")
-        try:
-            answer = self._client.post(path, json=body, timeout=seconds)
-        except httpx.HTTPError as error:
-            raise BudgetStoreUnavailable(f"nobody answered: {error!r}") from error
-        if answer.status_code >= 500 or answer.status_code == 429:
-            raise BudgetStoreUnavailable(f"HTTP {answer.status_code}")
-        if not answer.is_success:
-            raise BudgetStoreError(f"HTTP {answer.status_code}")
-        return answer.json()
-
-    def close(self) -> None:
-        self._client.close()
+        if trouble == "late":
+            self._late.append(body)
+            return None
+        written, self._late = (body, *self._late), []
+        for each in written:
+            self.data[each["project_name"]] = each["user_dict"]
+            for record in each["user_dict"].values() if self.strict else ():
+                for key in record.keys() - LITELLMS_KEYS:
+                    del record[key]
+        return None if self.deaf or trouble == "deaf" else (200, {"status": "success"})

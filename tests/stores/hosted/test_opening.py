@@ -18,7 +18,7 @@ from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import PutBudget, Settle, Settled
 from litellm_budget_plugin.core.wire import dumps
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
 from litellm_budget_plugin.stores.http.exchange import Exchange
 from litellm_budget_plugin.stores.protocol import ask
@@ -26,6 +26,7 @@ from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.reopening import Reopening
 from tests.server.running import running
 from tests.stores.desk import account_of, charge_of
+from tests.stores.hosted.desk import later
 from tests.stores.hosted.endpoint import Endpoint
 from tests.stores.http.fake import GOOD, Said
 from tests.stores.http.fake import running as running_fake
@@ -53,7 +54,7 @@ def test_the_exchange_is_litellms(status: int, caplog: pytest.LogCaptureFixture)
         manager.create_budget(total_budget=10, user="alice")
         manager.close()
         assert asked.call_count == 1
-    assert json.loads(get.calls[1].request.content) == {"project_name": "shop"}
+    assert json.loads(get.calls[-1].request.content) == {"project_name": "shop"}
     sent = json.loads(put.calls[-1].request.content)
     assert sent.keys() == {"project_name", "user_dict"} and sent["project_name"] == "shop"
     assert sent["user_dict"]["alice"]["total_budget"] == 10.0
@@ -61,11 +62,9 @@ def test_the_exchange_is_litellms(status: int, caplog: pytest.LogCaptureFixture)
         headers = call.request.headers
         assert (headers["authorization"], headers["x-org"]) == ("Bearer sk-1", "1")
         assert headers["content-type"] == "application/json"
-    assert [
-        record
-        for record in caplog.records
-        if record.levelno == logging.WARNING and "can hold and keep less" in record.getMessage()
-    ]
+    said = [record for record in caplog.records if "the last writer wins" in record.getMessage()]
+    assert [record.levelno for record in said] == [logging.WARNING]
+    assert "run litellm-budget serve" in said[0].getMessage()
 
 
 def test_a_server_error_decides_nothing() -> None:
@@ -132,10 +131,10 @@ def test_the_callback_holds_on_such_an_endpoint(
 
 
 def test_litellms_protocol_against_our_server(tmp_path: Path) -> None:
-    """As an older client would speak to it: two stores in turn, limits, spend and users who follow a default."""
+    """Two stores in turn, limits, spend and users who follow a default."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         first, second = (
-            HostedStore(Exchange(parse_address("http", server.url.removeprefix("http://"))), "old") for _ in range(2)
+            HostedStore(Exchange(parse_address("http", server.url.removeprefix("http://")))) for _ in range(2)
         )
         put = PutBudget("c", "p", Subject("user", "bob"), limit=2000, window="1d")
         assert ask(first, put)
@@ -143,6 +142,7 @@ def test_litellms_protocol_against_our_server(tmp_path: Path) -> None:
             ask((first, second)[number % 2], charge_of(f"h{number}", usd=7))
             ask((first, second)[number % 2], Settle(f"b{number}", "p", (Subject("user", "bob"),), ("m",), 10, "m"))
         for store in (first, second):
+            later(store)
             assert account_of(store).spent == 28 and not account_of(store).pinned
         ours = open_store(server.url)
         assert account_of(ours).spent == 28 and not account_of(ours).pinned

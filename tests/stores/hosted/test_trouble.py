@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import (
-    Accounts,
     DropBudget,
     Granted,
     PutBudget,
@@ -21,80 +19,120 @@ from litellm_budget_plugin.core.commands import (
     Release,
     Settle,
     Settled,
+    Sweep,
 )
+from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.hosted.store import HostedStore
+from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.stores import hosted
+from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.rows import Rows
-from tests.stores.desk import ALICE, LIMIT, account_of, calls_of, charge_of, hold_of
+from tests.stores.desk import ALICE, LIMIT, calls_of, charge_of, hold_of
+from tests.stores.hosted.desk import alice, later, of
 from tests.stores.hosted.endpoint import Endpoint
 from tests.stores.processes import Child
 
 Opener = Callable[..., HostedStore]
+BOB = (Subject("user", "bob"),)
 
 
 def spent(endpoint: Endpoint, user: str = "alice") -> Any:
     return endpoint.data["p"][user].get("current_cost", 0)
 
 
-def later(store: HostedStore) -> None:
-    """Some seconds go by, and the settler calls."""
-    store._lines["p"].read_at -= 3.0
-    store.sync()
+def refused(store: HostedStore, endpoint: Endpoint, command: Any) -> None:
+    """Have a command fail because the endpoint cannot write."""
+    endpoint.refuses_writes = True
+    with pytest.raises(BudgetStoreUnavailable, match="the disk is full"):
+        store.execute(command)
+    endpoint.refuses_writes = False
 
 
-def test_a_write_whose_answer_was_lost_counts_once(store: HostedStore, endpoint: Endpoint) -> None:
+def lost(store: HostedStore, endpoint: Endpoint, command: Any) -> None:
+    """Have a command fail because the answer to its write gets lost."""
     endpoint.deaf = True
     with pytest.raises(BudgetStoreUnavailable):
-        store.execute(charge_of("h"))
-    assert spent(endpoint) == 10e-9
+        store.execute(command)
     endpoint.deaf = False
+
+
+@pytest.mark.parametrize("seconds", [60.0, -1.0])
+def test_a_write_whose_answer_was_lost_counts_once(
+    store: HostedStore, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Also when it was sent long before the next read."""
+    monkeypatch.setattr(hosted, "_LATE_SECONDS", seconds)
+    lost(store, endpoint, charge_of("h"))
+    assert spent(endpoint) == 10e-9
     assert store.execute(charge_of("h")) == Settled("h")
     assert spent(endpoint) == 10e-9
-    assert endpoint.asked == ["/get_budget", "/set_budget", "/get_budget"]
+    assert len(store._projects["p"].unanswered) == (seconds > 0)
+
+
+def test_threads_that_waited_look_at_what_became_of_a_write(store: HostedStore, endpoint: Endpoint) -> None:
+    """They came before the last read, which is fresh enough for them unless a write since then was not answered."""
+    store.execute(charge_of("before"))
+    charges = [charge_of(f"h{number}", usd=1) for number in range(20)]
+    endpoint.deaf = True
+    for charge in charges:
+        store._alone(store._apply, [charge])
+        with pytest.raises(BudgetStoreUnavailable):
+            store._exchange_with(store._write, store._projects["p"], 0.0, time.monotonic() + 2.0)
+        endpoint.deaf, endpoint.away = False, True
+    assert spent(endpoint) == 11e-9
+    endpoint.away = False
+    store.execute_all(charges)
+    assert spent(endpoint) == 30e-9
+    assert alice(store).spent == 30
 
 
 def test_a_write_whose_answer_was_lost_counts_once_although_others_wrote_since(
     opened: Opener, endpoint: Endpoint
 ) -> None:
-    """Also when another one has charged the very same: the record looks like what was to be written, and is not it."""
     one, two = opened(), opened()
-    endpoint.deaf = True
-    with pytest.raises(BudgetStoreUnavailable):
-        one.execute(charge_of("h"))
-    endpoint.deaf = False
-    two.execute(charge_of("other"))
+    lost(one, endpoint, charge_of("h"))
+    two.execute(Settle("other", "p", BOB, (), 5, "m", defaults=LIMIT))
     one.execute(charge_of("h"))
-    assert spent(endpoint) == 20e-9
-    endpoint.refuses_writes = True
-    with pytest.raises(BudgetStoreUnavailable, match="the disk is full"):
-        one.execute(charge_of("h 2"))
-    endpoint.refuses_writes = False
-    two.execute(charge_of("other 2"))
-    one.execute(charge_of("h 2"))
-    assert spent(endpoint) == 40e-9
-    assert account_of(one).spent == account_of(two).spent == 40
+    assert (spent(endpoint), spent(endpoint, "bob")) == (10e-9, 5e-9)
+
+
+def test_a_write_that_arrives_after_the_next_one_takes_nothing_away(store: HostedStore, endpoint: Endpoint) -> None:
+    """Not from the user whose charge it was, nor from another one."""
+    store.execute(Settle("b 1", "p", BOB, (), 1, "m", defaults=LIMIT))
+    endpoint.trouble = ["none", "late", "late", "late"]
+    with pytest.raises(BudgetStoreUnavailable):
+        store.execute(charge_of("late", usd=3))
+    store.execute_all([charge_of("h", usd=4), Settle("b 2", "p", BOB, (), 5, "m", defaults=LIMIT)])
+    assert (spent(endpoint), spent(endpoint, "bob")) == (3e-9, 1e-9)
+    store.execute(charge_of("next", usd=10))
+    assert (spent(endpoint), spent(endpoint, "bob")) == (17e-9, 6e-9)
+    assert alice(store).spent == 17
 
 
 def test_what_could_not_be_written_goes_with_the_next_write(store: HostedStore, endpoint: Endpoint) -> None:
     store.execute(charge_of("first"))
-    endpoint.refuses_writes = True
-    with pytest.raises(BudgetStoreUnavailable):
-        store.execute(charge_of("h"))
-    with pytest.raises(BudgetStoreUnavailable):
-        # Here it is done, but it is acknowledged only when it is there.
-        store.execute(charge_of("h"))
-    endpoint.refuses_writes = False
+    refused(store, endpoint, charge_of("h"))
+    # Here it is done, but it is acknowledged only when it is there.
+    refused(store, endpoint, charge_of("h"))
     store.execute(charge_of("next", usd=1))
     assert spent(endpoint) == 21e-9
     assert store.execute(charge_of("h")) == Settled("h")
     assert spent(endpoint) == 21e-9
 
 
-def test_an_endpoint_that_is_away_is_not_asked_twice_and_nothing_is_done(
-    store: HostedStore, endpoint: Endpoint
-) -> None:
+def test_what_could_not_be_written_goes_with_the_next_sync(store: HostedStore, endpoint: Endpoint) -> None:
+    refused(store, endpoint, charge_of("h"))
+    store.sync()
+    assert spent(endpoint) == 10e-9
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_an_endpoint_that_is_away_acknowledges_nothing(store: HostedStore, endpoint: Endpoint, stale: bool) -> None:
+    store.execute(Read("p", "user"))
+    if stale:
+        later(store)
     endpoint.away = True
-    for command in (hold_of("a"), charge_of("b")):
+    for command in (hold_of("a"), charge_of("b")) if stale else (charge_of("b"),):
         with pytest.raises(BudgetStoreUnavailable, match="503"):
             store.execute(command)
     endpoint.away = False
@@ -103,50 +141,30 @@ def test_an_endpoint_that_is_away_is_not_asked_twice_and_nothing_is_done(
     assert spent(endpoint) == 10e-9
 
 
-def test_a_reset_a_drop_and_a_limit_survive_a_write_that_failed(opened: Opener, endpoint: Endpoint) -> None:
-    """Meanwhile another store charges: the limit wins, the charge stays."""
+def test_a_drop_and_a_limit_survive_a_write_that_failed(opened: Opener, endpoint: Endpoint) -> None:
     one, two = opened(), opened()
     one.execute(charge_of("h", usd=100))
-    one.execute(Settle("b", "p", (Subject("user", "bob"),), (), 5, "m", defaults=LIMIT))
-    endpoint.refuses_writes = True
-    put, drop = PutBudget("c", "p", ALICE[0], limit=50, defaults=LIMIT), DropBudget("d", "p", Subject("user", "bob"))
+    one.execute(Settle("b", "p", BOB, (), 5, "m", defaults=LIMIT))
+    put, drop = PutBudget("c", "p", ALICE[0], limit=50, defaults=LIMIT), DropBudget("d", "p", BOB[0])
     for command in (put, drop):
-        with pytest.raises(BudgetStoreUnavailable):
-            one.execute(command)
-    endpoint.refuses_writes = False
+        refused(one, endpoint, command)
     two.execute(charge_of("theirs", usd=7))
     for command in (put, drop):
         one.execute(command)
-    assert "dropped" in endpoint.data["p"]["bob"]["ledger"]
+    assert "bob" not in endpoint.data["p"]
     assert endpoint.data["p"]["alice"]["total_budget"] == 50e-9 and spent(endpoint) == 107e-9
-    state = account_of(two)
-    assert (state.limit, state.spent) == (50, 107)
-
-
-def test_a_limit_that_could_not_be_written_wins_over_a_record_that_others_made(
-    opened: Opener, endpoint: Endpoint
-) -> None:
-    one, two = opened(), opened()
-    put = PutBudget("c", "p", ALICE[0], limit=50, defaults=LIMIT)
-    endpoint.refuses_writes = True
-    with pytest.raises(BudgetStoreUnavailable):
-        one.execute(put)
-    endpoint.refuses_writes = False
-    two.execute(charge_of("theirs", usd=7))
-    one.execute(put)
-    state = account_of(two)
-    assert (state.limit, state.spent) == (50, 7)
+    assert (alice(two).limit, alice(two).spent) == (50, 107)
 
 
 def test_a_restart_begins_with_what_was_acknowledged(opened: Opener) -> None:
     opened().execute(charge_of("h", usd=123))
-    assert account_of(opened()).spent == 123
+    assert alice(opened()).spent == 123
 
 
 def test_the_floor_of_an_expired_hold_is_written_by_the_next_sync(opened: Opener, endpoint: Endpoint) -> None:
     store = opened(test_clock=True)
     store.execute(hold_of("h", floor=4, now=1_000_000))
-    store.execute(Release("other", "p", now=100_000_000))
+    store.execute(Read("p", "user", now=100_000_000))
     store.sync()
     assert spent(endpoint) == 4e-9
     store.execute(Release("h", "p", now=101_000_000))
@@ -156,12 +174,10 @@ def test_the_floor_of_an_expired_hold_is_written_by_the_next_sync(opened: Opener
 def test_a_floor_given_back_and_a_reset_at_once_leave_nothing_below_zero(opened: Opener, endpoint: Endpoint) -> None:
     store = opened(test_clock=True)
     store.execute(hold_of("h", floor=4, now=1_000_000))
+    store.execute(Sweep("p", DAY, DAY, now=100_000_000))
     store.execute(Release("other", "p", now=100_000_000))
     assert spent(endpoint) == 4e-9
-    endpoint.refuses_writes = True
-    with pytest.raises(BudgetStoreUnavailable):
-        store.execute(Release("h", "p", now=101_000_000))
-    endpoint.refuses_writes = False
+    refused(store, endpoint, Release("h", "p", now=101_000_000))
     endpoint.data["p"]["alice"].update(current_cost=0, model_cost={})
     store.sync()
     assert spent(endpoint) == 0
@@ -172,11 +188,14 @@ def test_a_floor_given_back_and_a_reset_at_once_leave_nothing_below_zero(opened:
 def test_sync_reads_ahead_only_for_calls_that_go_on(store: HostedStore, endpoint: Endpoint) -> None:
     store.execute(hold_of("a"))
     store.execute(hold_of("b"))
-    store._lines["p"].read_at -= 1.5
     endpoint.asked.clear()
+    store.sync()
+    assert endpoint.asked == []
+    later(store)
     store.sync()
     assert endpoint.asked == ["/get_budget"]
     later(store)
+    store.sync()
     assert endpoint.asked == ["/get_budget"]
 
 
@@ -201,34 +220,64 @@ def test_a_command_ends_within_its_time(opened: Opener, endpoint: Endpoint) -> N
     assert spent(endpoint) == 30e-9
 
 
-def test_a_child_writes_nothing_of_its_parent(opened: Opener, endpoint: Endpoint) -> None:
-    """Neither what its parent has yet to write nor the floors of its parent's holds; it begins with what is there."""
-    store, childs = opened(test_clock=True), opened()
-    team, project = Subject("team", "blue"), Subject("project", "p")
-    defaults = (*LIMIT, Default("team", "none", 1000), Default("project", "none", 1000))
-    whole = {"subjects": (*ALICE, team, project), "defaults": defaults}
-    store.execute(replace(hold_of("h", floor=4, now=1_000_000), **whole))
-    endpoint.refuses_writes = True
-    with pytest.raises(BudgetStoreUnavailable):
-        store.execute(replace(charge_of("parent", usd=100, now=1_000_000), **whole))
-    endpoint.refuses_writes = False
+def test_an_interrupt_while_a_record_is_brought_in_counts_nothing_twice(
+    opened: Opener, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = opened(), opened()
+    one.execute(charge_of("a", usd=100))
+    two.execute(charge_of("b", usd=7))
+    refused(one, endpoint, charge_of("c", usd=1))
+    two.execute(charge_of("d", usd=20))
+    write, interrupted = one._book.write, False
+
+    def interrupt(*args: Any) -> None:
+        nonlocal interrupted
+        write(*args)
+        if not interrupted:
+            interrupted = True
+            raise KeyboardInterrupt
+
+    later(one)
+    monkeypatch.setattr(one._book, "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        one.execute(Read("p", "user"))
+    one.sync()
+    assert spent(endpoint) == 128e-9
+    assert alice(one).spent == 128
+
+
+def test_a_forked_child_starts_like_a_new_process(opened: Opener, endpoint: Endpoint) -> None:
+    """It writes neither what its parent has yet to write nor the floors of its parent's holds."""
+    store = opened(test_clock=True)
+    store.execute(hold_of("h", floor=4, now=1_000_000))
+    store.execute(charge_of("before", usd=2, now=1_000_000))
+    refused(store, endpoint, charge_of("parent", usd=100, now=1_000_000))
 
     def charge(_: Child) -> str:
-        store._exchange = childs._exchange
-        store.execute(replace(charge_of("child", usd=1, now=200_000_000), **whole))
-        states = []
-        for scope in ("user", "team", "project"):
-            reply = store.execute(Read("p", scope, defaults=defaults, now=200_000_000))
-            assert isinstance(reply, Accounts)
-            states += [(state.spent, state.held) for state in reply.accounts]
-        return f"{states} {calls_of(store)}"
+        store.execute(charge_of("child", usd=1, now=200_000_000))
+        state = of(store, now=200_000_000)
+        return f"{state and (state.spent, state.held)} {calls_of(store)}"
 
     child = Child(charge)
-    # The team's budget lives in the processes only: the child has a copy of it, as that of a store in memory.
-    assert child.result() == "[(1, 0), (101, 0), (1, 0)] 2"
-    assert spent(endpoint) == 1e-9
-    store.execute(replace(charge_of("parent", usd=100, now=2_000_000), **whole))
-    assert spent(endpoint) == 101e-9
+    assert child.result() == "(3, 0) 1"
+    assert spent(endpoint) == 3e-9
+    store.execute(charge_of("parent", usd=100, now=2_000_000))
+    assert spent(endpoint) == 103e-9
+
+
+def test_a_child_that_is_forked_during_an_exchange_goes_on(store: HostedStore, endpoint: Endpoint) -> None:
+    """Another thread of the parent has the way to the endpoint, and the ledger."""
+    store.execute(charge_of("before"))
+    endpoint.stalled = threading.Event()
+    thread = threading.Thread(target=store.execute, args=(charge_of("parent"),))
+    asked = len(endpoint.asked)
+    thread.start()
+    while len(endpoint.asked) == asked:
+        time.sleep(0.001)
+    child = Child(lambda _: f"{store.execute(charge_of('child'))}")
+    endpoint.stalled.set()
+    thread.join()
+    assert child.result() == f"{Settled('child')}"
 
 
 def test_it_says_why_it_cannot_be_copied(store: HostedStore) -> None:
@@ -251,3 +300,27 @@ def test_an_endpoint_of_something_else_is_told(store: HostedStore, endpoint: End
     with pytest.raises(BudgetStoreError, match="endpoint of LiteLLM's budget protocol"):
         store.execute(charge_of("h"))
     assert endpoint.data["p"] is data
+
+
+def test_the_settler_delivers_through_it(opened: Opener, endpoint: Endpoint) -> None:
+    """As it does for every networked store; what an outage held up comes after it."""
+    settler = Settler(opened(), 2.0)
+    endpoint.away = True
+    for number in range(50):
+        settler.deliver(charge_of(f"h{number}", usd=1), 1.0)
+    with pytest.raises(BudgetStoreUnavailable):
+        settler.flush()
+    endpoint.away = False
+    settler.flush()
+    assert spent(endpoint) == 50e-9
+    settler.close()
+
+
+def test_accounts_of_others_than_users_are_the_process_own(opened: Opener, endpoint: Endpoint) -> None:
+    """The protocol has no place for them: a project's limit begins anew with each process."""
+    limits = (*LIMIT, Default("project", "none", 100))
+    one, two = opened(), opened()
+    one.execute(Settle("a", "p", (*ALICE, Subject("project", "p")), (), 30, "m", defaults=limits))
+    states = [store.execute(Read("p", "project", defaults=limits)).accounts for store in (one, two)]  # type: ignore[union-attr]
+    assert [state.spent for state in states[0]] == [30] and states[1] == ()
+    assert endpoint.data["p"].keys() == {"alice"}

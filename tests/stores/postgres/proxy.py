@@ -25,7 +25,7 @@ class PostgresProxy(Proxy):
             server.connect(f"{server_folder}/{_NAME}")
             return server
 
-        super().__init__(listening, connect, lambda data: b"reserve_v1" in data or b"settle_v1" in data)
+        super().__init__(listening, connect, lambda data: b"INTO " in data or b"COMMIT" in data)
 
     def close(self) -> None:
         super().close()

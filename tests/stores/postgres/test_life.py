@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from litellm_budget_plugin.core.commands import Refused, Settled
-from litellm_budget_plugin.stores.places import Places
+from litellm_budget_plugin.stores.net.places import Places
 from litellm_budget_plugin.stores.protocol import Store
 from tests.stores.desk import MINUTE, account_of, calls_of, charge_of, hold_of
 from tests.stores.faults import survives_interrupts

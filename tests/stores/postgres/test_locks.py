@@ -23,6 +23,7 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     Sweep,
 )
+from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Store, ask
 from tests.stores.desk import LIMIT, account_of, calls_of, charge_of, hold_of
 from tests.stores.postgres.conftest import Look
@@ -75,12 +76,13 @@ def any_command(dice: random.Random, number: str) -> Command:
 def test_no_deadlock(own_server: Callable[..., Server], opened: Opener, look: Look) -> None:
     """All kinds of commands on few accounts, from 16 connections, on a server that looks for deadlocks all the time."""
     server = own_server("fsync=off", "deadlock_timeout=1ms", "log_lock_waits=on")
-    url = server.url(pool_size=16)
-    store = opened(url, timeout=60.0)
+    url = server.url(pool_size=6)
+    # Each remembers rows of its own, which the others change.
+    stores = [opened(url, timeout=60.0) for _ in range(3)]
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
-        dice = random.Random(seed)
+        dice, store = random.Random(seed), stores[seed % 3]
         try:
             for number in range(250):
                 command = any_command(dice, f"{seed}-{number}")
@@ -166,7 +168,7 @@ def test_a_lock_that_others_hold_does_not_outlast_the_time_out(url: str, opened:
         try:
             store.execute(charge_of("h"), timeout=0.1)
         except Exception as error:
-            assert "no answer within 0.1 s" in str(error)
+            assert isinstance(error, BudgetStoreUnavailable) and "a lock of the ledger" in str(error)
         else:
             raise AssertionError("it did not wait")
     assert store.execute(charge_of("h")) == Settled("h")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given
 
-from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, PutBudget, Settle
-from litellm_budget_plugin.core.ledger import DictBook, apply
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.rows import Rows
@@ -45,7 +46,7 @@ def exported(store: Any, project: str, most: int) -> Rows:
 def parsed(hold: Hold) -> tuple[Any, ...]:
     """A hold, with what it replies as a message: two texts may say the same."""
     fields = [getattr(hold, name) for name in Hold.__slots__ if name != "reply"]
-    return (*fields, wire.loads(hold.reply) if hold.reply else None)
+    return (*fields, json.loads(hold.reply) if hold.reply else None)
 
 
 @examples(60, phases=PHASES)

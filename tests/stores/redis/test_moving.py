@@ -14,8 +14,8 @@ from redis.crc import key_slot
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Read, Settle, Settled
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.stores.redis.asking import _Refused
 from litellm_budget_plugin.stores.redis.names import root_of
-from litellm_budget_plugin.stores.redis.store import _Refused
 from tests.stores.desk import calls_of, charge_of, hold_of
 from tests.stores.redis.server import PATIENCE, Server, free_port
 
@@ -94,7 +94,7 @@ def test_projects_lie_on_the_nodes_of_their_slots(nodes: Nodes, opened: Opener) 
     commands = [settle(project, f"h{number}") for number in range(2) for project in projects]
     assert store.execute_all(commands) == [Settled(command.hold) for command in commands]
     for project, client in zip(projects, nodes.clients):
-        assert client.zcard(root_of("litellm-budget:", project) + b":c") == 2
+        assert client.zcard(root_of("litellm-budget:", project) + b":z") == 2
     assert set(projects) <= set(store.projects())
 
 
@@ -117,7 +117,7 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
         client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", nodes.ids[2])
     assert store.execute(settle(project, "after")) == Settled("after")
     usage = target.hgetall(root + b":u:4:user:alice")
-    assert len(usage) == 1 and target.zcard(root + b":c") == 2
+    assert len(usage) == 1 and target.zcard(root + b":z") == 2
 
 
 def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: Opener) -> None:
@@ -133,7 +133,7 @@ def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: O
             raise error
 
         with pytest.MonkeyPatch.context() as clock, pytest.raises(BudgetStoreUnavailable, match="being moved"):
-            store._patiently(attempt, deadline)
+            store._engine._server._patiently(attempt, deadline)
 
 
 def test_one_node_of_a_cluster_is_not_a_server(nodes: Nodes, opened: Opener) -> None:

@@ -33,6 +33,12 @@ ROOT = Path(__file__).parents[3]
 DURABLE = ("appendonly yes", "appendfsync always")
 
 
+def free_places(store: Any) -> int:
+    """How many more connections a store on one server may use."""
+    (lines,) = store._engine._server._route._servers.values()
+    return int(lines.places.free)
+
+
 def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
     server = own_server(*DURABLE)
     survives_kills_among_traffic(server, opened(server.url, timeout=5.0))
@@ -160,7 +166,7 @@ def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener)
         ]
         for thread in stuck:
             thread.start()
-        while store._route._lines.places.free:
+        while free_places(store):
             time.sleep(0.001)
         with pytest.raises(BudgetStoreUnavailable, match="all 2 connections"):
             store.execute(charge_of("late"), timeout=0.05)
@@ -242,7 +248,7 @@ def test_a_replica_and_a_later_version(own_server: OwnServer) -> None:
     url = master.url
     open_store(url).close()
     with master.client() as client:
-        client.hset(url.partition("prefix=")[2] + "{%check}:version", "keys", 2)
+        client.hset(url.partition("prefix=")[2] + "{%check}:version", "keys", 3)
     with pytest.raises(BudgetStoreError, match="later version"):
         open_store(url)
 
@@ -316,14 +322,14 @@ def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
     with pytest.raises(KeyboardInterrupt):
         store.execute(charge_of("h"))
     assert store.execute(hold_of("h2")) == Granted("h2", hold_of("h2").want)
-    assert store._route._lines.places.free == 16
+    assert free_places(store) == 16
 
 
 def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
     """Also one that falls between taking a place and noting that it was taken."""
     store = opened(f"{url}&connections=1", timeout=10.0)
     survives_interrupts(store, "stores/redis")
-    assert store._route._lines.places.free == 1
+    assert free_places(store) == 1
 
 
 def test_text_that_is_no_text(url: str, opened: Opener) -> None:
@@ -331,8 +337,9 @@ def test_text_that_is_no_text(url: str, opened: Opener) -> None:
     for command in (charge_of("\ud800"), PutBudget("c", "\ud800", Subject("user", "a"), limit=1)):
         with pytest.raises(BudgetInputError, match="cannot be stored"):
             store.execute(command)
-    with pytest.raises(BudgetInputError, match="raised_until"):
-        store.execute(PutBudget("c", "p", Subject("user", "a"), raised_until=2**60))
+    # A number that no double holds is none of a script's business.
+    store.execute(PutBudget("c", "p", Subject("user", "a"), raised_until=2**60 + 1))
+    assert store.execute(Read("p", "user", "a")).accounts[0].raised_until == 2**60 + 1
     assert store.execute(charge_of("h")) == Settled("h")
 
 

@@ -1,0 +1,122 @@
+"""The ledger's rows in plain dictionaries: with the rules of `core.ledger`, the executable specification."""
+
+from __future__ import annotations
+
+from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.book import Changes
+
+_NEVER = 2**63
+
+
+class DictBook:
+    """Rows in plain dictionaries. Not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, Subject], dict[Ref, Account]] = {}
+        self._holds: dict[str, dict[str, Hold]] = {}
+        self._open: dict[str, dict[str, Hold]] = {}
+        self._usage: dict[str, dict[UsageKey, Usage]] = {}
+        # No hold's time limit comes before this: most commands need not look through all that are open.
+        self._soonest: dict[str, int] = {}
+
+    def projects(self) -> set[str]:
+        """Every project that has a row."""
+        subjects = {project for (project, _), rows in self._accounts.items() if rows}
+        return subjects.union(
+            *({project for project, rows in kind.items() if rows} for kind in (self._holds, self._usage))
+        )
+
+    def keys(self, project: str) -> list[Subject | str | UsageKey]:
+        """What names the rows of a project, in order: subjects with accounts, then the ids of holds, then the totals."""
+        subjects = sorted(subject for (owner, subject), rows in self._accounts.items() if owner == project and rows)
+        return [*subjects, *sorted(self._holds.get(project, ())), *sorted(self._usage.get(project, ()))]
+
+    def accounts(self, project: str, subject: Subject) -> list[Account]:
+        """Every account of a subject."""
+        return [account.copy() for account in self._accounts.get((project, subject), {}).values()]
+
+    def hold(self, project: str, hold: str) -> Hold | None:
+        """A hold or a mark by its id."""
+        found = self._holds.get(project, {}).get(hold)
+        return found.copy() if found else None
+
+    def due(self, project: str, now: int, most: int | None) -> list[Hold]:
+        """Open holds whose time limit has come, in the order of (limit, id)."""
+        if now < self._soonest.get(project, _NEVER):
+            return []
+        still_open = self._open.get(project, {}).values()
+        due = [hold for hold in still_open if hold.at <= now]
+        self._soonest[project] = min((hold.at for hold in still_open), default=_NEVER)
+        return [hold.copy() for hold in sorted(due, key=lambda hold: (hold.at, hold.id))[:most]]
+
+    def open_holds(self, project: str) -> list[Hold]:
+        """Every open hold."""
+        return [hold.copy() for _, hold in sorted(self._open.get(project, {}).items())]
+
+    def usage(self, project: str, key: UsageKey) -> Usage | None:
+        """One row of totals."""
+        return self._usage.get(project, {}).get(key)
+
+    def write(self, project: str, changes: Changes) -> None:
+        """Apply the changes; an interrupt in the middle does not leave half of them."""
+        usage = self._usage.get(project, {})
+        totals = {key: usage.get(key, Usage()).plus(added) for key, added in changes.usage.items()}
+        try:
+            self._put(project, changes, totals)
+        except BaseException:
+            # Every row is replaced by a whole one, so going through all of them again completes what was begun.
+            self._put(project, changes, totals)
+            raise
+
+    def _put(self, project: str, changes: Changes, totals: dict[UsageKey, Usage]) -> None:
+        for ref, account in changes.accounts.items():
+            rows = self._accounts.setdefault((project, Subject(ref.scope, ref.subject)), {})
+            if account is None:
+                rows.pop(ref, None)
+            else:
+                rows[ref] = account
+        holds, still_open = self._holds.setdefault(project, {}), self._open.setdefault(project, {})
+        for hold in changes.holds.values():
+            holds[hold.id] = hold
+            if hold.state == "open":
+                still_open[hold.id] = hold
+                self._soonest[project] = min(hold.at, self._soonest.get(project, _NEVER))
+            else:
+                still_open.pop(hold.id, None)
+        self._usage.setdefault(project, {}).update(totals)
+
+    def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
+        """Ids with an account in a scope, in order, one page."""
+        ids = (
+            subject.id
+            for (owner, subject), rows in self._accounts.items()
+            if owner == project and subject.scope == scope and subject.id > after and rows
+        )
+        return sorted(ids)[:most]
+
+    def usage_rows(
+        self, project: str, scope: str, subject: str | None, since: int, until: int
+    ) -> list[tuple[UsageKey, Usage]]:
+        """Totals in the order of their keys."""
+        return sorted(
+            (key, usage)
+            for key, usage in self._usage.get(project, {}).items()
+            if key.scope == scope and subject in (None, key.subject) and since <= key.day <= until
+        )
+
+    def forget(self, project: str, before: int) -> int:
+        """Delete marks closed before a time."""
+        holds = self._holds.get(project, {})
+        old = [hold.id for hold in holds.values() if hold.state != "open" and hold.at < before]
+        for hold in old:
+            del holds[hold]
+        return len(old)
+
+    def fold(self, project: str, before_day: int) -> int:
+        """Add the totals of earlier days to day 0."""
+        usage = self._usage.get(project, {})
+        old = [key for key in usage if 0 < key.day < before_day]
+        for key in old:
+            folded = key._replace(day=0)
+            usage[folded] = usage.get(folded, Usage()).plus(usage.pop(key))
+        return len(old)

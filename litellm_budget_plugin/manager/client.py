@@ -1,0 +1,69 @@
+"""The one way to ask a store: windows are opened, a store that is away is noticed, and metrics are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.breaker import Breaker
+from litellm_budget_plugin.manager.observing import Observing
+from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
+
+
+class StoreClient:
+    """A store as this process uses it. `goes_on` says whether a call goes on that holds money under an id."""
+
+    def __init__(self, store: Store, goes_on: Callable[[str], bool]) -> None:
+        self.store = store
+        self.breaker = Breaker()
+        self.observing = Observing(goes_on)
+
+    def begin(self) -> None:
+        """In a forked child: find out anew whether the store is away."""
+        self.breaker = Breaker()
+
+    def ask(self, command: Command, timeout: float, *, in_call: bool = False) -> Reply:
+        """The reply within `timeout` seconds. With `in_call` a call waits for it, and learns at once that a networked store is away.
+        Raises BudgetStoreError, BudgetInputError.
+        """
+        if in_call and self.store.remote:
+            self.breaker.check()
+        try:
+            reply = ask(self.store, command, timeout)
+        except BudgetStoreError as error:
+            self._failed(error)
+            raise
+        self._answered((command,), (reply,))
+        return reply
+
+    def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
+        """What became of each command, in one round trip where the store has them. Raises BudgetStoreError."""
+        try:
+            outcomes = ask_all(self.store, commands, timeout)
+        except BudgetStoreError as error:
+            self._failed(error)
+            raise
+        self._answered(commands, outcomes)
+        return outcomes
+
+    def sync(self) -> None:
+        """Have all that was acknowledged survive a power cut. Raises BudgetStoreError."""
+        try:
+            self.store.sync()
+        except BudgetStoreError as error:
+            if self.observing.any:
+                self.observing.failed(error)
+            raise
+
+    def _answered(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+        self.breaker.worked()
+        if self.observing.any:
+            for command, outcome in zip(commands, outcomes):
+                self.observing.answered(command, outcome)
+
+    def _failed(self, error: BudgetStoreError) -> None:
+        if isinstance(error, BudgetStoreUnavailable):
+            self.breaker.failed(error)
+        if self.observing.any:
+            self.observing.failed(error)

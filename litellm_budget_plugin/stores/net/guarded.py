@@ -1,0 +1,286 @@
+"""A store whose rows are on a server and whose rules run here.
+
+Most commands only add to sums: a hold is granted in full, an attempt is settled or released. The rules run on rows that this
+process saw before, and what they change is sent as one `Add`, which the server applies only if nothing that the rules depend on
+has changed. Anything but a plain yes (a refusal, a part of what was wanted) is decided on rows that were read for it. Whatever is
+left runs as a transaction.
+
+Every reply is one that the rules give on the rows as they were at some moment between the question and the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject
+from litellm_budget_plugin.core.applying import default_of
+from litellm_budget_plugin.core.checks import check
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    Change,
+    Command,
+    Read,
+    ReadUsage,
+    Release,
+    Reply,
+    Reserve,
+    Settle,
+    Sweep,
+    Swept,
+    UsageRows,
+)
+from litellm_budget_plugin.core.holding import MOST_DUE
+from litellm_budget_plugin.core.ledger import change, expire_some, state_of
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.stores.net.engine import Engine, Seen, View
+from litellm_budget_plugin.stores.net.planning import (
+    GUARDED,
+    Guarded,
+    KnownRows,
+    Plan,
+    Unknown,
+    addable,
+    is_plain,
+    plan_of,
+)
+from litellm_budget_plugin.stores.net.recent import Recent
+from litellm_budget_plugin.stores.protocol import Outcome
+from litellm_budget_plugin.stores.rows import Page, Rows
+
+_TRIES = 4
+"""How often a command is tried before it runs as a transaction: others may change something each time."""
+_COPYING = 60.0
+"""How much longer (seconds) a page of a copy may take: no call waits for it."""
+
+
+class GuardedStore:
+    """A `stores.protocol.Store` over an engine. `timeout` is in seconds."""
+
+    remote = True
+
+    def __init__(self, engine: Engine, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+        self._engine = engine
+        self._test_clock = test_clock
+        self._timeout = timeout
+        self._closed = False
+        # What is remembered may be old: whatever depends on it is checked by the server.
+        self._subjects: Recent[tuple[str, Subject], Seen] = Recent()
+        self._holds: Recent[tuple[str, str], Hold] = Recent()
+        self._ahead = 0
+        """How far the server's clock is ahead of this machine's, in microseconds."""
+
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:
+        """Apply a command and answer it."""
+        return self._execute(command, self._deadline(timeout))
+
+    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
+        """Apply commands one after the other and answer each. Those that follow each other and only add to sums take one
+        round trip.
+        """
+        deadline = self._deadline(timeout)
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(commands):
+            outcomes += self._together(commands[len(outcomes) :], deadline)
+            if len(outcomes) < len(commands):
+                try:
+                    outcomes.append(self._execute(commands[len(outcomes)], deadline))
+                except BudgetInputError as error:
+                    outcomes.append(error)
+        return outcomes
+
+    def _deadline(self, timeout: float | None) -> float:
+        if self._closed:
+            raise BudgetStoreError(f"{self._engine.name}: this store was closed")
+        return time.monotonic() + (self._timeout if timeout is None else min(timeout, self._timeout))
+
+    def _execute(self, command: Command, deadline: float) -> Reply:
+        check(command)
+        if isinstance(command, Read):
+            return self._read(command, deadline)
+        if isinstance(command, ReadUsage):
+            asked = (command.project, command.scope, command.subject, command.since, command.until)
+            return UsageRows(tuple(self._engine.usage_rows(*asked, deadline)))
+        if isinstance(command, Sweep):
+            return self._sweep(command, deadline)
+        reply = self._guarded(command, deadline) if isinstance(command, GUARDED) else None
+        return self._transacted(command, deadline) if reply is None else reply
+
+    # Adding to sums.
+
+    def _together(self, commands: Sequence[Command], deadline: float) -> list[Outcome]:
+        """The replies of the first commands: of as many as could be applied in one round trip."""
+        plans: list[Plan] = []
+        some: list[Guarded] = []
+        with suppress(BudgetInputError):
+            for command in addable(commands):
+                some.append(command)  # noqa: PERF402  # what came before one that is wrong counts
+        # Whoever executes the first of the rest reports what is wrong with it.
+        with suppress(BudgetInputError):
+            self._look_for_missing(some, deadline)
+            for command in some:
+                plan = self._planned(command)
+                if plan is None or plan.add is None or plan.exact:
+                    break
+                plans.append(plan)
+            applied = self._engine.add([plan.add for plan in plans if plan.add is not None], deadline) if plans else 0
+            for plan in plans[:applied]:
+                self._remember(plan)
+            return [plan.reply for plan in plans[:applied]]
+        return []
+
+    def _look_for_missing(self, commands: Sequence[Guarded], deadline: float) -> None:
+        missing: dict[str, set[Subject]] = {}
+        for command in commands:
+            unknown = {one for one in self._subjects_of(command) if (command.project, one) not in self._subjects}
+            if unknown:
+                missing.setdefault(command.project, set()).update(unknown)
+        for project, subjects in missing.items():
+            self._look(project, sorted(subjects), (), commands[0].now, deadline)
+
+    def _guarded(self, command: Guarded, deadline: float) -> Reply | None:
+        """The reply, if it could be had without a transaction."""
+        if not is_plain(command):
+            return None
+        subjects = self._subjects_of(command)
+        view: View | None = None
+        for attempt in range(_TRIES):
+            if attempt or any((command.project, subject) not in self._subjects for subject in subjects):
+                view = self._look(command.project, sorted(subjects), (command.hold,), command.now, deadline)
+            plan = self._planned(command, view)
+            if view is None and (plan is None or plan.exact):
+                continue
+            if plan is None:
+                return None
+            if plan.add is None:
+                return plan.reply
+            if self._engine.add([plan.add], deadline):
+                self._remember(plan)
+                return plan.reply
+        return None
+
+    def _subjects_of(self, command: Guarded) -> set[Subject]:
+        known = None if isinstance(command, Reserve) else self._holds.get((command.project, command.hold))
+        legs = {Subject(leg.scope, leg.subject) for leg in (known.legs if known else ())}
+        return legs if isinstance(command, Release) else legs.union(command.subjects)
+
+    def _look(
+        self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float
+    ) -> View:
+        view = self._engine.view(project, subjects, holds, now if self._test_clock else None, deadline)
+        self._ahead = view.now - time.time_ns() // 1000
+        for subject, seen in view.subjects.items():
+            self._subjects.put((project, subject), seen)
+        return view
+
+    def _planned(self, command: Guarded, view: View | None = None) -> Plan | None:
+        """What to send for a command, by the rules and what is known, or by a view; None if that takes a transaction."""
+        if view is not None:
+            now, hold = view.now, view.holds.get(command.hold)
+        else:
+            now = command.now if self._test_clock and command.now is not None else time.time_ns() // 1000 + self._ahead
+            # A Reserve makes a hold; what settles one that was not seen here has most likely none.
+            hold = None if isinstance(command, Reserve) else self._holds.get((command.project, command.hold))
+        if hold is not None and (hold.state != "open" or isinstance(command, Reserve)):
+            return None
+        book = KnownRows(command.project, self._subjects, hold, view)
+        try:
+            reply = change(book, command, now)
+            return plan_of(command, reply, book, now, test_clock=self._test_clock)
+        except Unknown:
+            return None
+
+    def _remember(self, plan: Plan) -> None:
+        """Keep what an Add that was applied has made of the rows."""
+        add = plan.add
+        if add is None:
+            return
+        for subject, seen in plan.read.items():
+            rows = tuple([plan.accounts.get(row.ref, row) for row in seen.accounts])
+            self._subjects.put((add.project, subject), Seen(seen.version, rows))
+        if add.hold.state == "open":
+            self._holds.put((add.project, add.hold.id), add.hold)
+        else:
+            self._holds.drop((add.project, add.hold.id))
+
+    # Everything else.
+
+    def _transacted(self, command: Change, deadline: float) -> Reply:
+        subjects = set(command.subjects) if isinstance(command, (Reserve, Settle)) else set()
+        if (subject := getattr(command, "subject", None)) is not None:
+            subjects.add(subject)
+        holds = [*getattr(command, "holds", ()), getattr(command, "hold", None), getattr(command, "replaces", None)]
+        named = [hold for hold in holds if hold is not None]
+        for subject in subjects:
+            self._subjects.drop((command.project, subject))
+        return self._engine.transact(
+            command.project,
+            sorted(subjects),
+            named,
+            command.now if self._test_clock else None,
+            lambda transaction: change(transaction, command, transaction.now),
+            deadline,
+        )
+
+    def _read(self, command: Read, deadline: float) -> Accounts:
+        now = command.now if self._test_clock else None
+        view, ids = self._rows_of(command, now, deadline)
+        if view.due:
+            self._expire_some(command.project, now, deadline)
+            view, ids = self._rows_of(command, now, deadline)
+        after = ids[-1] if command.subject is None and len(ids) == command.page else None
+        states = [
+            state_of(account, default_of(account, command.defaults), view.now)
+            for subject in ids
+            for account in sorted(view.subjects[Subject(command.scope, subject)].accounts, key=_ref)
+        ]
+        return Accounts(view.now, tuple(states), after)
+
+    def _rows_of(self, command: Read, now: int | None, deadline: float) -> tuple[View, list[str]]:
+        if command.subject is None:
+            return self._engine.page(command.project, command.scope, command.after, command.page, now, deadline)
+        subject = Subject(command.scope, command.subject)
+        return self._engine.view(command.project, (subject,), (), now, deadline), [command.subject]
+
+    def _expire_some(self, project: str, now: int | None, deadline: float) -> int:
+        return self._engine.transact(
+            project, (), (), now, lambda transaction: expire_some(transaction, project, transaction.now), deadline
+        )
+
+    def _sweep(self, command: Sweep, deadline: float) -> Swept:
+        project, now = command.project, command.now if self._test_clock else None
+        present = self._engine.view(project, (), (), now, deadline).now
+        # First what needs no memory: a server that is full has room then for the rest.
+        forgotten = self._engine.forget(project, present - command.marks_kept, deadline)
+        folded = self._engine.fold(project, (present - command.days_kept) // DAY, deadline)
+        expired = some = self._expire_some(project, now, deadline)
+        while some >= MOST_DUE:
+            some = self._expire_some(project, now, deadline)
+            expired += some
+        return Swept(expired, forgotten, folded)
+
+    def sync(self) -> None:
+        """What a server has answered it keeps, as far as it is set up to."""
+
+    def projects(self) -> list[str]:
+        """Every project that has a row, sorted by code point."""
+        return self._engine.projects(self._deadline(None))
+
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Raw rows of a project in a stable order, about `most`."""
+        return self._engine.export(project, after, most, self._deadline(None) + _COPYING)
+
+    def load(self, project: str, rows: Rows) -> None:
+        """Put rows in place of those with the same keys, in one step."""
+        self._engine.load(project, rows, self._deadline(None) + _COPYING)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._closed = True
+        self._engine.close()
+
+
+def _ref(account: Account) -> Ref:
+    return account.ref

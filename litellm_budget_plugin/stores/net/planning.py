@@ -1,0 +1,204 @@
+"""What a command adds to sums, by the rules and by rows that may be old; see guarded.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.applying import default_of
+from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.checks import check
+from litellm_budget_plugin.core.commands import (
+    PLENTY,
+    Command,
+    Granted,
+    Release,
+    Released,
+    Reply,
+    Reserve,
+    Settle,
+    Settled,
+)
+from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.settling import next_threshold
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum, View
+from litellm_budget_plugin.stores.net.recent import Recent
+from litellm_budget_plugin.stores.net.transaction import shape_of
+
+Guarded = Reserve | Settle | Release
+# Half as long as asking for the union.
+GUARDED = (Reserve, Settle, Release)
+_FOREVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The reply to a command if `add` is applied, or at once if there is nothing to add. With `exact` it holds only for rows
+    that were read for it.
+    """
+
+    reply: Reply
+    add: Add | None
+    read: dict[Subject, Seen]
+    accounts: dict[Ref, Account]
+    exact: bool
+
+
+class Unknown(Exception):
+    """The rules ask for a row that is not known here, or change more than sums."""
+
+
+class KnownRows:
+    """A `core.book.Book` of rows seen before. It notes which subjects were read, and with which versions."""
+
+    def __init__(
+        self, project: str, known: Recent[tuple[str, Subject], Seen], hold: Hold | None, view: View | None
+    ) -> None:
+        self._project = project
+        self._known = known
+        self._hold = hold
+        self._view = view
+        self.read: dict[Subject, Seen] = {}
+        self.changes = Changes()
+
+    def accounts(self, project: str, subject: Subject) -> list[Account]:
+        """Every account of a subject."""
+        seen = None if self._view is None else self._view.subjects.get(subject)
+        seen = seen or self._known.get((project, subject))
+        # A row that goes away when nothing is held on it any more is no matter of sums.
+        if seen is None or any(account.dropped for account in seen.accounts):
+            raise Unknown
+        self.read[subject] = seen
+        return [account.copy() for account in seen.accounts]
+
+    def hold(self, project: str, hold: str) -> Hold | None:  # noqa: ARG002  # the protocol's
+        """The one hold that the command is about."""
+        if self._hold is None or self._hold.id != hold:
+            return None
+        return self._hold.copy()
+
+    def due(self, project: str, now: int, most: int | None) -> list[Hold]:  # noqa: ARG002
+        """Asked before a refusal: what is due must be expired by a transaction."""
+        if self._view is not None and self._view.due:
+            raise Unknown
+        return []
+
+    def write(self, project: str, changes: Changes) -> None:  # noqa: ARG002
+        """Take what a command changes."""
+        self.changes = changes
+
+    def recorded(self, ref: Ref) -> Account:
+        """An account as it was read."""
+        for account in self.read[Subject(ref.scope, ref.subject)].accounts:
+            if account.ref == ref:
+                return account
+        raise Unknown
+
+    def open_holds(self, project: str) -> list[Hold]:  # noqa: ARG002
+        """Not known here."""
+        raise Unknown
+
+    def usage(self, project: str, key: UsageKey) -> Usage | None:  # noqa: ARG002
+        """Not known here."""
+        raise Unknown
+
+
+def is_plain(command: Guarded) -> bool:
+    """Whether a command may be one that adds to sums only."""
+    if isinstance(command, Reserve):
+        return not command.replaces and not command.rolls
+    return isinstance(command, Release) or not (command.unless or command.parent or command.rolls)
+
+
+def addable(commands: Sequence[Command]) -> Iterator[Guarded]:
+    """The first commands, as long as they may only add to sums and are about different holds. Raises BudgetInputError behind
+    them for one that cannot be accepted.
+    """
+    seen = set()
+    for command in commands:
+        if not isinstance(command, GUARDED) or not is_plain(command) or (command.project, command.hold) in seen:
+            return
+        check(command)
+        seen.add((command.project, command.hold))
+        yield command
+
+
+def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_clock: bool) -> Plan:
+    """The plan for a command that the rules answer with `reply` at `now` (microseconds) over a book. Raises Unknown if it changes
+    more than sums.
+    """
+    changes, exact = book.changes, not _is_yes(command, reply)
+    if not changes.holds:
+        return Plan(reply, None, book.read, {}, exact=True)
+    accounts: dict[Ref, Account] = {}
+    sums = []
+    for ref in sorted(changes.accounts):
+        old, new = book.recorded(ref), changes.accounts[ref]
+        if new is None or shape_of(new) != shape_of(old):
+            raise Unknown
+        accounts[ref] = new
+        sums.append(_sum(command, old, new, now, exact=exact))
+    since, until = _valid(command, book, now)
+    hold = changes.holds[command.hold]
+    hold.at = hold.at - now if hold.state == "open" else 0
+    add = Add(
+        command.project,
+        since,
+        until,
+        tuple((subject, seen.version) for subject, seen in sorted(book.read.items())),
+        tuple(sums),
+        hold,
+        book.hold(command.project, command.hold),
+        tuple(mark for mark in changes.holds if mark != command.hold),
+        changes.usage,
+        command.now if test_clock else None,
+    )
+    return Plan(reply, add, book.read, accounts, exact)
+
+
+def _is_yes(command: Guarded, reply: Reply) -> bool:
+    """Whether a reply is right for any rows that the guards of an Add let pass."""
+    if isinstance(command, Reserve):
+        return isinstance(reply, Granted) and reply.amounts == command.want
+    return isinstance(reply, Released) or (isinstance(reply, Settled) and not reply.crossings)
+
+
+def _sum(command: Guarded, old: Account, new: Account, now: int, *, exact: bool) -> Sum:
+    most = most_spent = None
+    if isinstance(command, Reserve):
+        wanted = command.want.of(old.ref.unit)
+        limit = old.effective_limit(default_of(old, command.defaults), now)
+        if limit is not None and wanted:
+            # For a loose bound there has to be room for many times as much.
+            times = PLENTY if command.cheap and old.ref.unit != "calls" else 1
+            most = limit - (times - 1) * wanted
+    elif isinstance(command, Settle) and command.thresholds:
+        most_spent = next_threshold(old, default_of(old, command.defaults), command.thresholds, now)
+    return Sum(
+        old.ref,
+        new.spent - old.spent,
+        new.held - old.held,
+        clean_label(command.model) if isinstance(command, Settle) else "",
+        None if exact else most,
+        most_spent,
+        (old.spent, old.held) if exact else None,
+    )
+
+
+def _valid(command: Guarded, book: KnownRows, now: int) -> tuple[int, int]:
+    """From when to when the rules would answer the same: the same day, the same windows, the same raises."""
+    if isinstance(command, Settle) and command.at is not None and command.at <= now:
+        since, until = command.at, _FOREVER
+    else:
+        since = now // DAY * DAY
+        until = since + DAY
+    for seen in book.read.values():
+        for account in seen.accounts:
+            if account.end is not None and account.soonest <= now:
+                since = max(since, account.soonest)
+            for end in (account.end, account.raised_until):
+                if end is not None and end > now:
+                    until = min(until, end)
+    return since, until

@@ -1,0 +1,120 @@
+"""The rows that the rules read and change while they run beside the server: a `core.book.Book` that writes nothing by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Protocol
+
+from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.book import Changes
+
+if TYPE_CHECKING:
+    from litellm_budget_plugin.stores.net.engine import Seen, View
+
+
+class Reader(Protocol):
+    """How a transaction reads what it was not given: one round trip for each call, under the transaction's lock."""
+
+    def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
+        """The accounts and versions of all of these."""
+
+    def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
+        """The holds and marks with these ids."""
+
+    def due(self, now: int, most: int | None) -> list[Hold]:
+        """Open holds whose time limit has come, in the order of (limit, id)."""
+
+    def open_holds(self) -> list[Hold]:
+        """Every open hold, in the order of the ids."""
+
+    def usage(self, key: UsageKey) -> Usage | None:
+        """One row of totals."""
+
+
+class Transaction:
+    """Rows read so far and `changes` to them, from `now` on (microseconds)."""
+
+    def __init__(self, view: View, reader: Reader) -> None:
+        self.now = view.now
+        self.changes = Changes()
+        self._due = view.due
+        self._seen: dict[Subject, Seen] = dict(view.subjects)
+        self._holds: dict[str, Hold | None] = dict(view.holds)
+        self._reader = reader
+
+    def accounts(self, project: str, subject: Subject) -> list[Account]:  # noqa: ARG002  # the protocol's
+        """Every account of a subject."""
+        return [account.copy() for account in self._of(subject).accounts]
+
+    def _of(self, subject: Subject) -> Seen:
+        if subject not in self._seen:
+            self._seen.update(self._reader.subjects([subject]))
+        return self._seen[subject]
+
+    def hold(self, project: str, hold: str) -> Hold | None:  # noqa: ARG002
+        """A hold or a mark by its id."""
+        if hold not in self._holds:
+            self._holds.update(self._reader.holds([hold]))
+        found = self._holds[hold]
+        return None if found is None else found.copy()
+
+    def due(self, project: str, now: int, most: int | None) -> list[Hold]:  # noqa: ARG002
+        """Open holds whose time limit has come, in the order of (limit, id)."""
+        if not self._due:
+            return []
+        return self._with_subjects(self._reader.due(now, most))
+
+    def open_holds(self, project: str) -> list[Hold]:  # noqa: ARG002
+        """Every open hold."""
+        return self._with_subjects(self._reader.open_holds())
+
+    def _with_subjects(self, holds: list[Hold]) -> list[Hold]:
+        """The holds, and the rows that they are held on, read together."""
+        named = {Subject(leg.scope, leg.subject) for hold in holds for leg in hold.legs}
+        missing = sorted(named - self._seen.keys())
+        if missing:
+            self._seen.update(self._reader.subjects(missing))
+        self._holds.update({hold.id: hold for hold in holds})
+        return [hold.copy() for hold in holds]
+
+    def usage(self, project: str, key: UsageKey) -> Usage | None:  # noqa: ARG002
+        """One row of totals."""
+        return self._reader.usage(key)
+
+    def write(self, project: str, changes: Changes) -> None:  # noqa: ARG002
+        """Take the changes of one command: the engine writes them."""
+        self.changes = changes
+
+    def versions(self) -> dict[Subject, int]:
+        """The new version of each subject whose accounts have changed in more than their sums."""
+        changed: dict[Subject, int] = {}
+        for ref, account in self.changes.accounts.items():
+            subject = Subject(ref.scope, ref.subject)
+            if subject not in changed and shape_of(account) != shape_of(self.recorded(ref)):
+                # Counted on, the version of a subject that went away and came again could be one that it had before.
+                changed[subject] = new_version()
+        return changed
+
+    def recorded(self, ref: Ref) -> Account | None:
+        """An account as it was read; what `changes` has for it takes its place."""
+        return next((one for one in self._of(Subject(ref.scope, ref.subject)).accounts if one.ref == ref), None)
+
+    def recorded_hold(self, hold: str) -> Hold | None:
+        """A hold or mark as it was read; None also where it was not asked for, and is written whatever is there."""
+        return self._holds.get(hold)
+
+
+def new_version() -> int:
+    """A version that no rows of a subject had before. Not from `random`: a fork that Python does not see copies its state."""
+    return int.from_bytes(os.urandom(6), "big") + 1
+
+
+def shape_of(account: Account | None) -> object:
+    """What a version stands for: all of an account but its sums. Compared for equality only."""
+    return None if account is None else _shape(account)
+
+
+_shape = attrgetter(*(each.name for each in fields(Account) if each.name not in ("spent", "held", "models")))

@@ -1,0 +1,87 @@
+"""From an `Add` to the statements that apply it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from pydantic_core import to_json
+
+from litellm_budget_plugin.core.accounts import Hold
+from litellm_budget_plugin.stores.net.engine import Add
+from litellm_budget_plugin.stores.postgres.line import Statement
+from litellm_budget_plugin.stores.postgres.rows import is_plain_mark, owner_of, stored_id
+from litellm_budget_plugin.stores.postgres.statements import Statements
+
+_NO_LIMIT = str(2**62)
+_NOTHING = (None,) * 11
+
+Values = Sequence[str | None]
+
+
+def statements_of(add: Add, sql: Statements) -> list[Statement]:
+    """A step's statements, in the order of its locks. One that fails undoes all."""
+    project, texts = add.project, sql.texts
+    statements: list[Statement] = []
+    versions: dict[tuple[str, str], int] = dict(add.subjects)
+    for ref, spent, held, model, most, most_spent, known in add.sums:
+        values: list[str | None] = [
+            project, owner_of(ref.scope, ref.subject), ref.model, ref.window, ref.unit,
+            str(versions[ref[:2]]), str(held),
+            _NO_LIMIT if most is None else str(most), _NO_LIMIT if most_spent is None else str(most_spent),
+            None if known is None else str(known[0]), None if known is None else str(known[1]),
+        ]  # fmt: skip
+        if spent:
+            values += str(spent), model
+        statements.append((texts["charge" if spent else "hold_on"], values))
+    summed = {one.ref[:2] for one in add.sums}
+    others = [(owner_of(*subject), version) for subject, version in add.subjects if subject not in summed]
+    if others:
+        statements.insert(0, (texts["guard"], (project, to_json(others).decode())))
+    statements += _holds(add, sql)
+    for (scope, name, day, model), totals in sorted(add.usage.items()):
+        statements.append(
+            (texts["total"], (project, owner_of(scope, name), scope, name, str(day), model, *map(str, totals)))
+        )
+    return statements
+
+
+def _holds(add: Add, sql: Statements) -> list[Statement]:
+    hold, project, texts = add.hold, add.project, sql.texts
+    now = None if add.now is None else str(add.now)
+    key = stored_id(hold.id)
+    values: list[str | None] = [
+        project, key, str(hold.at), now, str(add.since), str(add.until), None if key == hold.id else hold.id, hold.state,
+        *_amounts(hold),
+    ]  # fmt: skip
+    if add.expected is not None:
+        values += *map(str, add.expected.amounts), _json(add.expected.legs)
+    own = (texts["new_hold" if add.expected is None else "known_hold"], values)
+    if not add.marks:
+        return [own]
+    keyed: list[tuple[str, Statement]] = [(key, own)]
+    for mark in add.marks:
+        key = stored_id(mark)
+        keyed.append((key, (texts["mark"], (project, key, None if key == mark else mark, now))))
+    return [statement for _, statement in sorted(keyed, key=lambda one: one[0])]
+
+
+@lru_cache(maxsize=10_000)
+def _json(value: tuple[object, ...]) -> str:
+    return to_json(value).decode()
+
+
+def _amounts(hold: Hold) -> Values:
+    """The columns from `usd` to `reply`."""
+    if is_plain_mark(hold):
+        return *_NOTHING, hold.reply or None
+    return (
+        *map(str, hold.amounts),
+        *map(str, hold.floor),
+        str(hold.day) if hold.day else None,
+        hold.model,
+        _json(hold.subjects),
+        _json(hold.legs),
+        to_json(hold.charged).decode() if hold.charged else None,
+        hold.reply or None,
+    )

@@ -1,0 +1,90 @@
+-- Guarded steps: see Add in net/engine.py. Answers how many were applied.
+--
+-- ARGV[1]  a list of {now or false, since, until, sums, id, time to the limit or 0, row or false, expected row or false, marks,
+--          totals}. A sum is {subject, version, account, spent, held, model, most or false, most spent or false, known spent or
+--          false, known held}, only the first two if nothing is added, only the first six if any sum will do. A total is
+--          {subject, day, model, sums}
+
+if leased() then
+    return -1
+end
+
+-- Without rounding: a sum that a double does not hold is above any limit.
+local function within(sum, spent, held)
+    local most, most_spent, known = sum[7], sum[8], sum[9]
+    if known and (spent ~= known or held ~= sum[10]) then
+        return false
+    end
+    spent, held = tonumber(spent), tonumber(held)
+    if most and (spent >= EXACT * 2 or spent + held >= EXACT * 2 or spent + held + sum[5] + sum[4] > most) then
+        return false
+    end
+    return not most_spent or spent + sum[4] <= most_spent
+end
+
+local function sum_fits(sum)
+    local key, account = ROOT .. ':n:' .. sum[1], sum[3]
+    if not account then
+        return (call('HGET', key, 'v') or '0') == sum[2]
+    end
+    local found = call('HMGET', key, 'v', 's' .. account, 'h' .. account)
+    return found[1] == sum[2] and found[2] and (#sum == 6 or within(sum, found[2], found[3]))
+end
+
+local function fits(add, now)
+    if now < add[2] or now >= add[3] then
+        return false
+    end
+    for _, sum in ipairs(add[4]) do
+        if not sum_fits(sum) then
+            return false
+        end
+    end
+    local row = call('HGET', ROOT .. ':b', add[5])
+    return row == add[8] and (row or not call('ZSCORE', ROOT .. ':z', add[5]))
+end
+
+local function add_sum(name, _, account, spent, held, model)
+    local key = ROOT .. ':n:' .. name
+    if held and held ~= 0 then
+        call('HINCRBY', key, 'h' .. account, held)
+    end
+    if spent and spent ~= 0 then
+        call('HINCRBY', key, 's' .. account, spent)
+        if call('HINCRBY', key, 'm' .. account .. model, spent) == 0 then
+            call('HDEL', key, 'm' .. account .. model)
+        end
+    end
+end
+
+-- The first write is one that a server without memory refuses: so it refuses the whole.
+local function apply(add, now)
+    local id, left, row, expected = add[5], add[6], add[7], add[8]
+    call('ZADD', ROOT .. (left > 0 and ':l' or ':z'), now + left, id)
+    if row then
+        call('HSET', ROOT .. ':b', id, row)
+    elseif expected then
+        call('HDEL', ROOT .. ':b', id)
+    end
+    if expected and left == 0 then
+        call('ZREM', ROOT .. ':l', id)
+    end
+    for _, sum in ipairs(add[4]) do
+        add_sum(unpack(sum))
+    end
+    for _, mark in ipairs(add[9]) do
+        call('ZADD', ROOT .. ':z', now, mark)
+    end
+    for _, total in ipairs(add[10]) do
+        add_total(unpack(total))
+    end
+end
+
+for place, add in ipairs(args) do
+    local now = clock(add[1])
+    if not fits(add, now) then
+        return place - 1
+    end
+    apply(add, now)
+end
+return #args

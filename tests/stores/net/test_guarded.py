@@ -1,0 +1,191 @@
+"""The rules run on rows that may be old, and every reply is the one that they give on the rows as they are."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, given
+from hypothesis import strategies as st
+
+from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
+from litellm_budget_plugin.core.commands import (
+    Command,
+    CountExactly,
+    Granted,
+    PutBudget,
+    Refused,
+    Release,
+    Reply,
+    Reserve,
+    Settle,
+    Settled,
+)
+from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.net.guarded import GuardedStore
+from litellm_budget_plugin.stores.protocol import ask_all
+from tests.commands import START, command_lists, drive, ordinary_calls, questions
+from tests.generated import examples
+from tests.stores.net.dict_engine import DictEngine
+
+PHASES = [phase for phase in Phase if phase is not Phase.explain]
+ALICE, APP = Subject("user", "alice"), Subject("project", "app")
+DEFAULTS = (Default("user", "none", 1000), Default("project", "none", 10_000))
+
+
+def stores(count: int) -> tuple[DictEngine, list[GuardedStore]]:
+    """Stores of several processes over one engine."""
+    engine = DictEngine()
+    return engine, [GuardedStore(engine, test_clock=True) for _ in range(count)]
+
+
+@examples(400, phases=PHASES)
+@given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
+def test_every_reply_of_every_process_is_the_ledgers(commands: list[Command], seed: int) -> None:
+    """Three processes, each with rows that the others have changed since."""
+    book, chance = DictBook(), random.Random(seed)
+    _, processes = stores(3)
+
+    def both(command: Command) -> Reply:
+        assert command.now is not None
+        try:
+            expected = apply(book, command, command.now)
+        except BudgetInputError:
+            with pytest.raises(BudgetInputError):
+                chance.choice(processes).execute(command)
+            raise
+        assert chance.choice(processes).execute(command) == expected
+        return expected
+
+    for command in commands:
+        with suppress(BudgetInputError):
+            drive(both, command)
+    assert commands[-1].now is not None
+    for question in questions(commands[-1].now):
+        drive(both, question)
+
+
+def reserve(hold: str, want: int = 10, **more: object) -> Reserve:
+    """A hold of alice's, in a project with a limit of its own."""
+    plain = Reserve(hold, "app", (ALICE, APP), ("gpt-4o",), Amounts(want), 10**8, defaults=DEFAULTS, now=START)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def settle(hold: str, cost: int = 10, **more: object) -> Settle:
+    """The end of one."""
+    plain = Settle(hold, "app", (ALICE, APP), ("gpt-4o",), cost, "gpt-4o", defaults=DEFAULTS, now=START)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def test_a_call_takes_one_round_trip_each_way() -> None:
+    engine, [store] = stores(1)
+    store.execute(reserve("first"))
+    store.execute(settle("first"))
+    before = engine.viewed, engine.transacted
+    for number in range(20):
+        assert store.execute(reserve(f"h{number}")) == Granted(f"h{number}", Amounts(10))
+        if number % 2:
+            assert store.execute(settle(f"h{number}", aliases=(f"r{number}",))) == Settled(f"h{number}")
+        else:
+            store.execute(Release(f"h{number}", "app", now=START))
+    assert (engine.viewed, engine.transacted) == before
+
+
+def test_a_refusal_and_a_count_lock_nobody_out() -> None:
+    """An exhausted user who asks again and again must not keep the others of the project waiting."""
+    engine, [store] = stores(1)
+    store.execute(settle("spent", 995))
+    store.execute(settle("spent too", 0))
+    before = engine.transacted
+    for number in range(20):
+        assert isinstance(store.execute(reserve(f"h{number}")), Refused)
+        assert isinstance(store.execute(reserve(f"c{number}", cheap=True)), CountExactly)
+        assert store.execute(reserve(f"h{number}", at_least=1)) is not None
+    granted = store.execute(reserve("rest", at_least=1))
+    assert granted == Granted("rest", Amounts(5))
+    # A refused hold that is asked for again is answered by its mark.
+    assert engine.transacted - before == 20
+
+
+def test_old_rows_never_let_a_limit_be_passed() -> None:
+    """Each of two processes believes that all of the room is its own."""
+    _, [one, other] = stores(2)
+    for store in (one, other):
+        store.execute(settle(f"warm {id(store)}", 0))
+    granted = [
+        store.execute(reserve(f"h{number}-{place}", 100))
+        for number in range(10)
+        for place, store in enumerate((one, other))
+    ]
+    assert sum(isinstance(reply, Granted) for reply in granted) == 10
+
+
+def test_a_limit_that_another_process_lowers_counts_at_once() -> None:
+    _, [one, other] = stores(2)
+    one.execute(reserve("h"))
+    other.execute(PutBudget("c", "app", ALICE, limit=15, now=START))
+    reply = one.execute(reserve("i"))
+    assert isinstance(reply, Refused) and reply.limit == 15
+
+
+@examples(50, phases=PHASES)
+@given(commands=ordinary_calls(min_size=40, max_size=60))
+def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None:
+    engine, [store] = stores(1)
+    granted = set()
+    for command in commands:
+        if isinstance(command, (Settle, Release)) and command.hold not in granted:
+            continue
+        reply = drive(store.execute, command)
+        if isinstance(reply, Granted):
+            granted.add(reply.hold)
+    changes = sum(isinstance(command, PutBudget) for command in commands)
+    # Accounts are made, thresholds are crossed and budgets change by transactions.
+    assert engine.transacted <= 10 + 4 * changes
+
+
+@examples(200, phases=PHASES)
+@given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
+def test_commands_that_come_together_are_answered_one_after_the_other(commands: list[Command], seed: int) -> None:
+    book, chance = DictBook(), random.Random(seed)
+    _, processes = stores(2)
+    place = 0
+    while place < len(commands):
+        some = commands[place : place + chance.randrange(1, 12)]
+        expected: list[object] = []
+        for command in some:
+            try:
+                expected.append(apply(book, command, command.now or 0))
+            except BudgetInputError as error:
+                expected.append(str(error))
+        outcomes = chance.choice(processes).execute_all(some)
+        assert [str(one) if isinstance(one, BudgetInputError) else one for one in outcomes] == expected
+        place += len(some)
+
+
+def test_a_hold_that_a_budget_has_taken_over() -> None:
+    """Another process gives alice another window, which her open holds are then on: this one knows the account, and not that."""
+    engine, [one, other] = stores(2)
+    one.execute(settle("warm", 0))
+    one.execute(reserve("old", 100))
+    windowed = PutBudget("c", "app", ALICE, window="7d", limit=500, only=True, now=START)
+    drive(other.execute, windowed)
+    one.execute(reserve("new"))
+    assert one.execute(settle("old", 1)) == Settled("old")
+    [account] = engine.book.accounts("app", ALICE)
+    assert (account.spent, account.held) == (1, 10)
+
+
+def test_many_settlements_take_one_round_trip() -> None:
+    engine, [store] = stores(1)
+    store.execute(reserve("warm"))
+    for number in range(50):
+        store.execute(reserve(f"h{number}", 1))
+    before = engine.viewed, engine.transacted
+    outcomes = ask_all(store, [settle(f"h{number}", 1) for number in range(50)])
+    assert outcomes == [Settled(f"h{number}") for number in range(50)]
+    assert (engine.viewed, engine.transacted) == before
