@@ -11,7 +11,7 @@ Every reply is one that the rules give on the rows as they were at some moment b
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject
@@ -47,11 +47,14 @@ from litellm_budget_plugin.stores.net.planning import (
     plan_of,
 )
 from litellm_budget_plugin.stores.net.recent import Recent
+from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 _TRIES = 4
 """How often a command is tried before it runs as a transaction: others may change something each time."""
+_TOGETHER = 64
+"""How many commands one transaction has at most: others of the project wait for it."""
 _COPYING = 60.0
 """How much longer (seconds) a page of a copy may take: no call waits for it."""
 
@@ -78,13 +81,15 @@ class GuardedStore:
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         """Apply commands one after the other and answer each. Those that follow each other and only add to sums take one
-        round trip.
+        round trip, other ends of attempts one transaction.
         """
         deadline = self._deadline(timeout)
         outcomes: list[Outcome] = []
         while len(outcomes) < len(commands):
             outcomes += self._together(commands[len(outcomes) :], deadline)
-            if len(outcomes) < len(commands):
+            if ends := list(_ends(commands[len(outcomes) :])):
+                outcomes += self._transacted_together(ends, deadline)
+            elif len(outcomes) < len(commands):
                 try:
                     outcomes.append(self._execute(commands[len(outcomes)], deadline))
                 except BudgetInputError as error:
@@ -207,6 +212,20 @@ class GuardedStore:
 
     # Everything else.
 
+    def _transacted_together(self, commands: Sequence[Settle], deadline: float) -> list[Outcome]:
+        """What became of commands of one project that one transaction applies."""
+        for command in commands:
+            for subject in command.subjects:
+                self._subjects.drop((command.project, subject))
+        return self._engine.transact(
+            commands[0].project,
+            sorted({subject for command in commands for subject in command.subjects}),
+            [hold for command in commands for hold in (command.hold, command.parent) if hold is not None],
+            commands[0].now if self._test_clock else None,
+            lambda transaction: [_outcome(transaction, command) for command in commands],
+            deadline,
+        )
+
     def _transacted(self, command: Change, deadline: float) -> Reply:
         subjects = set(command.subjects) if isinstance(command, (Reserve, Settle)) else set()
         if (subject := getattr(command, "subject", None)) is not None:
@@ -280,6 +299,25 @@ class GuardedStore:
         """Let go of the connections."""
         self._closed = True
         self._engine.close()
+
+
+def _ends(commands: Sequence[Command]) -> Iterator[Settle]:
+    """The first commands, as long as they are charges of one project and one time that add to more than sums, such as those that a
+    slice pays.
+    """
+    for command in commands[:_TOGETHER]:
+        alike = isinstance(command, Settle) and (command.project, command.now) == (commands[0].project, commands[0].now)
+        if not isinstance(command, Settle) or not alike or is_plain(command):
+            return
+        yield command
+
+
+def _outcome(transaction: Transaction, command: Settle) -> Outcome:
+    try:
+        check(command)
+        return change(transaction, command, transaction.now)
+    except BudgetInputError as error:
+        return error
 
 
 def _ref(account: Account) -> Ref:

@@ -35,7 +35,7 @@ class Reader(Protocol):
 
 
 class Transaction:
-    """Rows read so far and `changes` to them, from `now` on (microseconds)."""
+    """Rows read so far and `changes` to them, of one command or of several, one after the other; `now` is in microseconds."""
 
     def __init__(self, view: View, reader: Reader) -> None:
         self.now = view.now
@@ -46,8 +46,14 @@ class Transaction:
         self._reader = reader
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:  # noqa: ARG002  # the protocol's
-        """Every account of a subject."""
-        return [account.copy() for account in self._of(subject).accounts]
+        """Every account of a subject, as the commands so far have left it."""
+        rows = {account.ref: account for account in self.read(subject)}
+        rows.update({ref: account for ref, account in self.changes.accounts.items() if ref[:2] == subject})  # type: ignore[misc]
+        return [account.copy() for account in rows.values() if account is not None]
+
+    def read(self, subject: Subject) -> tuple[Account, ...]:
+        """Every account of a subject, as it was read."""
+        return self._of(subject).accounts
 
     def _of(self, subject: Subject) -> Seen:
         if subject not in self._seen:
@@ -55,7 +61,9 @@ class Transaction:
         return self._seen[subject]
 
     def hold(self, project: str, hold: str) -> Hold | None:  # noqa: ARG002
-        """A hold or a mark by its id."""
+        """A hold or a mark by its id, as the commands so far have left it."""
+        if (changed := self.changes.holds.get(hold)) is not None:
+            return changed.copy()
         if hold not in self._holds:
             self._holds.update(self._reader.holds([hold]))
         found = self._holds[hold]
@@ -78,15 +86,20 @@ class Transaction:
         if missing:
             self._seen.update(self._reader.subjects(missing))
         self._holds.update({hold.id: hold for hold in holds})
-        return [hold.copy() for hold in holds]
+        present = [self.changes.holds.get(hold.id, hold) for hold in holds]
+        return [hold.copy() for hold in present if hold.state == "open"]
 
     def usage(self, project: str, key: UsageKey) -> Usage | None:  # noqa: ARG002
         """One row of totals."""
-        return self._reader.usage(key)
+        recorded, added = self._reader.usage(key), self.changes.usage.get(key)
+        return recorded if added is None else (recorded or Usage()).plus(added)
 
     def write(self, project: str, changes: Changes) -> None:  # noqa: ARG002
-        """Take the changes of one command: the engine writes them."""
-        self.changes = changes
+        """Take the changes of one more command: the engine writes all of them."""
+        self.changes.accounts.update(changes.accounts)
+        self.changes.holds.update(changes.holds)
+        for key, usage in changes.usage.items():
+            self.changes.usage[key] = self.changes.usage.get(key, Usage()).plus(usage)
 
     def versions(self) -> dict[Subject, int]:
         """The new version of each subject whose accounts have changed in more than their sums."""

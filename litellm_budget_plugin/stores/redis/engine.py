@@ -338,7 +338,7 @@ def _writes_of(transaction: Transaction) -> Writes:
     """What a transaction has left to write."""
     writes, changes, versions = Writes(), transaction.changes, transaction.versions()
     for subject in {Subject(ref.scope, ref.subject) for ref in changes.accounts}:
-        old = transaction.accounts("", subject)
+        old = transaction.read(subject)
         rows = {account.ref: account for account in old} | {
             ref: account for ref, account in changes.accounts.items() if ref[:2] == subject
         }

@@ -189,3 +189,19 @@ def test_many_settlements_take_one_round_trip() -> None:
     outcomes = ask_all(store, [settle(f"h{number}", 1) for number in range(50)])
     assert outcomes == [Settled(f"h{number}") for number in range(50)]
     assert (engine.viewed, engine.transacted) == before
+
+
+def test_charges_that_slices_pay_take_one_transaction() -> None:
+    engine, [store] = stores(1)
+    store.execute(reserve("slice", 500))
+    before = engine.transacted
+    charges = [settle(f"h{number}", 2, parent="slice", aliases=(f"r{number}",)) for number in range(60)]
+    wrong = settle("wrong", -1, parent="slice")
+    outcomes = store.execute_all([*charges[:30], wrong, *charges[30:], charges[0]])
+    assert [one for one in outcomes if one != Settled("h0")] == [
+        *[Settled(f"h{number}") for number in range(1, 30)], outcomes[30], *[Settled(f"h{number}") for number in range(30, 60)]
+    ]  # fmt: skip
+    assert isinstance(outcomes[30], BudgetInputError)
+    assert engine.transacted - before == 1
+    [account] = engine.book.accounts("app", ALICE)
+    assert (account.spent, account.held) == (120, 380)
