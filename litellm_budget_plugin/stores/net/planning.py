@@ -67,8 +67,7 @@ class KnownRows:
         """Every account of a subject."""
         seen = None if self._view is None else self._view.subjects.get(subject)
         seen = seen or self._known.get((project, subject))
-        # A row that goes away when nothing is held on it any more is no matter of sums.
-        if seen is None or any(account.dropped for account in seen.accounts):
+        if seen is None:
             raise Unknown
         self.read[subject] = seen
         return [account.copy() for account in seen.accounts]

@@ -26,6 +26,10 @@ class DictEngine:
         self.book = DictBook()
         self._versions: dict[tuple[str, Subject], int] = {}
         self.added = self.refused = self.transacted = self.viewed = 0
+        self.ahead = 0
+        """How far its clock is ahead of what it is told, in microseconds."""
+        self.meanwhile: Callable[[], object] | None = None
+        """What somebody else does once, after a view."""
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
         """Apply steps up to the first whose guard fails."""
@@ -42,8 +46,8 @@ class DictEngine:
         return found
 
     def _holds(self, add: Add) -> bool:
-        now = add.now
-        assert now is not None
+        assert add.now is not None
+        now = add.now + self.ahead
         if not add.since <= now < add.until:
             return False
         if any(self._versions.get((add.project, subject), 0) != version for subject, version in add.subjects):
@@ -88,9 +92,14 @@ class DictEngine:
     ) -> View:
         """Rows of a project."""
         assert now is not None
+        now += self.ahead
         self.viewed += 1
         due = bool(self.book.due(project, now, 1))
-        return View(now, due, self._seen(project, subjects), {hold: self.book.hold(project, hold) for hold in holds})
+        view = View(now, due, self._seen(project, subjects), {hold: self.book.hold(project, hold) for hold in holds})
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return view
 
     def transact(
         self,

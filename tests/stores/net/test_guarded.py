@@ -14,17 +14,20 @@ from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import (
     Command,
     CountExactly,
+    DropBudget,
     Granted,
     PutBudget,
     Refused,
     Release,
     Reply,
     Reserve,
+    RollNeeded,
     Settle,
     Settled,
 )
 from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.net.guarded import GuardedStore
 from litellm_budget_plugin.stores.protocol import ask_all
@@ -205,3 +208,43 @@ def test_charges_that_slices_pay_take_one_transaction() -> None:
     assert engine.transacted - before == 1
     [account] = engine.book.accounts("app", ALICE)
     assert (account.spent, account.held) == (120, 380)
+
+
+def test_a_threshold_that_others_have_come_near_to_is_reported() -> None:
+    _, [one, other] = stores(2)
+    for number, store in enumerate((one, other)):
+        store.execute(settle(f"warm {number}", 1))
+    one.execute(settle("much", 400))
+    reply = other.execute(settle("more", 200, thresholds=(500_000,)))
+    assert isinstance(reply, Settled) and [crossing.spent for crossing in reply.crossings] == [602]
+
+
+@pytest.mark.parametrize("ahead", [100 * SECOND, -2 * DAY])
+def test_the_servers_clock_counts(ahead: int) -> None:
+    """What a client believes of the time does not keep a window open, nor put a charge on another day."""
+    engine, [store] = stores(1)
+    defaults = (Default("user", "90s", 1000),)
+    for hold in ("a", "b"):
+        drive(store.execute, settle(hold, subjects=(ALICE,), defaults=defaults))
+    engine.ahead = ahead
+    assert isinstance(store.execute(settle("c", subjects=(ALICE,), defaults=defaults)), RollNeeded)
+
+
+def test_what_is_left_is_not_given_twice() -> None:
+    """Somebody else takes it between a look and the hold that it is for."""
+    engine, [one, other] = stores(2)
+    one.execute(settle("spent", 900))
+    other.execute(settle("warm", 0))
+    engine.meanwhile = lambda: other.execute(reserve("theirs", 90))
+    assert one.execute(reserve("ours", 400, at_least=1)) == Granted("ours", Amounts(10))
+
+
+def test_a_budget_that_was_dropped_goes_with_its_last_hold() -> None:
+    engine, [store] = stores(1)
+    for hold in ("a", "b"):
+        store.execute(reserve(hold))
+    store.execute(DropBudget("d", "app", ALICE, now=START))
+    store.execute(Release("a", "app", now=START))
+    assert [account.held for account in engine.book.accounts("app", ALICE)] == [10]
+    store.execute(Release("b", "app", now=START))
+    assert engine.book.accounts("app", ALICE) == []
