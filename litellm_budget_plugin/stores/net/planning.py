@@ -130,6 +130,8 @@ def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_c
     """
     changes, exact = book.changes, not _is_yes(command, reply)
     if not changes.holds:
+        if changes.accounts:  # what a refusal that nobody records has opened
+            raise Unknown
         return Plan(reply, None, book.read, {}, exact=True)
     accounts: dict[Ref, Account] = {}
     sums = []

@@ -17,6 +17,7 @@ from litellm_budget_plugin.core.commands import (
     DropBudget,
     Granted,
     PutBudget,
+    Read,
     Refused,
     Release,
     Reply,
@@ -168,6 +169,20 @@ def test_commands_that_come_together_are_answered_one_after_the_other(commands: 
         outcomes = chance.choice(processes).execute_all(some)
         assert [str(one) if isinstance(one, BudgetInputError) else one for one in outcomes] == expected
         place += len(some)
+
+
+def test_a_refusal_that_is_not_recorded_opens_an_account_as_any_other_does() -> None:
+    """The first call of a user, who asks again as soon as others' calls have given the project's money back."""
+    (_, [store]), book = stores(1), DictBook()
+    bob = Subject("user", "bob")
+    for command in (
+        settle("warm", 0),
+        PutBudget("c", "app", APP, limit=10, now=START),
+        reserve("h"),
+        reserve("i", subjects=(bob, APP), patient=True),
+        Read("app", *bob, now=START),
+    ):
+        assert store.execute(command) == apply(book, command, START)
 
 
 def test_a_hold_that_a_budget_has_taken_over() -> None:
