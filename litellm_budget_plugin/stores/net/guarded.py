@@ -81,13 +81,13 @@ class GuardedStore:
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
         """Apply commands one after the other and answer each. Those that follow each other and only add to sums take one
-        round trip, other ends of attempts one transaction.
+        round trip, other ends of attempts, such as those that were applied before, one transaction.
         """
         deadline = self._deadline(timeout)
         outcomes: list[Outcome] = []
         while len(outcomes) < len(commands):
             outcomes += self._together(commands[len(outcomes) :], deadline)
-            if ends := list(_ends(commands[len(outcomes) :])):
+            if len(ends := list(_ends(commands[len(outcomes) :]))) > 1:
                 outcomes += self._transacted_together(ends, deadline)
             elif len(outcomes) < len(commands):
                 try:
@@ -212,19 +212,26 @@ class GuardedStore:
 
     # Everything else.
 
-    def _transacted_together(self, commands: Sequence[Settle], deadline: float) -> list[Outcome]:
-        """What became of commands of one project that one transaction applies."""
-        for command in commands:
-            for subject in command.subjects:
-                self._subjects.drop((command.project, subject))
-        return self._engine.transact(
-            commands[0].project,
-            sorted({subject for command in commands for subject in command.subjects}),
-            [hold for command in commands for hold in (command.hold, command.parent) if hold is not None],
-            commands[0].now if self._test_clock else None,
-            lambda transaction: [_outcome(transaction, command) for command in commands],
-            deadline,
-        )
+    def _transacted_together(self, commands: Sequence[Settle | Release], deadline: float) -> list[Outcome]:
+        """What became of the first of these commands of one project: of as many as one transaction could apply."""
+        settles = [command for command in commands if isinstance(command, Settle)]
+        subjects = sorted({subject for command in settles for subject in command.subjects})
+        for subject in subjects:
+            self._subjects.drop((commands[0].project, subject))
+        try:
+            return self._engine.transact(
+                commands[0].project,
+                subjects,
+                [command.hold for command in commands] + [each.parent for each in settles if each.parent is not None],
+                commands[0].now if self._test_clock else None,
+                lambda transaction: [_outcome(transaction, command) for command in commands],
+                deadline,
+            )
+        except BudgetInputError as error:
+            # One of them holds text that the server cannot store: that must keep none of the others back.
+            if len(commands) == 1:
+                return [error]
+            return self._transacted_together(commands[: len(commands) // 2], deadline)
 
     def _transacted(self, command: Change, deadline: float) -> Reply:
         subjects = set(command.subjects) if isinstance(command, (Reserve, Settle)) else set()
@@ -301,18 +308,17 @@ class GuardedStore:
         self._engine.close()
 
 
-def _ends(commands: Sequence[Command]) -> Iterator[Settle]:
-    """The first commands, as long as they are charges of one project and one time that add to more than sums, such as those that a
-    slice pays.
-    """
+def _ends(commands: Sequence[Command]) -> Iterator[Settle | Release]:
+    """The first commands, as long as they are ends of attempts of one project and one time."""
     for command in commands[:_TOGETHER]:
-        alike = isinstance(command, Settle) and (command.project, command.now) == (commands[0].project, commands[0].now)
-        if not isinstance(command, Settle) or not alike or is_plain(command):
+        if not isinstance(command, (Settle, Release)):
+            return
+        if (command.project, command.now) != (commands[0].project, commands[0].now):
             return
         yield command
 
 
-def _outcome(transaction: Transaction, command: Settle) -> Outcome:
+def _outcome(transaction: Transaction, command: Settle | Release) -> Outcome:
     try:
         check(command)
         return change(transaction, command, transaction.now)

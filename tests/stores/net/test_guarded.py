@@ -263,3 +263,16 @@ def test_a_budget_that_was_dropped_goes_with_its_last_hold() -> None:
     assert [account.held for account in engine.book.accounts("app", ALICE)] == [10]
     store.execute(Release("b", "app", now=START))
     assert engine.book.accounts("app", ALICE) == []
+
+
+def test_ends_that_were_applied_before_take_few_round_trips() -> None:
+    """A journal is delivered again from its start when a process has died in the middle: one entry after the other would take so
+    long on a distant server that no batch of it is done in time, and none ever.
+    """
+    engine, [store] = stores(1)
+    store.execute(reserve("warm"))
+    ends = [settle(f"h{number}", 1) if number % 3 else Release(f"h{number}", "app", now=START) for number in range(200)]
+    first = store.execute_all(ends)
+    before = engine.viewed, engine.transacted, engine.refused
+    assert store.execute_all(ends) == first
+    assert (engine.viewed + engine.transacted + engine.refused) - sum(before) < 20

@@ -251,6 +251,18 @@ def test_text_and_numbers_that_cannot_be_kept(opened: Opener, url: str) -> None:
     assert calls_of(store) == 2
 
 
+def test_a_charge_that_cannot_be_stored_keeps_none_of_the_others_back(opened: Opener, url: str) -> None:
+    """Also among charges that slices pay, which one transaction applies."""
+    store = opened(url)
+    store.execute(hold_of("slice", 500))
+    charges = [replace(charge_of(f"h{number}"), parent="slice") for number in range(9)]
+    charges[4] = replace(charges[4], hold="\ud800")
+    outcomes = store.execute_all(charges)
+    assert isinstance(outcomes[4], BudgetInputError)
+    assert [each for each in outcomes if isinstance(each, Settled)] == [Settled(f"h{n}") for n in range(9) if n != 4]
+    assert account_of(store).spent == 80
+
+
 def test_ids_of_any_length(opened: Opener, url: str) -> None:
     """A provider chooses the ids of its responses; an index takes no row of more than a third of a page."""
     store = opened(url)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,18 @@ def test_text_that_is_no_text(url: str, opened: Opener) -> None:
     store.execute(PutBudget("c", "p", Subject("user", "a"), raised_until=2**60 + 1))
     assert store.execute(Read("p", "user", "a")).accounts[0].raised_until == 2**60 + 1
     assert store.execute(charge_of("h")) == Settled("h")
+
+
+def test_a_charge_that_cannot_be_stored_keeps_none_of_the_others_back(url: str, opened: Opener) -> None:
+    """Also among charges that slices pay, which one transaction applies."""
+    store = opened(url)
+    store.execute(hold_of("slice", 500))
+    charges = [replace(charge_of(f"h{number}"), parent="slice") for number in range(9)]
+    charges[4] = replace(charges[4], hold="\ud800")
+    outcomes = store.execute_all(charges)
+    assert isinstance(outcomes[4], BudgetInputError)
+    assert [each for each in outcomes if isinstance(each, Settled)] == [Settled(f"h{n}") for n in range(9) if n != 4]
+    assert account_of(store).spent == 80
 
 
 def test_eight_processes_race_for_one_account(url: str, opened: Opener) -> None:
