@@ -199,6 +199,8 @@ def _valid(command: Guarded, book: KnownRows, now: int) -> tuple[int, int]:
         for account in seen.accounts:
             if account.end is not None and account.soonest <= now:
                 since = max(since, account.soonest)
+            if account.raised_until <= now:  # by the server's clock it may not be over yet
+                since = max(since, account.raised_until)
             for end in (account.end, account.raised_until):
                 if end is not None and end > now:
                     until = min(until, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.net.engine import Add
 from litellm_budget_plugin.stores.net.guarded import GuardedStore
 from litellm_budget_plugin.stores.protocol import ask_all
 from tests.commands import START, command_lists, drive, ordinary_calls, questions
@@ -276,3 +278,21 @@ def test_ends_that_were_applied_before_take_few_round_trips() -> None:
     before = engine.viewed, engine.transacted, engine.refused
     assert store.execute_all(ends) == first
     assert (engine.viewed + engine.transacted + engine.refused) - sum(before) < 20
+
+
+def test_a_raise_that_is_over_by_this_machines_clock_alone() -> None:
+    """One process sees the raise end a moment before the server does: what it plans then holds from that moment on only."""
+    engine, [store] = stores(1)
+    store.execute(PutBudget("c", "app", ALICE, limit=1000, raised_by=100, raised_until=START + 10, now=START))
+    store.execute(settle("warm", 0))
+    adds = engine.add
+    planned = []
+
+    def note(some: Sequence[Add], deadline: float) -> int:
+        planned.extend(some)
+        return adds(some, deadline)
+
+    engine.add = note  # type: ignore[method-assign]
+    store.execute(settle("before", 1, now=START + 9))
+    store.execute(settle("behind", 1, now=START + 10))
+    assert planned[0].since <= START < planned[0].until == START + 10 == planned[-1].since
