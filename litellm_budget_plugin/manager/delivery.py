@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ KeptFor = Callable[[str], Union[int, None]]
 _BATCH = 200
 _SAY_AT = 0.8
 _ADOPT_SECONDS = 30.0
+_LEAST = 0.5
+"""The part of a batch's time that must be left for it to begin: one cut short would count as a failure of the store."""
 
 
 class Delivery:
@@ -71,19 +74,20 @@ class Delivery:
         """Have the command delivered by the next `run`. Takes no lock."""
         self._queue.append(command)
 
-    def run(self, timeout: float) -> None:
-        """Deliver what waits, each batch within `timeout` seconds. Raises BudgetStoreError if the store cannot take it now;
-        all of it is in the journal then, or still in memory if that cannot be written.
+    def run(self, timeout: float, until: float = math.inf) -> None:
+        """Deliver what waits, each batch within `timeout` seconds and before `until` (time.monotonic); what there is no time for
+        goes on waiting. Raises BudgetStoreError if the store cannot take it now; all of it is in the journal then, or still in memory if that cannot be
+        written.
         """
         with self._lock:
             try:
                 self._adopt()
                 try:
-                    self._deliver_journal(timeout)
+                    self._deliver_journal(timeout, until)
                 except OSError as error:
                     # What waits in memory must not wait for a disk.
                     _logger.error("a journal cannot be delivered, its charges wait: %s", error)
-                self._deliver_queue(timeout)
+                self._deliver_queue(timeout, until)
                 self._said = False
             except BudgetStoreError:
                 self.keep()
@@ -119,10 +123,13 @@ class Delivery:
             self._adopt_at = now + _ADOPT_SECONDS
             self._journal.adopt()
 
-    def _deliver_journal(self, timeout: float) -> None:
+    def _deliver_journal(self, timeout: float, until: float) -> None:
         while self._journal is not None and (file := self._journal.first()) is not None:
+            left = until - time.monotonic()
+            if left < timeout * _LEAST:
+                return
             try:
-                self._deliver_some(file, timeout)
+                self._deliver_some(file, min(timeout, left))
             except BudgetStoreUnavailable:
                 raise
             except BudgetStoreError as error:
@@ -158,10 +165,10 @@ class Delivery:
         kept_for = self._kept_for(command.project)
         return kept_for is not None and time.time_ns() // 1000 - at >= kept_for
 
-    def _deliver_queue(self, timeout: float) -> None:
-        while self._queue:
+    def _deliver_queue(self, timeout: float, until: float) -> None:
+        while self._queue and (left := until - time.monotonic()) >= timeout * _LEAST:
             commands = list(islice(self._queue, _BATCH))
-            self._send(commands, timeout)
+            self._send(commands, min(timeout, left))
             self._taken(len(commands))
 
     def _taken(self, count: int) -> None:

@@ -155,7 +155,7 @@ class Settler:
         try:
             self._drain()
             if self._remote:
-                self.delivery.run(max(0.0, until - time.monotonic()))
+                self.delivery.run(timeout, until)
         finally:
             self._working.release()
 

@@ -6,14 +6,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Release, Settle
+from litellm_budget_plugin.core.commands import Command, Release, Settle, Settled
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager import delivery as deliveries
@@ -27,7 +28,7 @@ from litellm_budget_plugin.manager.journal_file import ASIDE
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.settler import Settler
 from litellm_budget_plugin.settings import BudgetSettings
-from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.reopening import Reopening
 from tests.manager.faraway import Faraway
 from tests.stores.desk import charge_of, hold_of
@@ -427,3 +428,22 @@ def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
     go_on.set()
     thread.join()
     assert said == "Settled"
+
+
+def test_a_call_does_not_wait_for_all_that_waits(open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage, in which more charges have come together than the store takes in the time of one call."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    settler = open_settler(Faraway(), most=100_000)
+
+    def send(commands: Sequence[Command], timeout: float) -> list[Outcome]:
+        clock[0] += 0.2
+        return [Settled("h") for _ in commands]
+
+    monkeypatch.setattr(settler.delivery, "_ask_all", send)
+    for number in range(10_000):
+        settler.deliver_later(charge_of(f"h{number}"))
+    settler.free(1.0)
+    assert 0 < settler.delivery.waiting < 10_000 and clock[0] <= 1.0
+    settler.flush()
+    assert not settler.delivery.waiting
