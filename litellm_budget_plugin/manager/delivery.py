@@ -76,8 +76,8 @@ class Delivery:
 
     def run(self, timeout: float, until: float = math.inf) -> None:
         """Deliver what waits, each batch within `timeout` seconds and before `until` (time.monotonic); what there is no time for
-        goes on waiting. Raises BudgetStoreError if the store cannot take it now; all of it is in the journal then, or still in memory if that cannot be
-        written.
+        goes on waiting. Raises BudgetStoreError if the store cannot take it now; all of it is in the journal then, or still in
+        memory if that cannot be written.
         """
         with self._lock:
             try:

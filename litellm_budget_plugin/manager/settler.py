@@ -80,6 +80,8 @@ class Settler:
         self._remote = store.remote
         self._timeout = timeout
         self._ended = ended
+        # Also in a child: a store that the parent had let go of is no use there either.
+        self._closed = False
         self._retention: dict[str, tuple[int, int]] = {}
         self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
@@ -96,7 +98,7 @@ class Settler:
         self._working = threading.RLock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = self._closed = False
+        self._closing = False
         self._renewed_at = self._swept_at = time.monotonic()
         self.delivery.begin()
         self.client.begin()

@@ -94,11 +94,13 @@ def ask_all(store: Store, commands: Sequence[Command], timeout: float | None = N
 
     A command whose window has to be opened is applied after the others. Raises what `execute_all` and `ask` raise.
     """
+    until = None if timeout is None else time.monotonic() + timeout
     outcomes = store.execute_all(commands, timeout)
     for place, outcome in enumerate(outcomes):
         if isinstance(outcome, RollNeeded):
+            left = None if until is None else max(0.0, until - time.monotonic())
             try:
-                outcomes[place] = ask(store, commands[place], timeout)
+                outcomes[place] = ask(store, commands[place], left)
             except BudgetInputError as error:
                 outcomes[place] = error
     return outcomes

@@ -12,7 +12,8 @@ from litellm_budget_plugin import BudgetSettings
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, Settle, Settled, Sweep, Swept
 from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-from litellm_budget_plugin.manager.settler import LiveHold
+from litellm_budget_plugin.manager.settler import LiveHold, Settler
+from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.store import SqliteStore
 
 ALICE = Subject("user", "alice")
@@ -102,7 +103,7 @@ def test_what_was_reported_is_charged_once_however_late_it_is_reported_again(ope
 
 
 def test_a_budget_of_the_project_counts_for_every_user(open_ledger: OpenLedger) -> None:
-    """Whoever sets it, and whether or not a process knows of any."""
+    """Any process can set it, and it also counts in processes without a PROJECT_LIMIT."""
     ledger = open_ledger()
     assert ledger.subjects("alice") == (ALICE, Subject("project", "shop"))
     ledger.ask(PutBudget(new_id(), "shop", Subject("project", "shop"), limit=7))
@@ -120,3 +121,11 @@ def test_a_file_is_not_looked_at_beside_a_command(open_ledger: OpenLedger, monke
     monkeypatch.setattr(store, "_look", lambda: (inside.append(store._guard._inside), look()))
     store.sync()
     assert inside == [True]
+
+
+def test_a_child_does_not_use_a_store_that_its_parent_has_let_go_of() -> None:
+    """The fork can fall between the closing of the store and its being forgotten."""
+    settler = Settler(open_store("memory://"), 1.0)
+    settler.close()
+    settler.begin()
+    assert not settler.stay()

@@ -122,7 +122,7 @@ class GuardedStore:
         with suppress(BudgetInputError):
             for command in addable(commands):
                 some.append(command)  # noqa: PERF402  # what came before one that is wrong counts
-        # Whoever executes the first of the rest reports what is wrong with it.
+        # A command that is wrong ends the batch; it is executed by itself, which reports the error.
         with suppress(BudgetInputError):
             self._look_for_missing(some, deadline)
             for command in some:
