@@ -46,12 +46,15 @@ COLUMNS = {
 _LONGEST_ID = 375
 """Characters: 1,500 bytes at most, so that an id and a project's name fit into a row of an index (2,704 bytes)."""
 
+_DIGEST = "sha256:"
+
 Row = dict[str, Any]
 
 
 def stored_id(text: str) -> str:
-    """The key under which a hold or a mark is kept: its id, or the digest of one that no index takes."""
-    return text if len(text) <= _LONGEST_ID else f"sha256:{sha256(text.encode()).hexdigest()}"
+    """The key under which a hold or a mark is kept: its id, or the digest of one that no index takes, or that looks like one."""
+    plain = len(text) <= _LONGEST_ID and not text.startswith(_DIGEST)
+    return text if plain else f"{_DIGEST}{sha256(text.encode()).hexdigest()}"
 
 
 @lru_cache(maxsize=10_000)

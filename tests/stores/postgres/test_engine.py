@@ -24,6 +24,7 @@ from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.postgres.address import address_from
 from litellm_budget_plugin.stores.postgres.engine import PostgresEngine
 from litellm_budget_plugin.stores.postgres.line import Answers, Batch, Line
+from litellm_budget_plugin.stores.postgres.rows import stored_id
 from litellm_budget_plugin.stores.rows import Rows
 from tests.commands import START, drive
 from tests.generated import examples
@@ -306,3 +307,9 @@ def test_what_waits_for_the_disk(engine: PostgresEngine, monkeypatch: pytest.Mon
             assert waited() == waits
             engine.transact("p", [], asked, None, lambda one, mark=mark: one.hold("p", mark.id), soon())
             assert waited() == waits
+
+
+def test_a_hold_by_the_name_of_a_digest_is_not_the_one_that_was_digested() -> None:
+    long = "x" * 1000
+    assert stored_id(stored_id(long)) != stored_id(long)
+    assert stored_id("h") == "h"
