@@ -20,7 +20,7 @@ class Subject(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """The key of an account inside a project. `model` is "" for any model, else a model's or a family's name."""
+    """The key of an account inside a project. `model` is "" for any model, else what `core.models.covers` takes."""
 
     scope: str
     subject: str
@@ -59,7 +59,8 @@ NOTHING = Amounts()
 class Default(NamedTuple):
     """The limit of accounts that have none of their own. `limit` None: spend is recorded and never refused.
 
-    `carry_over` is the most that an unused rest may add to the next window.
+    `carry_over` is the most that an unused rest may add to the next window. `subject` is the one that it is for; those that
+    name none are for every subject of the scope that no other default names.
     """
 
     scope: str
@@ -68,6 +69,7 @@ class Default(NamedTuple):
     model: str = ""
     unit: str = "usd"
     carry_over: int = 0
+    subject: str = ""
 
 
 @dataclass(slots=True)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, alias_mark, command_mark
-from litellm_budget_plugin.core.commands import KEEP, Command, PutBudget, Read, Renew, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.applying import WHOLE
+from litellm_budget_plugin.core.commands import (
+    KEEP,
+    Command,
+    PutBudget,
+    Read,
+    Renew,
+    Reserve,
+    SetLimits,
+    Settle,
+    Sweep,
+    TopUp,
+)
 from litellm_budget_plugin.core.money import MAX_NANOS
-from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import CREDIT, DAY
 from litellm_budget_plugin.errors import BudgetInputError
 
 
@@ -15,26 +30,11 @@ def check(command: Command) -> None:
     """Raise BudgetInputError, naming the field, unless every amount and time of the command is within its range."""
     for name in ("hold", "replaces", "parent"):
         _hold_id(getattr(command, name, None), f"{type(command).__name__}.{name}")
-    if isinstance(command, Reserve):
-        _check_reserve(command)
-    elif isinstance(command, Settle):
-        _amount(command.cost, "Settle.cost")
-        _amount(command.input_tokens, "Settle.input_tokens")
-        _amount(command.output_tokens, "Settle.output_tokens")
-        _amount(command.calls, "Settle.calls")
-        _defaults(command.defaults)
-    elif isinstance(command, Renew):
-        for hold in command.holds:
-            _hold_id(hold, "Renew.holds")
-        _lifetime(command.expires_after, "Renew.expires_after")
-    elif isinstance(command, PutBudget):
-        _check_put(command)
-    elif isinstance(command, Read):
-        _defaults(command.defaults)
-        if command.page < 1:
-            raise BudgetInputError(f"Read.page must be at least 1, got {command.page}")
-    elif isinstance(command, Sweep) and (command.marks_kept < 0 or command.days_kept < 0):
-        raise BudgetInputError("Sweep.marks_kept and Sweep.days_kept must not be negative")
+    _CHECKS.get(type(command), _nothing)(command)
+
+
+def _nothing(command: Command) -> None:
+    """Whatever its fields say is acceptable."""
 
 
 def _hold_id(value: str | None, what: str) -> None:
@@ -56,6 +56,36 @@ def _check_reserve(command: Reserve) -> None:
         raise BudgetInputError("Reserve.replaces must name another hold than this one")
 
 
+def _check_settle(command: Settle) -> None:
+    _amount(command.cost, "Settle.cost")
+    _amount(command.input_tokens, "Settle.input_tokens")
+    _amount(command.output_tokens, "Settle.output_tokens")
+    _amount(command.calls, "Settle.calls")
+    _defaults(command.defaults)
+
+
+def _check_renew(command: Renew) -> None:
+    for hold in command.holds:
+        _hold_id(hold, "Renew.holds")
+    _lifetime(command.expires_after, "Renew.expires_after")
+
+
+def _check_top_up(command: TopUp) -> None:
+    _amount(command.amount, "TopUp.amount")
+    checked_id(command.id, "TopUp.id")
+
+
+def _check_read(command: Read) -> None:
+    _defaults(command.defaults)
+    if command.page < 1:
+        raise BudgetInputError(f"Read.page must be at least 1, got {command.page}")
+
+
+def _check_sweep(command: Sweep) -> None:
+    if command.marks_kept < 0 or command.days_kept < 0:
+        raise BudgetInputError("Sweep.marks_kept and Sweep.days_kept must not be negative")
+
+
 def _check_put(command: PutBudget) -> None:
     if command.unit not in UNITS:
         raise BudgetInputError(f"PutBudget.unit must be one of {', '.join(UNITS)}, got {command.unit!r}")
@@ -71,6 +101,17 @@ def _check_put(command: PutBudget) -> None:
             _amount(amount, f"PutBudget.spent of {model!r:.80}")
         if len({model for model, _ in command.spent}) < len(command.spent):
             raise BudgetInputError("PutBudget.spent names a model twice")
+    _defaults(command.defaults)
+
+
+def _check_limits(command: SetLimits) -> None:
+    for limit in command.limits or ():
+        if limit.unit not in UNITS or limit.model == WHOLE or (limit.window == CREDIT and limit[::2] != (0, "")):
+            raise BudgetInputError(f"SetLimits.limits has {tuple(limit)!r:.200}, which is no limit")
+        if limit.amount is not None:
+            _amount(limit.amount, "SetLimits.limits")
+    if len({limit[1:] for limit in command.limits or ()}) < len(command.limits or ()):
+        raise BudgetInputError("SetLimits.limits name one account twice")
     _defaults(command.defaults)
 
 
@@ -93,7 +134,7 @@ def _lifetime(value: int, what: str) -> None:
 @lru_cache(maxsize=256)
 def _defaults(defaults: tuple[Default, ...]) -> None:
     # A process asks with the same ones every time.
-    if len(defaults) > 1 and len({(d.scope, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
+    if len(defaults) > 1 and len({(d.scope, d.subject, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
         raise BudgetInputError("defaults name one account twice")
     for default in defaults:
         if default.unit not in UNITS:
@@ -103,3 +144,15 @@ def _defaults(defaults: tuple[Default, ...]) -> None:
         _amount(default.carry_over, f"the default carry-over of {default.scope}")
         if default.limit is not None:
             _amount(default.limit, f"the default limit of {default.scope}")
+
+
+_CHECKS: dict[type, Callable[[Any], None]] = {
+    Reserve: _check_reserve,
+    Settle: _check_settle,
+    Renew: _check_renew,
+    PutBudget: _check_put,
+    SetLimits: _check_limits,
+    TopUp: _check_top_up,
+    Read: _check_read,
+    Sweep: _check_sweep,
+}

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, Union
 
 from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
 PLENTY = 64
@@ -33,12 +34,15 @@ KEEP = Keep.KEEP
 
 
 class Roll(NamedTuple):
-    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new)."""
+    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new, and begins with
+    `spent`, by model, in its unit).
+    """
 
     ref: Ref
     old_end: int | None
     start: int
     end: int | None
+    spent: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,42 @@ class Reset:
     subject: Subject
     model: str | None = None
     window: str | None = None
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Make `limits` the whole of a subject's limits set by hand: no default applies to it any more. None: forget what was set by
+    hand, and the defaults apply again. What was spent stays where a window goes on. A balance is not touched. Replies: Done,
+    RollNeeded.
+    """
+
+    id: str
+    project: str
+    subject: Subject
+    limits: tuple[Limit, ...] | None
+    defaults: tuple[Default, ...] = ()
+    rolls: tuple[Roll, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Add to a subject's balance, once and for all for each `id` of a project. Replies: Done."""
+
+    id: str
+    project: str
+    subject: Subject
+    amount: int
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Take back the whole of a top-up, once; the balance may become less than nothing. Replies: Done."""
+
+    id: str
+    project: str
     now: int | None = None
 
 
@@ -369,7 +409,7 @@ class Swept:
     folded: int
 
 
-Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset]
+Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset, SetLimits, TopUp, Refund]
 Command = Union[Change, Read, ReadUsage, Sweep]
 Reply = Union[
     Granted, Refused, Closed, CountExactly, RollNeeded, Settled, AlreadyCharged, Released, Renewed, Done, Accounts,

@@ -7,14 +7,14 @@ it names; held is the sum of the open holds; every charge is applied exactly onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any
 
 from litellm_budget_plugin.core.accounts import Account, Default, Subject
 from litellm_budget_plugin.core.applying import default_of
 from litellm_budget_plugin.core.book import Book, WholeBook, Work
-from litellm_budget_plugin.core.budgets import drop_budget, put_budget, reset
+from litellm_budget_plugin.core.budgets import drop_budget, put_budget, refund, reset, set_limits, top_up
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
     Accounts,
@@ -25,14 +25,17 @@ from litellm_budget_plugin.core.commands import (
     PutBudget,
     Read,
     ReadUsage,
+    Refund,
     Release,
     Renew,
     Reply,
     Reserve,
     Reset,
+    SetLimits,
     Settle,
     Sweep,
     Swept,
+    TopUp,
     UsageRows,
 )
 from litellm_budget_plugin.core.holding import MOST_DUE, expire_due
@@ -68,11 +71,16 @@ def _read(book: WholeBook, command: Read, now: int) -> Accounts:
         ids = book.subjects(command.project, command.scope, command.after, command.page)
         after = ids[-1] if len(ids) == command.page else None
     states = [
-        state_of(account, default_of(account, command.defaults), now)
+        state
         for subject in ids
-        for account in sorted(book.accounts(command.project, Subject(command.scope, subject)), key=_ref)
+        for state in states_of(book.accounts(command.project, Subject(command.scope, subject)), command.defaults, now)
     ]
     return Accounts(now, tuple(states), after)
+
+
+def states_of(rows: Collection[Account], defaults: tuple[Default, ...], now: int) -> list[AccountState]:
+    """A subject's accounts as readers see them at `now`, in the order of their keys."""
+    return [state_of(row, default_of(row, rows, defaults), now) for row in sorted(rows, key=_ref)]
 
 
 _ref = attrgetter("ref")
@@ -127,4 +135,7 @@ _RULES: dict[type, Callable[[Work, Any], Reply]] = {
     PutBudget: put_budget,
     DropBudget: drop_budget,
     Reset: reset,
+    SetLimits: set_limits,
+    TopUp: top_up,
+    Refund: refund,
 }

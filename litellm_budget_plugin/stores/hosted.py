@@ -118,7 +118,7 @@ class _Book(DictBook):
     def account(self, project: _Project, user: str) -> Account | None:
         """The account that a user's record stands for: the one that a `PutBudget` would change."""
         rows = self.accounts(project.name, Subject("user", user))
-        return current_budget((row for row in rows if _recordable(row.ref)), project.defaults)
+        return current_budget([row for row in rows if _recordable(row.ref)], project.defaults)
 
 
 class HostedStore:
