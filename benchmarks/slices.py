@@ -64,7 +64,7 @@ def ledger_on(url: str, ahead: str) -> Iterator[BudgetLedger]:
 
 def ask_and_settle(ledger: BudgetLedger) -> Callable[[str], None]:
     """What a call does with the ledger: a hold, and a charge that is delivered later or now."""
-    subjects = ledger.subjects("alice")
+    subjects = ledger.principal("alice").subjects
 
     def one(hold: str) -> None:
         command = Reserve(hold, "default", subjects, ("m",), Amounts(CENT // 10, 1, 100), 120_000_000, ledger.defaults)

@@ -88,7 +88,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
     options = ServerOptions(
         store_url=url,
         store_timeout=settings.store_timeout * 8,
-        defaults=settings.defaults,
+        defaults=settings.read_policy().defaults,
         open_access=is_loopback(host),
         root_path=root_path,
         behind_tls=behind_tls,

@@ -10,6 +10,8 @@ from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY
 
 UNITS = ("usd", "calls", "tokens")
+SCOPES = ("user", "team", "tag", "run", "project")
+"""What can have a budget."""
 
 
 class Subject(NamedTuple):
@@ -183,6 +185,11 @@ def command_mark(command: str) -> str:
 def alias_mark(alias: str) -> str:
     """The id of the mark that an alias leaves; never equal to a hold's."""
     return f"alias:{alias}"
+
+
+def top_up_mark(top_up: str) -> str:
+    """The id of the mark that a top-up leaves; never equal to a hold's."""
+    return f"top-up:{top_up}"
 
 
 @dataclass(slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
 from litellm_budget_plugin.core.book import Work
-from litellm_budget_plugin.core.commands import Reserve, Roll, RollDue, Settle
+from litellm_budget_plugin.core.commands import AccountState, Reserve, Roll, RollDue, Settle
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
 
-WHOLE = "*"
-"""The model of the account that says: what is set by hand for this subject is the whole, and no default applies."""
+
+def whole_mark(subject: Subject) -> Ref:
+    """The account that says: what is set by hand for this subject is the whole, and no default applies. It counts nothing."""
+    return Ref(*subject, model="*", unit="calls")
 
 
 class Applying(NamedTuple):
@@ -22,7 +24,19 @@ class Applying(NamedTuple):
     default: Default | None
 
 
-def defaults_for(subject: Subject, rows: Iterable[Account], defaults: tuple[Default, ...]) -> dict[Ref, Default]:
+class Row(Protocol):
+    """An account, or the state of one."""
+
+    @property
+    def ref(self) -> Ref:
+        """Its key."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it has a limit of its own."""
+
+
+def defaults_for(subject: Subject, rows: Iterable[Row], defaults: tuple[Default, ...]) -> dict[Ref, Default]:
     """The defaults that apply to a subject with these accounts, by the accounts that follow them.
 
     Those that name the subject take the place of those that name none. Each gives way to a limit set by hand for the same model
@@ -33,15 +47,36 @@ def defaults_for(subject: Subject, rows: Iterable[Account], defaults: tuple[Defa
         found = [each for each in defaults if each.scope == subject.scope and not each.subject]
     if not found:
         return {}
-    taken = {_place(row.ref) for row in rows if row.pinned}
-    if (WHOLE, "usd", False) in taken:
+    pinned = {row.ref for row in rows if row.pinned}
+    if whole_mark(subject) in pinned:
         return {}
+    taken = {_place(ref) for ref in pinned}
     followers = {Ref(*subject, each.model, each.window, each.unit): each for each in found}
     return {ref: each for ref, each in followers.items() if _place(ref) not in taken}
 
 
 def _place(ref: Ref) -> tuple[str, str, bool]:
-    return ref.model, ref.unit, ref.window == CREDIT
+    return ref.model.casefold(), ref.unit, ref.window == CREDIT
+
+
+def limits_on(
+    subject: Subject, states: Iterable[AccountState], models: tuple[str, ...] | None, defaults: tuple[Default, ...]
+) -> list[tuple[Ref, int | None, AccountState | None]]:
+    """What limits a call of these models (None: of any) for a subject, by the state of its accounts: each account's key, its limit (0
+    where it is blocked, None where it has none), and its state unless it is yet to be made. By the rules of `applying_accounts`.
+    """
+    known = {state.ref: state for state in states}
+    followers = defaults_for(subject, known.values(), defaults)
+    found: list[tuple[Ref, int | None, AccountState | None]] = []
+    for ref in sorted(known.keys() | followers.keys()):
+        if ref == whole_mark(subject) or not (models is None or covers_any(ref.model, models)):
+            continue
+        state = known.get(ref)
+        if state is not None and (state.blocked or state.pinned):
+            found.append((ref, 0 if state.blocked else state.limit, state))
+        elif ref in followers:
+            found.append((ref, followers[ref].limit if state is None else state.limit, state))
+    return found
 
 
 def default_of(account: Account, rows: Iterable[Account], defaults: tuple[Default, ...]) -> Default | None:
@@ -84,13 +119,12 @@ def _named(
     subject: Subject, rows: Mapping[Ref, Account], models: tuple[str, ...], defaults: tuple[Default, ...]
 ) -> dict[Ref, Default | None]:
     # What a default was counted on goes on being counted: the defaults may apply again.
-    whole = Ref(*subject, WHOLE) in rows
+    mark = whole_mark(subject)
+    whole = mark in rows
     named: dict[Ref, Default | None] = {
         ref: None
         for ref, row in rows.items()
-        if (row.pinned or row.blocked or (whole and not row.dropped))
-        and ref.model != WHOLE
-        and covers_any(ref.model, models)
+        if (row.pinned or row.blocked or (whole and not row.dropped)) and ref != mark and covers_any(ref.model, models)
     }
     followers = defaults_for(subject, rows.values(), defaults)
     named.update({ref: each for ref, each in followers.items() if covers_any(ref.model, models)})

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, command_mark
-from litellm_budget_plugin.core.applying import WHOLE, default_of, open_window, roll_due
+from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, command_mark, top_up_mark
+from litellm_budget_plugin.core.applying import default_of, open_window, roll_due, whole_mark
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
     KEEP,
@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.money import MAX_NANOS, usd_text
-from litellm_budget_plugin.core.windows import CREDIT
+from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 KEPT_FOR_EVER = 2**52
@@ -162,6 +162,12 @@ def drop_budget(work: Work, command: DropBudget) -> Done:
         return Done(command.id)
     for account in _matching(work, command):
         _drop(work, account)
+    if not any(
+        row.pinned and row.ref.window != CREDIT
+        for row in work.accounts(command.subject).values()
+        if row.ref != whole_mark(command.subject)
+    ):
+        work.drop(whole_mark(command.subject))
     return _done(work, command)
 
 
@@ -192,12 +198,12 @@ def set_limits(work: Work, command: SetLimits) -> Done | RollNeeded:
         if account is not None and not (ref.window == CREDIT and account.pinned):
             account.pinned, account.limit = True, limits[ref].amount
             work.put(account)
-    _hold_on_new(work, command.subject, opened.keys() - before)
+    _count_on_new(work, command.subject, opened.keys() - before, limits.keys())
     for row in list(work.accounts(command.subject).values()):
-        paid = row.ref.window == CREDIT and (row.limit or row.spent)
+        paid = row.ref == whole_mark(command.subject) or (row.ref.window == CREDIT and (row.limit or row.spent))
         if row.pinned and row.ref not in limits and not paid:
             _unpin(work, row, command.defaults)
-    whole = Ref(*command.subject, WHOLE)
+    whole = whole_mark(command.subject)
     if command.limits is None:
         work.drop(whole)
     else:
@@ -205,8 +211,24 @@ def set_limits(work: Work, command: SetLimits) -> Done | RollNeeded:
     return _done(work, command)
 
 
-def _hold_on_new(work: Work, subject: Subject, refs: Collection[Ref]) -> None:
-    """What calls in flight hold counts against their subject's new limits, too."""
+def _count_on_new(work: Work, subject: Subject, refs: Collection[Ref], kept: Collection[Ref]) -> None:
+    """What was spent on a limit goes on counting on the one that takes its place with another length; what calls in flight hold counts
+    on all new ones.
+    """
+    for ref in refs:
+        account = work.accounts(subject)[ref]
+        before = [
+            row
+            for row in work.accounts(subject).values()
+            if row.ref not in kept
+            and row.ref.window != CREDIT
+            and not row.over(work.now)
+            and (row.ref.model, row.ref.unit) == (ref.model, ref.unit)
+        ]
+        if before and not account.spent and not parse_window(ref.window).period:
+            most = max(before, key=lambda row: row.spent)
+            account.spent, account.models = most.spent, dict(most.models)
+            work.put(account)
     for hold in work.open_holds() if refs else ():
         added = [ref for ref in sorted(refs) if subject in hold.subjects and covers_any(ref.model, (hold.model,))]
         for ref in added:
@@ -222,9 +244,8 @@ def _unpin(work: Work, row: Account, defaults: tuple[Default, ...]) -> None:
     """The row's limit goes; its sums stay for a default, for calls in flight, and as long as it is blocked."""
     row.pinned, row.limit = False, None
     row.raised_by = row.raised_until = row.carry_over = row.carried = 0
-    others = [
-        other for other in work.accounts(Subject(row.ref.scope, row.ref.subject)).values() if other.ref.model != WHOLE
-    ]
+    subject = Subject(row.ref.scope, row.ref.subject)
+    others = [other for other in work.accounts(subject).values() if other.ref != whole_mark(subject)]
     if row.held or row.blocked or default_of(row, others, defaults) is not None:
         work.put(row)
     else:
@@ -253,7 +274,7 @@ def top_up(work: Work, command: TopUp) -> Done:
     entry = Ref(history_scope(command.subject.scope), command.subject.id, command.id)
     work.put(Account(entry, work.new_row_id(made_by), work.now, work.now, None, pinned=True, limit=command.amount))
     reply = wire.dumps(replace(command, now=None))
-    work.put_hold(Hold(command_mark(_top_up_mark(command.id)), "done", KEPT_FOR_EVER, reply=reply))
+    work.put_hold(Hold(top_up_mark(command.id), "done", KEPT_FOR_EVER, reply=reply))
     work.save()
     return Done(command.id)
 
@@ -281,12 +302,8 @@ def history_scope(scope: str) -> str:
     return f"credit:{scope}"
 
 
-def _top_up_mark(top_up: str) -> str:
-    return f"top-up {top_up}"
-
-
 def _top_up_of(work: Work, top_up: str) -> TopUp | None:
-    mark = work.hold(command_mark(_top_up_mark(top_up)))
+    mark = work.hold(top_up_mark(top_up))
     found = wire.loads(mark.reply) if mark is not None else None
     return found if isinstance(found, TopUp) else None
 

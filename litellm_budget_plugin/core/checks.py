@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, alias_mark, command_mark
-from litellm_budget_plugin.core.applying import WHOLE
+from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, alias_mark, command_mark, top_up_mark
 from litellm_budget_plugin.core.commands import (
     KEEP,
     Command,
@@ -39,10 +38,13 @@ def _nothing(command: Command) -> None:
 
 def _hold_id(value: str | None, what: str) -> None:
     # Marks of commands and of aliases lie among the holds.
-    if value is not None and (not value or value.startswith((command_mark(""), alias_mark("")))):
+    if value is not None and (not value or value.startswith(_MARKS)):
         raise BudgetInputError(
-            f"{what} must not be empty, nor begin with {command_mark('')!r} or {alias_mark('')!r}, got {value!r:.80}"
+            f"{what} must not be empty, nor begin with {' or '.join(map(repr, _MARKS))}, got {value!r:.80}"
         )
+
+
+_MARKS = (command_mark(""), alias_mark(""), top_up_mark(""))
 
 
 def _check_reserve(command: Reserve) -> None:
@@ -87,6 +89,8 @@ def _check_sweep(command: Sweep) -> None:
 
 
 def _check_put(command: PutBudget) -> None:
+    if command.model == "*":
+        raise BudgetInputError("PutBudget.model is \"\" for every model, not '*'")
     if command.unit not in UNITS:
         raise BudgetInputError(f"PutBudget.unit must be one of {', '.join(UNITS)}, got {command.unit!r}")
     for name in ("limit", "raised_by", "carry_over"):
@@ -106,7 +110,7 @@ def _check_put(command: PutBudget) -> None:
 
 def _check_limits(command: SetLimits) -> None:
     for limit in command.limits or ():
-        if limit.unit not in UNITS or limit.model == WHOLE or (limit.window == CREDIT and limit[::2] != (0, "")):
+        if limit.unit not in UNITS or limit.model == "*" or (limit.window == CREDIT and limit[::2] != (0, "")):
             raise BudgetInputError(f"SetLimits.limits has {tuple(limit)!r:.200}, which is no limit")
         if limit.amount is not None:
             _amount(limit.amount, "SetLimits.limits")
@@ -131,7 +135,7 @@ def _lifetime(value: int, what: str) -> None:
         raise BudgetInputError(f"{what} must be more than 0 and at most a day (in microseconds), got {value}")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _defaults(defaults: tuple[Default, ...]) -> None:
     # A process asks with the same ones every time.
     if len(defaults) > 1 and len({(d.scope, d.subject, d.window, d.model, d.unit) for d in defaults}) < len(defaults):

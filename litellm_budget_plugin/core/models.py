@@ -19,6 +19,9 @@ def is_pattern(model: str) -> bool:
     return "*" in model or "?" in model
 
 
+_FAMILY = re.compile(r"[^/*?]+/\*")
+
+
 @lru_cache(maxsize=1024)
 def _expression(model: str) -> re.Pattern[str]:
     # In names of models, brackets are no sets of characters.
@@ -30,10 +33,13 @@ def _expression(model: str) -> re.Pattern[str]:
 def covers(model: str, name: str) -> bool:
     """Whether a budget for `model` is one for the model called `name`.
 
-    `model` is a name, which includes its dated versions, or a glob with `*` and `?`, such as `gpt-4o*` or `openai/*`.
+    `model` is a name, which includes its dated versions, a provider's family such as `openai/*`, or a glob with `*` and `?`.
     Upper and lower case are the same: a provider may not tell them apart.
     """
-    return model == name or _expression(model).fullmatch(name) is not None
+    if model == name:
+        return True
+    # A provider's family is a name of its own, which every call of the provider has; what a gateway passes on to it has not.
+    return not _FAMILY.fullmatch(model) and _expression(model).fullmatch(name) is not None
 
 
 def covers_any(model: str, names: Iterable[str]) -> bool:

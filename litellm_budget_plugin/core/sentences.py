@@ -158,8 +158,9 @@ def parse_limits(sentences: str | Iterable[str], zone: str = "UTC") -> tuple[Lim
     """The limits of a list, or of one text with commas between its sentences. Raises BudgetInputError for a sentence that cannot
     be read, for two limits of one window, unit and model, and for "unlimited" beside a limit of the same model and unit.
     """
-    texts = _SEPARATOR.split(sentences.strip()) if isinstance(sentences, str) else list(sentences)
-    limits = tuple(parse_limit(text, zone) for text in texts if not isinstance(text, str) or text.strip())
+    given = [sentences] if isinstance(sentences, str) else list(sentences)
+    texts = [text for each in given for text in (_SEPARATOR.split(each.strip()) if isinstance(each, str) else [each])]
+    limits = tuple(parse_limit(text, zone) for text in texts if text != "")
     seen: dict[tuple[str, str, str], Limit] = {}
     for limit in limits:
         key = (limit.model.casefold(), limit.unit, limit.window)

@@ -113,7 +113,7 @@ def _canonical(window: str) -> str:
     return parse_window(window).text
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _canonical_windows(those: tuple[Default | Limit, ...]) -> tuple[Default | Limit, ...]:
     return tuple(each._replace(window=_canonical(each.window)) for each in those)
 

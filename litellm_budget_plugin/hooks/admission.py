@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import Accounts, Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
@@ -81,7 +82,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
         models=call.models,
         want=want_of(estimate),
         expires_after=ledger.hold_ttl,
-        defaults=ledger.defaults,
+        defaults=call.defaults,
         floor=floor_of(estimate),
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
@@ -120,15 +121,10 @@ def _limited(call: Call) -> bool:
     """Whether any limit applies to this attempt's subjects and models."""
     ledger = call.ledger
     for subject in call.subjects:
-        command = Read(ledger.project, subject.scope, subject.id, defaults=ledger.defaults)
+        command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
         reply = ledger.ask_in_call(command)
         states = reply.accounts if isinstance(reply, Accounts) else ()
-        applying = [state for state in states if state.ref.model in ("", *call.models)]
-        if any(state.limit is not None or state.blocked for state in applying):
-            return True
-        pinned = any(state.pinned and not state.ref.model for state in applying)
-        defaults = [default for default in ledger.defaults if default.scope == subject.scope]
-        if not pinned and any(default.limit is not None for default in defaults):
+        if any(limit is not None for _, limit, _ in limits_on(subject, states, call.models, call.defaults)):
             return True
     return False
 

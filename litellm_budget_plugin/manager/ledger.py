@@ -14,8 +14,10 @@ from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Read, Release, Reply, Reserve, Settle
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.policies import Given, Policies, Principal
 from litellm_budget_plugin.manager.settler import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
 from litellm_budget_plugin.manager.slices import Slices
@@ -50,7 +52,7 @@ class BudgetLedger:
     def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
         self.settings = settings
         self.project = settings.project
-        self.defaults: tuple[Default, ...] = settings.defaults
+        self.policies = Policies(settings)
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self._patience = settings.store_timeout * _PATIENCE
         self._key = store_key(settings.url)
@@ -94,14 +96,39 @@ class BudgetLedger:
                 )
 
     @property
+    def defaults(self) -> tuple[Default, ...]:
+        """The limits of whole scopes that are set outside of the ledger, as commands carry them."""
+        return self.policies.current().defaults
+
+    @property
     def store(self) -> Store:
         """The store itself."""
         return self.client.store
 
-    def subjects(self, user: str) -> tuple[Subject, ...]:
-        """Whose budgets a call of `user` counts against."""
+    def principal(self, user: str, given: Given | None = None) -> Principal:
+        """Whose budgets a call of `user` counts against, and by which limits: one policy, from its beginning to its end."""
+        given = given or Given()
         # A budget of the project can be set at any time, by anybody.
-        return Subject("user", checked_id(user, "user")), Subject("project", self.project)
+        named = [Subject("user", checked_id(user, "user")), Subject("project", self.project)]
+        if given.team is not None:
+            named.append(Subject("team", given.team))
+        named += [Subject("tag", tag) for tag in given.tags]
+        named += [Subject("run", run) for run in given.runs]
+        policy = self.policies.current()
+        limits = {subject: parse_limits(texts, self.settings.timezone) for subject, texts in given.limits}
+        defaults = policy.defaults_of(named, given.user_class, limits)
+        return Principal(tuple(named), defaults, policy, given.user_class, limits)
+
+    def defaults_now(self, principal: Principal) -> tuple[Default, ...]:
+        """The limits that count for a principal as the policy is now: a charge counts on accounts that others have made meanwhile."""
+        policy = self.policies.current()
+        if policy is principal.policy:
+            return principal.defaults
+        try:
+            return policy.defaults_of(principal.subjects, principal.user_class, principal.limits)
+        except BudgetInputError:
+            # The class is gone. What was promised when the call began is charged all the same.
+            return principal.defaults
 
     def one_call(self) -> AbstractContextManager[None]:
         """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""

@@ -122,8 +122,10 @@ class ServedLedger:
             if isinstance(outcome, BudgetInputError):
                 continue
             # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
-            if isinstance(command, (Reserve, Settle)) and any(one.limit is not None for one in command.defaults):
-                self._seen[command.project] = command.defaults
+            if isinstance(command, (Reserve, Settle)) and any(
+                one.limit is not None and not one.subject for one in command.defaults
+            ):
+                self._seen[command.project] = tuple(one for one in command.defaults if not one.subject)
             if self.metrics is not None:
                 self.metrics.observe_reply(command, outcome, seconds)
 

@@ -74,7 +74,7 @@ def vet_command(body: bytes, data: Any) -> None:
         COMMANDS.check(data)
 
 
-_LONGEST = {"defaults": 64, "holds": 5000, "spent": 5000}
+_LONGEST = {"defaults": 512, "limits": 512, "holds": 5000, "spent": 5000}
 """Entries of lists for which 256 are not right. The rules look at each subject with each default, while others wait."""
 
 

@@ -24,11 +24,14 @@ from litellm_budget_plugin.core.commands import (
     DropBudget,
     PutBudget,
     Read,
+    Refund,
     Release,
     Reply,
     Reserve,
     Reset,
+    SetLimits,
     Settle,
+    TopUp,
 )
 from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.core.ledger import apply, state_of
@@ -98,7 +101,11 @@ class _Project:
     @property
     def default(self) -> Default:
         """What users without a limit of their own follow."""
-        users = (each for each in self.defaults if (each.scope, each.model, each.unit) == ("user", "", "usd"))
+        users = (
+            each
+            for each in self.defaults
+            if (each.scope, each.model, each.unit, each.subject) == ("user", "", "usd", "")
+        )
         return next(users, Default("user"))
 
 
@@ -158,6 +165,11 @@ class HostedStore:
         began = time.monotonic()
         deadline = began + (self._timeout if timeout is None else min(timeout, self._timeout))
         for command in commands:
+            if isinstance(command, (SetLimits, TopUp, Refund)):
+                raise BudgetInputError(
+                    "LiteLLM's budget protocol has one budget for each user, in US dollars: lists of limits and balances need another "
+                    "ledger, such as litellm-budget serve"
+                )
             project = self._projects.setdefault(command.project, _Project(command.project))
             project.defaults = getattr(command, "defaults", ()) or project.defaults
             if isinstance(command, _ON_FRESH):

@@ -105,9 +105,9 @@ def test_what_was_reported_is_charged_once_however_late_it_is_reported_again(ope
 def test_a_budget_of_the_project_counts_for_every_user(open_ledger: OpenLedger) -> None:
     """Any process can set it, and it also counts in processes without a PROJECT_LIMIT."""
     ledger = open_ledger()
-    assert ledger.subjects("alice") == (ALICE, Subject("project", "shop"))
+    assert ledger.principal("alice").subjects == (ALICE, Subject("project", "shop"))
     ledger.ask(PutBudget(new_id(), "shop", Subject("project", "shop"), limit=7))
-    ledger.ask(Settle(new_id(), "shop", ledger.subjects("bob"), (), 7, "m", defaults=ledger.defaults))
+    ledger.ask(Settle(new_id(), "shop", ledger.principal("bob").subjects, (), 7, "m", defaults=ledger.defaults))
     reply = ledger.ask(Read("shop", "project", "shop"))
     assert isinstance(reply, Accounts) and [(state.limit, state.spent) for state in reply.accounts] == [(7, 7)]
 

@@ -72,7 +72,7 @@ def _hold(ledger: BudgetLedger, usd: int = CENT // 10, user: str = "alice", **mo
     return Reserve(
         new_id(),
         "p",
-        ledger.subjects(user),
+        ledger.principal(user).subjects,
         ("m",),
         Amounts(usd, 1, 10),
         MINUTE,
@@ -233,7 +233,7 @@ def test_an_idle_slice_goes_back(open_ledger: OpenLedger, clock: Clock) -> None:
 def test_a_blocked_budget_stops_calls_within_a_look(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     _warm(ledger)
-    ledger.ask(PutBudget("c", "p", ledger.subjects("alice")[0], blocked=True, defaults=ledger.defaults))
+    ledger.ask(PutBudget("c", "p", ledger.principal("alice").subjects[0], blocked=True, defaults=ledger.defaults))
     ledger._look_at = 0.0
     ledger.attend()
     assert not _call(ledger)

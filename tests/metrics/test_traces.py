@@ -177,7 +177,7 @@ def test_a_later_attempt_writes_on_the_span_of_its_call(traces: Traces, open_des
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     request = Request("completion", CHAT, None, desk.arguments("alice"))
-    call = Call(ledger, ledger.subjects("alice"), request)
+    call = Call(ledger, ledger.principal("alice"), request)
     with traces.tracer.start_as_current_span("work") as span:
         call.admit()
         call = call.sending({}, None)
