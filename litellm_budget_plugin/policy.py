@@ -113,7 +113,7 @@ class Policy:
         for subject in subjects:
             own = self.own_limits(subject, user_class)
             if given and subject in given:
-                own = _smaller(
+                own = smaller(
                     self.scopes.get(subject.scope, Table()).limits or () if own is None else own, given[subject]
                 )
             if own is not None:
@@ -132,7 +132,8 @@ class Policy:
         return sorted({limit.model for table in tables for limit in table.limits or () if limit.model})
 
 
-def _smaller(limits: tuple[Limit, ...], given: tuple[Limit, ...]) -> tuple[Limit, ...]:
+def smaller(limits: tuple[Limit, ...], given: tuple[Limit, ...]) -> tuple[Limit, ...]:
+    """All of these limits; of two for the same, the smaller one."""
     both: dict[tuple[str, str, str], Limit] = {}
     for limit in (*limits, *given):
         key = (limit.model, limit.unit, limit.window)
@@ -180,10 +181,8 @@ def _load(text: str, *, yaml: bool) -> Any:
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"\(at line (\d+)", str(error))
             raise _Mistake(str(error), line=int(found[1]) if found else None) from None
-    try:
-        import yaml as parser  # type: ignore[import-untyped]  # its stubs are a package of their own
-    except ImportError:
-        raise _Mistake("a budget file in YAML needs PyYAML: pip install pyyaml, or write it in TOML") from None
+    import yaml as parser  # type: ignore[import-untyped]  # its stubs are a package of their own; only for files in YAML
+
     try:
         # Keys that repeat would silently be the last of them.
         _check_keys(parser.compose(text, parser.SafeLoader))

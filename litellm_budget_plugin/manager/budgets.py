@@ -1,0 +1,370 @@
+"""Budgets of users, teams, tags, runs and the project, as sentences, with exact amounts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from litellm_budget_plugin.core.accounts import SCOPES, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.applying import defaults_for, limits_on, whole_mark
+from litellm_budget_plugin.core.budgets import history_scope
+from litellm_budget_plugin.core.commands import (
+    MICROS,
+    Accounts,
+    AccountState,
+    DropBudget,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Refund,
+    Reset,
+    SetLimits,
+    TopUp,
+    UsageRows,
+)
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
+from litellm_budget_plugin.core.windows import CREDIT, bounds, parse_window
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+
+PERIODS = ("day", "model", *SCOPES)
+"""What `usage` can be summed by."""
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+class Remaining(NamedTuple):
+    """What a subject may still spend, money held for calls in flight counted as spent.
+
+    `usd` is what is left of the budget that has the least, `budget` that budget's sentence, `resets_at` when its window ends; None
+    where there is no limit in US dollars, or no end. `held` is what calls in flight hold on it, in US dollars. `calls` and `tokens` are
+    what is left of limits in those units.
+    """
+
+    usd: Decimal | None = None
+    budget: str | None = None
+    resets_at: datetime | None = None
+    held: Decimal = Decimal(0)
+    calls: int | None = None
+    tokens: int | None = None
+    blocked: bool = False
+
+
+class UsageRow(NamedTuple):
+    """Totals of one day, model or subject, as `key` says. `spent` is US dollars."""
+
+    key: str
+    spent: Decimal
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    refusals: int
+    unsettled: int
+
+
+class RunState(NamedTuple):
+    """A run that the ledger knows. Amounts are US dollars; `remaining` is None without a limit."""
+
+    id: str
+    spent: Decimal
+    held: Decimal
+    remaining: Decimal | None
+    limits: list[str]
+    blocked: bool
+    created_at: datetime
+
+
+class Payment(NamedTuple):
+    """A top-up, by its id. `amount` is US dollars."""
+
+    id: str
+    amount: Decimal
+    at: datetime
+    refunded: bool
+
+
+def parse_subject(text: str | int) -> Subject:
+    """The subject that a text names: "team:search", "tag:batch", "run:42", "user:alice", or "alice" for a user.
+
+    A user whose id looks like one of these is written with "user:" in front of it. Raises BudgetInputError for what is no id.
+    """
+    name = checked_id(text, "subject")
+    scope, colon, rest = name.partition(":")
+    return Subject(scope, checked_id(rest, scope)) if colon and scope in SCOPES else Subject("user", name)
+
+
+class Budgets:
+    """Reads and changes the budgets of one project's ledger. Every method asks the ledger and keeps nothing; threads may share it.
+
+    A subject is "alice" or "user:alice", "team:search", "tag:batch", "run:42", and "project" for all of them together. Amounts are
+    `Decimal` US dollars, exact. Methods raise BudgetInputError for what cannot be read, and BudgetStoreError if the ledger does not
+    answer.
+    """
+
+    def __init__(self, ledger: BudgetLedger) -> None:
+        self._ledger = ledger
+
+    def set_limits(self, subject: str, *sentences: str) -> list[str]:
+        """Make these the subject's limits, all of them and in one step; whatever the environment or the file says counts no
+        longer for it. Returns them as the ledger has them. What was spent in a window that goes on still counts, and a new calendar
+        window begins with what was spent in it before.
+        """
+        limits = parse_limits(sentences, self._ledger.settings.timezone)
+        if not limits:
+            raise BudgetInputError(
+                "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
+            )
+        self._set(self._subject(subject), limits)
+        return [str(limit) for limit in limits]
+
+    def clear_limits(self, subject: str) -> None:
+        """Forget the limits that were set by hand: those of the environment and the file count again."""
+        self._set(self._subject(subject), None)
+
+    def _set(self, subject: Subject, limits: tuple[Limit, ...] | None) -> None:
+        ledger = self._ledger
+        ledger.ask(SetLimits(new_id(), ledger.project, subject, limits, self._defaults(subject)))
+
+    def limits(self, subject: str) -> list[str]:
+        """The sentences that count for a subject, from wherever they are set."""
+        return [str(limit) for limit in self._limits(self._subject(subject))]
+
+    def remaining(self, subject: str, model: str | None = None) -> Remaining:
+        """What the subject may still spend, on `model`, else on models that have no budget of their own."""
+        named = self._subject(subject)
+        models = () if model is None else (model,)
+        found = Remaining()
+        for ref, limit, state in limits_on(named, self._states(named), models, self._defaults(named)):
+            if state is not None and state.blocked:
+                found = found._replace(blocked=True)
+            if limit is None:
+                continue
+            left = max(0, limit - (state.spent + state.held if state is not None else 0))
+            if ref.unit != "usd":
+                least = getattr(found, ref.unit)
+                changed: dict[str, Any] = {ref.unit: left if least is None else min(least, left)}
+                found = found._replace(**changed)
+            elif found.usd is None or _usd(left) < found.usd:
+                own = limit if state is None or not state.pinned else state.own_limit
+                held = _usd(state.held) if state is not None else Decimal(0)
+                said = str(_limit_of(ref, own))
+                found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
+        return found
+
+    def block(self, subject: str) -> None:
+        """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
+        self._put(self._subject(subject), blocked=True)
+
+    def unblock(self, subject: str) -> None:
+        """Let a subject that was blocked call again."""
+        named = self._subject(subject)
+        for state in self._states(named):
+            if state.blocked:
+                self._put(named, state.ref, blocked=False)
+
+    def raise_limit(self, subject: str, amount: str, *, until: datetime) -> None:
+        """Let a subject spend `amount` (a sentence like "$5") more on each of its limits in US dollars for any model, until a time."""
+        named, raised = self._subject(subject), parse_limit(amount)
+        if raised.unit != "usd" or raised.amount is None or raised[1:3] != ("none", ""):
+            raise BudgetInputError(f"a limit is raised by an amount such as '$5', got {amount!r:.80}")
+        if until.tzinfo is None:
+            raise BudgetInputError("until= must be a datetime with a time zone")
+        found = limits_on(named, self._states(named), (), self._defaults(named))
+        refs = [ref for ref, limit, _ in found if limit is not None and ref.unit == "usd" and ref.window != CREDIT]
+        if not refs:
+            raise BudgetInputError(f"{subject!r:.80} has no limit in US dollars that could be raised")
+        for ref in refs:
+            self._put(named, ref, raised_by=raised.amount, raised_until=round(until.timestamp() * MICROS))
+
+    def reset(self, subject: str) -> None:
+        """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
+        named = self._subject(subject)
+        self._ledger.ask(Reset(new_id(), self._ledger.project, named))
+
+    def forget(self, subject: str) -> None:
+        """Forget a subject's budgets and what was spent on them; the totals by day and a balance stay."""
+        named = self._subject(subject)
+        self._ledger.ask(DropBudget(new_id(), self._ledger.project, named))
+
+    def usage(
+        self, *, since: date | None = None, until: date | None = None, by: str = "day", subject: str | None = None
+    ) -> list[UsageRow]:
+        """Totals of the days from `since` to `until` (UTC, both included), of all or of one subject, by "day", "model" or a scope.
+
+        In the order of their keys. The days before the last 400 are summed into one, the first: "before".
+        """
+        if by not in PERIODS:
+            raise BudgetInputError(f"by= must be one of {', '.join(PERIODS)}, got {by!r:.80}")
+        days = (
+            0 if since is None else since.toordinal() - _EPOCH,
+            2**31 if until is None else until.toordinal() - _EPOCH,
+        )
+        named = self._subject(subject) if subject is not None else None
+        if by in SCOPES:
+            if named is not None and named.scope != by:
+                raise BudgetInputError(f"a {named.scope} has no totals by {by}")
+            rows = self._totals(by, None if named is None else named.id, days)
+        else:
+            named = named or Subject("project", self._ledger.project)
+            rows = self._totals(*named, days)
+        return _summed(rows, _KEYS.get(by, lambda key: key.subject))
+
+    def runs(self) -> Iterator[RunState]:
+        """Every run that the ledger knows, in the order of their ids."""
+        for subject, states in self._each("run"):
+            yield self._run(subject, states)
+
+    def run(self, run: str) -> RunState:
+        """One run, known or not."""
+        subject = Subject("run", checked_id(run, "run"))
+        return self._run(subject, self._states(subject))
+
+    def subjects(self, scope: str) -> Iterator[str]:
+        """Every id of a scope that has an account, in order."""
+        for subject, _ in self._each(_scope(scope)):
+            yield subject.id
+
+    def top_up(self, subject: str, amount: str, *, id: str) -> None:  # noqa: A002  # the payment's own word
+        """Add to a subject's balance, once for each `id`, such as an invoice's number. Its calls need room in the balance from then on."""
+        paid = parse_limit(amount)
+        if paid.unit != "usd" or not paid.amount or paid[1:3] != ("none", ""):
+            raise BudgetInputError(f"a balance is topped up by an amount such as '$10', got {amount!r:.80}")
+        self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), paid.amount))
+
+    def refund(self, id: str) -> None:  # noqa: A002
+        """Take the whole of a top-up back, once. What was spent of it stays spent: the balance can become negative."""
+        self._ledger.ask(Refund(checked_id(id, "id"), self._ledger.project))
+
+    def balance(self, subject: str) -> Decimal:
+        """What is left of what was topped up, without what calls in flight hold; US dollars."""
+        states = self._states(self._subject(subject))
+        found = next((state for state in states if state.ref.window == CREDIT), None)
+        return Decimal(0) if found is None else _usd((found.limit or 0) - found.spent - found.held)
+
+    def payments(self, subject: str) -> list[Payment]:
+        """The top-ups of a subject, the oldest first."""
+        scope, name = self._subject(subject)
+        states = self._read(Read(self._ledger.project, history_scope(scope), name)).accounts
+        paid = [
+            Payment(each.ref.model, _usd(each.own_limit or 0), _time(each.created_at) or _NEVER, each.blocked)
+            for each in states
+        ]
+        return sorted(paid, key=lambda payment: (payment.at, payment.id))
+
+    # How the ledger is asked.
+
+    def _subject(self, text: str) -> Subject:
+        return Subject("project", self._ledger.project) if text == "project" else parse_subject(text)
+
+    def _defaults(self, subject: Subject) -> tuple[Default, ...]:
+        return self._ledger.policies.look().defaults_of((subject,))
+
+    def _put(self, subject: Subject, ref: Ref | None = None, **fields: Any) -> None:
+        where: dict[str, Any] = {} if ref is None else {"model": ref.model, "unit": ref.unit, "window": ref.window}
+        defaults = self._defaults(subject)
+        self._ledger.ask(PutBudget(new_id(), self._ledger.project, subject, defaults=defaults, **where, **fields))
+
+    def _states(self, subject: Subject) -> tuple[AccountState, ...]:
+        self._ledger.settler.settle_waiting()
+        return self._read(Read(self._ledger.project, *subject, defaults=self._defaults(subject))).accounts
+
+    def _each(self, scope: str) -> Iterator[tuple[Subject, tuple[AccountState, ...]]]:
+        self._ledger.settler.settle_waiting()
+        after: str | None = ""
+        while after is not None:
+            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=self._ledger.defaults))
+            for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
+                yield Subject(scope, name), tuple(states)
+            after = reply.after
+
+    def _read(self, command: Read) -> Accounts:
+        reply = self._ledger.ask(command)
+        assert isinstance(reply, Accounts)
+        return reply
+
+    def _totals(self, scope: str, subject: str | None, days: tuple[int, int]) -> tuple[tuple[UsageKey, Usage], ...]:
+        self._ledger.settler.settle_waiting()
+        reply = self._ledger.ask(ReadUsage(self._ledger.project, scope, subject, *days))
+        assert isinstance(reply, UsageRows)
+        return reply.rows
+
+    def _limits(self, subject: Subject) -> list[Limit]:
+        """The limits that count, as they were set: without what was raised or carried over."""
+        states = self._states(subject)
+        found: list[Limit] = []
+        for ref, _, state in limits_on(subject, states, None, defaults := self._defaults(subject)):
+            if state is not None and state.pinned:
+                limit: int | None = state.own_limit
+            else:
+                followed = defaults_for(subject, states, defaults).get(ref)
+                if followed is None:  # only blocked
+                    continue
+                limit = followed.limit
+            if limit is not None or (state is not None and state.pinned):
+                found.append(_limit_of(ref, limit))
+        return found
+
+    def _run(self, subject: Subject, states: tuple[AccountState, ...]) -> RunState:
+        totals = self._totals(*subject, (0, 2**31))
+        spent = sum(usage.spent for _, usage in totals)
+        dollars = [state for state in states if state.ref.unit == "usd" and not state.ref.model]
+        left = [state.limit - state.spent - state.held for state in dollars if state.limit is not None]
+        return RunState(
+            subject.id,
+            _usd(spent),
+            _usd(max((state.held for state in dollars), default=0)),
+            _usd(max(0, min(left))) if left else None,
+            [
+                str(_limit_of(state.ref, state.own_limit))
+                for state in states
+                if state.pinned and state.ref != whole_mark(subject)
+            ],
+            any(state.blocked for state in states),
+            _time(min((state.created_at for state in states), default=None)) or _NEVER,
+        )
+
+
+_NEVER = datetime.fromtimestamp(0, tz=timezone.utc)
+_KEYS: dict[str, Callable[[UsageKey], str]] = {
+    "day": lambda key: "before" if not key.day else date.fromordinal(key.day + _EPOCH).isoformat(),
+    "model": lambda key: key.model,
+}
+
+
+def _scope(scope: str) -> str:
+    if scope not in SCOPES:
+        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
+    return scope
+
+
+def _limit_of(ref: Ref, amount: int | None) -> Limit:
+    return Limit(amount, ref.window, ref.model, ref.unit)
+
+
+def _end(ref: Ref, state: AccountState | None) -> datetime | None:
+    """When the window of an account ends; a window that is not open yet is that of a calendar, or begins with the next call."""
+    if state is not None and not state.ended:
+        return _time(state.end)
+    window = parse_window(ref.window)
+    return _time(bounds(window, time.time_ns() // 1000)[1]) if window.period else None
+
+
+def _usd(nanos: int) -> Decimal:
+    return Decimal(nanos).scaleb(-9) if nanos else Decimal(0)
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / MICROS, tz=timezone.utc)
+
+
+def _summed(rows: tuple[tuple[UsageKey, Usage], ...], named: Callable[[UsageKey], str]) -> list[UsageRow]:
+    sums: dict[str, Usage] = {}
+    for key, usage in rows:
+        name = named(key)
+        sums[name] = sums.get(name, Usage()).plus(usage)
+    order = sorted(sums, key=lambda name: (name != "before", name))
+    return [UsageRow(name, _usd(sums[name].spent), *sums[name][1:]) for name in order]
