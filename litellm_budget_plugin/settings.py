@@ -73,14 +73,14 @@ class BudgetSettings(BaseSettings):
         description="USD that each user without a budget of their own may spend per window. 0 blocks priced calls.",
     )
     default_window: str = Field("none", description="The window of DEFAULT_LIMIT: `none`, `12h`, `daily`, `month`, ...")
-    user_limits: str = Field(
-        "",
+    user_limits: str | None = Field(
+        None,
         description="Limits of each user, as sentences with commas between them: `$1/day, $10/month, $2/day for gpt-4o*`.",
     )
-    team_limits: str = Field("", description="Limits of each team.")
-    tag_limits: str = Field("", description="Limits of each tag.")
-    run_limits: str = Field("", description="Limits of each run of an agent.")
-    project_limits: str = Field("", description="Limits of all users together.")
+    team_limits: str | None = Field(None, description="Limits of each team.")
+    tag_limits: str | None = Field(None, description="Limits of each tag.")
+    run_limits: str | None = Field(None, description="Limits of each run of an agent.")
+    project_limits: str | None = Field(None, description="Limits of all users together.")
     file: str | None = Field(
         None,
         description="A file of limits for scopes, classes of users and single subjects, in TOML or YAML. It is read again when it "
@@ -199,8 +199,8 @@ class BudgetSettings(BaseSettings):
 
     @field_validator("user_limits", "team_limits", "tag_limits", "run_limits", "project_limits")
     @classmethod
-    def _sentences(cls, value: str) -> str:
-        parse_limits(value)
+    def _sentences(cls, value: str | None) -> str | None:
+        parse_limits(value or "")
         return value
 
     @field_validator("user_from")
@@ -307,7 +307,7 @@ class BudgetSettings(BaseSettings):
         return {scope: Table(limits) for scope, limits in found.items() if limits}
 
     def _limits_of(self, scope: str) -> tuple[Limit, ...]:
-        texts = [getattr(self, f"{scope}_limits")]
+        texts = [getattr(self, f"{scope}_limits") or ""]
         short = {
             "user": (self.default_limit, self.default_window),
             "project": (self.project_limit, self.project_window),

@@ -160,6 +160,8 @@ def _default(name: str) -> str:
         return "litellm_budget_journal"
     if name in ("api_base", "api_key"):
         return "no default"
+    if name == "file":
+        return "no file"
     if default is None:
         return "no limit"
     if isinstance(default, bool):

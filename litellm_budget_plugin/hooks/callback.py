@@ -58,7 +58,7 @@ class BudgetCallback(BudgetHook):
             register(self)
         if not self._ledger.policies.current().limited:
             _logger.warning(
-                "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
+                "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
             )
 
     def flush(self) -> None:

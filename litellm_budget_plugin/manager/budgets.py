@@ -354,7 +354,9 @@ def _end(ref: Ref, state: AccountState | None) -> datetime | None:
 
 
 def _usd(nanos: int) -> Decimal:
-    return Decimal(nanos).scaleb(-9) if nanos else Decimal(0)
+    amount = Decimal(nanos).scaleb(-9)
+    whole = amount.to_integral_value()
+    return whole if whole == amount else amount.normalize()
 
 
 def _time(micros: int | None) -> datetime | None:
