@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.commands import Accounts, Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
+from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
@@ -122,8 +122,7 @@ def _limited(call: Call) -> bool:
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=ledger.defaults)
         reply = ledger.ask_in_call(command)
-        states = reply.accounts if isinstance(reply, Accounts) else ()
-        applying = [state for state in states if state.ref.model in ("", *call.models)]
+        applying = [state for state in reply.accounts if state.ref.model in ("", *call.models)]
         if any(state.limit is not None or state.blocked for state in applying):
             return True
         pinned = any(state.pinned and not state.ref.model for state in applying)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.commands import BaseCommand, Command, ReplyT_co
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.breaker import Breaker
 from litellm_budget_plugin.manager.observing import Observing
@@ -23,7 +23,7 @@ class StoreClient:
         """In a forked child: find out anew whether the store is away."""
         self.breaker = Breaker()
 
-    def ask(self, command: Command, timeout: float, *, in_call: bool = False) -> Reply:
+    def ask(self, command: BaseCommand[ReplyT_co], timeout: float, *, in_call: bool = False) -> ReplyT_co:
         """The reply within `timeout` seconds. With `in_call` a call waits for it, and learns at once that a networked store is away.
         Raises BudgetStoreError, BudgetInputError.
         """
@@ -56,7 +56,7 @@ class StoreClient:
                 self.observing.failed(error)
             raise
 
-    def _answered(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+    def _answered(self, commands: Sequence[BaseCommand[object]], outcomes: Sequence[object]) -> None:
         self.breaker.worked()
         if self.observing.any:
             for command, outcome in zip(commands, outcomes):

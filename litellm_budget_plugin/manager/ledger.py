@@ -11,7 +11,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Read, Release, Reply, Reserve, Settle
+from litellm_budget_plugin.core.commands import (
+    MICROS,
+    BaseCommand,
+    Closed,
+    Granted,
+    Read,
+    Release,
+    Reply,
+    ReplyT_co,
+    Reserve,
+    Settle,
+)
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
@@ -124,7 +135,7 @@ class BudgetLedger:
             return self.settings.store_timeout
         return max(0.0, until - time.monotonic())
 
-    def ask_in_call(self, command: Command) -> Reply:
+    def ask_in_call(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
         """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while
         a networked store is known to be away.
         """
@@ -236,7 +247,7 @@ class BudgetLedger:
             self._slices.retire(subjects)
         self.settler.free(self.seconds_left)
 
-    def ask(self, command: Command) -> Reply:
+    def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
         """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.settler.keep_synced()
         return self.client.ask(command, self._patience)

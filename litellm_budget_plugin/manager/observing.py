@@ -10,11 +10,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol
 
-from litellm_budget_plugin.core.commands import Command, Renew, Renewed, Settle, Settled, Sweep, Swept
+from litellm_budget_plugin.core.commands import BaseCommand, Renew, Renewed, Settle, Settled, Sweep, Swept
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.metrics.standing import Source
-from litellm_budget_plugin.stores.protocol import Outcome
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
@@ -79,7 +78,7 @@ class Observing:
     def _all(self) -> set[Observer]:
         return {observer for observer in list(self._by_project.values()) if observer is not None}
 
-    def answered(self, command: Command, outcome: Outcome) -> None:
+    def answered(self, command: BaseCommand[object], outcome: object) -> None:
         """The store has answered a command."""
         if isinstance(command, Settle):
             # A charge can be sent again after it was acknowledged: with another one of its batch, or by an interrupt.

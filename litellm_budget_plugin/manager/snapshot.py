@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read
+from litellm_budget_plugin.core.commands import PutBudget, Read
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.shape import changes, running, whole_record
@@ -75,8 +75,7 @@ class Snapshot:
             self._remember()
 
     def _known(self) -> bool:
-        reply = self._ledger.ask(Read(self._ledger.project, *self._mark))
-        return isinstance(reply, Accounts) and bool(reply.accounts)
+        return bool(self._ledger.ask(Read(self._ledger.project, *self._mark)).accounts)
 
     def _remember(self) -> None:
         self._ledger.ask(PutBudget(new_id(), self._ledger.project, self._mark, limit=None))

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import Accounts, AccountState, DropBudget, PutBudget, Read, Reset
+from litellm_budget_plugin.core.commands import AccountState, DropBudget, PutBudget, Read, Reset
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.shape import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
@@ -64,7 +64,7 @@ class Users:
         """What is known of a user, valid or not. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
         self.ledger.settler.settle_waiting()
-        reply = self._read(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
+        reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
         return self._budget(user, reply.accounts, reply.now)
 
     def look(self, user: Any) -> Budget:
@@ -82,7 +82,7 @@ class Users:
         self.ledger.settler.settle_waiting()
         after: str | None = ""
         while after is not None:
-            reply = self._read(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))
+            reply = self.ledger.ask(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))
             for user, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
                 budget = self._budget(user, states, reply.now)
                 if budget.listed:
@@ -129,11 +129,6 @@ class Users:
 
     def _changes(self, budget: Budget, given: Mapping[str, Any]) -> dict[str, Any]:
         return changes(given, budget.state, budget.window, budget.now, self.ledger.settings.timezone)
-
-    def _read(self, command: Read) -> Accounts:
-        reply = self.ledger.ask(command)
-        assert isinstance(reply, Accounts)
-        return reply
 
     def _budget(self, user: str, states: Iterable[AccountState], now: int) -> Budget:
         ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]
