@@ -86,7 +86,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
         # What this process has yet to settle must not refuse its own calls.
-        patient=ledger.may_free(),
+        patient=ledger.can_reclaim(),
     )
     reply = ledger.reserve(command)
     if isinstance(reply, CountExactly) and plan is not None:
@@ -97,7 +97,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
         command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.reserve(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
-        ledger.free(command.subjects)
+        ledger.reclaim(command.subjects)
         reply = ledger.reserve(replace(command, patient=False))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {call.hold} was closed before it was granted")
@@ -160,10 +160,10 @@ def _without_store(call: Call, error: BudgetStoreError) -> None:
             if isinstance(error, BudgetStoreUnavailable):
                 raise error
             raise BudgetStoreUnavailable(str(error)) from error
-        if ledger.settler.delivery.full:
+        if ledger.worker.delivery.full:
             _tell_refused(call, "store", "full")
             raise BudgetStoreUnavailable(
-                f"{ledger.settler.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
+                f"{ledger.worker.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
             ) from error
     _unheld(call, "store", "unavailable")
     now = time.monotonic()

@@ -13,7 +13,8 @@ import litellm
 from litellm_budget_plugin.hooks import instrument
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 from litellm_budget_plugin.hooks.registration import current_ledger, override_ledger
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.users import Users
 from litellm_budget_plugin.settings import BudgetSettings
 

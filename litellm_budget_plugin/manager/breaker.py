@@ -12,13 +12,13 @@ _logger = logging.getLogger("litellm_budget_plugin")
 FAILURES = 3
 """How many questions in a row the store must leave unanswered."""
 RETRY_SECONDS = 1.0
-"""How often the settler asks a store that is away."""
+"""How often the worker asks a store that is away."""
 _ORPHANED = 5 * RETRY_SECONDS
-"""After this long without an attempt by the settler, a call makes one: the settler's thread could not be started."""
+"""After this long without an attempt by the worker, a call makes one: the worker's thread could not be started."""
 
 
 class Breaker:
-    """Counts what the store leaves unanswered. Open after FAILURES in a row; then only the settler asks, until an answer comes.
+    """Counts what the store leaves unanswered. Open after FAILURES in a row; then only the worker asks, until an answer comes.
 
     Used by many threads without a lock: each field is set in one step, and a count that is off by one does no harm.
     """

@@ -10,7 +10,8 @@ from litellm_budget_plugin.core.commands import AlreadyCharged, Settle
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.shape import UNASSIGNED
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.pricing.usage import read_usage
 
@@ -72,5 +73,5 @@ def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     except BudgetStoreUnavailable as error:
         # The ledger may have charged it all the same. A caller who was told to try again would charge it twice.
         _logger.error("a charge waits for the store and will be delivered later: %s", error)
-        ledger.settler.deliver_later(command)
+        ledger.worker.deliver_later(command)
         return True

@@ -19,7 +19,7 @@ class StoreClient:
         self.breaker = Breaker()
         self.observing = Observing(goes_on)
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """In a forked child: find out anew whether the store is away."""
         self.breaker = Breaker()
 

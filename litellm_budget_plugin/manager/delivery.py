@@ -44,9 +44,9 @@ class Delivery:
         self._journal = journal
         self._most = most
         self._kept_for = kept_for
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Start with nothing: at first, and in a forked child."""
         self._queue: deque[Charge] = deque()
         self._lock = threading.RLock()
@@ -90,10 +90,10 @@ class Delivery:
                 self._deliver_queue(timeout, until)
                 self._said = False
             except BudgetStoreError:
-                self.keep()
+                self.save()
                 raise
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what waits in memory into the journal."""
         with self._lock:
             commands = list(self._queue)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,8 +26,9 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.manager.settler import LiveHold
-from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
+from litellm_budget_plugin.manager.live_holds import LiveHold
+from litellm_budget_plugin.manager.sharing import acquire, store_key
+from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
@@ -41,8 +41,6 @@ from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
-_LOOK_SECONDS = 1.0
-"""How often slices are looked after: so long may a budget that was blocked or is short still be spent from one."""
 _GATHER_SECONDS = 0.25
 """How long charges are gathered where there are slices: until they are delivered, their slice still holds the money."""
 _PATIENCE = 8
@@ -54,7 +52,7 @@ _HOUR = 3600 * MICROS
 class BudgetLedger:
     """One project's accounts on the store that the settings name.
 
-    Ledgers of one process that name the same URL share one store and one settler, `memory://` included. With `charging`, a key
+    Ledgers of one process that name the same URL share one store and one worker, `memory://` included. With `charging`, a key
     that only reads is refused: BudgetStoreError.
     """
 
@@ -63,31 +61,33 @@ class BudgetLedger:
         self.project = settings.project
         self.defaults: tuple[Default, ...] = settings.defaults
         self.hold_ttl = round(settings.hold_ttl * MICROS)
-        self._patience = settings.store_timeout * _PATIENCE
+        self.patience = settings.store_timeout * _PATIENCE
+        """How many seconds everything but a call may wait for the store."""
         self._key = store_key(settings.url)
-        self._way, self.settler = acquire(self._key, self._patience, settings)
-        self.client = self.settler.client
+        self.worker = acquire(self._key, self.patience, settings)
+        self.client = self.worker.client
         try:
             self._greet(charging)
         except BaseException:
-            let_go(self._way)
+            self.worker.release()
             raise
         kept = round(settings.retention * DAY)
         # In memory nothing comes back from a journal, nor from another process.
-        self.settler.keep(self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY)
+        self.worker.set_retention(
+            self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY
+        )
         self.observing = self.client.observing
-        self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
+        self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
         """What was charged by a report of its cost: a ledger in memory forgets that sooner than providers report it again."""
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
-            size = charge_nanos(settings.slice)
-            self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id, self.settler.deliver_later)
-            self.settler.attend(self)
-            self.settler.gather = _GATHER_SECONDS
+            keeper = SliceKeeper(self, charge_nanos(settings.slice))
+            self._slices = keeper.slices
+            self.worker.add_task(keeper)
+            self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
-        self._look_at = 0.0
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
 
@@ -95,7 +95,7 @@ class BudgetLedger:
         """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
-                self.client.ask(Read(self.project, "user", ""), self._patience)
+                self.client.ask(Read(self.project, "user", ""), self.patience)
             except BudgetStoreUnavailable as error:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
             if charging and isinstance(self.store, HttpStore) and self.store.read_only:
@@ -155,11 +155,11 @@ class BudgetLedger:
         if reply is not None and self.observing.any:
             self.observing.reserved(self.project, "slice", time.perf_counter() - begun)
         if slices.wanted:
-            self.settler.hurry()
+            self.worker.wake()
         if reply is None:
             reply = self._ask_for_hold(command)
             if command.replaces and isinstance(reply, (Granted, Closed)):
-                slices.ended(Release(command.replaces, self.project))
+                slices.finish(Release(command.replaces, self.project))
         elif command.replaces:
             self.release_later(command.replaces)
         return reply
@@ -178,47 +178,23 @@ class BudgetLedger:
 
     def deliver(self, command: Settle | Release) -> None:
         """Have the end of an attempt in the ledger, at once or as soon as it can be."""
-        if self._slices is None or not self._slices.ended(command):
-            self.settler.deliver(command, self.settings.store_timeout)
+        if self._slices is None or not self._slices.finish(command):
+            self.worker.deliver(command, self.settings.store_timeout)
 
     def release_later(self, hold: str) -> None:
         """Give a hold back that may never have been granted, without waiting."""
         command = Release(hold, self.project)
-        if self._slices is None or not self._slices.ended(command):
-            self.settler.deliver_later(command)
+        if self._slices is None or not self._slices.finish(command):
+            self.worker.deliver_later(command)
 
     def track(self, hold: str, abandon: Callable[[], None], held: int) -> None:
         """An attempt goes on, and holds `held` nano-dollars: renew its hold, and keep the ledger open until it is over."""
         sliced = self._slices is not None and self._slices.holds(hold)
-        self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
+        self.worker.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
 
-    def begin(self) -> None:
-        """In a forked child: the slices are the parent's."""
-        if self._slices is not None:
-            self._slices.begin()
-
-    def attend(self) -> None:
-        """Take the slices that calls have wanted, and look after those that there are. For the settler's thread."""
-        slices, now = self._slices, time.monotonic()
-        if slices is None:
-            return
-        slices.take(lambda command: self.client.ask(command, self._patience))
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
-            slices.look(lambda commands: self.client.ask_all(commands, self._patience))
-
-    def ahead(self) -> tuple[str, int]:
-        """The project, and the nano-dollars that its slices hold and no call uses."""
-        return self.project, 0 if self._slices is None else self._slices.ahead
-
-    def end(self) -> None:
-        """Give back what is held ahead and no call uses."""
-        if self._slices is not None:
-            self._slices.retire()
-
-    def may_free(self) -> bool:
-        """Whether `free` could give money back."""
-        return self.settler.may_free() or (self._slices is not None and self._slices.any)
+    def can_reclaim(self) -> bool:
+        """Whether `reclaim` could free money."""
+        return self.worker.can_reclaim() or (self._slices is not None and self._slices.any)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -239,38 +215,28 @@ class BudgetLedger:
         finally:
             turns.leave(place)
 
-    def free(self, subjects: Iterable[Subject]) -> None:
+    def reclaim(self, subjects: Iterable[Subject]) -> None:
         """Settle what this process has yet to settle and give back what it holds ahead for `subjects`, in the `seconds_left`:
         that must not refuse this process's own calls.
         """
         if self._slices is not None:
             self._slices.retire(subjects)
-        self.settler.free(self.seconds_left)
+        self.worker.reclaim(self.seconds_left)
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
         """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
-        self.settler.keep_synced()
-        return self.client.ask(command, self._patience)
+        self.worker.ensure_running()
+        return self.client.ask(command, self.patience)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
-        self.settler.flush()
+        self.worker.flush()
 
     def close(self) -> None:
         """Settle what waits and let go of the store. May be called twice."""
         if not self._closed:
             self._closed = True
-            self.end()
+            if self._slices is not None:
+                self._slices.retire()
             self.observing.forget(self.project)
-            let_go(self._way)
-
-
-# Not the module's own generator, which an application may seed: two processes would make the same ids.
-_ids = random.Random()  # noqa: S311  # ids must differ, and need not be secret
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ids.seed)
-
-
-def new_id() -> str:
-    """An id for a command: unique, and growing with time, so that the rows of recent calls lie side by side."""
-    return f"{time.time_ns() // 1_000_000:011x}{_ids.getrandbits(80):020x}"
+            self.worker.release()

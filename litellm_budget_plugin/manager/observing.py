@@ -110,7 +110,7 @@ class Observing:
         self._tell(project, lambda observer: observer.refused(project, scope, reason, mode))
 
     def refresh(self) -> None:
-        """The settler has come around."""
+        """The worker has come around."""
         for observer in self._all():
             with _harmless:
                 observer.refresh()

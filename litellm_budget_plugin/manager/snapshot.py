@@ -16,7 +16,8 @@ from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.shape import changes, running, whole_record
 from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.users import SCOPE, Budget, Users
 from litellm_budget_plugin.stores.disk import flush, sync_directory
 

@@ -11,7 +11,8 @@ from litellm_budget_plugin.core.commands import AccountState, DropBudget, PutBud
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.shape import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 SCOPE = "user"
 
@@ -63,7 +64,7 @@ class Users:
     def find(self, user: Any) -> Budget:
         """What is known of a user, valid or not. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
-        self.ledger.settler.settle_waiting()
+        self.ledger.worker.settle_waiting()
         reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
         return self._budget(user, reply.accounts, reply.now)
 
@@ -79,7 +80,7 @@ class Users:
 
     def each(self) -> Iterator[Budget]:
         """Every listed user, in the order of their ids. Each is read in one step; other calls go on meanwhile."""
-        self.ledger.settler.settle_waiting()
+        self.ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
             reply = self.ledger.ask(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))

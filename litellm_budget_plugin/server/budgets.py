@@ -27,7 +27,7 @@ from litellm_budget_plugin.core.shape import (
     whole_record,
 )
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.access import Caller
 from litellm_budget_plugin.server.bodies import as_json, streamed, understood

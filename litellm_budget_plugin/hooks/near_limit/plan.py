@@ -185,10 +185,10 @@ class Plan:
 
     def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Headroom:
         room = headroom_for(ledger, command)
-        if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.may_free():
+        if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.can_reclaim():
             # What this process has yet to settle must not cap its own calls.
             self._freed = True
-            ledger.free(command.subjects)
+            ledger.reclaim(command.subjects)
             room = headroom_for(ledger, command)
         self._left = self._left or _left(room)
         return room
