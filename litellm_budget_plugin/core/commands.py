@@ -19,7 +19,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar, Union
 from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
 
 MICROS = 1_000_000
-PLENTY = 64
+HEADROOM = 64
 """A `cheap` Reserve is granted only where the room is at least this many times what it wants."""
 
 
@@ -58,7 +58,7 @@ class Reserve(BaseCommand["Granted | Refused | Closed | CountExactly | RollNeede
     An account in whose unit nothing is wanted never refuses. `models` are the model's names and families; the first
     is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
     charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `cheap` says
-    that `want` is a loose bound: see PLENTY.
+    that `want` is a loose bound: see HEADROOM.
     `patient` says that the caller will ask again if only held money stands in the way; such a refusal is not recorded.
     """
 
@@ -256,7 +256,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class CountExactly:
-    """The room is not plenty for a `cheap` bound: nothing was held, ask again with an exact one."""
+    """The room is less than HEADROOM times a `cheap` bound: nothing was held, ask again with an exact one."""
 
     hold: str
 

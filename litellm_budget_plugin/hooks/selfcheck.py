@@ -128,5 +128,5 @@ def _settles() -> bool:
             litellm.completion(**_CALL)
         except Exception:  # noqa: BLE001  # somebody else's hook may refuse a mock call: then nothing is shown
             return False
-        state = Users(ledger).find(_USER).state
+        state = Users(ledger).get_any(_USER).state
         return state is not None and state.spent > 0 and state.held == 0

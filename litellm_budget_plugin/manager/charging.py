@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import AlreadyCharged, Settle
+from litellm_budget_plugin.core.litellm_record import UNASSIGNED
 from litellm_budget_plugin.core.money import charge_nanos
-from litellm_budget_plugin.core.shape import UNASSIGNED
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger

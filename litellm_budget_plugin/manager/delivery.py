@@ -25,7 +25,7 @@ KeptFor = Callable[[str], Union[int, None]]
 
 _BATCH = 200
 _SAY_AT = 0.8
-_ADOPT_SECONDS = 30.0
+_CLAIM_SECONDS = 30.0
 _LEAST = 0.5
 """The part of a batch's time that must be left for it to begin: one cut short would count as a failure of the store."""
 
@@ -51,7 +51,7 @@ class Delivery:
         self._queue: deque[Charge] = deque()
         self._lock = threading.RLock()
         self._said = False
-        self._adopt_at = 0.0
+        self._claim_at = 0.0
         if self._journal is not None:
             self._journal.close()
 
@@ -81,7 +81,7 @@ class Delivery:
         """
         with self._lock:
             try:
-                self._adopt()
+                self._claim()
                 try:
                     self._deliver_journal(timeout, until)
                 except OSError as error:
@@ -117,11 +117,11 @@ class Delivery:
             if self._journal is not None:
                 self._journal.close()
 
-    def _adopt(self) -> None:
+    def _claim(self) -> None:
         now = time.monotonic()
-        if self._journal is not None and now >= self._adopt_at:
-            self._adopt_at = now + _ADOPT_SECONDS
-            self._journal.adopt()
+        if self._journal is not None and now >= self._claim_at:
+            self._claim_at = now + _CLAIM_SECONDS
+            self._journal.claim()
 
     def _deliver_journal(self, timeout: float, until: float) -> None:
         while self._journal is not None and (file := self._journal.first()) is not None:
@@ -134,7 +134,7 @@ class Delivery:
                 raise
             except BudgetStoreError as error:
                 # The process that is gone may have had another key, for another project: its charges must not hold up ours.
-                if not self._journal.leave(file):
+                if not self._journal.release(file):
                     raise
                 _logger.error("%s cannot be delivered from here and is left to others: %s", file.path, error)
 
@@ -150,7 +150,7 @@ class Delivery:
             _logger.warning("%s: the last entry was never finished; its call was not charged yet", file.path)
         if aside:
             try:
-                path = file.set_aside(aside)
+                path = file.add_dead_letters(aside)
             except OSError as error:
                 raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
             _logger.error(

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager.journal_file import (
-    ASIDE,
     CAN_LOCK,
+    DEAD_LETTERS,
     NO_TRANSLATION,
     SUFFIX,
     Entry,
@@ -31,7 +31,7 @@ from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
-_LEFT_SECONDS = 600.0
+_RELEASED_SECONDS = 600.0
 """How long a file is left to others that cannot be delivered from here."""
 
 
@@ -58,8 +58,8 @@ class Journal:
         self._digest = store_digest(place)
         self._files: list[JournalFile] = []
         self._own: JournalFile | None = None
-        self._adopted: set[JournalFile] = set()
-        self._left: dict[str, float] = {}
+        self._claimed: set[JournalFile] = set()
+        self._released: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -80,37 +80,37 @@ class Journal:
         ]
         self._own.append([Entry(now, command) for command in dated])
 
-    def adopt(self) -> None:
+    def claim(self) -> None:
         """Take over the files of processes that are gone."""
         now = time.monotonic()
-        self._left = {path: until for path, until in self._left.items() if until > now}
+        self._released = {path: until for path, until in self._released.items() if until > now}
         ours = {file.path for file in self._files}
         try:
-            theirs = sorted(self._paths() - ours - self._left.keys()) if CAN_LOCK else []
+            theirs = sorted(self._paths() - ours - self._released.keys()) if CAN_LOCK else []
         except OSError as error:
             _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
             return
         for path in theirs:
             try:
-                file = JournalFile.adopt(path)
+                file = JournalFile.claim(path)
             except OSError as error:
                 _logger.error("the journal %s cannot be read, its charges wait for you: %s", path, error)
                 continue
             if file is not None:
                 _logger.warning("%d charges of a process that is gone are delivered from %s", file.waiting, path)
                 self._files.insert(0, file)
-                self._adopted.add(file)
+                self._claimed.add(file)
 
-    def leave(self, file: JournalFile) -> bool:
+    def release(self, file: JournalFile) -> bool:
         """Let go of the file of a process that is gone, for others to take over, and by this one not again for a while. False
         for a file of this process's own.
         """
-        if file not in self._adopted:
+        if file not in self._claimed:
             return False
-        self._adopted.discard(file)
+        self._claimed.discard(file)
         self._files.remove(file)
-        self._left[file.path] = time.monotonic() + _LEFT_SECONDS
-        file.let_go()
+        self._released[file.path] = time.monotonic() + _RELEASED_SECONDS
+        file.release()
         return True
 
     def _paths(self, suffix: str = SUFFIX) -> set[str]:
@@ -129,7 +129,7 @@ class Journal:
 
         Raises OSError if the directory or one of them cannot be read.
         """
-        found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + ASIDE))]
+        found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + DEAD_LETTERS))]
         return [seen for seen in found if seen is not None]
 
     def first(self) -> JournalFile | None:
@@ -141,16 +141,16 @@ class Journal:
             del self._files[0]
             if file is self._own:
                 self._own = None
-            self._adopted.discard(file)
+            self._claimed.discard(file)
             file.remove()
         return None
 
     def close(self) -> None:
         """Leave what waits to others."""
         while self._files:
-            self._files.pop().let_go()
+            self._files.pop().release()
         self._own = None
-        self._adopted.clear()
+        self._claimed.clear()
 
 
 def _seen(path: str) -> Seen | None:
@@ -158,14 +158,14 @@ def _seen(path: str) -> Seen | None:
     try:
         with open(path, "rb") as file:
             entries = [parsed(line) for line in file]
-            in_use = not path.endswith(ASIDE) and not lock(file.fileno())
+            in_use = not path.endswith(DEAD_LETTERS) and not lock(file.fileno())
     except FileNotFoundError:
         return None
     times = [entry.at for entry in entries if entry is not None]
     return Seen(path, len(times), len(entries) - len(times), min(times, default=None), in_use)
 
 
-def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
+def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
     """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it, and so does
     what is set aside meanwhile. Returns how many.
 

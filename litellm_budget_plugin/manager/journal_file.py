@@ -27,7 +27,7 @@ except ImportError:  # Windows: files of dead processes are delivered by hand th
 
 
 SUFFIX = ".journal"
-ASIDE = ".aside"
+DEAD_LETTERS = ".aside"
 """Ends the names of files that wait for a person."""
 
 
@@ -87,7 +87,7 @@ class JournalFile:
         return cls(path, descriptor)
 
     @classmethod
-    def adopt(cls, path: str) -> JournalFile | None:
+    def claim(cls, path: str) -> JournalFile | None:
         """The file at `path`, if nobody uses it. Raises OSError other than for a file that is gone."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | NO_TRANSLATION)
@@ -139,9 +139,9 @@ class JournalFile:
             file.seek(self._read_to)
             yield from file
 
-    def set_aside(self, lines: Sequence[bytes]) -> str:
+    def add_dead_letters(self, lines: Sequence[bytes]) -> str:
         """Keep lines that wait for a person beside the file; returns where. Raises OSError."""
-        path = self.path + ASIDE
+        path = self.path + DEAD_LETTERS
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with alone(path, flags) as descriptor, open(descriptor, "ab", closefd=False) as file:
             file.write(b"".join(line if line.endswith(b"\n") else line + b"\n" for line in lines))
@@ -157,7 +157,7 @@ class JournalFile:
         finally:
             os.close(self._descriptor)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Leave the file to whoever delivers it next."""
         os.close(self._descriptor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from litellm_budget_plugin.core.shape import assigned, whole_record
+from litellm_budget_plugin.core.litellm_record import assigned, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.users import Budget, Users
 
@@ -83,7 +83,7 @@ class Record(_Written):
 
     def models(self) -> dict[str, float]:
         """The breakdown as the ledger has it now."""
-        models: dict[str, float] = self._users.look(self._user).record().get("model_cost", {})
+        models: dict[str, float] = self._users.get(self._user).record().get("model_cost", {})
         return models
 
     def _show(self, record: Mapping[str, Any]) -> None:
@@ -151,11 +151,11 @@ class UserDict(_Written):
         dict.__setitem__(storage, _ELSEWHERE, None)
 
     def __getitem__(self, user: Any) -> Record:
-        return Record(self._users, self._users.look(user))
+        return Record(self._users, self._users.get(user))
 
     def __contains__(self, user: Any) -> bool:
         try:
-            self._users.look(user)
+            self._users.get(user)
         except KeyError:
             return False
         return True
@@ -216,7 +216,7 @@ class UserDict(_Written):
         self._users.assign(given)
 
     def _erase(self, key: Any) -> None:
-        self._users.drop([self._users.find(key).user])
+        self._users.drop([self._users.get_any(key).user])
 
     def clear(self) -> None:
         """Forget every listed user."""

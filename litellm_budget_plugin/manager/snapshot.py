@@ -12,9 +12,9 @@ from typing import Any
 
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import PutBudget, Read
+from litellm_budget_plugin.core.litellm_record import changes, running, whole_record
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, running, whole_record
 from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -48,7 +48,7 @@ class Snapshot:
         records = self._parse(self._read())
         imported = 0
         for user, record in records.items():
-            budget = self._users.find(user)
+            budget = self._users.get_any(user)
             if not budget.own:
                 fields = _imported(budget, record, self._ledger.settings.timezone)
                 # The same id in every process that imports the file: only the first one counts.
@@ -56,7 +56,7 @@ class Snapshot:
                     self._users.put(user, fields, f"import:{_digest(self.path, user)}")
                 except BudgetInputError:
                     # Another process was first, and had found other spend to add than this one.
-                    if not self._users.find(user).own:
+                    if not self._users.get_any(user).own:
                         raise
                     continue
                 imported += 1

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import AccountState, DropBudget, PutBudget, Read, Reset
+from litellm_budget_plugin.core.litellm_record import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -61,17 +61,17 @@ class Users:
         found = (default for default in ledger.defaults if (default.scope, default.model) == (SCOPE, ""))
         self._default = next(found, Default(SCOPE))
 
-    def find(self, user: Any) -> Budget:
+    def get_any(self, user: Any) -> Budget:
         """What is known of a user, valid or not. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
         self.ledger.worker.settle_waiting()
         reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
         return self._budget(user, reply.accounts, reply.now)
 
-    def look(self, user: Any) -> Budget:
+    def get(self, user: Any) -> Budget:
         """A valid user, else KeyError."""
         try:
-            budget = self.find(user)
+            budget = self.get_any(user)
         except BudgetInputError:
             raise KeyError(user) from None
         if not budget.valid:
@@ -102,15 +102,15 @@ class Users:
 
     def change(self, user: str, given: Mapping[str, Any]) -> Budget:
         """Put some keys into a user's record. Raises KeyError if the user has gone, BudgetInputError for bad values."""
-        budget = self.look(user)
+        budget = self.get(user)
         fields = self._changes(budget, given)
         if fields:
             self.put(user, fields)
-        return self.find(user)
+        return self.get_any(user)
 
     def assign(self, records: Mapping[Any, Any]) -> None:
         """Replace whole records, or make new ones. Bad ones raise BudgetInputError before anything is changed."""
-        checked = [(self.find(user), whole_record(record)) for user, record in records.items()]
+        checked = [(self.get_any(user), whole_record(record)) for user, record in records.items()]
         for budget, fields in [(budget, self._changes(budget, record)) for budget, record in checked]:
             self.put(budget.user, fields)
 

@@ -16,8 +16,7 @@ from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import AccountState, Command, DropBudget, PutBudget, Read
-from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import (
+from litellm_budget_plugin.core.litellm_record import (
     FOLLOWS,
     LEDGER,
     UNLIMITED,
@@ -26,6 +25,7 @@ from litellm_budget_plugin.core.shape import (
     record_of,
     whole_record,
 )
+from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.server import schemas

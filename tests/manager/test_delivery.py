@@ -24,7 +24,7 @@ from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager.breaker import FAILURES
 from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.journal_file import ASIDE
+from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.settings import BudgetSettings
@@ -250,7 +250,7 @@ def test_what_the_store_may_have_forgotten_waits_for_a_person(
     worker.flush()
     assert store.charged[-1] == "new" and "old" not in store.charged
     [aside] = _files(tmp_path)
-    assert aside.endswith(ASIDE) and '"old"' in (tmp_path / "j" / aside).read_text()
+    assert aside.endswith(DEAD_LETTERS) and '"old"' in (tmp_path / "j" / aside).read_text()
     assert any("wait for you" in record.message for record in caplog.records)
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_worker:
     path.write_bytes(path.read_bytes().replace(b'"hold":"b"', b'"hold":"x"'))
     open_worker(store).flush()
     assert store.calls() == 2
-    assert [name.endswith(ASIDE) for name in _files(tmp_path)] == [True]
+    assert [name.endswith(DEAD_LETTERS) for name in _files(tmp_path)] == [True]
 
 
 def test_it_says_when_it_fills_and_when_it_is_full(open_worker: OpenWorker, caplog: pytest.LogCaptureFixture) -> None:
@@ -370,7 +370,7 @@ def test_a_journal_that_cannot_be_removed_holds_up_no_charge(
         worker.flush()
     assert store.calls() == 2
     assert any("Permission denied" in record.message for record in caplog.records)
-    worker.delivery._adopt_at = 0.0
+    worker.delivery._claim_at = 0.0
     worker.flush()
     assert store.calls() == 2
 
