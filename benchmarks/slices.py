@@ -1,16 +1,21 @@
 """A server's ledger with slices (`SLICE=1`, which is some hundred calls' worth) and without, over a network that adds 0, 0.2 and 1 ms
 to each round trip: what a hold and its charge cost on the call's path, the longest pause of an event loop with 64 tasks, and
-how often 1,000 calls ask the server, whether one user makes them or 64 do. And what slices cost: for how long the money of one process's slice is refused to another process. PostgreSQL
+how often 1,000 calls ask the server, whether one user makes them or 64 do. And what slices cost: for how long the money of one process's slice is refused to another process, and what is charged for the
+calls in flight of a process that is killed, which would have been charged their input side. PostgreSQL
 runs on this machine, the server of the tests; the network is a proxy that forwards what it receives later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import litellm
@@ -22,7 +27,7 @@ from benchmarks.report import Row, duration
 from benchmarks.rounds import in_turn, together
 from litellm_budget_plugin import BudgetCallback, BudgetSettings
 from litellm_budget_plugin.core.accounts import Amounts
-from litellm_budget_plugin.core.commands import Granted, Release, Reserve, Settle
+from litellm_budget_plugin.core.commands import Granted, Read, Release, Reserve, Settle
 from litellm_budget_plugin.core.money import usd_text
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -34,6 +39,7 @@ QUESTIONS = 200
 ROUNDS = 9
 PAUSES = 5
 SLICE = "1"
+TTL = 10
 
 
 class Network:
@@ -189,12 +195,47 @@ def refusals(network: Network) -> Row:
                f"for {duration(seconds)}")  # fmt: skip
 
 
+def die(url: str, ahead: str) -> None:
+    """A process that is killed while it makes 64 calls."""
+    settings = BudgetSettings(store_url=url, default_limit="10000", slice=ahead, journal="off", hold_ttl=TTL)
+    ledger = BudgetLedger(settings)
+    warm(ledger)
+    ledger.flush()
+    for _ in range(TASKS):
+        assert isinstance(
+            ledger.reserve(replace(hold_on(ledger), floor=Amounts(CENT // 10, 1), expires_after=TTL * 10**6)), Granted
+        )
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def charged_after_a_kill(url: str, ahead: str) -> int:
+    """The nano-dollars that are charged for its calls once their holds have expired."""
+    process = get_context("spawn").Process(target=die, args=(url, ahead))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with ledger_on(url, "0") as ledger:
+        question = Read("default", "user", "alice", defaults=ledger.defaults)
+        before = ledger.ask(question).accounts[0].spent
+        while ledger.ask(question).accounts[0].held:
+            time.sleep(0.1)
+        return ledger.ask(question).accounts[0].spent - before
+
+
+def kills(network: Network) -> Row:
+    """What is charged for the calls of a process that is killed."""
+    sliced, exact = (usd_text(charged_after_a_kill(network.url(), ahead)) for ahead in (SLICE, "0"))
+    return Row(
+        f"{TASKS} calls in flight at kill -9, holding $0.001 each: charged", f"${sliced}", f"${exact} without", ""
+    )
+
+
 def run() -> list[Row]:
     """The rows of this benchmark."""
     server = Server()
     networks = [Network(server, seconds) for seconds in DELAYS]
     rows = [row for network in networks for row in rows_over(network)]
-    rows.append(refusals(networks[0]))
+    rows += [refusals(networks[0]), kills(networks[0])]
     for network in networks:
         network.proxy.close()
     server.remove()
