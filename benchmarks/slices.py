@@ -1,8 +1,8 @@
 """A server's ledger with slices (`SLICE=1`, which is some hundred calls' worth) and without, over a network that adds 0, 0.2 and 1 ms
-to each round trip: what a hold and its charge cost on the call's path, the longest pause of an event loop with 64 tasks, and
-how often 1,000 calls ask the server, whether one user makes them or 64 do. And what slices cost: for how long the money of one process's slice is refused to another process, and what is charged for the
-calls in flight of a process that is killed, which would have been charged their input side. PostgreSQL
-runs on this machine, the server of the tests; the network is a proxy that forwards what it receives later.
+to each round trip: the time of a hold and its charge on the call's path, the longest pause of an event loop with 64 tasks, and how
+often 1,000 calls ask the server, made by one user or by 64. What slices cost: how long another process is refused the money of a
+slice, and what is charged for the calls in flight of a killed process. PostgreSQL runs on this machine, the server of the tests; the
+network is a proxy that forwards what it receives later.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ UNITS = ("usd", "calls", "tokens")
 
 
 class Subject(NamedTuple):
-    """Who an account belongs to: a scope ("user", "project", ...) and an id in it."""
+    """The owner of an account: a scope ("user", "project", ...) and an id in it."""
 
     scope: str
     id: str
@@ -30,7 +30,7 @@ class Ref(NamedTuple):
 
 
 class Amounts(NamedTuple):
-    """One amount in each unit: nano-dollars, calls, tokens. The fields stand in the order of UNITS."""
+    """One amount in each unit: nano-dollars, calls, tokens. The fields are in the order of UNITS."""
 
     usd: int = 0
     calls: int = 0
@@ -45,7 +45,7 @@ class Amounts(NamedTuple):
         return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2])
 
     def minus(self, other: Amounts) -> Amounts:
-        """The difference, unit by unit; callers see to it that it is not negative."""
+        """The difference, unit by unit; the caller guarantees that it is not negative."""
         return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2])
 
     def at_most(self, other: Amounts) -> Amounts:

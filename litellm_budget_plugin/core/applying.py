@@ -87,7 +87,7 @@ def open_window(
     """The account with an open window, made or rolled if need be; None if that takes a roll that is not there.
     `command` names the command that asks, by its kind and its id.
 
-    A roll is a compare-and-set on the recorded end: one that no longer matches was done by somebody else.
+    A roll is a compare-and-set on the recorded end: if that no longer matches, another process has rolled.
     """
     account = work.account(ref)
     roll = rolls.get(ref)

@@ -91,7 +91,7 @@ def _opened(work: UnitOfWork, command: PutBudget, ref: Ref) -> Account | None:
 
 
 def _take_over(work: UnitOfWork, account: Account, old: Account) -> None:
-    """`account` goes on where `old` stands: its spend, its holds, its limit. Nothing that is held is lost."""
+    """`account` takes over the spend, the holds and the limit of `old`. No held money is lost."""
     account.id, account.epoch = old.id, old.epoch
     if old.over(work.now):
         account.epoch += 1

@@ -33,7 +33,7 @@ class BaseCommand(Generic[ReplyT_co]):
 
 
 class Keep(Enum):
-    """Stands for "leave as it is" in `PutBudget`."""
+    """Means "leave unchanged" in `PutBudget`."""
 
     KEEP = "keep"
 
@@ -59,7 +59,7 @@ class Reserve(BaseCommand["Granted | Refused | Closed | CountExactly | RollNeede
     is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
     charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `cheap` says
     that `want` is a loose bound: see HEADROOM.
-    `patient` says that the caller will ask again if only held money stands in the way; such a refusal is not recorded.
+    `patient` says that the caller will ask again if only held money is in the way; such a refusal is not recorded.
     """
 
     hold: str
@@ -212,7 +212,7 @@ class ReadUsage(BaseCommand["UsageRows"]):
 @dataclass(frozen=True, slots=True)
 class Sweep(BaseCommand["Swept"]):
     """Expire every hold that is due, forget marks older than `marks_kept` and fold days older than `days_kept`
-    (microseconds, both) into day 0. Nobody has to run it for the guarantees to hold.
+    (microseconds, both) into day 0. The guarantees do not depend on it.
     """
 
     project: str

@@ -15,7 +15,7 @@ from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 MOST_DUE = 200
-"""How many due holds one command expires at most: nobody is kept waiting for all that a dead process has left behind."""
+"""How many due holds one command expires at most: no caller waits for all that a dead process has left behind."""
 
 
 def put_on(work: UnitOfWork, hold: Hold) -> None:
@@ -42,8 +42,8 @@ def _hold_on_accounts(work: UnitOfWork, hold: Hold, amounts: Amounts, sign: int)
 
 
 def give_back(work: UnitOfWork, hold_id: str) -> None:
-    """Release a hold, whatever has become of it: an expired one gets its floor back, a settled one stays settled, and one
-    that has not been seen is refused when it comes.
+    """Release a hold in any state: an expired one gets its floor back, a settled one stays settled, and an unknown one is refused
+    when it arrives.
     """
     hold = work.hold(hold_id)
     if hold is not None and hold.state not in ("open", "expired"):
@@ -77,7 +77,7 @@ def expire_due(work: UnitOfWork, most: int | None = MOST_DUE, excluding: str | N
 
 
 def expire(work: UnitOfWork, hold: Hold) -> None:
-    """Close an open hold that nobody has settled: it is charged its floor, for it was probably sent."""
+    """Close an open hold that nobody has settled: it is charged its floor, because the request was probably sent."""
     take_off(work, hold)
     charged = []
     for ref in hold.legs:

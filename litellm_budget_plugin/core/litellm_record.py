@@ -1,4 +1,4 @@
-"""The shape of LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
+"""LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
 
     {"total_budget": 10.0,                                  always; Infinity: explicitly unlimited
      "duration": 7, "created_at": …, "last_updated_at": …,  only if the budget has a window: days, and seconds since 1970
@@ -61,7 +61,7 @@ def exchanged_record(record: dict[str, Any], *, follows: bool) -> dict[str, Any]
 
 
 def unopened_record(default: Default, now: int) -> dict[str, Any]:
-    """The record of a user whom only the default names: nobody has spent anything in that name yet."""
+    """The record of a user without an account: only the default applies, and nothing is spent yet."""
     start, end = bounds(parse_window(default.window), now)
     return _budget(default.limit, default.window, start, start, end)
 
@@ -158,12 +158,12 @@ def micros(seconds: Any, what: str) -> int:
 
 
 def assigned(model: str, spent: Any, models: Mapping[str, Any]) -> dict[str, float]:
-    """`models` with what was spent on `model` set to `spent`. What that is more comes out of `UNASSIGNED` first."""
+    """`models` with what was spent on `model` set to `spent`. An increase is taken out of `UNASSIGNED` first."""
     amounts = {name: charge_nanos(usd, f"model_cost of {name!r:.80}") for name, usd in models.items()}
     before, after = amounts.get(model, 0), charge_nanos(spent, f"model_cost of {model!r:.80}")
-    spare = amounts.pop(UNASSIGNED, 0)
+    unassigned = amounts.pop(UNASSIGNED, 0)
     # LiteLLM's own update writes current_cost and then model_cost: together they must count once.
-    rest = spare if model == UNASSIGNED else spare - min(spare, max(0, after - before))
+    rest = unassigned if model == UNASSIGNED else unassigned - min(unassigned, max(0, after - before))
     if rest:
         amounts[UNASSIGNED] = rest
     amounts[model] = after

@@ -40,7 +40,7 @@ def reserve(work: UnitOfWork, command: Reserve) -> Granted | Refused | Closed | 
     if due:
         return RollNeeded(work.now, tuple(due))
     granted = _grant(work, command, applying)
-    # Money of calls that are long over must neither refuse a call nor shorten it.
+    # Money of calls that ended long ago must neither refuse a call nor shorten it.
     if _in_the_way(command, granted) and (expired := expire_due(work, excluding=command.replaces)):
         granted = _grant(work, command, applying)
         if _in_the_way(command, granted) and expired >= MOST_DUE - 1:
@@ -62,7 +62,7 @@ def _repeated(work: UnitOfWork, command: Reserve, known: Hold) -> Granted | Refu
             return reply
     if known.state == "open":
         expire(work, known)
-    # The attempt that this hold was for goes on without it, but the one before is over all the same.
+    # The attempt goes on without this hold, but the attempt before it is over.
     _take_off_replaced(work, command)
     work.save()
     return Closed(known.id)

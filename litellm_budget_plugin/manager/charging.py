@@ -50,10 +50,10 @@ def charge_for_response(response: Any) -> Charge:
 
 
 def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
-    """Charge a user, unless the callback has charged them for this response already; returns whether it was charged.
+    """Charge a user unless the callback has charged them for this response. Returns whether it was charged.
 
-    What waits to be settled must have been settled before: it may be the call that this response ended. A charge that the
-    ledger does not answer is delivered later, once.
+    Settle what waits before this: it may be the call that produced the response. A charge that the ledger does not answer is
+    delivered later, once.
     """
     marks = response_marks(user, charge.response)
     command = Settle(
@@ -71,7 +71,7 @@ def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     try:
         return not isinstance(ledger.ask(command), AlreadyCharged)
     except BudgetStoreUnavailable as error:
-        # The ledger may have charged it all the same. A caller who was told to try again would charge it twice.
+        # The ledger may have charged it. A caller who got an error would try again and charge it twice.
         _logger.error("a charge waits for the store and will be delivered later: %s", error)
         ledger.worker.deliver_later(command)
         return True

@@ -1,8 +1,8 @@
 """The journal: charges that cannot be delivered, on this machine's disk until the store is back.
 
-A directory with one file for each process that had something to keep. A file belongs to its process or, when that has died,
-to the next one that delivers for the same store. Entries are delivered in their order. All carry ids, so what was delivered
-before the file could be removed counts once all the same.
+A directory with one file for each process that had something to keep. A file belongs to its process or, once that has died, to
+the first process that claims it for the same store. Entries are delivered in their order. All carry ids, so one that is
+delivered again counts once.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from litellm_budget_plugin.stores.disk import flush, sync_directory
 _logger = logging.getLogger("litellm_budget_plugin")
 
 _RELEASED_SECONDS = 600.0
-"""How long a file is left to others that cannot be delivered from here."""
+"""How long this process does not claim a file again that it could not deliver."""
 
 
 class Seen(NamedTuple):
-    """A file as it was found: whole entries, damaged ones, since when the first waits, and whether a living process has it."""
+    """A file: its whole and its damaged entries, since when the first one waits (microseconds), and whether a living process has it."""
 
     path: str
     entries: int
@@ -46,12 +46,12 @@ class Seen(NamedTuple):
 
 
 def store_digest(place: str) -> str:
-    """What the names of a store's files begin with. `place` is `registry.place_of` its URL."""
+    """The prefix of the names of a store's files. `place` is `registry.place_of` its URL."""
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 class Journal:
-    """The files of one store in one directory: this process's own, made when it is needed, and those of dead processes."""
+    """The files of one store in one directory: this process's own, created when needed, and claimed ones of dead processes."""
 
     def __init__(self, directory: str, place: str) -> None:
         self.directory = directory
@@ -63,17 +63,17 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """How many entries wait in the files that this process has."""
+        """How many entries wait in this process's files."""
         return sum(file.waiting for file in self._files)
 
     def keep(self, commands: Sequence[Settle | Release]) -> None:
-        """Write commands down, durably, behind those that wait. Raises OSError, having kept none of them."""
+        """Write commands durably behind those that wait. On OSError none of them is kept."""
         if self._own is None or self._own.torn:
             self._own = JournalFile.create(self.directory, self._digest)
             self._files.append(self._own)
             _logger.warning("charges that the store cannot take are kept in %s", self._own.path)
         now = time.time_ns() // 1000
-        # The charge belongs to the day on which it was made, whenever it is delivered.
+        # A charge belongs to the day on which it was made, not on which it is delivered.
         dated = [
             replace(command, at=now) if isinstance(command, Settle) and command.at is None else command
             for command in commands
@@ -81,14 +81,14 @@ class Journal:
         self._own.append([Entry(now, command) for command in dated])
 
     def claim(self) -> None:
-        """Take over the files of processes that are gone."""
+        """Claim the files of dead processes."""
         now = time.monotonic()
         self._released = {path: until for path, until in self._released.items() if until > now}
         ours = {file.path for file in self._files}
         try:
             theirs = sorted(self._paths() - ours - self._released.keys()) if CAN_LOCK else []
         except OSError as error:
-            _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
+            _logger.error("the journals in %s cannot be listed: %s", self.directory, error)
             return
         for path in theirs:
             try:
@@ -97,13 +97,13 @@ class Journal:
                 _logger.error("the journal %s cannot be read, its charges wait for you: %s", path, error)
                 continue
             if file is not None:
-                _logger.warning("%d charges of a process that is gone are delivered from %s", file.waiting, path)
+                _logger.warning("%d charges of a dead process are delivered from %s", file.waiting, path)
                 self._files.insert(0, file)
                 self._claimed.add(file)
 
     def release(self, file: JournalFile) -> bool:
-        """Let go of the file of a process that is gone, for others to take over, and by this one not again for a while. False
-        for a file of this process's own.
+        """Give up a claimed file, so that other processes can claim it; this one does not claim it again for ten minutes. False for
+        this process's own file.
         """
         if file not in self._claimed:
             return False
@@ -125,7 +125,7 @@ class Journal:
         }
 
     def seen(self) -> list[Seen]:
-        """Every file of this store that lies in the directory, those that wait for a person included, in the order of names.
+        """Every file of this store in the directory, dead letters included, in the order of names.
 
         Raises OSError if the directory or one of them cannot be read.
         """
@@ -133,7 +133,7 @@ class Journal:
         return [seen for seen in found if seen is not None]
 
     def first(self) -> JournalFile | None:
-        """The file to deliver from; those in which nothing waits are removed first."""
+        """The file to deliver from. Files without waiting entries are removed."""
         while self._files:
             file = self._files[0]
             if file.next(1):
@@ -146,7 +146,7 @@ class Journal:
         return None
 
     def close(self) -> None:
-        """Leave what waits to others."""
+        """Release every file for other processes to claim."""
         while self._files:
             self._files.pop().release()
         self._own = None
@@ -154,7 +154,7 @@ class Journal:
 
 
 def _seen(path: str) -> Seen | None:
-    """None for a file that has been delivered in this moment."""
+    """None for a file that has just been delivered."""
     try:
         with open(path, "rb") as file:
             entries = [parsed(line) for line in file]
@@ -166,20 +166,20 @@ def _seen(path: str) -> Seen | None:
 
 
 def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
-    """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it, and so does
-    what is set aside meanwhile. Returns how many.
+    """Pass the whole entries of a file of dead letters to `send`, all at once. Damaged lines and entries that are added meanwhile stay
+    in it. Returns how many were sent.
 
-    Raises what `send` raises, and OSError; then the file is as it was, and may be delivered again.
+    Raises what `send` raises, and OSError; then the file is unchanged and can be delivered again.
     """
     with open(path, "rb") as file:
         lines = list(file)
     entries = [entry for entry in map(parsed, lines) if entry is not None]
     send([entry.command for entry in entries])
-    # Not locked before: a service that sets something aside must not wait for this delivery.
+    # Not locked before: a service that adds dead letters must not wait for this delivery.
     try:
         with alone(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
             found, delivered = file.read(), b"".join(lines)
-            # Else another process has delivered the same and taken it out.
+            # Otherwise another process has delivered and removed them.
             if found.startswith(delivered):
                 damaged = [line for line in lines if parsed(line) is None]
                 _put_back(path, b"".join(damaged) + found[len(delivered) :])
@@ -189,7 +189,7 @@ def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], Non
 
 
 def _put_back(path: str, left: bytes) -> None:
-    """Have `left` stand in the file's place, and no file if it is empty."""
+    """Replace the file's content by `left`; remove the file if that is empty."""
     if left:
         unnamed = path + ".new"
         descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_TRANSLATION, 0o600)

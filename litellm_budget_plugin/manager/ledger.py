@@ -42,7 +42,7 @@ from litellm_budget_plugin.stores.reopening import Reopening
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
 _GATHER_SECONDS = 0.25
-"""How long charges are gathered where there are slices: until they are delivered, their slice still holds the money."""
+"""How long charges are gathered where there are slices. Their slice holds the money until they are delivered."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
@@ -52,8 +52,8 @@ _HOUR = 3600 * MICROS
 class BudgetLedger:
     """One project's accounts on the store that the settings name.
 
-    Ledgers of one process that name the same URL share one store and one worker, `memory://` included. With `charging`, a key
-    that only reads is refused: BudgetStoreError.
+    Ledgers of one process with the same URL share one store and one worker, `memory://` included. With `charging`, a key that
+    can only read raises BudgetStoreError.
     """
 
     def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
@@ -67,19 +67,19 @@ class BudgetLedger:
         self.worker = acquire(self._key, self.patience, settings)
         self.client = self.worker.client
         try:
-            self._greet(charging)
+            self._check_key(charging)
         except BaseException:
             self.worker.release()
             raise
         kept = round(settings.retention * DAY)
-        # In memory nothing comes back from a journal, nor from another process.
+        # A ledger in memory gets nothing from a journal or from another process.
         self.worker.set_retention(
             self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY
         )
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
-        """What was charged by a report of its cost: a ledger in memory forgets that sooner than providers report it again."""
+        """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
         self._slices: Slices | None = None
         if settings.slice and self.store.remote:
             keeper = SliceKeeper(self, charge_nanos(settings.slice))
@@ -91,8 +91,8 @@ class BudgetLedger:
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
 
-    def _greet(self, charging: bool) -> None:
-        """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
+    def _check_key(self, charging: bool) -> None:
+        """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
                 self.client.ask(Read(self.project, "user", ""), self.patience)
@@ -110,12 +110,12 @@ class BudgetLedger:
         return self.client.store
 
     def subjects(self, user: str) -> tuple[Subject, ...]:
-        """Whose budgets a call of `user` counts against."""
-        # A budget of the project can be set at any time, by anybody.
+        """The subjects whose budgets a call of `user` counts against."""
+        # Another process can set a budget of the project at any time.
         return Subject("user", checked_id(user, "user")), Subject("project", self.project)
 
     def one_call(self) -> AbstractContextManager[None]:
-        """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
+        """Within this context all commands to a networked store together wait for STORE_TIMEOUT at most."""
         return self._until_timeout() if self.store.remote else nullcontext()
 
     @contextmanager
@@ -128,25 +128,25 @@ class BudgetLedger:
 
     @property
     def seconds_left(self) -> float:
-        """How long the call may still wait for a networked store; for a local one, how long each question may."""
+        """How long the call may still wait for a networked store; for a local one, how long each command may wait."""
         until = _until.get()
-        # Threads that queue for a local file are being served one after the other: that time does not count.
+        # Threads that queue for a local file are served one after the other: that time does not count.
         if until is None or not self.store.remote:
             return self.settings.store_timeout
         return max(0.0, until - time.monotonic())
 
     def ask_in_call(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while
-        a networked store is known to be away.
+        """The store's reply within `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable; at once while a networked
+        store is known to be away.
         """
         seconds = self.seconds_left
         if not seconds:
-            # Not the store's failure: it is not asked.
+            # The store is not asked, so this is not its failure.
             raise BudgetStoreUnavailable(f"the call has waited for the store for {self.settings.store_timeout:g} s")
         return self.client.ask(command, seconds, in_call=True)
 
     def reserve(self, command: Reserve) -> Reply:
-        """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
+        """Hold for an attempt: from a slice with room, else like `ask_in_call`."""
         slices = self._slices
         if slices is None:
             return self._ask_for_hold(command)
@@ -172,23 +172,23 @@ class BudgetLedger:
         return reply
 
     def refused(self, scope: str, reason: str) -> None:
-        """A call was refused by what `scope` and `reason` say, or would have been in shadow mode: for metrics."""
+        """Tell metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
         if self.observing.any:
             self.observing.refused(self.project, scope, reason, self.settings.mode)
 
     def deliver(self, command: Settle | Release) -> None:
-        """Have the end of an attempt in the ledger, at once or as soon as it can be."""
+        """Apply the end of an attempt, at once or as soon as possible."""
         if self._slices is None or not self._slices.finish(command):
             self.worker.deliver(command, self.settings.store_timeout)
 
     def release_later(self, hold: str) -> None:
-        """Give a hold back that may never have been granted, without waiting."""
+        """Release a hold in the background. It may never have been granted."""
         command = Release(hold, self.project)
         if self._slices is None or not self._slices.finish(command):
             self.worker.deliver_later(command)
 
     def track(self, hold: str, abandon: Callable[[], None], held: int) -> None:
-        """An attempt goes on, and holds `held` nano-dollars: renew its hold, and keep the ledger open until it is over."""
+        """An attempt that holds `held` nano-dollars goes on: renew its hold, and keep the store open until it is over."""
         sliced = self._slices is not None and self._slices.holds(hold)
         self.worker.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
 
@@ -198,11 +198,11 @@ class BudgetLedger:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """What looks for room and then takes a part of it does so one thread after the other, in the order in which they came:
-        two that look at once would share all that is left. After the `seconds_left` it goes on beside the others.
+        """One thread at a time looks for room and takes a part of it, in the order of arrival: two at once would share all that is
+        left. A thread that has waited for `seconds_left` enters beside the others.
         """
         if self._pid != os.getpid():
-            # The thread whose turn it was is the parent's.
+            # The thread that has the turn belongs to the parent.
             self._pid, self._turns = os.getpid(), Places(1)
         turns = self._turns
         try:
@@ -216,15 +216,15 @@ class BudgetLedger:
             turns.leave(place)
 
     def reclaim(self, subjects: Iterable[Subject]) -> None:
-        """Settle what this process has yet to settle and give back what it holds ahead for `subjects`, in the `seconds_left`:
-        that must not refuse this process's own calls.
+        """Settle what waits and release what slices hold for `subjects`, within `seconds_left`, so that it does not refuse this
+        process's own calls.
         """
         if self._slices is not None:
             self._slices.retire(subjects)
         self.worker.reclaim(self.seconds_left)
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
+        """The store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.worker.ensure_running()
         return self.client.ask(command, self.patience)
 
@@ -233,7 +233,7 @@ class BudgetLedger:
         self.worker.flush()
 
     def close(self) -> None:
-        """Settle what waits and let go of the store. May be called twice."""
+        """Settle what waits and release the store. May be called twice."""
         if not self._closed:
             self._closed = True
             if self._slices is not None:

@@ -137,7 +137,7 @@ class BudgetManager:
                 "Either a chat completion object or the text response needs to be passed in. "
                 "Learn more - https://docs.litellm.ai/docs/budget_manager"
             )
-        # Looking settles what waits, so that a call that has just ended has left its mark.
+        # `get` settles what waits, so that a call that has just ended has left its mark.
         user = self._users.get(user).user
         if not settle(self._ledger, user, charge):
             self._warn_once(user)
@@ -149,7 +149,7 @@ class BudgetManager:
         return usd_float(state.spent) if state is not None else 0
 
     def get_model_cost(self, user: str) -> Any:
-        """The same by model; 0, not an empty dictionary, while nothing was ever spent, as in LiteLLM."""
+        """What `user` spent by model; 0, not an empty dictionary, before the first spend, as in LiteLLM."""
         return self._users.get(user).record().get("model_cost", 0)
 
     def is_valid_user(self, user: str) -> bool:
@@ -168,7 +168,7 @@ class BudgetManager:
     def reset_on_duration(self, user: str) -> None:
         """Open the window that runs now, if the recorded one is over: nothing is spent in it.
 
-        Nobody has to call this, for windows roll by themselves. KeyError if the budget has no duration.
+        Calling this is never necessary: windows roll by themselves. KeyError if the budget has no duration.
         """
         budget = self._users.get(user)
         for key in ("last_updated_at", "duration"):
@@ -198,7 +198,7 @@ class BudgetManager:
         return {"status": "success"}
 
     def close(self) -> None:
-        """Settle what waits and let go of the ledger. May be called twice."""
+        """Settle what waits and close the ledger. May be called twice."""
         self._ledger.close()
 
     def _record(self, user: str) -> Record:

@@ -97,7 +97,7 @@ class Record(_Written):
     def _write(self, given: Mapping[Any, Any]) -> None:
         self._show(self._users.change(self._user, given).record())
         for key, value in given.items():
-            # What the ledger has no reason to show (a created_at without a window, an empty model_cost) was still put here.
+            # The ledger does not return every key (a created_at without a window, an empty model_cost); show it here nevertheless.
             if key not in self and key not in ("duration", "window"):
                 self._show_one(key, value)
 
@@ -112,7 +112,7 @@ class Record(_Written):
 
 
 class ModelCost(_Written):
-    """What one user spent by model. What it adds up to is the user's current cost: writing here changes both."""
+    """What one user spent by model. The sum is the user's current cost: writing here changes both."""
 
     def __init__(self, record: Record, models: Mapping[str, float]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class ModelCost(_Written):
 
 
 class UserDict(_Written):
-    """Every user's record, by user: LiteLLM's `user_dict`, live. It keeps nothing; each look asks the ledger.
+    """Every user's record, by user: LiteLLM's `user_dict`, live. Nothing is cached; each access asks the ledger.
 
     Iteration, `len`, `==` and JSON know the users with a budget of their own and those who spent something under the default
     limit. With a default limit every user has a budget, so `in`, `[]` and `get` find everybody, like `is_valid_user`.

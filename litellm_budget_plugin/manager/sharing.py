@@ -28,7 +28,7 @@ def store_key(url: str) -> str:
 
 
 class Way(NamedTuple):
-    """How a store is used. `memory://` is one ledger, however it is used."""
+    """What tells one use of a store from another. Every use of `memory://` is the same ledger."""
 
     key: str
     timeout: float = 0.0
@@ -50,7 +50,7 @@ def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
         way = Way(key, timeout, journal_directory(key, settings.journal), settings.journal_limit)
     with _opening:
         worker = _opened.get(way)
-        # One that no ledger uses goes on while its calls do, and so does what they spend.
+        # A worker without a ledger lives on while its calls do, so that their spend counts.
         if worker is None or not worker.retain():
             journal = None if way.directory is None else Journal(way.directory, place_of(key))
             new = StoreWorker(_open(key, timeout), timeout, journal, settings.journal_limit, lambda: _forget(way, new))
@@ -64,13 +64,13 @@ def _open(key: str, timeout: float) -> Store:
     except BudgetStoreUnavailable as error:
         if key.startswith(_LOCAL):
             raise
-        # A service must be able to start while its store is away; its calls fare by ON_STORE_ERROR.
+        # A service must be able to start while its store is away; ON_STORE_ERROR decides about its calls.
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
         return Reopening(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
 
 
 def journal_directory(key: str, setting: str | None) -> str | None:
-    """Where charges wait that the store named by `key` cannot take; None where they wait in memory only."""
+    """The directory for charges that the store named by `key` cannot take; None if they wait in memory only."""
     if setting == "off" or key.startswith("memory:"):
         return None
     beside = os.path.dirname(key.removeprefix("sqlite:///")) if key.startswith("sqlite:") else ""

@@ -34,7 +34,7 @@ class Snapshot:
         self._users = users
         self._ledger: BudgetLedger = users.ledger
         self.path = os.path.realpath(FILE)
-        # An account rather than a command's id: ids are forgotten after RETENTION, and this must not be.
+        # An account, not a command's id: ids are forgotten after RETENTION, and this must be kept.
         self._mark = Subject(FILE, _digest(self.path))
 
     def load(self) -> None:
@@ -51,11 +51,11 @@ class Snapshot:
             budget = self._users.get_any(user)
             if not budget.own:
                 fields = _imported(budget, record, self._ledger.settings.timezone)
-                # The same id in every process that imports the file: only the first one counts.
+                # Every process that imports the file uses this id: only the first one counts.
                 try:
                     self._users.put(user, fields, f"import:{_digest(self.path, user)}")
                 except BudgetInputError:
-                    # Another process was first, and had found other spend to add than this one.
+                    # Another process was first, and had found other spend to add.
                     if not self._users.get_any(user).own:
                         raise
                     continue
@@ -132,7 +132,7 @@ def _replace(path: str, text: str) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    # Some file systems cannot sync directories; the rename is atomic all the same.
+    # Some file systems cannot sync directories; the rename is atomic nevertheless.
     with suppress(OSError):
         sync_directory(os.path.dirname(path))
 

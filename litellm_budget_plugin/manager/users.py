@@ -18,7 +18,7 @@ SCOPE = "user"
 
 
 class Budget(NamedTuple):
-    """What the ledger knows of one user at the time `now`. Without a `state` only the default names that user."""
+    """What the ledger knows of one user at the time `now`. `state` is None if only the default applies to the user."""
 
     user: str
     state: AccountState | None
@@ -37,7 +37,7 @@ class Budget(NamedTuple):
 
     @property
     def listed(self) -> bool:
-        """Whether the user is counted among the known ones: a budget of their own, or something spent under the default."""
+        """Whether the user is listed: they have a budget of their own, or spent something under the default."""
         state = self.state
         return self.own or (self.valid and state is not None and bool(state.spent or state.ended or state.epoch))
 
@@ -52,8 +52,8 @@ class Budget(NamedTuple):
 
 
 class Users:
-    """Reads and changes users' budgets. Every method asks the ledger, and keeps nothing; users who are not there raise
-    KeyError with their name, as in LiteLLM's dictionary. Threads may share it.
+    """Reads and changes users' budgets. Every method asks the ledger; nothing is cached. Unknown users raise KeyError with their
+    name, as in LiteLLM's dictionary. Threads may share it.
     """
 
     def __init__(self, ledger: BudgetLedger) -> None:
@@ -62,14 +62,14 @@ class Users:
         self._default = next(found, Default(SCOPE))
 
     def get_any(self, user: Any) -> Budget:
-        """What is known of a user, valid or not. Raises BudgetInputError for what cannot be a user's id."""
+        """A user's budget, whether or not a limit applies. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
         self.ledger.worker.settle_waiting()
         reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
         return self._budget(user, reply.accounts, reply.now)
 
     def get(self, user: Any) -> Budget:
-        """A valid user, else KeyError."""
+        """The budget of a user to whom a limit applies. Raises KeyError for any other."""
         try:
             budget = self.get_any(user)
         except BudgetInputError:
@@ -101,7 +101,7 @@ class Users:
         ledger.ask(put)
 
     def change(self, user: str, given: Mapping[str, Any]) -> Budget:
-        """Put some keys into a user's record. Raises KeyError if the user has gone, BudgetInputError for bad values."""
+        """Set some keys of a user's record. Raises KeyError if the user does not exist, BudgetInputError for bad values."""
         budget = self.get(user)
         fields = self._changes(budget, given)
         if fields:

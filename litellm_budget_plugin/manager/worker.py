@@ -65,8 +65,8 @@ class StoreWorker:
         most: int = 100_000,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """Whoever makes it uses it, until `release`. `timeout` is in seconds; `most` charges may wait for the store; `on_close` is
-        called when the store has been closed.
+        """The caller uses it, until it calls `release`. `timeout` is in seconds; `most` charges may wait for the store; `on_close`
+        is called once the store is closed.
         """
         self.live = LiveHolds()
         self.client = StoreClient(store, self.live.holds_money)

@@ -195,7 +195,7 @@ def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(
     for thread in threads:
         thread.join()
     assert store.calls() == 300 and _files(tmp_path) == []
-    assert len([record for record in caplog.records if "process that is gone" in record.message]) == 1
+    assert len([record for record in caplog.records if "of a dead process" in record.message]) == 1
 
 
 def test_a_charge_after_the_end_is_kept(open_worker: OpenWorker, tmp_path: Path) -> None:
