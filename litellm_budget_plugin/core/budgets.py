@@ -55,7 +55,7 @@ def _alike(work: UnitOfWork, command: PutBudget) -> list[Account]:
 
 
 def current_budget(rows: Iterable[Account], defaults: tuple[Default, ...]) -> Account | None:
-    """Which of a subject's budgets for one model and unit counts: its own, else one that follows a default, else any."""
+    """The order in which a subject's budgets for one model and unit count: its own, one that follows a default, any other."""
 
     def order(row: Account) -> tuple[bool, bool, bool, Ref]:
         return not row.pinned, default_of(row, defaults) is None, row.dropped, row.ref
@@ -154,7 +154,7 @@ def reset(work: UnitOfWork, command: Reset) -> Done:
     if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):
-        # A window that has ended counts as empty already, and what it left is still to be carried over.
+        # An ended window already counts as empty, and its rest is still to be carried over.
         if not account.over(work.now):
             account.clear()
             work.put(account)

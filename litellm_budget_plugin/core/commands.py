@@ -51,7 +51,7 @@ class Roll(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve(BaseCommand["Granted | Refused | Closed | CountExactly | RollNeeded"]):
+class Reserve(BaseCommand["ReserveReply"]):
     """Hold money for one attempt, on every account that applies, in one atomic step.
 
     Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole.
@@ -376,9 +376,7 @@ class Swept:
     folded: int
 
 
+ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]
 Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset]
 Command = Union[Change, Read, ReadUsage, Sweep]
-Reply = Union[
-    Granted, Refused, Closed, CountExactly, RollNeeded, Settled, AlreadyCharged, Released, Renewed, Done, Accounts,
-    UsageRows, Swept,
-]  # fmt: skip
+Reply = Union[ReserveReply, Settled, AlreadyCharged, Released, Renewed, Done, Accounts, UsageRows, Swept]

@@ -79,7 +79,7 @@ _ref = attrgetter("ref")
 
 
 def state_of(recorded: Account, default: Default | None, now: int) -> AccountState:
-    """An account as readers see it at `now`: one whose window has ended looks empty, but is not changed."""
+    """An account as readers see it at `now`: if its window has ended it looks empty; the row is not changed."""
     account, ended = recorded, recorded.over(now)
     if ended:
         account = recorded.copy()

@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.windows import DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 UNASSIGNED = "unassigned"
-"""Stands in `model_cost` for spend that was written down without a model."""
+"""The key in `model_cost` for spend without a model."""
 
 KEYS = ("total_budget", "duration", "window", "created_at", "last_updated_at", "current_cost", "model_cost")
 
@@ -35,9 +35,9 @@ default. LiteLLM keeps the key.
 LEDGER = "ledger"
 """A key that version 0.1.0 kept in such records. It is dropped."""
 
-# A float of millions of dollars does not tell one nano-dollar from the next.
+# A float of millions of dollars is not exact to a nano-dollar.
 UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
-"""A limit (nano-dollars) from which on such a record has none: JSON has no Infinity."""
+"""The limit (nano-dollars) that means unlimited in exchanged records: JSON has no Infinity."""
 
 _WHOLE_DAYS = re.compile(r"[0-9]+d")
 _LATEST = 9_000_000_000
@@ -129,7 +129,7 @@ def opening(state: AccountState | None, window: str, created: int | None, now: i
 
 
 def whole_record(record: Any) -> dict[str, Any]:
-    """A record that replaces another: what it does not name is not there. Raises BudgetInputError if it is none."""
+    """A record that replaces another: missing keys are reset. Raises BudgetInputError if it is not a record."""
     if not isinstance(record, Mapping):
         raise BudgetInputError(f"a user's record must be a dictionary, got {type(record).__name__} {record!r:.80}")
     if "total_budget" not in record:
@@ -183,7 +183,7 @@ def _window(given: Mapping[str, Any], zone: str) -> str:
     if days is None:
         return "none"
     number = isinstance(days, (int, float)) and not isinstance(days, bool)
-    # Compared before it is rounded: an integer may have more digits than a float takes.
+    # Compared before rounding: an integer may be too large for a float.
     if not number or not 0 < days <= 36_600 or round(days * 86_400) < 1:
         raise BudgetInputError(f"duration must be a number of days, from one second to 100 years, got {days!r:.80}")
     whole, rest = divmod(round(days * 86_400), 86_400)

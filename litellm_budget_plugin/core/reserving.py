@@ -14,6 +14,7 @@ from litellm_budget_plugin.core.commands import (
     Granted,
     Refused,
     Reserve,
+    ReserveReply,
     RollNeeded,
 )
 from litellm_budget_plugin.core.holding import (
@@ -31,7 +32,7 @@ from litellm_budget_plugin.core.windows import DAY
 _RANKS = {"blocked": 0, "spent": 1, "held": 2}
 
 
-def reserve(work: UnitOfWork, command: Reserve) -> Granted | Refused | Closed | CountExactly | RollNeeded:
+def reserve(work: UnitOfWork, command: Reserve) -> ReserveReply:
     """Hold money on every account that applies, or on none."""
     known = work.hold(command.hold)
     if known is not None:

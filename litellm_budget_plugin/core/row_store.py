@@ -1,4 +1,4 @@
-"""Where the ledger's rows are kept, and the unit of work that a command stages its changes in."""
+"""The interface to the ledger's rows, and the unit of work in which a command stages its changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RowStore(Protocol):
 
 
 class FullRowStore(RowStore, Protocol):
-    """All rows of one or many projects, to be listed and looked after."""
+    """All rows of one or many projects, with listing and upkeep."""
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Up to `most` ids with an account in `scope` that follow `after`, in order of their Unicode code points."""
@@ -86,7 +86,7 @@ class UnitOfWork:
         return (self.accounts(Subject(ref.scope, ref.subject)) if rows is None else rows).get(ref)
 
     def new_row_id(self, command: str) -> str:
-        """An id for a row that `command` makes. It makes rows once, but maybe several."""
+        """A new id for a row that `command` creates; a command may create several."""
         self._made += 1
         return f"{command}:{self._made}"
 

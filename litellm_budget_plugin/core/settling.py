@@ -75,7 +75,7 @@ def _charge(work: UnitOfWork, command: Settle, hold: Hold | None, applying: list
         draw_from_parent(work, command.parent, charge)
     model = clean_label(command.model)
     for account in applying:
-        # What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.
+        # An earlier window keeps the floor that it was charged for this attempt's expired hold.
         rest = charge.minus(charge.at_most(paid[account.id])) if account.id in paid else charge
         account.charge(rest.of(account.ref.unit), model)
         work.put(account)
@@ -85,7 +85,7 @@ def _charge(work: UnitOfWork, command: Settle, hold: Hold | None, applying: list
 
 
 def _crossings(work: UnitOfWork, command: Settle, applying: list[Applying]) -> tuple[Crossing, ...]:
-    """The thresholds that have been passed and not been reported, in this window and for this limit."""
+    """The thresholds passed but not yet reported in this window and for this limit."""
     crossings = []
     for account, default in applying if command.thresholds else ():
         limit = account.effective_limit(default, work.now)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
+from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
@@ -70,7 +70,7 @@ def _take_back(call: Call) -> None:
         call.ledger.release_later(call.hold)
 
 
-def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
+def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
     ledger = call.ledger
     # Only the first attempt is changed; a retry is sent as the call was changed then, or not at all.
     plan = call.plan if call.first else None

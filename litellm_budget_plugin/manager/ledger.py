@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
@@ -17,9 +17,9 @@ from litellm_budget_plugin.core.commands import (
     Granted,
     Read,
     Release,
-    Reply,
     ReplyT_co,
     Reserve,
+    ReserveReply,
     Settle,
 )
 from litellm_budget_plugin.core.money import charge_nanos
@@ -114,12 +114,9 @@ class BudgetLedger:
         # Another process can set a budget of the project at any time.
         return Subject("user", checked_id(user, "user")), Subject("project", self.project)
 
-    def one_call(self) -> AbstractContextManager[None]:
-        """Within this context all commands to a networked store together wait for STORE_TIMEOUT at most."""
-        return self._until_timeout() if self.store.remote else nullcontext()
-
     @contextmanager
-    def _until_timeout(self) -> Iterator[None]:
+    def one_call(self) -> Iterator[None]:
+        """Within this context all commands to a networked store together wait for STORE_TIMEOUT at most."""
         token = _until.set(time.monotonic() + self.settings.store_timeout)
         try:
             yield
@@ -145,30 +142,19 @@ class BudgetLedger:
             raise BudgetStoreUnavailable(f"the call has waited for the store for {self.settings.store_timeout:g} s")
         return self.client.ask(command, seconds, in_call=True)
 
-    def reserve(self, command: Reserve) -> Reply:
+    def reserve(self, command: Reserve) -> ReserveReply:
         """Hold for an attempt: from a slice with room, else like `ask_in_call`."""
-        slices = self._slices
-        if slices is None:
-            return self._ask_for_hold(command)
-        begun = time.perf_counter()
-        reply: Reply | None = slices.reserve(command)
-        if reply is not None and self.observing.any:
-            self.observing.reserved(self.project, "slice", time.perf_counter() - begun)
-        if slices.wanted:
+        slices, begun = self._slices, time.perf_counter()
+        sliced = None if slices is None else slices.reserve(command)
+        if slices is not None and slices.wanted:
             self.worker.wake()
-        if reply is None:
-            reply = self._ask_for_hold(command)
-            if command.replaces and isinstance(reply, (Granted, Closed)):
-                slices.finish(Release(command.replaces, self.project))
-        elif command.replaces:
-            self.release_later(command.replaces)
-        return reply
-
-    def _ask_for_hold(self, command: Reserve) -> Reply:
-        begun = time.perf_counter()
-        reply = self.ask_in_call(command)
+        reply = sliced or self.ask_in_call(command)
         if self.observing.any:
-            self.observing.reserved(self.project, "store", time.perf_counter() - begun)
+            self.observing.reserved(self.project, "slice" if sliced else "store", time.perf_counter() - begun)
+        if command.replaces and sliced:
+            self.release_later(command.replaces)
+        elif command.replaces and slices is not None and isinstance(reply, (Granted, Closed)):
+            slices.finish(Release(command.replaces, self.project))
         return reply
 
     def refused(self, scope: str, reason: str) -> None:

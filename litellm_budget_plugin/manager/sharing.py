@@ -93,7 +93,7 @@ def _forget(way: Way, worker: StoreWorker) -> None:
 
 
 def _after_fork() -> None:
-    # Another thread of the parent may have been opening a store, and its lock would stay locked here.
+    # If another thread of the parent held this lock at the fork, it would stay locked here.
     global _opening
     _opening = threading.Lock()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _RENEW_SECONDS = 1.0
 """How often slices are compared with their accounts. A budget that was blocked may be spent from a slice for so long."""
 _SHRINK = 8
-"""How much smaller a slice is tried when the ledger is short of room, and how much larger the next one when it is not."""
+"""How much smaller the next slice is that is tried where the ledger is short of room."""
 _CALLS = 1_000
 """How many calls a whole slice is for, where calls or tokens are limited as well."""
 _USED = 0.75
@@ -47,7 +47,6 @@ class SliceKeeper:
     def reset(self) -> None:
         """In a forked child: the slices belong to the parent."""
         self.slices.reset()
-        self._sizes: dict[Key, int] = {}
         self._renewed_at = 0.0
 
     def stop(self) -> None:
@@ -68,18 +67,14 @@ class SliceKeeper:
 
     def _hold(self, key: Key, want: Amounts) -> None:
         """Hold a slice, a smaller one near a limit."""
-        size = min(self._size, self._sizes.get(key, self._size) * _SHRINK)
+        size = self._size
         while size >= want.usd * SHARE and size > 0:
-            new = self._ask(key, want, size)
-            if new is not None:
-                self.slices.put(new)
-                break
+            if self._ask(key, want, size):
+                return
             size //= _SHRINK
-        else:
-            self.slices.postpone(key)
-        self._sizes[key] = max(size, 1)
+        self.slices.postpone(key)
 
-    def _ask(self, key: Key, want: Amounts, size: int) -> Slice | None:
+    def _ask(self, key: Key, want: Amounts, size: int) -> bool:
         # More calls than may fit by their worst case: most cost much less.
         calls = max(1, _CALLS * size // self._size)
         amounts = Amounts(size, want.calls * calls, want.tokens * calls)
@@ -95,8 +90,9 @@ class SliceKeeper:
             ledger.worker.deliver_later(Release(hold, ledger.project))
             raise
         if not isinstance(reply, Granted):
-            return None
-        return Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at)
+            return False
+        self.slices.put(Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at))
+        return True
 
     def _until(self, asked_at: float) -> float:
         return asked_at + self._ledger.hold_ttl / MICROS * _USED
@@ -108,8 +104,7 @@ class SliceKeeper:
         Raises BudgetStoreError if the ledger does not answer; the slices are used until their time is over.
         """
         ledger, now = self._ledger, admission.awake_time()
-        known = self.slices.forget_old()
-        self._sizes = {key: size for key, size in self._sizes.items() if key in known}
+        self.slices.forget_old()
         held = self.slices.retire_where(lambda one: now - one.used_at >= WARM_SECONDS or now >= one.until)
         open_slices = [one for one in held if not one.closing]
         if not held:

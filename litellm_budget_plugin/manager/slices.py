@@ -178,13 +178,12 @@ class Slices:
         self._closing[found.id] = found
         self._release_if_done(found)
 
-    def forget_old(self) -> set[Key]:
-        """Forget old calls and postponements. Returns the keys that have a slice or were called for lately."""
+    def forget_old(self) -> None:
+        """Forget old calls and postponements."""
         now = awake_time()
         with self._lock:
             self._called_at = {key: at for key, at in self._called_at.items() if now - at < WARM_SECONDS}
             self._not_before = {key: at for key, at in self._not_before.items() if now < at}
-            return {*self._called_at, *self._open}
 
 
 def _covers(free: Amounts, want: Amounts) -> bool:

@@ -1,4 +1,4 @@
-"""user_cost.json: LiteLLM's file, the way into the ledger and a snapshot of it."""
+"""user_cost.json: LiteLLM's file, imported into the ledger once and written as a snapshot of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Snapshot:
-    """The file of one project in the directory that is the working directory now."""
+    """The file of one project in the current working directory."""
 
     def __init__(self, users: Users) -> None:
         self._users = users

@@ -32,7 +32,7 @@ class Budget(NamedTuple):
 
     @property
     def valid(self) -> bool:
-        """Whether a limit applies, created or by default."""
+        """Whether a limit applies: the user's own or the default."""
         return self.own or self.default.limit is not None
 
     @property

@@ -74,7 +74,9 @@ class StoreWorker:
         self._timeout = timeout
         self._on_close = on_close
         # A forked child keeps both: a store that the parent has closed is of no use there either.
-        self._users, self._closed = 1, False
+        self.users = 1
+        """How many ledgers use the store."""
+        self._closed = False
         self._retention: dict[str, tuple[int, int]] = {}
         self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._tasks: list[PeriodicTask] = []
@@ -204,7 +206,7 @@ class StoreWorker:
     def retain(self) -> bool:
         """One ledger more uses the store. False if it has been closed."""
         with self._starting:
-            self._users += not self._closed
+            self.users += not self._closed
             return not self._closed
 
     def release(self) -> None:
@@ -212,7 +214,7 @@ class StoreWorker:
         after the last call.
         """
         with self._starting:
-            self._users -= 1
+            self.users -= 1
         self._signal.put(None)
         if not self.live:
             self._close()
@@ -221,7 +223,7 @@ class StoreWorker:
         for task in self._tasks:
             task.stop()
         with self._starting:
-            if self._closed or self._users > 0:
+            if self._closed or self.users > 0:
                 return
             self._closed = True
         try:
@@ -242,7 +244,7 @@ class StoreWorker:
         for live in list(self.live.values()):
             live.abandon()
         self.live.clear()
-        self._users = 0
+        self.users = 0
         self._close()
 
     def ensure_running(self) -> None:
@@ -273,7 +275,7 @@ class StoreWorker:
                 _logger.error("the store does not answer; the worker tries again: %s", error)
             if self.client.observing.any:
                 self.client.observing.refresh()
-            if not self._users and not self.live:
+            if not self.users and not self.live:
                 self._close()
 
     def _wait(self) -> None:
@@ -282,7 +284,7 @@ class StoreWorker:
             self._signal.get(timeout=_SYNC_SECONDS)
             if self.client.breaker.open:
                 time.sleep(RETRY_SECONDS)
-            elif self._remote and self._users:
+            elif self._remote and self.users:
                 self._urgent.wait(self.gather_seconds)
             self._urgent.clear()
             while True:
