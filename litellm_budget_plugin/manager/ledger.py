@@ -29,7 +29,6 @@ from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailabl
 from litellm_budget_plugin.manager.live_holds import LiveHold
 from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
-from litellm_budget_plugin.manager.slices import Slices
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
@@ -80,11 +79,10 @@ class BudgetLedger:
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
         """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
-        self._slices: Slices | None = None
+        self._slices: SliceKeeper | None = None
         if settings.slice and self.store.remote:
-            keeper = SliceKeeper(self, charge_nanos(settings.slice))
-            self._slices = keeper.slices
-            self.worker.add_task(keeper)
+            self._slices = SliceKeeper(self, charge_nanos(settings.slice))
+            self.worker.add_task(self._slices)
             self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")

@@ -35,31 +35,17 @@ _USED = 0.75
 """The part of its life on the ledger in which a slice is used: this process's clock may be slower than the ledger's."""
 
 
-class SliceKeeper:
-    """The slices of one ledger, of `size` nano-dollars each, as a `PeriodicTask`."""
+class SliceKeeper(Slices):
+    """The slices of one ledger, of `size` nano-dollars each, with their upkeep: a `PeriodicTask`."""
 
     def __init__(self, ledger: BudgetLedger, size: int) -> None:
-        self.project = ledger.project
-        self.slices = Slices(ledger.project, size, ledger.worker.deliver_later)
-        self._ledger, self._size = ledger, size
-        self.reset()
-
-    def reset(self) -> None:
-        """In a forked child: the slices belong to the parent."""
-        self.slices.reset()
+        super().__init__(ledger.project, size, ledger.worker.deliver_later)
+        self._ledger = ledger
         self._renewed_at = 0.0
-
-    def stop(self) -> None:
-        """Release what no call uses."""
-        self.slices.retire()
-
-    def unused_held(self) -> int:
-        """The nano-dollars that are held and that no call uses."""
-        return self.slices.unused_held()
 
     def run(self) -> None:
         """Hold the slices that calls need, and once a second renew those that there are. Raises BudgetStoreError."""
-        while (needed := self.slices.take_wanted()) is not None:
+        while (needed := self.take_wanted()) is not None:
             self._hold(*needed)
         if time.monotonic() - self._renewed_at >= _RENEW_SECONDS:
             self._renewed_at = time.monotonic()
@@ -72,7 +58,7 @@ class SliceKeeper:
             if self._ask(key, want, size):
                 return
             size //= _SHRINK
-        self.slices.postpone(key)
+        self.postpone(key)
 
     def _ask(self, key: Key, want: Amounts, size: int) -> bool:
         # More calls than may fit by their worst case: most cost much less.
@@ -91,7 +77,7 @@ class SliceKeeper:
             raise
         if not isinstance(reply, Granted):
             return False
-        self.slices.put(Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at))
+        self.put(Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at))
         return True
 
     def _until(self, asked_at: float) -> float:
@@ -104,8 +90,8 @@ class SliceKeeper:
         Raises BudgetStoreError if the ledger does not answer; the slices are used until their time is over.
         """
         ledger, now = self._ledger, admission.awake_time()
-        self.slices.forget_old()
-        held = self.slices.retire_where(lambda one: now - one.used_at >= WARM_SECONDS or now >= one.until)
+        self.forget_old()
+        held = self.retire_where(lambda one: now - one.used_at >= WARM_SECONDS or now >= one.until)
         open_slices = [one for one in held if not one.closing]
         if not held:
             return
@@ -119,10 +105,10 @@ class SliceKeeper:
             if one.id not in missing:
                 one.until = self._until(now)
         blocking = {one.id for one in open_slices if any(_blocks(one, state) for state in states)}
-        self.slices.retire_where(lambda one: one.id in missing or one.id in blocking)
+        self.retire_where(lambda one: one.id in missing or one.id in blocking)
         for one in open_slices:
             if one.id in blocking and one.id not in missing:
-                self.slices.postpone(one.key)
+                self.postpone(one.key)
 
 
 def _blocks(one: Slice, state: AccountState) -> bool:

@@ -57,7 +57,7 @@ class Slices:
     """
 
     def __init__(self, project: str, size: int, deliver: Callable[[Settle | Release], None]) -> None:
-        self._project, self._size, self._deliver = project, size, deliver
+        self.project, self._size, self._deliver = project, size, deliver
         self.reset()
 
     def reset(self) -> None:
@@ -119,7 +119,7 @@ class Slices:
     def _release_if_done(self, found: Slice) -> None:
         if found.closing and not found.lent:
             self._closing.pop(found.id, None)
-            self._deliver(Release(found.id, self._project))
+            self._deliver(Release(found.id, self.project))
 
     def holds(self, hold: str) -> bool:
         """Whether a call was admitted here."""

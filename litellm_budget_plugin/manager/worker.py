@@ -47,8 +47,8 @@ class PeriodicTask(Protocol):
     def run(self) -> None:
         """Do what is due. Raises BudgetStoreError if the store does not answer."""
 
-    def stop(self) -> None:
-        """The store is about to be closed."""
+    def retire(self) -> None:
+        """The store is about to be closed: give back what is not in use."""
 
     def unused_held(self) -> int:
         """The nano-dollars that are held in advance and that no call uses."""
@@ -150,24 +150,19 @@ class StoreWorker:
         finally:
             self._working.release()
 
-    def deliver(self, command: Charge, timeout: float) -> bool:
-        """Apply `command`: on a local store within `timeout` seconds, else in the background. Returns whether it is in the
-        ledger now.
-        """
+    def deliver(self, command: Charge, timeout: float) -> None:
+        """Apply `command`: on a local store within `timeout` seconds, else in the background."""
         if self._remote:
             self.deliver_later(command)
-            return False
+            return
         try:
             self.client.ask(command, timeout)
         except BudgetStoreError as error:
             _logger.error("a charge waits for the store and will be delivered later: %s", error)
             self.deliver_later(command)
-            return False
         except BudgetInputError as error:
             _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
-            return False
         self.ensure_running()
-        return True
 
     def deliver_later(self, command: Charge) -> None:
         """Apply `command` in the background."""
@@ -183,14 +178,17 @@ class StoreWorker:
         self.ensure_running()
 
     def settle_waiting(self) -> None:
-        """Settle and deliver everything that waits. Raises BudgetStoreError if the store still cannot take it."""
+        """Settle what waits, so that a read that follows counts it. Raises BudgetStoreError if a networked store cannot take it."""
+        with self._working:
+            self._run_jobs()
+            if self._remote:
+                self.delivery.run(self._timeout)
+
+    def flush(self) -> None:
+        """Settle and deliver everything that waits, and sync. Raises BudgetStoreError if the store still cannot take it."""
         with self._working:
             self._run_jobs()
             self.delivery.run(self._timeout)
-
-    def flush(self) -> None:
-        """Do what `settle_waiting` does, and return when all of it would survive a power cut."""
-        self.settle_waiting()
         self.client.sync()
 
     def standing(self) -> Standing:
@@ -221,7 +219,7 @@ class StoreWorker:
 
     def _close(self) -> None:
         for task in self._tasks:
-            task.stop()
+            task.retire()
         with self._starting:
             if self._closed or self.users > 0:
                 return

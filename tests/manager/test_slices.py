@@ -115,7 +115,7 @@ def _state(ledger: BudgetLedger, user: str = "alice") -> Any:
 
 
 def _calm(ledger: BudgetLedger) -> None:
-    _keeper(ledger).stop()
+    _keeper(ledger).retire()
     ledger.worker.flush()
 
 
@@ -274,7 +274,7 @@ def test_a_slice_s_end_stays_behind_its_charges(open_ledger: OpenLedger) -> None
     _warm(ledger)
     hold = _hold(ledger)
     ledger.reserve(hold)
-    _keeper(ledger).stop()
+    _keeper(ledger).retire()
     assert not any(isinstance(command, Release) for command in ledger.worker.delivery._queue)
     _charge(ledger, hold, 7)
     queued = [type(command) for command in ledger.worker.delivery._queue]
