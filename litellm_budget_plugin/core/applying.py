@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import Reserve, Roll, RollDue, Settle
+from litellm_budget_plugin.core.row_store import UnitOfWork
 
 
 class Applying(NamedTuple):
@@ -28,12 +28,12 @@ def default_of(account: Account, defaults: tuple[Default, ...]) -> Default | Non
 
 
 def applying_accounts(
-    work: Work, command: Reserve | Settle, legs: tuple[Ref, ...] = ()
+    work: UnitOfWork, command: Reserve | Settle, held_on: tuple[Ref, ...] = ()
 ) -> tuple[list[Applying], list[RollDue]]:
     """The accounts that apply, in the order of their keys, and the windows that are new or over despite `rolls`.
 
     An account applies if it has a limit of its own, is blocked, or follows a default, and if it is for any model or
-    for one of the command's. A default gives way to a subject's own limit for the same model and unit. `legs` are those of
+    for one of the command's. A default gives way to a subject's own limit for the same model and unit. `held_on` are those of
     the hold that is settled: they apply too, for the defaults may have changed since it was granted.
     """
     rolls = {roll.ref: roll for roll in command.rolls}
@@ -42,7 +42,7 @@ def applying_accounts(
     due: list[RollDue] = []
     for subject in sorted(set(command.subjects)):
         named = _named(work, subject, command.models, command.defaults)
-        for ref in legs:
+        for ref in held_on:
             if (ref.scope, ref.subject) == subject and ref not in named and _still_counts(work, ref):
                 named[ref] = None
         for ref in sorted(named):
@@ -56,7 +56,7 @@ def applying_accounts(
 
 
 def _named(
-    work: Work, subject: Subject, models: tuple[str, ...], defaults: tuple[Default, ...]
+    work: UnitOfWork, subject: Subject, models: tuple[str, ...], defaults: tuple[Default, ...]
 ) -> dict[Ref, Default | None]:
     named: dict[Ref, Default | None] = {}
     pinned = set()
@@ -73,7 +73,7 @@ def _named(
     return named
 
 
-def _still_counts(work: Work, ref: Ref) -> bool:
+def _still_counts(work: UnitOfWork, ref: Ref) -> bool:
     account = work.account(ref)
     if account is None or account.dropped:
         return False
@@ -81,11 +81,13 @@ def _still_counts(work: Work, ref: Ref) -> bool:
     return not any(row.pinned and (row.ref.model, row.ref.unit) == (ref.model, ref.unit) for row in rows)
 
 
-def open_window(work: Work, ref: Ref, default: Default | None, rolls: dict[Ref, Roll], command: str) -> Account | None:
+def open_window(
+    work: UnitOfWork, ref: Ref, default: Default | None, rolls: dict[Ref, Roll], command: str
+) -> Account | None:
     """The account with an open window, made or rolled if need be; None if that takes a roll that is not there.
     `command` names the command that asks, by its kind and its id.
 
-    A roll is a compare-and-set on the recorded end: one that no longer matches was done by somebody else.
+    A roll is a compare-and-set on the recorded end: if that no longer matches, another process has rolled.
     """
     account = work.account(ref)
     roll = rolls.get(ref)
@@ -107,7 +109,7 @@ def open_window(work: Work, ref: Ref, default: Default | None, rolls: dict[Ref, 
     return account
 
 
-def roll_due(work: Work, ref: Ref) -> RollDue:
+def roll_due(work: UnitOfWork, ref: Ref) -> RollDue:
     """What the caller must know to compute the bounds."""
     account = work.account(ref)
     return RollDue(ref, None, None) if account is None else RollDue(ref, account.start, account.end)

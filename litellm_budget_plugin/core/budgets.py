@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, command_mark
 from litellm_budget_plugin.core.applying import default_of, open_window, roll_due
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import KEEP, Done, DropBudget, PutBudget, Reset, RollNeeded
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.errors import BudgetInputError
 
 
-def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
+def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
     """Create or change one budget."""
     if _repeated(work, command):
         return Done(command.id)
@@ -34,7 +34,7 @@ def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
     return _done(work, command)
 
 
-def _taken_over(work: Work, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
+def _taken_over(work: UnitOfWork, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
     """The budget that becomes this one: the subject's one budget if it is to have another window, or the follower of a
     default when the first limit of its own is given. Otherwise calls in flight would not be seen by the new limit.
     """
@@ -49,13 +49,13 @@ def _taken_over(work: Work, command: PutBudget, ref: Ref, current: Account | Non
     return current if target is None else None
 
 
-def _alike(work: Work, command: PutBudget) -> list[Account]:
+def _alike(work: UnitOfWork, command: PutBudget) -> list[Account]:
     rows = work.accounts(command.subject).values()
     return [row for row in rows if row.ref.model == command.model and row.ref.unit == command.unit]
 
 
 def current_budget(rows: Iterable[Account], defaults: tuple[Default, ...]) -> Account | None:
-    """Which of a subject's budgets for one model and unit counts: its own, else one that follows a default, else any."""
+    """The order in which a subject's budgets for one model and unit count: its own, one that follows a default, any other."""
 
     def order(row: Account) -> tuple[bool, bool, bool, Ref]:
         return not row.pinned, default_of(row, defaults) is None, row.dropped, row.ref
@@ -77,7 +77,7 @@ def _default_window(command: PutBudget) -> str:
     return "none"
 
 
-def _opened(work: Work, command: PutBudget, ref: Ref) -> Account | None:
+def _opened(work: UnitOfWork, command: PutBudget, ref: Ref) -> Account | None:
     account = work.account(ref)
     if command.bounds is not KEEP:
         start, end = command.bounds
@@ -90,8 +90,8 @@ def _opened(work: Work, command: PutBudget, ref: Ref) -> Account | None:
     return open_window(work, ref, default, {roll.ref: roll for roll in command.rolls}, f"P:{command.id}")
 
 
-def _take_over(work: Work, account: Account, old: Account) -> None:
-    """`account` goes on where `old` stands: its spend, its holds, its limit. Nothing that is held is lost."""
+def _take_over(work: UnitOfWork, account: Account, old: Account) -> None:
+    """`account` takes over the spend, the holds and the limit of `old`. No held money is lost."""
     account.id, account.epoch = old.id, old.epoch
     if old.over(work.now):
         account.epoch += 1
@@ -128,7 +128,7 @@ def _apply(account: Account, command: PutBudget) -> None:
             account.charge(amount, model)
 
 
-def drop_budget(work: Work, command: DropBudget) -> Done:
+def drop_budget(work: UnitOfWork, command: DropBudget) -> Done:
     """Forget budgets; money held on them stays held until its calls end."""
     if _repeated(work, command):
         return Done(command.id)
@@ -137,7 +137,7 @@ def drop_budget(work: Work, command: DropBudget) -> Done:
     return _done(work, command)
 
 
-def _drop(work: Work, account: Account) -> None:
+def _drop(work: UnitOfWork, account: Account) -> None:
     if not account.held:
         work.drop(account.ref)
         return
@@ -149,19 +149,19 @@ def _drop(work: Work, account: Account) -> None:
     work.put(account)
 
 
-def reset(work: Work, command: Reset) -> Done:
+def reset(work: UnitOfWork, command: Reset) -> Done:
     """Set what was spent in the open windows to zero."""
     if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):
-        # A window that has ended counts as empty already, and what it left is still to be carried over.
+        # An ended window already counts as empty, and its rest is still to be carried over.
         if not account.over(work.now):
             account.clear()
             work.put(account)
     return _done(work, command)
 
 
-def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
+def _matching(work: UnitOfWork, command: DropBudget | Reset) -> list[Account]:
     return [
         account
         for account in list(work.accounts(command.subject).values())
@@ -169,7 +169,7 @@ def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
     ]
 
 
-def _repeated(work: Work, command: PutBudget | DropBudget | Reset) -> bool:
+def _repeated(work: UnitOfWork, command: PutBudget | DropBudget | Reset) -> bool:
     """Whether this command was applied before. Raises BudgetInputError if its id belongs to another one."""
     mark = work.hold(command_mark(command.id))
     if mark is not None and mark.reply and mark.reply != _digest(command):
@@ -179,7 +179,7 @@ def _repeated(work: Work, command: PutBudget | DropBudget | Reset) -> bool:
     return mark is not None
 
 
-def _done(work: Work, command: PutBudget | DropBudget | Reset) -> Done:
+def _done(work: UnitOfWork, command: PutBudget | DropBudget | Reset) -> Done:
     work.put_hold(Hold(command_mark(command.id), "done", work.now, reply=_digest(command)))
     work.save()
     return Done(command.id)

@@ -1,4 +1,4 @@
-"""What a command must be before it is applied: the checks that keep nonsense, and hostile clients, off the ledger."""
+"""Checks of a command before it is applied: they reject values out of range, also from hostile clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(command: Command) -> None:
 
 
 def _hold_id(value: str | None, what: str) -> None:
-    # Marks of commands and of aliases lie among the holds.
+    # The marks of commands and aliases are rows among the holds.
     if value is not None and (not value or value.startswith((command_mark(""), alias_mark("")))):
         raise BudgetInputError(
             f"{what} must not be empty, nor begin with {command_mark('')!r} or {alias_mark('')!r}, got {value!r:.80}"
@@ -92,7 +92,7 @@ def _lifetime(value: int, what: str) -> None:
 
 @lru_cache(maxsize=256)
 def _defaults(defaults: tuple[Default, ...]) -> None:
-    # A process asks with the same ones every time.
+    # A process sends the same ones with every command.
     if len(defaults) > 1 and len({(d.scope, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
         raise BudgetInputError("defaults name one account twice")
     for default in defaults:

@@ -9,7 +9,7 @@ _payers: dict[str, tuple[Subject, ...]] = {}
 
 
 def started(subjects: tuple[Subject, ...], job: object) -> None:
-    """The job with this id was started by these payers."""
+    """The job with this id counts against these subjects."""
     if isinstance(job, str) and job:
         _payers[job] = subjects
         if len(_payers) > _MOST:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import UNITS, Amounts, Ref, Subject
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, Reserve
+from litellm_budget_plugin.core.commands import AccountState, Read, Reserve
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
@@ -33,8 +33,7 @@ def headroom_for(ledger: BudgetLedger, command: Reserve) -> Headroom:
     held, tightest = False, None
     for subject in command.subjects:
         reply = ledger.ask_in_call(Read(command.project, subject.scope, subject.id, defaults=command.defaults))
-        states = reply.accounts if isinstance(reply, Accounts) else ()
-        for ref, limit, state in _limits(states, command, subject):
+        for ref, limit, state in _limits(reply.accounts, command, subject):
             held = held or (state is not None and state.held > 0)
             left = max(0, limit - (state.spent + state.held if state is not None else 0))
             if left < free[ref.unit]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.row_store import Changes
 
 _NEVER = 2**63
 
 
-class DictBook:
+class DictRowStore:
     """Rows in plain dictionaries. Not safe for threads by itself."""
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class DictBook:
         self._holds: dict[str, dict[str, Hold]] = {}
         self._open: dict[str, dict[str, Hold]] = {}
         self._usage: dict[str, dict[UsageKey, Usage]] = {}
-        # No hold's time limit comes before this: most commands need not look through all that are open.
+        # No hold expires before this time: most commands need not search the open holds.
         self._soonest: dict[str, int] = {}
 
     def projects(self) -> set[str]:
@@ -27,7 +27,7 @@ class DictBook:
         )
 
     def keys(self, project: str) -> list[Subject | str | UsageKey]:
-        """What names the rows of a project, in order: subjects with accounts, then the ids of holds, then the totals."""
+        """The keys of a project's rows, in order: subjects with accounts, ids of holds, totals."""
         subjects = sorted(subject for (owner, subject), rows in self._accounts.items() if owner == project and rows)
         return [*subjects, *sorted(self._holds.get(project, ())), *sorted(self._usage.get(project, ()))]
 
@@ -64,7 +64,7 @@ class DictBook:
         try:
             self._put(project, changes, totals)
         except BaseException:
-            # Every row is replaced by a whole one, so going through all of them again completes what was begun.
+            # Every row is replaced by a whole one, so a second pass completes the change.
             self._put(project, changes, totals)
             raise
 
