@@ -23,7 +23,7 @@ from benchmarks.bare import BareLedger
 from benchmarks.report import Row, duration
 from benchmarks.rounds import Timings, in_turn
 from litellm_budget_plugin import BudgetCallback
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.registry import open_store
 
 CALLS = 40

@@ -19,7 +19,7 @@ from benchmarks.bare import BareLedger
 from benchmarks.report import Row, duration
 from benchmarks.rounds import percentile
 from litellm_budget_plugin.core.commands import Accounts, Read
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
 

@@ -15,7 +15,7 @@ _PROGRAM = """
 import sys
 from benchmarks import traffic
 from benchmarks.rounds import each
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.registry import open_store
 
 store, held = open_store(sys.argv[1], timeout=30.0), []

@@ -17,7 +17,8 @@ from benchmarks.rounds import Timings, in_turn, together
 from litellm_budget_plugin import BudgetCallback, BudgetSettings
 from litellm_budget_plugin.core.accounts import Amounts
 from litellm_budget_plugin.core.commands import Reserve, Settle
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 LEDGER_CALLS = 400
 ROUNDS = 15
@@ -34,7 +35,7 @@ def ledger_round(arm: str) -> float:
         ledger.reserve(Reserve(hold, ledger.project, subjects, ("m",), want, ledger.hold_ttl, ledger.defaults))
         ledger.track(hold, lambda: None, 1_000)
         ledger.deliver(Settle(hold, ledger.project, subjects, ("m",), 500, "m", defaults=ledger.defaults))
-        ledger.settler.untrack(hold)
+        ledger.worker.untrack(hold)
 
     seconds = together(one, [new_id() for _ in range(LEDGER_CALLS)])
     ledger.close()

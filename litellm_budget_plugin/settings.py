@@ -359,8 +359,8 @@ def _object(value: object, what: str) -> object:
     return value
 
 
-def hand_down(name: str, value: str) -> None:
-    """Have the processes that this one starts find an environment variable, unless there is one of that name."""
+def set_env_default(name: str, value: str) -> None:
+    """Set an environment variable for the processes that this one starts, unless it is set."""
     os.environ.setdefault(name, value)
 
 

@@ -12,8 +12,8 @@ from litellm_budget_plugin.cli.ledgers import ledger_url, opened
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
-from litellm_budget_plugin.manager.journal import Journal, Seen, deliver_aside
-from litellm_budget_plugin.manager.journal_file import ASIDE
+from litellm_budget_plugin.manager.journal import Journal, Seen, deliver_dead_letters
+from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS
 from litellm_budget_plugin.manager.sharing import journal_directory, store_key
 from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import place_of
@@ -46,13 +46,13 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
         with closing(opened(store, new=True)) as target:
             _deliver(target, files, retention)
             if aside:
-                _deliver_aside(target, files)
+                _deliver_dead_letters(target, files)
     seen = files.seen()
     for file in seen:
         click.echo(_line(file))
     if not seen:
         click.echo(f"nothing waits in {place}")
-    if deliver and any(not file.in_use and not file.path.endswith(ASIDE) for file in seen):
+    if deliver and any(not file.in_use and not file.path.endswith(DEAD_LETTERS) for file in seen):
         raise click.ClickException("what is left could not be delivered; the reason is above")
 
 
@@ -65,7 +65,7 @@ def _deliver(store: Store, files: Journal, retention: int) -> None:
     store.sync()
 
 
-def _deliver_aside(store: Store, files: Journal) -> None:
+def _deliver_dead_letters(store: Store, files: Journal) -> None:
     def send(commands: list[Charge]) -> None:
         for first in range(0, len(commands), _BATCH):
             batch = commands[first : first + _BATCH]
@@ -75,8 +75,8 @@ def _deliver_aside(store: Store, files: Journal) -> None:
         store.sync()
 
     for file in files.seen():
-        if file.path.endswith(ASIDE) and file.entries:
-            click.echo(f"{file.path}: {deliver_aside(file.path, send)} delivered")
+        if file.path.endswith(DEAD_LETTERS) and file.entries:
+            click.echo(f"{file.path}: {deliver_dead_letters(file.path, send)} delivered")
 
 
 def _line(file: Seen) -> str:
@@ -86,5 +86,11 @@ def _line(file: Seen) -> str:
         else f", since {datetime.fromtimestamp(file.since / 1e6, timezone.utc):%Y-%m-%d %H:%M} UTC"
     )
     damaged = f", {file.damaged} damaged" if file.damaged else ""
-    state = "set aside" if file.path.endswith(ASIDE) else "its process lives" if file.in_use else "its process is gone"
+    state = (
+        "set aside"
+        if file.path.endswith(DEAD_LETTERS)
+        else "its process lives"
+        if file.in_use
+        else "its process is gone"
+    )
     return f"{file.path}: {file.entries} wait{since}{damaged} ({state})"

@@ -15,7 +15,7 @@ SCOPES = ("user", "team", "tag", "run", "project")
 
 
 class Subject(NamedTuple):
-    """Who an account belongs to: a scope ("user", "project", ...) and an id in it."""
+    """The owner of an account: a scope ("user", "project", ...) and an id in it."""
 
     scope: str
     id: str
@@ -32,7 +32,7 @@ class Ref(NamedTuple):
 
 
 class Amounts(NamedTuple):
-    """One amount in each unit: nano-dollars, calls, tokens. The fields stand in the order of UNITS."""
+    """One amount in each unit: nano-dollars, calls, tokens. The fields are in the order of UNITS."""
 
     usd: int = 0
     calls: int = 0
@@ -47,7 +47,7 @@ class Amounts(NamedTuple):
         return Amounts(self[0] + other[0], self[1] + other[1], self[2] + other[2])
 
     def minus(self, other: Amounts) -> Amounts:
-        """The difference, unit by unit; callers see to it that it is not negative."""
+        """The difference, unit by unit; the caller guarantees that it is not negative."""
         return Amounts(self[0] - other[0], self[1] - other[1], self[2] - other[2])
 
     def at_most(self, other: Amounts) -> Amounts:
@@ -111,11 +111,11 @@ class Account:
         return self.start if self.end is None else self.start - min(DAY, self.end - self.start)
 
     def over(self, now: int) -> bool:
-        """Whether the recorded window has ended, or is one that has yet to come."""
+        """Whether the recorded window has ended or lies in the future."""
         return self.end is not None and (self.end <= now or now < self.soonest)
 
     def own_limit(self, default: Default | None) -> int | None:
-        """The limit without what was carried over or raised; None when there is none."""
+        """The limit without carry-over and raise; None if there is none."""
         return self.limit if self.pinned else (default.limit if default else None)
 
     def effective_limit(self, default: Default | None, now: int) -> int | None:
@@ -148,7 +148,7 @@ class Account:
         cap = self.carry_over if self.pinned or not default else default.carry_over
         self.carried = 0 if limit is None else min(cap, max(0, limit + self.carried - self.spent))
         if limit is not None and self.end is not None and start > self.end:
-            # Nothing was spent in the windows that went by in between.
+            # Nothing was spent in the windows in between.
             self.carried = min(cap, limit + self.carried)
 
     def clear(self) -> None:
@@ -224,7 +224,7 @@ _hold_values = attrgetter(*(each.name for each in fields(Hold)))
 
 
 class UsageKey(NamedTuple):
-    """Names a row of totals: one subject, one UTC day (days since 1970-01-01; 0 holds the days folded away), one model."""
+    """The key of a row of totals: one subject, one UTC day (days since 1970-01-01; 0 is the sum of folded days), one model."""
 
     scope: str
     subject: str

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import AccountState, Reserve, Roll, RollDue, Settle
 from litellm_budget_plugin.core.models import covers_any
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
 
 
@@ -87,12 +87,12 @@ def default_of(account: Account, rows: Iterable[Account], defaults: tuple[Defaul
 
 
 def applying_accounts(
-    work: Work, command: Reserve | Settle, legs: tuple[Ref, ...] = ()
+    work: UnitOfWork, command: Reserve | Settle, held_on: tuple[Ref, ...] = ()
 ) -> tuple[list[Applying], list[RollDue]]:
     """The accounts that apply, in the order of their keys, and the windows that are new or over despite `rolls`.
 
     An account applies if it has a limit of its own, is blocked, or follows a default, and if it is for any model or
-    covers one of the command's. `legs` are those of the hold that is settled: they apply too, for the defaults may have changed
+    covers one of the command's. `held_on` are those of the hold that is settled: they apply too, for the defaults may have changed
     since it was granted.
     """
     rolls = {roll.ref: roll for roll in command.rolls}
@@ -102,7 +102,7 @@ def applying_accounts(
     for subject in sorted(set(command.subjects)):
         rows = work.accounts(subject)
         named = _named(subject, rows, command.models, command.defaults)
-        for ref in legs:
+        for ref in held_on:
             if (ref.scope, ref.subject) == subject and ref not in named and _still_counts(work, ref):
                 named[ref] = None
         for ref in sorted(named):
@@ -131,7 +131,7 @@ def _named(
     return named
 
 
-def _still_counts(work: Work, ref: Ref) -> bool:
+def _still_counts(work: UnitOfWork, ref: Ref) -> bool:
     account = work.account(ref)
     if account is None or account.dropped:
         return False
@@ -139,7 +139,9 @@ def _still_counts(work: Work, ref: Ref) -> bool:
     return not any(row.pinned and _place(row.ref) == _place(ref) for row in rows)
 
 
-def open_window(work: Work, ref: Ref, default: Default | None, rolls: dict[Ref, Roll], command: str) -> Account | None:
+def open_window(
+    work: UnitOfWork, ref: Ref, default: Default | None, rolls: dict[Ref, Roll], command: str
+) -> Account | None:
     """The account with an open window, made or rolled if need be; None if that takes a roll that is not there.
     `command` names the command that asks, by its kind and its id.
 
@@ -167,7 +169,7 @@ def open_window(work: Work, ref: Ref, default: Default | None, rolls: dict[Ref, 
     return account
 
 
-def roll_due(work: Work, ref: Ref) -> RollDue:
+def roll_due(work: UnitOfWork, ref: Ref) -> RollDue:
     """What the caller must know to compute the bounds."""
     account = work.account(ref)
     return RollDue(ref, None, None) if account is None else RollDue(ref, account.start, account.end)

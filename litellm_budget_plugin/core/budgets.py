@@ -9,7 +9,6 @@ from dataclasses import replace
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, command_mark, top_up_mark
 from litellm_budget_plugin.core.applying import default_of, open_window, roll_due, whole_mark
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
     KEEP,
     Done,
@@ -23,6 +22,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.money import MAX_NANOS, usd_text
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
@@ -30,7 +30,7 @@ KEPT_FOR_EVER = 2**52
 """When the marks of top-ups were closed, for those who forget old marks: a payment must not be taken twice in any year."""
 
 
-def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
+def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
     """Create or change one budget."""
     if _repeated(work, command):
         return Done(command.id)
@@ -51,7 +51,7 @@ def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
     return _done(work, command)
 
 
-def _taken_over(work: Work, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
+def _taken_over(work: UnitOfWork, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
     """The budget that becomes this one: the subject's one budget if it is to have another window, or the follower of a
     default when the first limit of its own is given. Otherwise calls in flight would not be seen by the new limit.
     """
@@ -72,7 +72,7 @@ def _taken_over(work: Work, command: PutBudget, ref: Ref, current: Account | Non
     return current if target is None else None
 
 
-def _alike(work: Work, command: PutBudget) -> list[Account]:
+def _alike(work: UnitOfWork, command: PutBudget) -> list[Account]:
     rows = work.accounts(command.subject).values()
     return [
         row
@@ -104,7 +104,7 @@ def _default_window(command: PutBudget) -> str:
     return "none"
 
 
-def _opened(work: Work, command: PutBudget, ref: Ref) -> Account | None:
+def _opened(work: UnitOfWork, command: PutBudget, ref: Ref) -> Account | None:
     account = work.account(ref)
     if command.bounds is not KEEP:
         start, end = command.bounds
@@ -118,7 +118,7 @@ def _opened(work: Work, command: PutBudget, ref: Ref) -> Account | None:
     return open_window(work, ref, default, {roll.ref: roll for roll in command.rolls}, f"P:{command.id}")
 
 
-def _take_over(work: Work, account: Account, old: Account) -> None:
+def _take_over(work: UnitOfWork, account: Account, old: Account) -> None:
     """`account` goes on where `old` stands: its spend, its holds, its limit. Nothing that is held is lost."""
     account.id, account.epoch = old.id, old.epoch
     if old.over(work.now) or account.spent > old.spent:  # what its own window knows of is more
@@ -156,7 +156,7 @@ def _apply(account: Account, command: PutBudget) -> None:
             account.charge(amount, model)
 
 
-def drop_budget(work: Work, command: DropBudget) -> Done:
+def drop_budget(work: UnitOfWork, command: DropBudget) -> Done:
     """Forget budgets; money held on them stays held until its calls end."""
     if _repeated(work, command):
         return Done(command.id)
@@ -171,7 +171,7 @@ def drop_budget(work: Work, command: DropBudget) -> Done:
     return _done(work, command)
 
 
-def _drop(work: Work, account: Account) -> None:
+def _drop(work: UnitOfWork, account: Account) -> None:
     if not account.held:
         work.drop(account.ref)
         return
@@ -183,7 +183,7 @@ def _drop(work: Work, account: Account) -> None:
     work.put(account)
 
 
-def set_limits(work: Work, command: SetLimits) -> Done | RollNeeded:
+def set_limits(work: UnitOfWork, command: SetLimits) -> Done | RollNeeded:
     """Make a list the whole of a subject's limits set by hand, in one step, or forget what was set by hand."""
     if _repeated(work, command):
         return Done(command.id)
@@ -211,7 +211,7 @@ def set_limits(work: Work, command: SetLimits) -> Done | RollNeeded:
     return _done(work, command)
 
 
-def _count_on_new(work: Work, subject: Subject, refs: Collection[Ref], kept: Collection[Ref]) -> None:
+def _count_on_new(work: UnitOfWork, subject: Subject, refs: Collection[Ref], kept: Collection[Ref]) -> None:
     """What was spent on a limit goes on counting on the one that takes its place with another length; what calls in flight hold counts
     on all new ones.
     """
@@ -240,7 +240,7 @@ def _count_on_new(work: Work, subject: Subject, refs: Collection[Ref], kept: Col
             work.put_hold(hold)
 
 
-def _unpin(work: Work, row: Account, defaults: tuple[Default, ...]) -> None:
+def _unpin(work: UnitOfWork, row: Account, defaults: tuple[Default, ...]) -> None:
     """The row's limit goes; its sums stay for a default, for calls in flight, and as long as it is blocked."""
     row.pinned, row.limit = False, None
     row.raised_by = row.raised_until = row.carry_over = row.carried = 0
@@ -252,7 +252,7 @@ def _unpin(work: Work, row: Account, defaults: tuple[Default, ...]) -> None:
         work.drop(row.ref)
 
 
-def top_up(work: Work, command: TopUp) -> Done:
+def top_up(work: UnitOfWork, command: TopUp) -> Done:
     """Add to a balance, once."""
     mark = _top_up_of(work, command.id)
     if mark is not None:
@@ -279,7 +279,7 @@ def top_up(work: Work, command: TopUp) -> Done:
     return Done(command.id)
 
 
-def refund(work: Work, command: Refund) -> Done:
+def refund(work: UnitOfWork, command: Refund) -> Done:
     """Take a top-up back, once."""
     topped = _top_up_of(work, command.id)
     if topped is None:
@@ -302,13 +302,13 @@ def history_scope(scope: str) -> str:
     return f"credit:{scope}"
 
 
-def _top_up_of(work: Work, top_up: str) -> TopUp | None:
+def _top_up_of(work: UnitOfWork, top_up: str) -> TopUp | None:
     mark = work.hold(top_up_mark(top_up))
     found = wire.loads(mark.reply) if mark is not None else None
     return found if isinstance(found, TopUp) else None
 
 
-def reset(work: Work, command: Reset) -> Done:
+def reset(work: UnitOfWork, command: Reset) -> Done:
     """Set what was spent in the open windows to zero."""
     if _repeated(work, command):
         return Done(command.id)
@@ -320,7 +320,7 @@ def reset(work: Work, command: Reset) -> Done:
     return _done(work, command)
 
 
-def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
+def _matching(work: UnitOfWork, command: DropBudget | Reset) -> list[Account]:
     return [
         account
         for account in list(work.accounts(command.subject).values())
@@ -330,7 +330,7 @@ def _matching(work: Work, command: DropBudget | Reset) -> list[Account]:
     ]
 
 
-def _repeated(work: Work, command: PutBudget | DropBudget | Reset | SetLimits) -> bool:
+def _repeated(work: UnitOfWork, command: PutBudget | DropBudget | Reset | SetLimits) -> bool:
     """Whether this command was applied before. Raises BudgetInputError if its id belongs to another one."""
     mark = work.hold(command_mark(command.id))
     if mark is not None and mark.reply and mark.reply != _digest(command):
@@ -340,7 +340,7 @@ def _repeated(work: Work, command: PutBudget | DropBudget | Reset | SetLimits) -
     return mark is not None
 
 
-def _done(work: Work, command: PutBudget | DropBudget | Reset | SetLimits) -> Done:
+def _done(work: UnitOfWork, command: PutBudget | DropBudget | Reset | SetLimits) -> Done:
     work.put_hold(Hold(command_mark(command.id), "done", work.now, reply=_digest(command)))
     work.save()
     return Done(command.id)

@@ -14,18 +14,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple, Union
+from typing import Generic, Literal, NamedTuple, TypeVar, Union
 
 from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
-PLENTY = 64
+HEADROOM = 64
 """A `cheap` Reserve is granted only where the room is at least this many times what it wants."""
 
 
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
+
+
+class BaseCommand(Generic[ReplyT_co]):
+    """A command with the type of its reply: `ask(store, Read(...))` is an `Accounts`, without a check."""
+
+    __slots__ = ()
+
+
 class Keep(Enum):
-    """Stands for "leave as it is" in `PutBudget`."""
+    """Means "leave unchanged" in `PutBudget`."""
 
     KEEP = "keep"
 
@@ -46,16 +55,15 @@ class Roll(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
-    """Hold money for one attempt, on every account that applies, in one atomic step. Replies: Granted, Refused, Closed,
-    CountExactly, RollNeeded.
+class Reserve(BaseCommand["ReserveReply"]):
+    """Hold money for one attempt, on every account that applies, in one atomic step.
 
     Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole.
     An account in whose unit nothing is wanted never refuses. `models` are the model's names and families; the first
     is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
     charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `cheap` says
-    that `want` is a loose bound: see PLENTY.
-    `patient` says that the caller will ask again if only held money stands in the way; such a refusal is not recorded.
+    that `want` is a loose bound: see HEADROOM.
+    `patient` says that the caller will ask again if only held money is in the way; such a refusal is not recorded.
     """
 
     hold: str
@@ -75,9 +83,8 @@ class Reserve:
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
-    """Charge what an attempt cost, exactly once, and take its hold off. Suffices alone. Replies: Settled, AlreadyCharged,
-    RollNeeded.
+class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
+    """Charge what an attempt cost, exactly once, and take its hold off. Suffices alone.
 
     `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
     Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
@@ -106,8 +113,8 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """Give a hold back: nothing was spent. After a `Settle` it changes nothing. Replies: Released."""
+class Release(BaseCommand["Released"]):
+    """Give a hold back: nothing was spent. After a `Settle` it changes nothing."""
 
     hold: str
     project: str
@@ -115,8 +122,8 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
-    """Move the time limit of open holds to `expires_after` microseconds from now, never to an earlier time. Replies: Renewed."""
+class Renew(BaseCommand["Renewed"]):
+    """Move the time limit of open holds to `expires_after` microseconds from now, never to an earlier time."""
 
     holds: tuple[str, ...]
     project: str
@@ -125,8 +132,8 @@ class Renew:
 
 
 @dataclass(frozen=True, slots=True)
-class PutBudget:
-    """Create or change a subject's budget. Replies: Done, RollNeeded.
+class PutBudget(BaseCommand["Done | RollNeeded"]):
+    """Create or change a subject's budget.
 
     A `limit` (None: explicitly unlimited) pins the account; everything else follows only if given. `only` makes it the
     subject's one budget for (model, unit): a budget with another window becomes this one, with its spend and its holds.
@@ -155,10 +162,10 @@ class PutBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class DropBudget:
+class DropBudget(BaseCommand["Done"]):
     """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
 
-    `model`, `window` None: all of them. Replies: Done.
+    `model`, `window` None: all of them.
     """
 
     id: str
@@ -170,8 +177,8 @@ class DropBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Reset:
-    """Set what was spent in the open windows to zero; holds and totals stay. Replies: Done."""
+class Reset(BaseCommand["Done"]):
+    """Set what was spent in the open windows to zero; holds and totals stay."""
 
     id: str
     project: str
@@ -182,10 +189,9 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
-class SetLimits:
+class SetLimits(BaseCommand["Done | RollNeeded"]):
     """Make `limits` the whole of a subject's limits set by hand: no default applies to it any more. None: forget what was set by
-    hand, and the defaults apply again. What was spent stays where a window goes on. A balance is not touched. Replies: Done,
-    RollNeeded.
+    hand, and the defaults apply again. What was spent stays where a window goes on. A balance is not touched.
     """
 
     id: str
@@ -198,8 +204,8 @@ class SetLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class TopUp:
-    """Add to a subject's balance, once and for all for each `id` of a project. Replies: Done."""
+class TopUp(BaseCommand["Done"]):
+    """Add to a subject's balance, once and for all for each `id` of a project."""
 
     id: str
     project: str
@@ -209,8 +215,8 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
-    """Take back the whole of a top-up, once; the balance may become less than nothing. Replies: Done."""
+class Refund(BaseCommand["Done"]):
+    """Take back the whole of a top-up, once; the balance may become less than nothing."""
 
     id: str
     project: str
@@ -218,8 +224,8 @@ class Refund:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """The accounts of one subject, or a page of a scope's subjects in the order of their ids. Replies: Accounts."""
+class Read(BaseCommand["Accounts"]):
+    """The accounts of one subject, or a page of a scope's subjects in the order of their ids."""
 
     project: str
     scope: str
@@ -231,8 +237,8 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadUsage:
-    """Totals by subject, UTC day and model; `since` and `until` are days, both included. Replies: UsageRows."""
+class ReadUsage(BaseCommand["UsageRows"]):
+    """Totals by subject, UTC day and model; `since` and `until` are days, both included."""
 
     project: str
     scope: str
@@ -243,9 +249,9 @@ class ReadUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(BaseCommand["Swept"]):
     """Expire every hold that is due, forget marks older than `marks_kept` and fold days older than `days_kept`
-    (microseconds, both) into day 0. Nobody has to run it for the guarantees to hold. Replies: Swept.
+    (microseconds, both) into day 0. The guarantees do not depend on it.
     """
 
     project: str
@@ -289,7 +295,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class CountExactly:
-    """The room is not plenty for a `cheap` bound: nothing was held, ask again with an exact one."""
+    """The room is less than HEADROOM times a `cheap` bound: nothing was held, ask again with an exact one."""
 
     hold: str
 
@@ -409,9 +415,7 @@ class Swept:
     folded: int
 
 
+ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]
 Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset, SetLimits, TopUp, Refund]
 Command = Union[Change, Read, ReadUsage, Sweep]
-Reply = Union[
-    Granted, Refused, Closed, CountExactly, RollNeeded, Settled, AlreadyCharged, Released, Renewed, Done, Accounts,
-    UsageRows, Swept,
-]  # fmt: skip
+Reply = Union[ReserveReply, Settled, AlreadyCharged, Released, Renewed, Done, Accounts, UsageRows, Swept]

@@ -11,25 +11,25 @@ from litellm_budget_plugin.core.accounts import (
     Usage,
     UsageKey,
 )
-from litellm_budget_plugin.core.book import Work
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 MOST_DUE = 200
-"""How many due holds one command expires at most: nobody is kept waiting for all that a dead process has left behind."""
+"""How many due holds one command expires at most: no caller waits for all that a dead process has left behind."""
 
 
-def put_on(work: Work, hold: Hold) -> None:
+def put_on(work: UnitOfWork, hold: Hold) -> None:
     """Stage an open hold and put its money on what is held."""
     work.put_hold(hold)
-    _hold_on_legs(work, hold, hold.amounts, 1)
+    _hold_on_accounts(work, hold, hold.amounts, 1)
 
 
-def take_off(work: Work, hold: Hold) -> None:
+def take_off(work: UnitOfWork, hold: Hold) -> None:
     """Take an open hold's money off what is held. The caller stages the hold's new state."""
-    _hold_on_legs(work, hold, hold.amounts, -1)
+    _hold_on_accounts(work, hold, hold.amounts, -1)
 
 
-def _hold_on_legs(work: Work, hold: Hold, amounts: Amounts, sign: int) -> None:
+def _hold_on_accounts(work: UnitOfWork, hold: Hold, amounts: Amounts, sign: int) -> None:
     for ref in hold.legs:
         account = work.account(ref)
         if account is None:
@@ -41,9 +41,9 @@ def _hold_on_legs(work: Work, hold: Hold, amounts: Amounts, sign: int) -> None:
             work.put(account)
 
 
-def give_back(work: Work, hold_id: str) -> None:
-    """Release a hold, whatever has become of it: an expired one gets its floor back, a settled one stays settled, and one
-    that has not been seen is refused when it comes.
+def give_back(work: UnitOfWork, hold_id: str) -> None:
+    """Release a hold in any state: an expired one gets its floor back, a settled one stays settled, and an unknown one is refused
+    when it arrives.
     """
     hold = work.hold(hold_id)
     if hold is not None and hold.state not in ("open", "expired"):
@@ -55,7 +55,7 @@ def give_back(work: Work, hold_id: str) -> None:
     work.put_hold(Hold(hold_id, "released", work.now))
 
 
-def draw_from_parent(work: Work, parent_id: str, charge: Amounts) -> None:
+def draw_from_parent(work: UnitOfWork, parent_id: str, charge: Amounts) -> None:
     """Take a charge out of an open hold's money, as far as that goes."""
     parent = work.hold(parent_id)
     if parent is None or parent.state != "open":
@@ -63,21 +63,21 @@ def draw_from_parent(work: Work, parent_id: str, charge: Amounts) -> None:
     drawn = charge.at_most(parent.amounts)
     parent.amounts = parent.amounts.minus(drawn)
     work.put_hold(parent)
-    _hold_on_legs(work, parent, drawn, -1)
+    _hold_on_accounts(work, parent, drawn, -1)
 
 
-def expire_due(work: Work, most: int | None = MOST_DUE, spare: str | None = None) -> int:
-    """Expire due holds (but not `spare`), those first that have been due for longest. Returns how many."""
+def expire_due(work: UnitOfWork, most: int | None = MOST_DUE, excluding: str | None = None) -> int:
+    """Expire due holds (but not `excluding`), those first that have been due for longest. Returns how many."""
     expired = 0
     for hold in work.due(most):
-        if hold.id != spare:
+        if hold.id != excluding:
             expire(work, hold)
             expired += 1
     return expired
 
 
-def expire(work: Work, hold: Hold) -> None:
-    """Close an open hold that nobody has settled: it is charged its floor, for it was probably sent."""
+def expire(work: UnitOfWork, hold: Hold) -> None:
+    """Close an open hold that nobody has settled: it is charged its floor, because the request was probably sent."""
     take_off(work, hold)
     charged = []
     for ref in hold.legs:
@@ -93,7 +93,7 @@ def expire(work: Work, hold: Hold) -> None:
     record_usage(work, hold.subjects, hold.day, hold.model, usage)
 
 
-def refund_floor(work: Work, hold: Hold) -> dict[str, Amounts]:
+def refund_floor(work: UnitOfWork, hold: Hold) -> dict[str, Amounts]:
     """Take back the floor that an expired hold was charged: from the windows that it went to, if they are still the
     same, and from the totals in any case. Returns, by the rows' ids, what earlier windows keep.
     """
@@ -114,7 +114,7 @@ def refund_floor(work: Work, hold: Hold) -> dict[str, Amounts]:
     return kept
 
 
-def record_usage(work: Work, subjects: tuple[Subject, ...], day: int, model: str, usage: Usage) -> None:
+def record_usage(work: UnitOfWork, subjects: tuple[Subject, ...], day: int, model: str, usage: Usage) -> None:
     """Add `usage` to the totals of each subject."""
     for subject in subjects:
         work.add_usage(UsageKey(subject.scope, subject.id, day, model), usage)

@@ -6,7 +6,7 @@ amount lies below 2**53 nano-dollars, so that it is exact in a double too, on ev
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, DecimalException
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DecimalException
 
 from litellm_budget_plugin.errors import BudgetInputError
 
@@ -19,7 +19,11 @@ _EXACT = Context(prec=100)
 _MAX_USD = _EXACT.divide(Decimal(MAX_NANOS), Decimal(NANOS_PER_USD))
 
 
-def _nanos(usd: float | Decimal | str, what: str, rounding: str) -> int:
+def charge_nanos(usd: float | Decimal | str, what: str = "cost") -> int:
+    """An amount in USD as nano-dollars, rounded half to even.
+
+    Raises BudgetInputError, naming `what`, for anything but a finite number from 0 to $9,007,199.25.
+    """
     if isinstance(usd, (bool, tuple, list)):
         raise BudgetInputError(f"{what} must be a number of US dollars, got {usd!r}")
     try:
@@ -33,20 +37,7 @@ def _nanos(usd: float | Decimal | str, what: str, rounding: str) -> int:
         raise BudgetInputError(f"{what} must not be negative, got {amount:.6g}")
     if amount > _MAX_USD:
         raise BudgetInputError(f"{what} must be at most ${usd_text(MAX_NANOS)}, got {amount:.6g}")
-    return int(_EXACT.multiply(amount, NANOS_PER_USD).to_integral_value(rounding, _EXACT))
-
-
-def charge_nanos(usd: float | Decimal | str, what: str = "cost") -> int:
-    """A charge or a limit in USD as nano-dollars, rounded half to even.
-
-    Raises BudgetInputError, naming `what`, for anything but a finite number from 0 to $9,007,199.25.
-    """
-    return _nanos(usd, what, ROUND_HALF_EVEN)
-
-
-def estimate_nanos(usd: float | Decimal | str, what: str = "estimate") -> int:
-    """An upper bound in USD as nano-dollars, rounded up. Raises BudgetInputError like `charge_nanos`."""
-    return _nanos(usd, what, ROUND_CEILING)
+    return int(_EXACT.multiply(amount, NANOS_PER_USD).to_integral_value(ROUND_HALF_EVEN, _EXACT))
 
 
 def usd_float(nanos: int) -> float:

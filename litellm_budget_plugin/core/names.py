@@ -1,4 +1,4 @@
-"""What may name a project, a scope or a subject."""
+"""Ids of projects, scopes and subjects, and labels of models."""
 
 from __future__ import annotations
 

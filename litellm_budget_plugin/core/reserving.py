@@ -7,14 +7,14 @@ from typing import Literal
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Ref, Subject, Usage
 from litellm_budget_plugin.core.applying import Applying, applying_accounts
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
-    PLENTY,
+    HEADROOM,
     Closed,
     CountExactly,
     Granted,
     Refused,
     Reserve,
+    ReserveReply,
     RollNeeded,
 )
 from litellm_budget_plugin.core.holding import (
@@ -26,12 +26,13 @@ from litellm_budget_plugin.core.holding import (
     record_usage,
 )
 from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 _RANKS = {"blocked": 0, "spent": 1, "held": 2}
 
 
-def reserve(work: Work, command: Reserve) -> Granted | Refused | Closed | CountExactly | RollNeeded:
+def reserve(work: UnitOfWork, command: Reserve) -> ReserveReply:
     """Hold money on every account that applies, or on none."""
     known = work.hold(command.hold)
     if known is not None:
@@ -40,8 +41,8 @@ def reserve(work: Work, command: Reserve) -> Granted | Refused | Closed | CountE
     if due:
         return RollNeeded(work.now, tuple(due))
     granted = _grant(work, command, applying)
-    # Money of calls that are long over must neither refuse a call nor shorten it.
-    if _in_the_way(command, granted) and (expired := expire_due(work, spare=command.replaces)):
+    # Money of calls that ended long ago must neither refuse a call nor shorten it.
+    if _in_the_way(command, granted) and (expired := expire_due(work, excluding=command.replaces)):
         granted = _grant(work, command, applying)
         if _in_the_way(command, granted) and expired >= MOST_DUE - 1:
             work.save()
@@ -53,7 +54,7 @@ def reserve(work: Work, command: Reserve) -> Granted | Refused | Closed | CountE
     return _hold(work, command, granted, tuple(account.ref for account, _ in applying))
 
 
-def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | Closed:
+def _repeated(work: UnitOfWork, command: Reserve, known: Hold) -> Granted | Refused | Closed:
     if known.state == "open" and known.at > work.now:
         return Granted(known.id, known.amounts)
     if known.state == "refused":
@@ -62,7 +63,7 @@ def _repeated(work: Work, command: Reserve, known: Hold) -> Granted | Refused | 
             return reply
     if known.state == "open":
         expire(work, known)
-    # The attempt that this hold was for goes on without it, but the one before is over all the same.
+    # The attempt goes on without this hold, but the attempt before it is over.
     _take_off_replaced(work, command)
     work.save()
     return Closed(known.id)
@@ -74,12 +75,12 @@ def _in_the_way(command: Reserve, granted: Amounts | Refused | CountExactly) -> 
     return isinstance(granted, Amounts) and granted.usd < command.want.usd
 
 
-def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | Refused | CountExactly:
+def _grant(work: UnitOfWork, command: Reserve, applying: list[Applying]) -> Amounts | Refused | CountExactly:
     want = command.want
     least = want if command.at_least is None else want._replace(usd=command.at_least)
     freed = work.hold(command.replaces) if command.replaces else None
     refused: list[Refused] = []
-    room_usd, plenty = want.usd, True
+    room_usd, roomy = want.usd, True
     for account, default in applying:
         unit = account.ref.unit
         wanted, needed = want.of(unit), least.of(unit)
@@ -89,12 +90,12 @@ def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | 
         limit = limit or 0
         held = account.held - _freed(freed, account.ref)
         room = limit - account.spent - held
-        plenty = plenty and (unit == "calls" or room >= PLENTY * wanted)
+        roomy = roomy and (unit == "calls" or room >= HEADROOM * wanted)
         if account.blocked or room < needed or room <= 0:
             refused.append(_refused(command, account, limit, held, needed))
         elif unit == "usd":
             room_usd = min(room_usd, room)
-    if command.cheap and not plenty:
+    if command.cheap and not roomy:
         return CountExactly(command.hold)
     if refused:
         return min(refused, key=lambda reply: (_RANKS[reply.reason], reply.account))
@@ -117,7 +118,7 @@ def _refused(command: Reserve, account: Account, limit: int, held: int, needed: 
     return Refused(command.hold, account.ref, reason, limit, account.spent, held, needed, account.end)
 
 
-def _refuse(work: Work, command: Reserve, refused: Refused) -> Refused:
+def _refuse(work: UnitOfWork, command: Reserve, refused: Refused) -> Refused:
     """Record a refusal, unless the caller will ask again anyway."""
     if not (command.patient and refused.reason == "held"):
         work.put_hold(Hold(command.hold, "refused", work.now, reply=wire.dumps(refused)))
@@ -126,7 +127,7 @@ def _refuse(work: Work, command: Reserve, refused: Refused) -> Refused:
     return refused
 
 
-def _hold(work: Work, command: Reserve, amounts: Amounts, legs: tuple[Ref, ...]) -> Granted:
+def _hold(work: UnitOfWork, command: Reserve, amounts: Amounts, accounts: tuple[Ref, ...]) -> Granted:
     _take_off_replaced(work, command)
     hold = Hold(
         command.hold,
@@ -136,14 +137,14 @@ def _hold(work: Work, command: Reserve, amounts: Amounts, legs: tuple[Ref, ...])
         floor=command.floor.at_most(amounts),
         model=_label(command),
         subjects=_subjects(command),
-        legs=legs,
+        legs=accounts,
     )
     put_on(work, hold)
     work.save()
     return Granted(hold.id, amounts)
 
 
-def _take_off_replaced(work: Work, command: Reserve) -> None:
+def _take_off_replaced(work: UnitOfWork, command: Reserve) -> None:
     if command.replaces:
         give_back(work, command.replaces)
 

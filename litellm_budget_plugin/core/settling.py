@@ -7,7 +7,6 @@ from typing import TypeVar
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Usage, alias_mark
 from litellm_budget_plugin.core.applying import Applying, applying_accounts
-from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
     AlreadyCharged,
     Crossing,
@@ -29,13 +28,14 @@ from litellm_budget_plugin.core.holding import (
     take_off,
 )
 from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 _Settling = TypeVar("_Settling", Settled, AlreadyCharged)
 _MILLION = 1_000_000
 
 
-def settle(work: Work, command: Settle) -> Settled | AlreadyCharged | RollNeeded:
+def settle(work: UnitOfWork, command: Settle) -> Settled | AlreadyCharged | RollNeeded:
     """Charge an attempt once and take its hold off."""
     hold = work.hold(command.hold)
     if hold is not None and hold.state == "settled":
@@ -57,14 +57,14 @@ def _repeated(hold: Hold) -> Settled | AlreadyCharged:
     return reply if isinstance(reply, (Settled, AlreadyCharged)) else Settled(hold.id)
 
 
-def _done(work: Work, command: Settle, reply: _Settling) -> _Settling:
+def _done(work: UnitOfWork, command: Settle, reply: _Settling) -> _Settling:
     plain = isinstance(reply, Settled) and not reply.crossings
     work.put_hold(Hold(command.hold, "settled", work.now, reply="" if plain else wire.dumps(reply)))
     work.save()
     return reply
 
 
-def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Account]) -> None:
+def _charge(work: UnitOfWork, command: Settle, hold: Hold | None, applying: list[Account]) -> None:
     charge = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
     paid: dict[str, Amounts] = {}
     if hold is not None and hold.state == "open":
@@ -75,7 +75,7 @@ def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Accou
         draw_from_parent(work, command.parent, charge)
     model = clean_label(command.model)
     for account in applying:
-        # What an earlier window has paid of this attempt, as the floor of its expired hold, it has paid.
+        # An earlier window keeps the floor that it was charged for this attempt's expired hold.
         rest = charge.minus(charge.at_most(paid[account.id])) if account.id in paid else charge
         account.charge(rest.of(account.ref.unit), model)
         work.put(account)
@@ -84,8 +84,8 @@ def _charge(work: Work, command: Settle, hold: Hold | None, applying: list[Accou
     record_usage(work, tuple(dict.fromkeys(command.subjects)), day, model, usage)
 
 
-def _crossings(work: Work, command: Settle, applying: list[Applying]) -> tuple[Crossing, ...]:
-    """The thresholds that have been passed and not been reported, in this window and for this limit."""
+def _crossings(work: UnitOfWork, command: Settle, applying: list[Applying]) -> tuple[Crossing, ...]:
+    """The thresholds passed but not yet reported in this window and for this limit."""
     crossings = []
     for account, default in applying if command.thresholds else ():
         limit = account.effective_limit(default, work.now)
@@ -113,14 +113,14 @@ def _reported(account: Account, limit: int) -> int:
     return account.alerted if account.alert_limit == limit else 0
 
 
-def release(work: Work, command: Release) -> Released:
+def release(work: UnitOfWork, command: Release) -> Released:
     """Give a hold back; an expired one gets its floor back."""
     give_back(work, command.hold)
     work.save()
     return Released(command.hold)
 
 
-def renew(work: Work, command: Renew) -> Renewed:
+def renew(work: UnitOfWork, command: Renew) -> Renewed:
     """Move the time limit of open holds."""
     missing = []
     for hold_id in command.holds:

@@ -56,7 +56,7 @@ class Window(NamedTuple):
 
 @lru_cache(maxsize=512)
 def parse_window(text: str, default_zone: str = "UTC") -> Window:
-    """The window that `text` means; `default_zone` applies to calendar windows that name no zone.
+    """Parse `text`; `default_zone` applies to calendar windows that name no zone.
 
     Raises BudgetInputError for anything that the module's docstring does not list.
     """

@@ -31,7 +31,7 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 @cache
 def strict_validator(cls: Any) -> SchemaValidator:
-    """Makes a `cls` of what JSON holds: lists become tuples, and no other value is converted. Raises pydantic's ValidationError."""
+    """Validates JSON data as a `cls`: lists become tuples, nothing else is converted. Raises pydantic's ValidationError."""
     return SchemaValidator(_strict(TypeAdapter(cls).core_schema))
 
 
@@ -76,7 +76,7 @@ def decode(data: Any) -> Command | Reply:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
     fields = {name: value for name, value in data.items() if name != "type"}
     if data["type"] == "Reserve" and fields.get("parent", "") is None:
-        # Earlier clients send the field, which holds inside a hold had, and leave it empty.
+        # Earlier clients send this field of nested holds, and leave it empty.
         del fields["parent"]
     unknown = fields.keys() - set(_fields(_CLASSES[data["type"]]))
     if unknown:
@@ -89,7 +89,7 @@ def decode(data: Any) -> Command | Reply:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where the first of an error's problems is, and what it is."""
+    """The place and the text of an error's first problem."""
     problem = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.applying import limits_on
-from litellm_budget_plugin.core.commands import Accounts, Closed, CountExactly, Granted, Read, Refused, Reply, Reserve
+from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
@@ -71,7 +71,7 @@ def _take_back(call: Call) -> None:
         call.ledger.release_later(call.hold)
 
 
-def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
+def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
     ledger = call.ledger
     # Only the first attempt is changed; a retry is sent as the call was changed then, or not at all.
     plan = call.plan if call.first else None
@@ -87,7 +87,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
         # What this process has yet to settle must not refuse its own calls.
-        patient=ledger.may_free(),
+        patient=ledger.can_reclaim(),
     )
     reply = ledger.reserve(command)
     if isinstance(reply, CountExactly) and plan is not None:
@@ -98,7 +98,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> Reply:
         command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.reserve(command)
     if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
-        ledger.free(command.subjects)
+        ledger.reclaim(command.subjects)
         reply = ledger.reserve(replace(command, patient=False))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {call.hold} was closed before it was granted")
@@ -123,8 +123,7 @@ def _limited(call: Call) -> bool:
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
         reply = ledger.ask_in_call(command)
-        states = reply.accounts if isinstance(reply, Accounts) else ()
-        if any(limit is not None for _, limit, _ in limits_on(subject, states, call.models, call.defaults)):
+        if any(limit is not None for _, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)):
             return True
     return False
 
@@ -157,10 +156,10 @@ def _without_store(call: Call, error: BudgetStoreError) -> None:
             if isinstance(error, BudgetStoreUnavailable):
                 raise error
             raise BudgetStoreUnavailable(str(error)) from error
-        if ledger.settler.delivery.full:
+        if ledger.worker.delivery.full:
             _tell_refused(call, "store", "full")
             raise BudgetStoreUnavailable(
-                f"{ledger.settler.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
+                f"{ledger.worker.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
             ) from error
     _unheld(call, "store", "unavailable")
     now = time.monotonic()

@@ -19,7 +19,8 @@ from litellm_budget_plugin.hooks.deployments import chosen
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.jobs import started
 from litellm_budget_plugin.hooks.near_limit.plan import Plan
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.manager.policies import Principal
 from litellm_budget_plugin.pricing.usage import field
@@ -238,7 +239,7 @@ class Call:
         if not call.held:
             self.release()
         elif self._claim.acquire(blocking=False):
-            self.ledger.settler.untrack(self.hold)
+            self.ledger.worker.untrack(self.hold)
         return call
 
     # How it ends. What ends it first counts; everything later changes nothing.
@@ -298,7 +299,7 @@ class Call:
         settle its parent's calls.
         """
         if not self.over and self._process == os.getpid():
-            self.ledger.settler.later(self.abandon)
+            self.ledger.worker.submit(self.abandon)
 
     def release(self) -> None:
         """Give the hold back: nothing was spent."""
@@ -307,7 +308,7 @@ class Call:
         if self.held:
             self._deliver(Release(self.hold, self.ledger.project))
         else:
-            self.ledger.settler.untrack(self.hold)
+            self.ledger.worker.untrack(self.hold)
         tracing.settled(self.span, 0)
 
     def _settle(self, cost: pricing.Cost, response: Any) -> None:
@@ -322,15 +323,15 @@ class Call:
             tracing.settled(self.span, nanos)
 
     def _deliver(self, command: Settle | Release) -> None:
-        settler = self.ledger.settler
+        worker = self.ledger.worker
         try:
             self.ledger.deliver(command)
         except BaseException:
             # An interrupt can fall between any two lines; sent again, the command counts once.
-            settler.deliver_later(command)
+            worker.deliver_later(command)
             raise
         finally:
-            settler.untrack(self.hold)
+            worker.untrack(self.hold)
 
     def _nanos(self, cost: pricing.Cost) -> int:
         if cost.usd is not None:

@@ -17,7 +17,8 @@ from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.settings import BudgetSettings
@@ -130,7 +131,7 @@ class BudgetCallback(BudgetHook):
             marks,
             unless=marks[0] if marks else None,
         )
-        ledger.settler.deliver(command, self.settings.store_timeout)
+        ledger.worker.deliver(command, self.settings.store_timeout)
 
     async def async_log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any

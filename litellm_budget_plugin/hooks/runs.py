@@ -17,7 +17,7 @@ from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.principal import budget_context
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.manager.budgets import Budgets, RunState
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.policy import smaller
 
 

@@ -13,7 +13,8 @@ import litellm
 from litellm_budget_plugin.hooks import instrument
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
 from litellm_budget_plugin.hooks.registration import current_ledger, override_ledger
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.users import Users
 from litellm_budget_plugin.settings import BudgetSettings
 
@@ -127,5 +128,5 @@ def _settles() -> bool:
             litellm.completion(**_CALL)
         except Exception:  # noqa: BLE001  # somebody else's hook may refuse a mock call: then nothing is shown
             return False
-        state = Users(ledger).find(_USER).state
+        state = Users(ledger).get_any(_USER).state
         return state is not None and state.spent > 0 and state.held == 0

@@ -22,7 +22,7 @@ from litellm_budget_plugin.hooks.call_types import PAID_BEFORE, request_of
 from litellm_budget_plugin.hooks.jobs import payers_of
 from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.registration import current_ledger
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.marks import safe_name
 from litellm_budget_plugin.pricing.usage import field, parse_raw
 
@@ -192,7 +192,7 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
     command = settlement_of(
         ledger, principal, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
     )
-    ledger.settler.deliver(command, ledger.settings.store_timeout)
+    ledger.worker.deliver(command, ledger.settings.store_timeout)
 
 
 def failure_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The breaker: while a networked store is away, calls learn so at once instead of each waiting for its time-out."""
+"""The breaker: while a networked store is away, calls fail at once instead of each waiting for its time-out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 _logger = logging.getLogger("litellm_budget_plugin")
 
 FAILURES = 3
-"""How many questions in a row the store must leave unanswered."""
+"""How many commands in a row must stay unanswered."""
 RETRY_SECONDS = 1.0
-"""How often the settler asks a store that is away."""
+"""How often the worker asks a store that is away."""
 _ORPHANED = 5 * RETRY_SECONDS
-"""After this long without an attempt by the settler, a call makes one: the settler's thread could not be started."""
+"""After this long without an attempt by the worker, a call makes one: the worker's thread may not have started."""
 
 
 class Breaker:
-    """Counts what the store leaves unanswered. Open after FAILURES in a row; then only the settler asks, until an answer comes.
+    """Counts unanswered commands. Open after FAILURES in a row; then only the worker asks, until the store answers.
 
     Used by many threads without a lock: each field is set in one step, and a count that is off by one does no harm.
     """
@@ -31,7 +31,7 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether calls are kept from asking."""
+        """Whether calls must not ask."""
         return self._failures >= FAILURES
 
     def check(self) -> None:
@@ -47,7 +47,7 @@ class Breaker:
         ) from self._last
 
     def failed(self, error: BudgetStoreUnavailable) -> None:
-        """A question was left unanswered."""
+        """A command stayed unanswered."""
         now = self._tried_at = time.monotonic()
         if not self._failures:
             self._since = now

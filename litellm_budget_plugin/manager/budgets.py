@@ -30,7 +30,8 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
@@ -269,11 +270,11 @@ class Budgets:
         self._ledger.ask(PutBudget(new_id(), self._ledger.project, subject, defaults=defaults, **where, **fields))
 
     def _states(self, subject: Subject) -> tuple[AccountState, ...]:
-        self._ledger.settler.settle_waiting()
+        self._ledger.worker.settle_waiting()
         return self._read(Read(self._ledger.project, *subject, defaults=self._defaults(subject))).accounts
 
     def _each(self, scope: str) -> Iterator[tuple[Subject, tuple[AccountState, ...]]]:
-        self._ledger.settler.settle_waiting()
+        self._ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
             reply = self._read(Read(self._ledger.project, scope, after=after, defaults=self._ledger.defaults))
@@ -287,7 +288,7 @@ class Budgets:
         return reply
 
     def _totals(self, scope: str, subject: str | None, days: tuple[int, int]) -> tuple[tuple[UsageKey, Usage], ...]:
-        self._ledger.settler.settle_waiting()
+        self._ledger.worker.settle_waiting()
         reply = self._ledger.ask(ReadUsage(self._ledger.project, scope, subject, *days))
         assert isinstance(reply, UsageRows)
         return reply.rows

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.commands import AlreadyCharged, Settle
+from litellm_budget_plugin.core.litellm_record import UNASSIGNED
 from litellm_budget_plugin.core.money import charge_nanos
-from litellm_budget_plugin.core.shape import UNASSIGNED
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.pricing.usage import read_usage
 
@@ -49,10 +50,10 @@ def charge_for_response(response: Any) -> Charge:
 
 
 def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
-    """Charge a user, unless the callback has charged them for this response already; returns whether it was charged.
+    """Charge a user unless the callback has charged them for this response. Returns whether it was charged.
 
-    What waits to be settled must have been settled before: it may be the call that this response ended. A charge that the
-    ledger does not answer is delivered later, once.
+    Settle what waits before this: it may be the call that produced the response. A charge that the ledger does not answer is
+    delivered later, once.
     """
     principal = ledger.principal(user)
     marks = response_marks(user, charge.response)
@@ -71,7 +72,7 @@ def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     try:
         return not isinstance(ledger.ask(command), AlreadyCharged)
     except BudgetStoreUnavailable as error:
-        # The ledger may have charged it all the same. A caller who was told to try again would charge it twice.
+        # The ledger may have charged it. A caller who got an error would try again and charge it twice.
         _logger.error("a charge waits for the store and will be delivered later: %s", error)
-        ledger.settler.deliver_later(command)
+        ledger.worker.deliver_later(command)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.commands import BaseCommand, Command, ReplyT_co
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.breaker import Breaker
 from litellm_budget_plugin.manager.observing import Observing
@@ -12,20 +12,20 @@ from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 
 
 class StoreClient:
-    """A store as this process uses it. `goes_on` says whether a call goes on that holds money under an id."""
+    """A store as this process uses it. `holds_money` says whether a running call holds money under an id."""
 
-    def __init__(self, store: Store, goes_on: Callable[[str], bool]) -> None:
+    def __init__(self, store: Store, holds_money: Callable[[str], bool]) -> None:
         self.store = store
         self.breaker = Breaker()
-        self.observing = Observing(goes_on)
+        self.observing = Observing(holds_money)
 
-    def begin(self) -> None:
-        """In a forked child: find out anew whether the store is away."""
+    def reset(self) -> None:
+        """In a forked child: forget whether the store was away."""
         self.breaker = Breaker()
 
-    def ask(self, command: Command, timeout: float, *, in_call: bool = False) -> Reply:
-        """The reply within `timeout` seconds. With `in_call` a call waits for it, and learns at once that a networked store is away.
-        Raises BudgetStoreError, BudgetInputError.
+    def ask(self, command: BaseCommand[ReplyT_co], timeout: float, *, in_call: bool = False) -> ReplyT_co:
+        """The reply within `timeout` seconds. `in_call` says that a call waits for it: while a networked store is known to be away
+        this fails at once. Raises BudgetStoreError, BudgetInputError.
         """
         if in_call and self.store.remote:
             self.breaker.check()
@@ -38,7 +38,7 @@ class StoreClient:
         return reply
 
     def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
-        """What became of each command, in one round trip where the store has them. Raises BudgetStoreError."""
+        """The outcome of each command; one round trip where the store can. Raises BudgetStoreError."""
         try:
             outcomes = ask_all(self.store, commands, timeout)
         except BudgetStoreError as error:
@@ -48,7 +48,7 @@ class StoreClient:
         return outcomes
 
     def sync(self) -> None:
-        """Have all that was acknowledged survive a power cut. Raises BudgetStoreError."""
+        """Make everything that was acknowledged survive a power cut. Raises BudgetStoreError."""
         try:
             self.store.sync()
         except BudgetStoreError as error:
@@ -56,7 +56,7 @@ class StoreClient:
                 self.observing.failed(error)
             raise
 
-    def _answered(self, commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+    def _answered(self, commands: Sequence[BaseCommand[object]], outcomes: Sequence[object]) -> None:
         self.breaker.worked()
         if self.observing.any:
             for command, outcome in zip(commands, outcomes):

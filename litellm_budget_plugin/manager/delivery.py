@@ -1,4 +1,4 @@
-"""What becomes of charges that wait for the store: delivered in batches, and kept in the journal while it is away."""
+"""Charges that wait for the store: delivered in batches, and kept in the journal while the store is away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KeptFor = Callable[[str], Union[int, None]]
 
 _BATCH = 200
 _SAY_AT = 0.8
-_ADOPT_SECONDS = 30.0
+_CLAIM_SECONDS = 30.0
 _LEAST = 0.5
 """The part of a batch's time that must be left for it to begin: one cut short would count as a failure of the store."""
 
@@ -33,10 +33,10 @@ _LEAST = 0.5
 class Delivery:
     """The charges and releases of this process that the store has not acknowledged yet, in their order.
 
-    They wait in memory, and once the store has failed to take them in the journal: what is there outlives this process.
-    `most` is how many may wait; beyond it `full` says so, and calls must not go out that could not be charged. Charges of
-    calls that are in flight by then are taken all the same. `kept_for` says how long (microseconds) a project's store
-    remembers what it has settled: an older entry may have been counted and forgotten, and is set aside for a person.
+    They wait in memory, and in the journal once the store has failed to take them: the journal outlives this process. When
+    `most` wait, `full` is true and no further call may start; charges of calls that have started are still taken. `kept_for`
+    is how long (microseconds) a project's store remembers what it has settled: an older entry may have been counted and
+    forgotten, and becomes a dead letter.
     """
 
     def __init__(self, ask_all: AskAll, journal: Journal | None, most: int, kept_for: KeptFor) -> None:
@@ -44,14 +44,14 @@ class Delivery:
         self._journal = journal
         self._most = most
         self._kept_for = kept_for
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Start with nothing: at first, and in a forked child."""
+    def reset(self) -> None:
+        """Start empty: at first, and in a forked child."""
         self._queue: deque[Charge] = deque()
         self._lock = threading.RLock()
         self._said = False
-        self._adopt_at = 0.0
+        self._claim_at = 0.0
         if self._journal is not None:
             self._journal.close()
 
@@ -67,34 +67,35 @@ class Delivery:
 
     @property
     def full(self) -> bool:
-        """Whether as many wait as may."""
+        """Whether `most` charges wait."""
         return self.waiting >= self._most
 
     def put(self, command: Charge) -> None:
-        """Have the command delivered by the next `run`. Takes no lock."""
+        """Deliver the command in the next `run`. Takes no lock."""
         self._queue.append(command)
 
     def run(self, timeout: float, until: float = math.inf) -> None:
-        """Deliver what waits, each batch within `timeout` seconds and before `until` (time.monotonic); what there is no time for
-        goes on waiting. Raises BudgetStoreError if the store cannot take it now; all of it is in the journal then, or still in
-        memory if that cannot be written.
+        """Deliver what waits: each batch within `timeout` seconds, and as many as fit before `until` (time.monotonic).
+
+        Raises BudgetStoreError if the store cannot take it now; then all of it is in the journal, or still in memory if the
+        journal cannot be written.
         """
         with self._lock:
             try:
-                self._adopt()
+                self._claim()
                 try:
                     self._deliver_journal(timeout, until)
                 except OSError as error:
-                    # What waits in memory must not wait for a disk.
+                    # Charges in memory must not wait for a disk.
                     _logger.error("a journal cannot be delivered, its charges wait: %s", error)
                 self._deliver_queue(timeout, until)
                 self._said = False
             except BudgetStoreError:
-                self.keep()
+                self.save()
                 raise
 
-    def keep(self) -> None:
-        """Write what waits in memory into the journal."""
+    def save(self) -> None:
+        """Write the charges in memory into the journal."""
         with self._lock:
             commands = list(self._queue)
             if self._journal is not None and commands:
@@ -117,11 +118,11 @@ class Delivery:
             if self._journal is not None:
                 self._journal.close()
 
-    def _adopt(self) -> None:
+    def _claim(self) -> None:
         now = time.monotonic()
-        if self._journal is not None and now >= self._adopt_at:
-            self._adopt_at = now + _ADOPT_SECONDS
-            self._journal.adopt()
+        if self._journal is not None and now >= self._claim_at:
+            self._claim_at = now + _CLAIM_SECONDS
+            self._journal.claim()
 
     def _deliver_journal(self, timeout: float, until: float) -> None:
         while self._journal is not None and (file := self._journal.first()) is not None:
@@ -133,10 +134,10 @@ class Delivery:
             except BudgetStoreUnavailable:
                 raise
             except BudgetStoreError as error:
-                # The process that is gone may have had another key, for another project: its charges must not hold up ours.
-                if not self._journal.leave(file):
+                # The dead process may have had a key for another project: its charges must not hold up ours.
+                if not self._journal.release(file):
                     raise
-                _logger.error("%s cannot be delivered from here and is left to others: %s", file.path, error)
+                _logger.error("%s cannot be delivered from here and is left to other processes: %s", file.path, error)
 
     def _deliver_some(self, file: JournalFile, timeout: float) -> None:
         found = file.next(_BATCH)
@@ -144,19 +145,19 @@ class Delivery:
         torn = [line for line in lines if not line.endswith(b"\n")]
         entries = [entry for _, entry in found if entry is not None]
         old = {id(entry) for entry in entries if self._too_old(entry.at, entry.command)}
-        aside = [line for line, entry in found if line not in torn and (entry is None or id(entry) in old)]
+        dead = [line for line, entry in found if line not in torn and (entry is None or id(entry) in old)]
         self._send([entry.command for entry in entries if id(entry) not in old], timeout)
         if torn:
-            _logger.warning("%s: the last entry was never finished; its call was not charged yet", file.path)
-        if aside:
+            _logger.warning("%s: the last entry is incomplete; its call was not charged yet", file.path)
+        if dead:
             try:
-                path = file.set_aside(aside)
+                path = file.add_dead_letters(dead)
             except OSError as error:
-                raise BudgetStoreError(f"{file.path}: {len(aside)} entries cannot be set aside: {error}") from error
+                raise BudgetStoreError(f"{file.path}: {len(dead)} entries cannot be set aside: {error}") from error
             _logger.error(
                 "%d charges are damaged or older than the store's memory and wait for you in %s; "
                 "see docs/how-to/when-the-store-fails.md",
-                len(aside),
+                len(dead),
                 path,
             )
         file.passed(lines)
@@ -176,15 +177,15 @@ class Delivery:
             self._queue.popleft()
 
     def _send(self, commands: list[Charge], timeout: float) -> None:
-        # A charge whose window has to be opened is applied after the others of its round trip. The end of the slice that pays
-        # it must not come first, so what only gives money back goes behind.
+        # A charge whose window must be opened is applied after the others of its round trip. The release of the slice that
+        # pays it must come later still, so releases are sent last.
         self._send_together([command for command in commands if isinstance(command, Settle)], timeout)
         self._send_together([command for command in commands if isinstance(command, Release)], timeout)
 
     def _send_together(self, commands: Sequence[Charge], timeout: float) -> None:
         for command, outcome in zip(commands, self._ask_all(commands, timeout) if commands else ()):
             if isinstance(outcome, BudgetInputError):
-                # Kept, it would hold back every charge behind it.
+                # If it were kept, it would hold back every charge behind it.
                 _logger.error(
                     "a charge cannot be stored, its hold is charged the floor when it expires: %s (%s)",
                     outcome,

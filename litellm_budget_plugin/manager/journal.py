@@ -1,8 +1,8 @@
 """The journal: charges that cannot be delivered, on this machine's disk until the store is back.
 
-A directory with one file for each process that had something to keep. A file belongs to its process or, when that has died,
-to the next one that delivers for the same store. Entries are delivered in their order. All carry ids, so what was delivered
-before the file could be removed counts once all the same.
+A directory with one file for each process that had something to keep. A file belongs to its process or, once that has died, to
+the first process that claims it for the same store. Entries are delivered in their order. All carry ids, so one that is
+delivered again counts once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager.journal_file import (
-    ASIDE,
     CAN_LOCK,
+    DEAD_LETTERS,
     NO_TRANSLATION,
     SUFFIX,
     Entry,
@@ -31,12 +31,12 @@ from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
-_LEFT_SECONDS = 600.0
-"""How long a file is left to others that cannot be delivered from here."""
+_RELEASED_SECONDS = 600.0
+"""How long this process does not claim a file again that it could not deliver."""
 
 
 class Seen(NamedTuple):
-    """A file as it was found: whole entries, damaged ones, since when the first waits, and whether a living process has it."""
+    """A file: its whole and its damaged entries, since when the first one waits (microseconds), and whether a living process has it."""
 
     path: str
     entries: int
@@ -46,71 +46,71 @@ class Seen(NamedTuple):
 
 
 def store_digest(place: str) -> str:
-    """What the names of a store's files begin with. `place` is `registry.place_of` its URL."""
+    """The prefix of the names of a store's files. `place` is `registry.place_of` its URL."""
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 class Journal:
-    """The files of one store in one directory: this process's own, made when it is needed, and those of dead processes."""
+    """The files of one store in one directory: this process's own, created when needed, and claimed ones of dead processes."""
 
     def __init__(self, directory: str, place: str) -> None:
         self.directory = directory
         self._digest = store_digest(place)
         self._files: list[JournalFile] = []
         self._own: JournalFile | None = None
-        self._adopted: set[JournalFile] = set()
-        self._left: dict[str, float] = {}
+        self._claimed: set[JournalFile] = set()
+        self._released: dict[str, float] = {}
 
     @property
     def waiting(self) -> int:
-        """How many entries wait in the files that this process has."""
+        """How many entries wait in this process's files."""
         return sum(file.waiting for file in self._files)
 
     def keep(self, commands: Sequence[Settle | Release]) -> None:
-        """Write commands down, durably, behind those that wait. Raises OSError, having kept none of them."""
+        """Write commands durably behind those that wait. On OSError none of them is kept."""
         if self._own is None or self._own.torn:
             self._own = JournalFile.create(self.directory, self._digest)
             self._files.append(self._own)
             _logger.warning("charges that the store cannot take are kept in %s", self._own.path)
         now = time.time_ns() // 1000
-        # The charge belongs to the day on which it was made, whenever it is delivered.
+        # A charge belongs to the day on which it was made, not on which it is delivered.
         dated = [
             replace(command, at=now) if isinstance(command, Settle) and command.at is None else command
             for command in commands
         ]
         self._own.append([Entry(now, command) for command in dated])
 
-    def adopt(self) -> None:
-        """Take over the files of processes that are gone."""
+    def claim(self) -> None:
+        """Claim the files of dead processes."""
         now = time.monotonic()
-        self._left = {path: until for path, until in self._left.items() if until > now}
+        self._released = {path: until for path, until in self._released.items() if until > now}
         ours = {file.path for file in self._files}
         try:
-            theirs = sorted(self._paths() - ours - self._left.keys()) if CAN_LOCK else []
+            theirs = sorted(self._paths() - ours - self._released.keys()) if CAN_LOCK else []
         except OSError as error:
-            _logger.error("the journals in %s cannot be seen: %s", self.directory, error)
+            _logger.error("the journals in %s cannot be listed: %s", self.directory, error)
             return
         for path in theirs:
             try:
-                file = JournalFile.adopt(path)
+                file = JournalFile.claim(path)
             except OSError as error:
                 _logger.error("the journal %s cannot be read, its charges wait for you: %s", path, error)
                 continue
             if file is not None:
-                _logger.warning("%d charges of a process that is gone are delivered from %s", file.waiting, path)
+                _logger.warning("%d charges of a dead process are delivered from %s", file.waiting, path)
                 self._files.insert(0, file)
-                self._adopted.add(file)
+                self._claimed.add(file)
 
-    def leave(self, file: JournalFile) -> bool:
-        """Let go of the file of a process that is gone, for others to take over, and by this one not again for a while. False
-        for a file of this process's own.
+    def release(self, file: JournalFile) -> bool:
+        """Give up a claimed file, so that other processes can claim it; this one does not claim it again for ten minutes. False for
+        this process's own file.
         """
-        if file not in self._adopted:
+        if file not in self._claimed:
             return False
-        self._adopted.discard(file)
+        self._claimed.discard(file)
         self._files.remove(file)
-        self._left[file.path] = time.monotonic() + _LEFT_SECONDS
-        file.let_go()
+        self._released[file.path] = time.monotonic() + _RELEASED_SECONDS
+        file.release()
         return True
 
     def _paths(self, suffix: str = SUFFIX) -> set[str]:
@@ -125,15 +125,15 @@ class Journal:
         }
 
     def seen(self) -> list[Seen]:
-        """Every file of this store that lies in the directory, those that wait for a person included, in the order of names.
+        """Every file of this store in the directory, dead letters included, in the order of names.
 
         Raises OSError if the directory or one of them cannot be read.
         """
-        found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + ASIDE))]
+        found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + DEAD_LETTERS))]
         return [seen for seen in found if seen is not None]
 
     def first(self) -> JournalFile | None:
-        """The file to deliver from; those in which nothing waits are removed first."""
+        """The file to deliver from. Files without waiting entries are removed."""
         while self._files:
             file = self._files[0]
             if file.next(1):
@@ -141,45 +141,45 @@ class Journal:
             del self._files[0]
             if file is self._own:
                 self._own = None
-            self._adopted.discard(file)
+            self._claimed.discard(file)
             file.remove()
         return None
 
     def close(self) -> None:
-        """Leave what waits to others."""
+        """Release every file for other processes to claim."""
         while self._files:
-            self._files.pop().let_go()
+            self._files.pop().release()
         self._own = None
-        self._adopted.clear()
+        self._claimed.clear()
 
 
 def _seen(path: str) -> Seen | None:
-    """None for a file that has been delivered in this moment."""
+    """None for a file that has just been delivered."""
     try:
         with open(path, "rb") as file:
             entries = [parsed(line) for line in file]
-            in_use = not path.endswith(ASIDE) and not lock(file.fileno())
+            in_use = not path.endswith(DEAD_LETTERS) and not lock(file.fileno())
     except FileNotFoundError:
         return None
     times = [entry.at for entry in entries if entry is not None]
     return Seen(path, len(times), len(entries) - len(times), min(times, default=None), in_use)
 
 
-def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
-    """Have `send` deliver the whole entries of a file that was set aside, all at once; damaged lines stay in it, and so does
-    what is set aside meanwhile. Returns how many.
+def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
+    """Pass the whole entries of a file of dead letters to `send`, all at once. Damaged lines and entries that are added meanwhile stay
+    in it. Returns how many were sent.
 
-    Raises what `send` raises, and OSError; then the file is as it was, and may be delivered again.
+    Raises what `send` raises, and OSError; then the file is unchanged and can be delivered again.
     """
     with open(path, "rb") as file:
         lines = list(file)
     entries = [entry for entry in map(parsed, lines) if entry is not None]
     send([entry.command for entry in entries])
-    # Not locked before: a service that sets something aside must not wait for this delivery.
+    # Not locked before: a service that adds dead letters must not wait for this delivery.
     try:
         with alone(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
             found, delivered = file.read(), b"".join(lines)
-            # Else another process has delivered the same and taken it out.
+            # Otherwise another process has delivered and removed them.
             if found.startswith(delivered):
                 damaged = [line for line in lines if parsed(line) is None]
                 _put_back(path, b"".join(damaged) + found[len(delivered) :])
@@ -189,7 +189,7 @@ def deliver_aside(path: str, send: Callable[[list[Settle | Release]], None]) -> 
 
 
 def _put_back(path: str, left: bytes) -> None:
-    """Have `left` stand in the file's place, and no file if it is empty."""
+    """Replace the file's content by `left`; remove the file if that is empty."""
     if left:
         unnamed = path + ".new"
         descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_TRANSLATION, 0o600)

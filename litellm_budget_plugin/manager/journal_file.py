@@ -1,8 +1,8 @@
-"""One file of the journal. A file belongs to whoever has locked it. Every line is a checksum and a JSON object:
+"""One file of the journal. It belongs to the process that has locked it. Every line is a checksum and a JSON object:
 
     1c291ca3 {"at":1774734000000000,"command":{"type":"Settle",...}}
 
-A line is whole or does not count: what a process was writing when it died was not kept yet.
+An incomplete line does not count: its process died before the entry was kept.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ except ImportError:  # Windows: files of dead processes are delivered by hand th
 
 
 SUFFIX = ".journal"
-ASIDE = ".aside"
-"""Ends the names of files that wait for a person."""
+DEAD_LETTERS = ".aside"
+"""The end of the names of files whose entries a person has to look at."""
 
 
 class Entry(NamedTuple):
-    """A command that waits, and since when (microseconds since 1970, by this machine's clock)."""
+    """A waiting command, and since when it waits (microseconds since 1970, by this machine's clock)."""
 
     at: int
     command: Settle | Release
@@ -44,7 +44,7 @@ def _line(text: str) -> bytes:
 
 
 def parsed(line: bytes) -> Entry | None:
-    """The entry of a line; None for one that is not whole."""
+    """The entry of a line; None for an incomplete or damaged one."""
     checksum, _, data = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(data):
         return None
@@ -76,19 +76,19 @@ class JournalFile:
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | NO_TRANSLATION, 0o600)
         try:
             lock(descriptor)
-            # Under its name it is locked from the first moment: nobody can take it for a dead process's.
+            # Locked before it has its name: no process can take it for a dead one's.
             os.rename(unnamed, path)
         except BaseException:
             os.close(descriptor)
             raise
-        # Some file systems cannot sync directories; the file is there for every process all the same.
+        # Some file systems cannot sync directories; every process sees the file nevertheless.
         with suppress(OSError):
             sync_directory(directory)
         return cls(path, descriptor)
 
     @classmethod
-    def adopt(cls, path: str) -> JournalFile | None:
-        """The file at `path`, if nobody uses it. Raises OSError other than for a file that is gone."""
+    def claim(cls, path: str) -> JournalFile | None:
+        """The file at `path`; None if another process has it or it is gone. Raises OSError."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | NO_TRANSLATION)
         except FileNotFoundError:
@@ -101,7 +101,7 @@ class JournalFile:
         return found
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Keep the entries: on the disk when this returns. Raises OSError, having kept none of them."""
+        """Write the entries; they are on the disk when this returns. On OSError none of them is kept."""
         data = b"".join(
             _line(json.dumps({"at": entry.at, "command": wire.encode(entry.command)}, separators=(",", ":")))
             for entry in entries
@@ -112,7 +112,7 @@ class JournalFile:
                 written += os.write(self._descriptor, data[written:])
             flush(self._descriptor)
         except BaseException:
-            # Until that is taken back, what is written behind it would be one damaged line with it.
+            # Until it is truncated, the next entry would form one damaged line with this one.
             self.torn = True
             os.ftruncate(self._descriptor, self._size)
             self.torn = False
@@ -121,7 +121,7 @@ class JournalFile:
         self.waiting += len(entries)
 
     def next(self, most: int) -> list[tuple[bytes, Entry | None]]:
-        """The next lines that wait, each with its entry, or None if it is damaged."""
+        """The next waiting lines, each with its entry, or None if it is damaged."""
         lines = []
         for line in self._lines():
             lines.append((line, parsed(line)))
@@ -130,7 +130,7 @@ class JournalFile:
         return lines
 
     def passed(self, lines: Sequence[bytes]) -> None:
-        """These lines, the next ones, wait no longer."""
+        """Mark the next lines, which are these, as delivered."""
         self._read_to += sum(map(len, lines))
         self.waiting -= sum(1 for line in lines if line.endswith(b"\n"))
 
@@ -139,9 +139,9 @@ class JournalFile:
             file.seek(self._read_to)
             yield from file
 
-    def set_aside(self, lines: Sequence[bytes]) -> str:
-        """Keep lines that wait for a person beside the file; returns where. Raises OSError."""
-        path = self.path + ASIDE
+    def add_dead_letters(self, lines: Sequence[bytes]) -> str:
+        """Append lines to the file of dead letters beside this one. Returns its path. Raises OSError."""
+        path = self.path + DEAD_LETTERS
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with alone(path, flags) as descriptor, open(descriptor, "ab", closefd=False) as file:
             file.write(b"".join(line if line.endswith(b"\n") else line + b"\n" for line in lines))
@@ -151,20 +151,20 @@ class JournalFile:
         return path
 
     def remove(self) -> None:
-        """Everything has been delivered."""
+        """Delete the file: everything has been delivered."""
         try:
             os.unlink(self.path)
         finally:
             os.close(self._descriptor)
 
-    def let_go(self) -> None:
-        """Leave the file to whoever delivers it next."""
+    def release(self) -> None:
+        """Unlock the file, for another process to claim."""
         os.close(self._descriptor)
 
 
 @contextmanager
 def alone(path: str, flags: int) -> Iterator[int]:
-    """The file at `path`, while no other process is here with it. Raises OSError."""
+    """Open the file at `path` under an exclusive lock. Raises OSError."""
     while True:
         descriptor = os.open(path, flags | NO_TRANSLATION, 0o600)
         try:
@@ -178,11 +178,11 @@ def alone(path: str, flags: int) -> Iterator[int]:
 
 
 CAN_LOCK = fcntl is not None
-"""Whether a file of a living process can be told from one of a dead one."""
+"""Whether this system can tell a living process's file from a dead one's."""
 
 
 def lock(descriptor: int) -> bool:
-    """Whether the file is this process's until the descriptor is closed. A child that is forked lets go of its copy."""
+    """Lock the file for this process until the descriptor is closed. Returns whether that worked. A forked child closes its copy."""
     if fcntl is None:
         return True
     try:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import MICROS, Closed, Command, Granted, Read, Release, Reply, Reserve, Settle
+from litellm_budget_plugin.core.commands import (
+    MICROS,
+    BaseCommand,
+    Closed,
+    Granted,
+    Read,
+    Release,
+    ReplyT_co,
+    Reserve,
+    ReserveReply,
+    Settle,
+)
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.live_holds import LiveHold
 from litellm_budget_plugin.manager.policies import Given, Policies, Principal
-from litellm_budget_plugin.manager.settler import LiveHold
-from litellm_budget_plugin.manager.sharing import acquire, let_go, store_key
-from litellm_budget_plugin.manager.slices import Slices
+from litellm_budget_plugin.manager.sharing import acquire, store_key
+from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
@@ -32,10 +42,8 @@ from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
-_LOOK_SECONDS = 1.0
-"""How often slices are looked after: so long may a budget that was blocked or is short still be spent from one."""
 _GATHER_SECONDS = 0.25
-"""How long charges are gathered where there are slices: until they are delivered, their slice still holds the money."""
+"""How long charges are gathered where there are slices. Their slice holds the money until they are delivered."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
 _DAYS_KEPT = 400
@@ -45,8 +53,8 @@ _HOUR = 3600 * MICROS
 class BudgetLedger:
     """One project's accounts on the store that the settings name.
 
-    Ledgers of one process that name the same URL share one store and one settler, `memory://` included. With `charging`, a key
-    that only reads is refused: BudgetStoreError.
+    Ledgers of one process with the same URL share one store and one worker, `memory://` included. With `charging`, a key that
+    can only read raises BudgetStoreError.
     """
 
     def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
@@ -54,39 +62,40 @@ class BudgetLedger:
         self.project = settings.project
         self.policies = Policies(settings)
         self.hold_ttl = round(settings.hold_ttl * MICROS)
-        self._patience = settings.store_timeout * _PATIENCE
+        self.patience = settings.store_timeout * _PATIENCE
+        """How many seconds everything but a call may wait for the store."""
         self._key = store_key(settings.url)
-        self._way, self.settler = acquire(self._key, self._patience, settings)
-        self.client = self.settler.client
+        self.worker = acquire(self._key, self.patience, settings)
+        self.client = self.worker.client
         try:
-            self._greet(charging)
+            self._check_key(charging)
         except BaseException:
-            let_go(self._way)
+            self.worker.release()
             raise
         kept = round(settings.retention * DAY)
-        # In memory nothing comes back from a journal, nor from another process.
-        self.settler.keep(self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY)
+        # A ledger in memory gets nothing from a journal or from another process.
+        self.worker.set_retention(
+            self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY
+        )
         self.observing = self.client.observing
-        self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
+        self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
-        """What was charged by a report of its cost: a ledger in memory forgets that sooner than providers report it again."""
-        self._slices: Slices | None = None
+        """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
+        self._slices: SliceKeeper | None = None
         if settings.slice and self.store.remote:
-            size = charge_nanos(settings.slice)
-            self._slices = Slices(self.project, size, self.hold_ttl, self.defaults, new_id, self.settler.deliver_later)
-            self.settler.attend(self)
-            self.settler.gather = _GATHER_SECONDS
+            self._slices = SliceKeeper(self, charge_nanos(settings.slice))
+            self.worker.add_task(self._slices)
+            self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
-        self._look_at = 0.0
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
 
-    def _greet(self, charging: bool) -> None:
-        """A key that does not open this project must stop the start. An endpoint that is away is tried again at every call."""
+    def _check_key(self, charging: bool) -> None:
+        """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
             try:
-                self.client.ask(Read(self.project, "user", ""), self._patience)
+                self.client.ask(Read(self.project, "user", ""), self.patience)
             except BudgetStoreUnavailable as error:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
             if charging and isinstance(self.store, HttpStore) and self.store.read_only:
@@ -130,12 +139,9 @@ class BudgetLedger:
             # The class is gone. What was promised when the call began is charged all the same.
             return principal.defaults
 
-    def one_call(self) -> AbstractContextManager[None]:
-        """All that is asked of a networked store inside of this waits for STORE_TIMEOUT at most, taken together."""
-        return self._until_timeout() if self.store.remote else nullcontext()
-
     @contextmanager
-    def _until_timeout(self) -> Iterator[None]:
+    def one_call(self) -> Iterator[None]:
+        """Within this context all commands to a networked store together wait for STORE_TIMEOUT at most."""
         token = _until.set(time.monotonic() + self.settings.store_timeout)
         try:
             yield
@@ -144,105 +150,70 @@ class BudgetLedger:
 
     @property
     def seconds_left(self) -> float:
-        """How long the call may still wait for a networked store; for a local one, how long each question may."""
+        """How long the call may still wait for a networked store; for a local one, how long each command may wait."""
         until = _until.get()
-        # Threads that queue for a local file are being served one after the other: that time does not count.
+        # Threads that queue for a local file are served one after the other: that time does not count.
         if until is None or not self.store.remote:
             return self.settings.store_timeout
         return max(0.0, until - time.monotonic())
 
-    def ask_in_call(self, command: Command) -> Reply:
-        """Have the store answer in the `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable, and at once while
-        a networked store is known to be away.
+    def ask_in_call(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """The store's reply within `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable; at once while a networked
+        store is known to be away.
         """
         seconds = self.seconds_left
         if not seconds:
-            # Not the store's failure: it is not asked.
+            # The store is not asked, so this is not its failure.
             raise BudgetStoreUnavailable(f"the call has waited for the store for {self.settings.store_timeout:g} s")
         return self.client.ask(command, seconds, in_call=True)
 
-    def reserve(self, command: Reserve) -> Reply:
-        """Hold for an attempt, from a slice if there is one with room, else like `ask_in_call`."""
-        slices = self._slices
-        if slices is None:
-            return self._ask_for_hold(command)
-        begun = time.perf_counter()
-        reply: Reply | None = slices.reserve(command)
-        if reply is not None and self.observing.any:
-            self.observing.reserved(self.project, "slice", time.perf_counter() - begun)
-        if slices.wanted:
-            self.settler.hurry()
-        if reply is None:
-            reply = self._ask_for_hold(command)
-            if command.replaces and isinstance(reply, (Granted, Closed)):
-                slices.ended(Release(command.replaces, self.project))
-        elif command.replaces:
-            self.release_later(command.replaces)
-        return reply
-
-    def _ask_for_hold(self, command: Reserve) -> Reply:
-        begun = time.perf_counter()
-        reply = self.ask_in_call(command)
+    def reserve(self, command: Reserve) -> ReserveReply:
+        """Hold for an attempt: from a slice with room, else like `ask_in_call`."""
+        slices, begun = self._slices, time.perf_counter()
+        sliced = None if slices is None else slices.reserve(command)
+        if slices is not None and slices.wanted:
+            self.worker.wake()
+        reply = sliced or self.ask_in_call(command)
         if self.observing.any:
-            self.observing.reserved(self.project, "store", time.perf_counter() - begun)
+            self.observing.reserved(self.project, "slice" if sliced else "store", time.perf_counter() - begun)
+        if command.replaces and sliced:
+            self.release_later(command.replaces)
+        elif command.replaces and slices is not None and isinstance(reply, (Granted, Closed)):
+            slices.finish(Release(command.replaces, self.project))
         return reply
 
     def refused(self, scope: str, reason: str) -> None:
-        """A call was refused by what `scope` and `reason` say, or would have been in shadow mode: for metrics."""
+        """Tell metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
         if self.observing.any:
             self.observing.refused(self.project, scope, reason, self.settings.mode)
 
     def deliver(self, command: Settle | Release) -> None:
-        """Have the end of an attempt in the ledger, at once or as soon as it can be."""
-        if self._slices is None or not self._slices.ended(command):
-            self.settler.deliver(command, self.settings.store_timeout)
+        """Apply the end of an attempt, at once or as soon as possible."""
+        if self._slices is None or not self._slices.finish(command):
+            self.worker.deliver(command, self.settings.store_timeout)
 
     def release_later(self, hold: str) -> None:
-        """Give a hold back that may never have been granted, without waiting."""
+        """Release a hold in the background. It may never have been granted."""
         command = Release(hold, self.project)
-        if self._slices is None or not self._slices.ended(command):
-            self.settler.deliver_later(command)
+        if self._slices is None or not self._slices.finish(command):
+            self.worker.deliver_later(command)
 
     def track(self, hold: str, abandon: Callable[[], None], held: int) -> None:
-        """An attempt goes on, and holds `held` nano-dollars: renew its hold, and keep the ledger open until it is over."""
+        """An attempt that holds `held` nano-dollars goes on: renew its hold, and keep the store open until it is over."""
         sliced = self._slices is not None and self._slices.holds(hold)
-        self.settler.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
+        self.worker.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
 
-    def begin(self) -> None:
-        """In a forked child: the slices are the parent's."""
-        if self._slices is not None:
-            self._slices.begin()
-
-    def attend(self) -> None:
-        """Take the slices that calls have wanted, and look after those that there are. For the settler's thread."""
-        slices, now = self._slices, time.monotonic()
-        if slices is None:
-            return
-        slices.take(lambda command: self.client.ask(command, self._patience))
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_SECONDS
-            slices.look(lambda commands: self.client.ask_all(commands, self._patience))
-
-    def ahead(self) -> tuple[str, int]:
-        """The project, and the nano-dollars that its slices hold and no call uses."""
-        return self.project, 0 if self._slices is None else self._slices.ahead
-
-    def end(self) -> None:
-        """Give back what is held ahead and no call uses."""
-        if self._slices is not None:
-            self._slices.retire()
-
-    def may_free(self) -> bool:
-        """Whether `free` could give money back."""
-        return self.settler.may_free() or (self._slices is not None and self._slices.any)
+    def can_reclaim(self) -> bool:
+        """Whether `reclaim` could free money."""
+        return self.worker.can_reclaim() or (self._slices is not None and self._slices.any)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """What looks for room and then takes a part of it does so one thread after the other, in the order in which they came:
-        two that look at once would share all that is left. After the `seconds_left` it goes on beside the others.
+        """One thread at a time looks for room and takes a part of it, in the order of arrival: two at once would share all that is
+        left. A thread that has waited for `seconds_left` enters beside the others.
         """
         if self._pid != os.getpid():
-            # The thread whose turn it was is the parent's.
+            # The thread that has the turn belongs to the parent.
             self._pid, self._turns = os.getpid(), Places(1)
         turns = self._turns
         try:
@@ -255,38 +226,28 @@ class BudgetLedger:
         finally:
             turns.leave(place)
 
-    def free(self, subjects: Iterable[Subject]) -> None:
-        """Settle what this process has yet to settle and give back what it holds ahead for `subjects`, in the `seconds_left`:
-        that must not refuse this process's own calls.
+    def reclaim(self, subjects: Iterable[Subject]) -> None:
+        """Settle what waits and release what slices hold for `subjects`, within `seconds_left`, so that it does not refuse this
+        process's own calls.
         """
         if self._slices is not None:
             self._slices.retire(subjects)
-        self.settler.free(self.seconds_left)
+        self.worker.reclaim(self.seconds_left)
 
-    def ask(self, command: Command) -> Reply:
-        """Have the store answer; raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
-        self.settler.keep_synced()
-        return self.client.ask(command, self._patience)
+    def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """The store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
+        self.worker.ensure_running()
+        return self.client.ask(command, self.patience)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
-        self.settler.flush()
+        self.worker.flush()
 
     def close(self) -> None:
-        """Settle what waits and let go of the store. May be called twice."""
+        """Settle what waits and release the store. May be called twice."""
         if not self._closed:
             self._closed = True
-            self.end()
+            if self._slices is not None:
+                self._slices.retire()
             self.observing.forget(self.project)
-            let_go(self._way)
-
-
-# Not the module's own generator, which an application may seed: two processes would make the same ids.
-_ids = random.Random()  # noqa: S311  # ids must differ, and need not be secret
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ids.seed)
-
-
-def new_id() -> str:
-    """An id for a command: unique, and growing with time, so that the rows of recent calls lie side by side."""
-    return f"{time.time_ns() // 1_000_000:011x}{_ids.getrandbits(80):020x}"
+            self.worker.release()

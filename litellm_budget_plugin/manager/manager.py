@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from litellm_budget_plugin.core.litellm_record import micros, opening
 from litellm_budget_plugin.core.money import charge_nanos, usd_float
-from litellm_budget_plugin.core.shape import micros, opening
 from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
 from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.manager.charging import charge_for_response, charge_for_texts, settle
@@ -96,7 +96,7 @@ class BudgetManager(Budgets):
             raise BudgetInputError("""duration needs to be one of ["daily", "weekly", "monthly", "yearly"]""")
         limit = charge_nanos(total_budget, "total_budget")
         created = None if created_at is None else micros(created_at, "created_at")
-        window, budget = _WINDOWS[duration], self._users.find(user)
+        window, budget = _WINDOWS[duration], self._users.get_any(user)
         opened = opening(budget.state, window, created, budget.now)
         self._users.put(budget.user, {"limit": limit, "window": window, **opened})
         return self._record(budget.user)
@@ -113,7 +113,7 @@ class BudgetManager(Budgets):
 
     def get_total_budget(self, user: str) -> float:
         """The limit of `user`, created or by default."""
-        total: float = self._users.look(user).record()["total_budget"]
+        total: float = self._users.get(user).record()["total_budget"]
         return total
 
     def update_cost(
@@ -138,20 +138,20 @@ class BudgetManager(Budgets):
                 "Either a chat completion object or the text response needs to be passed in. "
                 "Learn more - https://docs.litellm.ai/docs/budget_manager"
             )
-        # Looking settles what waits, so that a call that has just ended has left its mark.
-        user = self._users.look(user).user
+        # `get` settles what waits, so that a call that has just ended has left its mark.
+        user = self._users.get(user).user
         if not settle(self._ledger, user, charge):
             self._warn_once(user)
         return {"user": self._record(user)}
 
     def get_current_cost(self, user: str) -> float:
         """What `user` spent in the window that runs, or altogether if the budget has none."""
-        state = self._users.look(user).state
+        state = self._users.get(user).state
         return usd_float(state.spent) if state is not None else 0
 
     def get_model_cost(self, user: str) -> Any:
-        """The same by model; 0, not an empty dictionary, while nothing was ever spent, as in LiteLLM."""
-        return self._users.look(user).record().get("model_cost", 0)
+        """What `user` spent by model; 0, not an empty dictionary, before the first spend, as in LiteLLM."""
+        return self._users.get(user).record().get("model_cost", 0)
 
     def is_valid_user(self, user: str) -> bool:
         """Whether `user` has a limit, created or by default."""
@@ -163,15 +163,15 @@ class BudgetManager(Budgets):
 
     def reset_cost(self, user: str) -> dict[str, Any]:
         """Set what `user` spent to zero. Returns {"user": record}."""
-        self._users.reset(self._users.look(user).user)
+        self._users.reset(self._users.get(user).user)
         return {"user": self._record(user)}
 
     def reset_on_duration(self, user: str) -> None:
         """Open the window that runs now, if the recorded one is over: nothing is spent in it.
 
-        Nobody has to call this, for windows roll by themselves. KeyError if the budget has no duration.
+        Calling this is never necessary: windows roll by themselves. KeyError if the budget has no duration.
         """
-        budget = self._users.look(user)
+        budget = self._users.get(user)
         for key in ("last_updated_at", "duration"):
             budget.record()[key]
         self._users.roll(budget)
@@ -199,11 +199,11 @@ class BudgetManager(Budgets):
         return {"status": "success"}
 
     def close(self) -> None:
-        """Settle what waits and let go of the ledger. May be called twice."""
+        """Settle what waits and close the ledger. May be called twice."""
         self._ledger.close()
 
     def _record(self, user: str) -> Record:
-        return Record(self._users, self._users.look(user))
+        return Record(self._users, self._users.get(user))
 
     def _warn_once(self, user: str) -> None:
         if not self._warned:

@@ -1,4 +1,4 @@
-"""The marks that a settled response leaves, so that old code beside the callback cannot charge it again."""
+"""The marks of a settled response: `update_cost` in old code beside the callback does not charge it again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who is told what happens on a ledger, for metrics. Money does not depend on it: an observer that fails is reported, no more.
+"""Tells observers, such as metrics, what happens on a ledger. An observer that fails is reported and changes nothing else.
 
-While nobody observes, nothing here is called.
+Without an observer nothing here is called.
 """
 
 from __future__ import annotations
@@ -10,53 +10,52 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol
 
-from litellm_budget_plugin.core.commands import Command, Renew, Renewed, Settle, Settled, Sweep, Swept
+from litellm_budget_plugin.core.commands import BaseCommand, Renew, Renewed, Settle, Settled, Sweep, Swept
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.metrics.standing import Source
-from litellm_budget_plugin.stores.protocol import Outcome
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Observer(Protocol):
-    """What metrics are told. Any thread may tell; each thing that happens is told once in a process."""
+    """Receives events. Any thread may call it; each event is reported once in a process."""
 
     def watch(self, source: Source) -> None:
-        """Gauges may be asked of `source`."""
+        """`source` provides values for gauges."""
 
     def refresh(self) -> None:
-        """A moment has passed: gauges may be read anew."""
+        """Called about once a second: time to update gauges."""
 
     def charged(self, command: Settle) -> None:
         """The ledger has acknowledged a charge."""
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
-        """A call was refused by what `scope` and `reason` say; in mode "shadow" it would have been."""
+        """A call was refused because of `scope` and `reason`; in mode "shadow" it would have been."""
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
-        """A call's question for a hold was answered, by the "store" or by a "slice"."""
+        """A call's request for a hold was answered by the "store" or a "slice" after `seconds`."""
 
     def store_failed(self, kind: str) -> None:
-        """The store did not answer ("unavailable") or cannot serve ("error")."""
+        """The store did not answer ("unavailable") or failed ("error")."""
 
     def expired(self, project: str, seen_by: str, holds: int) -> None:
-        """Holds have expired, as a "renewal" or a "sweep" has found."""
+        """A "renewal" or a "sweep" has found expired holds."""
 
 
 class Observing:
-    """The observers of one store in this process, by project. `goes_on` says whether a call goes on that holds money."""
+    """The observers of one store in this process, by project. `holds_money` says whether a running call holds money under an id."""
 
-    def __init__(self, goes_on: Callable[[str], bool]) -> None:
-        self._goes_on = goes_on
+    def __init__(self, holds_money: Callable[[str], bool]) -> None:
+        self._holds_money = holds_money
         self._by_project: dict[str, Observer | None] = {}
         self._charges, self._expiries = Recent(), Recent()
         self.any = False
-        """Whether somebody observes."""
+        """Whether there is an observer."""
 
     def add(self, project: str, observer: Observer | None, source: Source) -> None:
-        """Have `observer` told of `project`, and of charges for other projects that are delivered from a journal. None: nobody is
-        told of `project`, unless somebody is already.
+        """Report events of `project` to `observer`, and charges for other projects that are delivered from a journal. None: events
+        of `project` go to the observer it has, or to none.
         """
         if observer is None:
             self._by_project.setdefault(project, None)
@@ -67,7 +66,7 @@ class Observing:
             observer.watch(source)
 
     def forget(self, project: str) -> None:
-        """A ledger of `project` is closed: that nobody is told of it needs to be remembered no longer."""
+        """A ledger of `project` is closed: forget that it has no observer."""
         if self._by_project.get(project) is None:
             self._by_project.pop(project, None)
 
@@ -79,14 +78,14 @@ class Observing:
     def _all(self) -> set[Observer]:
         return {observer for observer in list(self._by_project.values()) if observer is not None}
 
-    def answered(self, command: Command, outcome: Outcome) -> None:
+    def answered(self, command: BaseCommand[object], outcome: object) -> None:
         """The store has answered a command."""
         if isinstance(command, Settle):
             # A charge can be sent again after it was acknowledged: with another one of its batch, or by an interrupt.
             if isinstance(outcome, Settled) and self._charges.is_new(command.hold):
                 self._tell(command.project, lambda observer: observer.charged(command))
         elif isinstance(command, Renew) and isinstance(outcome, Renewed):
-            lost = [hold for hold in outcome.missing if self._goes_on(hold) and self._expiries.is_new(hold)]
+            lost = [hold for hold in outcome.missing if self._holds_money(hold) and self._expiries.is_new(hold)]
             self._expired(command.project, "renewal", len(lost))
         elif isinstance(command, Sweep) and isinstance(outcome, Swept):
             self._expired(command.project, "sweep", outcome.expired)
@@ -96,22 +95,22 @@ class Observing:
             self._tell(project, lambda observer: observer.expired(project, seen_by, holds))
 
     def failed(self, error: BudgetStoreError) -> None:
-        """The store has failed to answer."""
+        """The store has failed."""
         kind = "unavailable" if isinstance(error, BudgetStoreUnavailable) else "error"
         for observer in self._all():
             with _harmless:
                 observer.store_failed(kind)
 
     def reserved(self, project: str, source: Literal["store", "slice"], seconds: float) -> None:
-        """A call's question for a hold was answered."""
+        """See `Observer.reserved`."""
         self._tell(project, lambda observer: observer.reserved(project, source, seconds))
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
-        """A call was refused, once and for all; in mode "shadow" it would have been."""
+        """See `Observer.refused`."""
         self._tell(project, lambda observer: observer.refused(project, scope, reason, mode))
 
     def refresh(self) -> None:
-        """The settler has come around."""
+        """See `Observer.refresh`."""
         for observer in self._all():
             with _harmless:
                 observer.refresh()
@@ -124,7 +123,7 @@ class Observing:
 
 
 class _Harmless:
-    """What goes wrong with a metric must not reach the call, whose money is where it should be."""
+    """Logs an observer's error: it must not reach the call, whose money is already accounted for."""
 
     def __enter__(self) -> None:
         """Nothing is noted."""

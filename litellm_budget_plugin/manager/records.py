@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from litellm_budget_plugin.core.shape import assigned, whole_record
+from litellm_budget_plugin.core.litellm_record import assigned, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.users import Budget, Users
 
@@ -83,7 +83,7 @@ class Record(_Written):
 
     def models(self) -> dict[str, float]:
         """The breakdown as the ledger has it now."""
-        models: dict[str, float] = self._users.look(self._user).record().get("model_cost", {})
+        models: dict[str, float] = self._users.get(self._user).record().get("model_cost", {})
         return models
 
     def _show(self, record: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Record(_Written):
     def _write(self, given: Mapping[Any, Any]) -> None:
         self._show(self._users.change(self._user, given).record())
         for key, value in given.items():
-            # What the ledger has no reason to show (a created_at without a window, an empty model_cost) was still put here.
+            # The ledger does not return every key (a created_at without a window, an empty model_cost); show it here nevertheless.
             if key not in self and key not in ("duration", "window"):
                 self._show_one(key, value)
 
@@ -112,7 +112,7 @@ class Record(_Written):
 
 
 class ModelCost(_Written):
-    """What one user spent by model. What it adds up to is the user's current cost: writing here changes both."""
+    """What one user spent by model. The sum is the user's current cost: writing here changes both."""
 
     def __init__(self, record: Record, models: Mapping[str, float]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class ModelCost(_Written):
 
 
 class UserDict(_Written):
-    """Every user's record, by user: LiteLLM's `user_dict`, live. It keeps nothing; each look asks the ledger.
+    """Every user's record, by user: LiteLLM's `user_dict`, live. Nothing is cached; each access asks the ledger.
 
     Iteration, `len`, `==` and JSON know the users with a budget of their own and those who spent something under the default
     limit. With a default limit every user has a budget, so `in`, `[]` and `get` find everybody, like `is_valid_user`.
@@ -151,11 +151,11 @@ class UserDict(_Written):
         dict.__setitem__(storage, _ELSEWHERE, None)
 
     def __getitem__(self, user: Any) -> Record:
-        return Record(self._users, self._users.look(user))
+        return Record(self._users, self._users.get(user))
 
     def __contains__(self, user: Any) -> bool:
         try:
-            self._users.look(user)
+            self._users.get(user)
         except KeyError:
             return False
         return True
@@ -216,7 +216,7 @@ class UserDict(_Written):
         self._users.assign(given)
 
     def _erase(self, key: Any) -> None:
-        self._users.drop([self._users.find(key).user])
+        self._users.drop([self._users.get_any(key).user])
 
     def clear(self) -> None:
         """Forget every listed user."""

@@ -1,4 +1,4 @@
-"""The store of a URL, its settler and its journal: opened once in a process, and shared by all ledgers that name it."""
+"""The store of a URL, its worker and its journal: opened once in a process, and shared by all ledgers that name it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked, open_store, place_of
@@ -28,7 +28,7 @@ def store_key(url: str) -> str:
 
 
 class Way(NamedTuple):
-    """How a store is used. `memory://` is one ledger, however it is used."""
+    """What tells one use of a store from another. Every use of `memory://` is the same ledger."""
 
     key: str
     timeout: float = 0.0
@@ -36,36 +36,26 @@ class Way(NamedTuple):
     most: int = 0
 
 
-class _Opened:
-    __slots__ = ("settler", "users")
-
-    def __init__(self, settler: Settler) -> None:
-        self.settler = settler
-        self.users = 0
-
-
-_opened: dict[Way, _Opened] = {}
+_opened: dict[Way, StoreWorker] = {}
 _opening = threading.Lock()
 
 
-def acquire(key: str, timeout: float, settings: BudgetSettings) -> tuple[Way, Settler]:
-    """The settler of the store that `key` (see `store_key`) names, shared by those who use it in the same way, and what to
-    `let_go` of afterwards. Raises what `open_store` does, but for a networked store that does not answer.
+def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
+    """The worker of the store that `key` (see `store_key`) names, shared by those who use it in the same way. The caller
+    releases it. Raises what `open_store` does, except for a networked store that does not answer.
     """
     if key.startswith("memory:"):
         way = Way(key)
     else:
         way = Way(key, timeout, journal_directory(key, settings.journal), settings.journal_limit)
     with _opening:
-        opened = _opened.get(way)
-        # One that nobody needs any more goes on while its calls do, and so does what they spend.
-        if opened is None or not opened.settler.stay():
+        worker = _opened.get(way)
+        # A worker without a ledger lives on while its calls do, so that their spend counts.
+        if worker is None or not worker.retain():
             journal = None if way.directory is None else Journal(way.directory, place_of(key))
-            store = _open(key, timeout)
-            settler = Settler(store, timeout, journal, settings.journal_limit, lambda: _forget(way, settler))
-            opened = _opened[way] = _Opened(settler)
-        opened.users += 1
-        return way, opened.settler
+            new = StoreWorker(_open(key, timeout), timeout, journal, settings.journal_limit, lambda: _forget(way, new))
+            worker = _opened[way] = new
+        return worker
 
 
 def _open(key: str, timeout: float) -> Store:
@@ -74,13 +64,13 @@ def _open(key: str, timeout: float) -> Store:
     except BudgetStoreUnavailable as error:
         if key.startswith(_LOCAL):
             raise
-        # A service must be able to start while its store is away; its calls fare by ON_STORE_ERROR.
+        # A service must be able to start while its store is away; ON_STORE_ERROR decides about its calls.
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
         return Reopening(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
 
 
 def journal_directory(key: str, setting: str | None) -> str | None:
-    """Where charges wait that the store named by `key` cannot take; None where they wait in memory only."""
+    """The directory for charges that the store named by `key` cannot take; None if they wait in memory only."""
     if setting == "off" or key.startswith("memory:"):
         return None
     beside = os.path.dirname(key.removeprefix("sqlite:///")) if key.startswith("sqlite:") else ""
@@ -96,25 +86,14 @@ def journal_directory(key: str, setting: str | None) -> str | None:
     return directory
 
 
-def let_go(way: Way) -> None:
-    """One ledger needs it no longer; with the last one it is closed, as soon as its calls are over."""
+def _forget(way: Way, worker: StoreWorker) -> None:
     with _opening:
-        opened = _opened[way]
-        opened.users -= 1
-        if opened.users:
-            return
-        opened.settler.leave()
-    opened.settler.finish()
-
-
-def _forget(way: Way, settler: Settler) -> None:
-    with _opening:
-        if way in _opened and _opened[way].settler is settler:
+        if _opened.get(way) is worker:
             del _opened[way]
 
 
 def _after_fork() -> None:
-    # Another thread of the parent may have been opening a store, and its lock would stay locked here.
+    # If another thread of the parent held this lock at the fork, it would stay locked here.
     global _opening
     _opening = threading.Lock()
 

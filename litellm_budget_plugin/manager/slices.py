@@ -1,68 +1,49 @@
-"""Slices: money that this process holds ahead on a networked ledger, and admits calls from without asking.
+"""Slices: money that this process holds in advance on a networked ledger, and admits calls from without asking it.
 
-A slice is a hold like any other, so what is admitted under it cannot pass a limit. Its calls exist in this process only; when
-they settle, their charge comes out of the slice. A slice goes back behind the charges of its calls, in their order: never is
-money free that a charge on its way still needs.
+A slice is a hold like any other, so the calls admitted under it cannot pass a limit. These calls exist in this process
+only; when one settles, its charge comes out of the slice. A slice is released behind the charges of its calls, in their
+order: money is never free while a charge on its way still needs it.
 
 Amounts are nano-dollars, calls and tokens; times are seconds of a clock that goes on while the machine sleeps.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Subject
-from litellm_budget_plugin.core.commands import (
-    MICROS,
-    Accounts,
-    AccountState,
-    Command,
-    Granted,
-    Read,
-    Release,
-    Renew,
-    Renewed,
-    Reply,
-    Reserve,
-    Settle,
-)
+from litellm_budget_plugin.core.commands import Granted, Release, Reserve, Settle
 from litellm_budget_plugin.core.holding import charge_of
-from litellm_budget_plugin.errors import BudgetStoreError
-from litellm_budget_plugin.stores.protocol import Outcome
-
-_logger = logging.getLogger("litellm_budget_plugin")
 
 WARM_SECONDS = 5.0
-"""A slice is taken for whom a second call comes within this time, and goes back when none came for as long."""
+"""A slice is taken when a second call comes within this time, and released when no call came for as long."""
 TIGHT_SECONDS = 1.0
-"""For how long nothing is held ahead for whom there was no room to."""
-_SHARE = 4
-"""A call that wants more than this part of a slice is held for by itself; a slice of which less is left is renewed."""
-_SHRINK = 8
-"""How much smaller a slice is tried, and how much larger the next one, when the ledger is short of room or is not."""
-_MOST_CALLS = 1_000
-"""How many calls a whole slice is for, where calls or tokens are limited as well."""
-_AHEAD = 0.75
-"""The part of its life on the ledger that a slice is used for: this process's clock may be slower than the ledger's."""
+"""How long no slice is tried again after there was no room for one."""
+SHARE = 4
+"""A call that wants more than this part of a slice gets a hold of its own; a slice of which less is left is replaced."""
 
-Key = tuple[tuple[Subject, ...], tuple[str, ...]]
+
+class Key(NamedTuple):
+    """Which calls a slice is for: those with these subjects and models, and by these limits."""
+
+    subjects: tuple[Subject, ...]
+    models: tuple[str, ...]
+    defaults: tuple[Default, ...]
 
 
 def awake_time() -> float:
-    """Seconds that have passed, those included that the machine slept where the system can tell."""
+    """Seconds that have passed, including sleep of the machine where the system can tell."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 @dataclass(slots=True)
 class Slice:
-    """One hold on the ledger. `lent` is what its calls may cost, `free` what no call has: together with what was charged they
-    are what was granted.
-    """
+    """One hold on the ledger. `granted` is the sum of what was charged, `lent` (what its calls may cost) and `free`."""
 
     id: str
     key: Key
@@ -75,58 +56,48 @@ class Slice:
 
 
 class Slices:
-    """The slices of one project in this process. Threads may share it; nothing in it waits for the ledger but `take` and `look`.
+    """The slices of one project in this process. Threads may share it; nothing here waits for the ledger.
 
-    `tell` has a command delivered behind those that it was given before, without waiting. It is called under the lock: a
-    slice's end, whoever it comes from, stays behind every charge that the slice pays.
+    `deliver` queues a command behind those that it was given before, without waiting. It is called under the lock, so that
+    the release of a slice stays behind every charge that the slice pays.
     """
 
-    def __init__(
-        self,
-        project: str,
-        size: int,
-        ttl: int,
-        defaults: tuple[Default, ...],
-        new_id: Callable[[], str],
-        tell: Callable[[Settle | Release], None],
-    ) -> None:
-        self._project, self._size, self._ttl, self._defaults = project, size, ttl, defaults
-        self._new_id, self._tell = new_id, tell
-        self.begin()
+    def __init__(self, project: str, size: int, deliver: Callable[[Settle | Release], None]) -> None:
+        self.project, self._size, self._deliver = project, size, deliver
+        self.reset()
 
-    def begin(self) -> None:
-        """Start with nothing: at first, and in a forked child, for the slices are the parent's."""
+    def reset(self) -> None:
+        """Start empty: at first, and in a forked child, where the slices belong to the parent."""
         self._lock = threading.Lock()
         self._open: dict[Key, Slice] = {}
         self._closing: dict[str, Slice] = {}
         self._of_hold: dict[str, Slice] = {}
-        self._seen: dict[Key, float] = {}
-        self._sizes: dict[Key, int] = {}
+        self._called_at: dict[Key, float] = {}
         self._wanted: dict[Key, Amounts] = {}
         self._not_before: dict[Key, float] = {}
 
     def reserve(self, command: Reserve) -> Granted | None:
-        """Admit a call from memory; None if the ledger has to be asked. What `wanted` says afterwards is to be taken."""
-        key, want, now = (command.subjects, command.models), command.want, awake_time()
-        if want.usd * _SHARE > self._size:
+        """Admit a call from memory; None if the ledger has to be asked. Afterwards `wanted` says whether a slice is needed."""
+        key, want, now = Key(command.subjects, command.models, command.defaults), command.want, awake_time()
+        if want.usd * SHARE > self._size:
             return None
         with self._lock:
             if command.hold in self._of_hold:
                 return Granted(command.hold, self._of_hold[command.hold].lent[command.hold])
-            opened = self._open.get(key)
-            if opened is None or now >= opened.until:
-                if now - self._seen.get(key, -WARM_SECONDS) < WARM_SECONDS:
+            found = self._open.get(key)
+            if found is None or now >= found.until:
+                if now - self._called_at.get(key, -WARM_SECONDS) < WARM_SECONDS:
                     self._want(key, want, now)
-                self._seen[key] = now
+                self._called_at[key] = now
                 return None
-            opened.used_at = now
-            if not _covers(opened.free, want):
+            found.used_at = now
+            if not _covers(found.free, want):
                 self._want(key, want, now)
                 return None
-            opened.free = opened.free.minus(want)
-            opened.lent[command.hold] = want
-            self._of_hold[command.hold] = opened
-            if opened.free.usd * _SHARE < opened.granted.usd:
+            found.free = found.free.minus(want)
+            found.lent[command.hold] = want
+            self._of_hold[command.hold] = found
+            if found.free.usd * SHARE < found.granted.usd:
                 self._want(key, want, now)
         return Granted(command.hold, want)
 
@@ -134,29 +105,9 @@ class Slices:
         if now >= self._not_before.get(key, 0.0):
             self._wanted[key] = want
 
-    @property
-    def wanted(self) -> bool:
-        """Whether `take` has something to do."""
-        return bool(self._wanted)
-
-    @property
-    def any(self) -> bool:
-        """Whether some money is held ahead."""
-        return bool(self._open)
-
-    @property
-    def ahead(self) -> int:
-        """What is held and no call uses, in nano-dollars."""
-        with self._lock:
-            return sum(opened.free.usd for opened in (*self._open.values(), *self._closing.values()))
-
-    def holds(self, hold: str) -> bool:
-        """Whether a call was admitted here."""
-        return hold in self._of_hold
-
-    def ended(self, command: Settle | Release) -> bool:
-        """Whether a call that has ended was admitted here. Then the ledger is told of its charge, with the slice that pays it, and
-        of the slice's own end if the call was its last.
+    def finish(self, command: Settle | Release) -> bool:
+        """Whether a call that has ended was admitted here. If so, its charge is delivered with the slice that pays it, and the
+        release of a closing slice if the call was its last.
         """
         with self._lock:
             found = self._of_hold.pop(command.hold, None)
@@ -165,122 +116,81 @@ class Slices:
             lent, cost = found.lent.pop(command.hold), NOTHING
             if isinstance(command, Settle):
                 cost = charge_of(command.cost, command.calls, command.input_tokens, command.output_tokens)
-                self._tell(replace(command, parent=found.id))
+                self._deliver(replace(command, parent=found.id))
             left = found.free.plus(lent)
             found.free = left.minus(left.at_most(cost))
-            self._give_back(found)
+            self._release_if_done(found)
             return True
 
-    def _give_back(self, found: Slice) -> None:
+    def _release_if_done(self, found: Slice) -> None:
         if found.closing and not found.lent:
             self._closing.pop(found.id, None)
-            self._tell(Release(found.id, self._project))
+            self._deliver(Release(found.id, self.project))
 
-    def retire(self, subjects: Iterable[Subject] | None = None) -> None:
-        """Admit nothing more under the slices of these subjects, of all by default. What calls still hold goes back with the
-        last of them.
-        """
-        wanted = None if subjects is None else set(subjects)
+    def holds(self, hold: str) -> bool:
+        """Whether a call was admitted here."""
+        return hold in self._of_hold
+
+    @property
+    def any(self) -> bool:
+        """Whether some money is held in advance."""
+        return bool(self._open)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether calls need a slice."""
+        return bool(self._wanted)
+
+    def unused_held(self) -> int:
+        """The nano-dollars that are held and that no call uses."""
         with self._lock:
-            keys = [key for key in self._open if wanted is None or wanted.intersection(key[0])]
-            for key in keys:
-                self._retire(self._open[key])
+            return sum(found.free.usd for found in (*self._open.values(), *self._closing.values()))
 
-    def _retire(self, opened: Slice) -> None:
-        if self._open.get(opened.key) is opened:
-            del self._open[opened.key]
-        opened.closing = True
-        self._closing[opened.id] = opened
-        self._give_back(opened)
-
-    def take(self, ask: Callable[[Command], Reply]) -> None:
-        """Hold ahead what calls have wanted, less of it near a limit. Raises BudgetStoreError if the ledger does not answer."""
-        while self._wanted:
-            with self._lock:
-                key, want = self._wanted.popitem()
-                size = min(self._size, self._sizes.get(key, self._size) * _SHRINK)
-            while size >= want.usd * _SHARE and size > 0:
-                opened = self._ask(key, want, size, ask)
-                if opened is not None:
-                    self._begin(opened)
-                    break
-                size //= _SHRINK
-            else:
-                self._not_before[key] = awake_time() + TIGHT_SECONDS
-            self._sizes[key] = max(size, 1)
-
-    def _ask(self, key: Key, want: Amounts, size: int, ask: Callable[[Command], Reply]) -> Slice | None:
-        # Most calls cost much less than they might, so more of them than may fit do.
-        calls = max(1, _MOST_CALLS * size // self._size)
-        amounts = Amounts(size, want.calls * calls, want.tokens * calls)
-        hold, asked_at = self._new_id(), awake_time()
-        # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.
-        command = Reserve(hold, self._project, *key, amounts, self._ttl, self._defaults, cheap=True, patient=True)
-        try:
-            reply = ask(command)
-        except BudgetStoreError:
-            # The ledger may hold it although nobody knows, or may do so yet.
-            self._tell(Release(hold, self._project))
-            raise
-        if not isinstance(reply, Granted):
-            return None
-        return Slice(hold, key, reply.amounts, reply.amounts, self._until(asked_at), asked_at)
-
-    def _until(self, asked_at: float) -> float:
-        return asked_at + self._ttl / MICROS * _AHEAD
-
-    def _begin(self, opened: Slice) -> None:
+    def take_wanted(self) -> tuple[Key, Amounts] | None:
+        """The key of a slice that is needed, and what the call that needs it wants. Each is returned once."""
         with self._lock:
-            before = self._open.pop(opened.key, None)
-            self._open[opened.key] = opened
+            return self._wanted.popitem() if self._wanted else None
+
+    def put(self, new: Slice) -> None:
+        """Admit calls from this slice, in place of the one with the same key."""
+        with self._lock:
+            before = self._open.pop(new.key, None)
+            self._open[new.key] = new
             if before is not None:
                 self._retire(before)
 
-    def look(self, ask_all: Callable[[Sequence[Command]], list[Outcome]]) -> None:
-        """Renew the slices, and retire those that nobody uses, that a block or limit has overtaken, or whose account has less
-        left than they hold: somebody may be refused for them.
+    def postpone(self, key: Key) -> None:
+        """Want no slice with this key for TIGHT_SECONDS."""
+        with self._lock:
+            self._not_before[key] = awake_time() + TIGHT_SECONDS
 
-        Raises BudgetStoreError if the ledger does not answer; the slices are used until their time has come.
-        """
+    def retire(self, subjects: Iterable[Subject] | None = None) -> None:
+        """Admit nothing more from the slices of these subjects, or from any. A slice is released with its last call."""
+        wanted = None if subjects is None else set(subjects)
+        self.retire_where(lambda found: wanted is None or not wanted.isdisjoint(found.key.subjects))
+
+    def retire_where(self, test: Callable[[Slice], bool]) -> list[Slice]:
+        """Retire the open slices for which `test` is true. Returns all slices that are then held, closing ones included."""
+        with self._lock:
+            for found in list(self._open.values()):
+                if test(found):
+                    self._retire(found)
+            return [*self._open.values(), *self._closing.values()]
+
+    def _retire(self, found: Slice) -> None:
+        if self._open.get(found.key) is found:
+            del self._open[found.key]
+        found.closing = True
+        self._closing[found.id] = found
+        self._release_if_done(found)
+
+    def forget_old(self) -> None:
+        """Forget old calls and postponements."""
         now = awake_time()
         with self._lock:
-            self._seen = {key: at for key, at in self._seen.items() if now - at < WARM_SECONDS}
+            self._called_at = {key: at for key, at in self._called_at.items() if now - at < WARM_SECONDS}
             self._not_before = {key: at for key, at in self._not_before.items() if now < at}
-            self._sizes = {key: size for key, size in self._sizes.items() if key in self._open or key in self._seen}
-            idle = [
-                opened for opened in self._open.values() if now - opened.used_at >= WARM_SECONDS or now >= opened.until
-            ]
-            for opened in idle:
-                self._retire(opened)
-            held = {opened.id: opened for opened in (*self._open.values(), *self._closing.values())}
-            keys = list(self._open)
-        if not held:
-            return
-        subjects = sorted({subject for key in keys for subject in key[0]})
-        reads = [Read(self._project, *subject, defaults=self._defaults) for subject in subjects]
-        renewed, *read = ask_all([Renew(tuple(held), self._project, self._ttl), *reads])
-        missing = set(renewed.missing) if isinstance(renewed, Renewed) else set()
-        states = [state for reply in read if isinstance(reply, Accounts) for state in reply.accounts]
-        with self._lock:
-            for id_, opened in held.items():
-                if id_ in missing:
-                    self._retire(opened)
-                else:
-                    opened.until = self._until(now)
-                    if not opened.closing and any(_overtaken(opened, state) for state in states):
-                        self._retire(opened)
-                        self._not_before[opened.key] = now + TIGHT_SECONDS
 
 
 def _covers(free: Amounts, want: Amounts) -> bool:
     return free[0] >= want[0] and free[1] >= want[1] and free[2] >= want[2]
-
-
-def _overtaken(opened: Slice, state: AccountState) -> bool:
-    subjects, models = opened.key
-    if (state.ref.scope, state.ref.subject) not in subjects or state.ref.model not in ("", *models):
-        return False
-    amount = opened.granted.of(state.ref.unit)
-    return bool(amount) and (
-        state.blocked or (state.limit is not None and state.limit - state.spent - state.held < amount)
-    )

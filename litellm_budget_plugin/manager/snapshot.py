@@ -1,4 +1,4 @@
-"""user_cost.json: LiteLLM's file, the way into the ledger and a snapshot of it."""
+"""user_cost.json: LiteLLM's file, imported into the ledger once and written as a snapshot of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from contextlib import suppress
 from typing import Any
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read
+from litellm_budget_plugin.core.commands import PutBudget, Read
+from litellm_budget_plugin.core.litellm_record import changes, running, whole_record
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, running, whole_record
 from litellm_budget_plugin.errors import BudgetFileError, BudgetInputError
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.users import SCOPE, Budget, Users
 from litellm_budget_plugin.stores.disk import flush, sync_directory
 
@@ -27,13 +28,13 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Snapshot:
-    """The file of one project in the directory that is the working directory now."""
+    """The file of one project in the current working directory."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
         self._ledger: BudgetLedger = users.ledger
         self.path = os.path.realpath(FILE)
-        # An account rather than a command's id: ids are forgotten after RETENTION, and this must not be.
+        # An account, not a command's id: ids are forgotten after RETENTION, and this must be kept.
         self._mark = Subject(FILE, _digest(self.path))
 
     def load(self) -> None:
@@ -47,15 +48,15 @@ class Snapshot:
         records = self._parse(self._read())
         imported = 0
         for user, record in records.items():
-            budget = self._users.find(user)
+            budget = self._users.get_any(user)
             if not budget.own:
                 fields = _imported(budget, record, self._ledger.settings.timezone)
-                # The same id in every process that imports the file: only the first one counts.
+                # Every process that imports the file uses this id: only the first one counts.
                 try:
                     self._users.put(user, fields, f"import:{_digest(self.path, user)}")
                 except BudgetInputError:
-                    # Another process was first, and had found other spend to add than this one.
-                    if not self._users.find(user).own:
+                    # Another process was first, and had found other spend to add.
+                    if not self._users.get_any(user).own:
                         raise
                     continue
                 imported += 1
@@ -75,8 +76,7 @@ class Snapshot:
             self._remember()
 
     def _known(self) -> bool:
-        reply = self._ledger.ask(Read(self._ledger.project, *self._mark))
-        return isinstance(reply, Accounts) and bool(reply.accounts)
+        return bool(self._ledger.ask(Read(self._ledger.project, *self._mark)).accounts)
 
     def _remember(self) -> None:
         self._ledger.ask(PutBudget(new_id(), self._ledger.project, self._mark, limit=None))
@@ -132,7 +132,7 @@ def _replace(path: str, text: str) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    # Some file systems cannot sync directories; the rename is atomic all the same.
+    # Some file systems cannot sync directories; the rename is atomic nevertheless.
     with suppress(OSError):
         sync_directory(os.path.dirname(path))
 

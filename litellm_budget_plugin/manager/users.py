@@ -7,17 +7,18 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import Accounts, AccountState, DropBudget, PutBudget, Read, Reset
+from litellm_budget_plugin.core.commands import AccountState, DropBudget, PutBudget, Read, Reset
+from litellm_budget_plugin.core.litellm_record import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 SCOPE = "user"
 
 
 class Budget(NamedTuple):
-    """What the ledger knows of one user at the time `now`. Without a `state` only the default names that user."""
+    """What the ledger knows of one user at the time `now`. `state` is None if only the default applies to the user."""
 
     user: str
     state: AccountState | None
@@ -31,12 +32,12 @@ class Budget(NamedTuple):
 
     @property
     def valid(self) -> bool:
-        """Whether a limit applies, created or by default."""
+        """Whether a limit applies: the user's own or the default."""
         return self.own or self.default.limit is not None
 
     @property
     def listed(self) -> bool:
-        """Whether the user is counted among the known ones: a budget of their own, or something spent under the default."""
+        """Whether the user is listed: they have a budget of their own, or spent something under the default."""
         state = self.state
         return self.own or (self.valid and state is not None and bool(state.spent or state.ended or state.epoch))
 
@@ -51,8 +52,8 @@ class Budget(NamedTuple):
 
 
 class Users:
-    """Reads and changes users' budgets. Every method asks the ledger, and keeps nothing; users who are not there raise
-    KeyError with their name, as in LiteLLM's dictionary. Threads may share it.
+    """Reads and changes users' budgets. Every method asks the ledger; nothing is cached. Unknown users raise KeyError with their
+    name, as in LiteLLM's dictionary. Threads may share it.
     """
 
     def __init__(self, ledger: BudgetLedger) -> None:
@@ -60,17 +61,17 @@ class Users:
         found = (default for default in ledger.defaults if (default.scope, default.model) == (SCOPE, ""))
         self._default = next(found, Default(SCOPE))
 
-    def find(self, user: Any) -> Budget:
-        """What is known of a user, valid or not. Raises BudgetInputError for what cannot be a user's id."""
+    def get_any(self, user: Any) -> Budget:
+        """A user's budget, whether or not a limit applies. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
-        self.ledger.settler.settle_waiting()
-        reply = self._read(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
+        self.ledger.worker.settle_waiting()
+        reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
         return self._budget(user, reply.accounts, reply.now)
 
-    def look(self, user: Any) -> Budget:
-        """A valid user, else KeyError."""
+    def get(self, user: Any) -> Budget:
+        """The budget of a user to whom a limit applies. Raises KeyError for any other."""
         try:
-            budget = self.find(user)
+            budget = self.get_any(user)
         except BudgetInputError:
             raise KeyError(user) from None
         if not budget.valid:
@@ -79,10 +80,10 @@ class Users:
 
     def each(self) -> Iterator[Budget]:
         """Every listed user, in the order of their ids. Each is read in one step; other calls go on meanwhile."""
-        self.ledger.settler.settle_waiting()
+        self.ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
-            reply = self._read(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))
+            reply = self.ledger.ask(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))
             for user, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
                 budget = self._budget(user, states, reply.now)
                 if budget.listed:
@@ -100,16 +101,16 @@ class Users:
         ledger.ask(put)
 
     def change(self, user: str, given: Mapping[str, Any]) -> Budget:
-        """Put some keys into a user's record. Raises KeyError if the user has gone, BudgetInputError for bad values."""
-        budget = self.look(user)
+        """Set some keys of a user's record. Raises KeyError if the user does not exist, BudgetInputError for bad values."""
+        budget = self.get(user)
         fields = self._changes(budget, given)
         if fields:
             self.put(user, fields)
-        return self.find(user)
+        return self.get_any(user)
 
     def assign(self, records: Mapping[Any, Any]) -> None:
         """Replace whole records, or make new ones. Bad ones raise BudgetInputError before anything is changed."""
-        checked = [(self.find(user), whole_record(record)) for user, record in records.items()]
+        checked = [(self.get_any(user), whole_record(record)) for user, record in records.items()]
         for budget, fields in [(budget, self._changes(budget, record)) for budget, record in checked]:
             self.put(budget.user, fields)
 
@@ -129,11 +130,6 @@ class Users:
 
     def _changes(self, budget: Budget, given: Mapping[str, Any]) -> dict[str, Any]:
         return changes(given, budget.state, budget.window, budget.now, self.ledger.settings.timezone)
-
-    def _read(self, command: Read) -> Accounts:
-        reply = self.ledger.ask(command)
-        assert isinstance(reply, Accounts)
-        return reply
 
     def _budget(self, user: str, states: Iterable[AccountState], now: int) -> Budget:
         ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]

@@ -23,7 +23,7 @@ _HELD = (
 class ProcessMetrics:
     """What the ledgers of this process do, in one registry. An `Observer`; any thread may tell it.
 
-    Gauges are refreshed when the registry is read and, for prometheus_client's multi-process mode, whenever the settler comes
+    Gauges are refreshed when the registry is read and, for prometheus_client's multi-process mode, whenever the worker comes
     around: at least about once a second.
     """
 

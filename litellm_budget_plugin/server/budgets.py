@@ -15,9 +15,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Command, DropBudget, PutBudget, Read
-from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import (
+from litellm_budget_plugin.core.commands import AccountState, Command, DropBudget, PutBudget, Read
+from litellm_budget_plugin.core.litellm_record import (
     FOLLOWS,
     LEDGER,
     UNLIMITED,
@@ -26,8 +25,9 @@ from litellm_budget_plugin.core.shape import (
     record_of,
     whole_record,
 )
+from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.server import schemas
 from litellm_budget_plugin.server.access import Caller
 from litellm_budget_plugin.server.bodies import as_json, streamed, understood
@@ -119,7 +119,6 @@ def _changes(
     raises BudgetInputError.
     """
     reply = ask(store, Read(project, "user", ""))
-    assert isinstance(reply, Accounts)
     new, puts = dict(records), []
     for users in _pages(store, project, defaults):
         puts += [
@@ -140,7 +139,6 @@ def _pages(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterato
     while after is not None:
         found: dict[str, _User] = {}
         reply = ask(store, Read(project, "user", after=after, page=_AT_ONCE, defaults=defaults))
-        assert isinstance(reply, Accounts)
         for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
             ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]
             if ours:

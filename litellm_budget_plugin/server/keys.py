@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import MICROS, Accounts, AccountState, DropBudget, PutBudget, Read
+from litellm_budget_plugin.core.commands import MICROS, AccountState, DropBudget, PutBudget, Read
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask
@@ -84,15 +84,13 @@ def _states(store: Store, scope: str) -> Iterator[AccountState]:
     after: str | None = ""
     while after is not None:
         reply = ask(store, Read(KEYS_PROJECT, scope, after=after))
-        assert isinstance(reply, Accounts)
         yield from (state for state in reply.accounts if state.pinned)
         after = reply.after
 
 
 def has_had_keys(store: Store) -> bool:
     """Whether there is a key, or ever was one."""
-    reply = ask(store, Read(KEYS_PROJECT, *_KEYED))
-    return isinstance(reply, Accounts) and bool(reply.accounts)
+    return bool(ask(store, Read(KEYS_PROJECT, *_KEYED)).accounts)
 
 
 def revoke_key(store: Store, key_id: str) -> Key:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import Command, Read, Reply, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.commands import Accounts, BaseCommand, Command, Read, ReplyT_co, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics import server_metrics
@@ -53,7 +53,7 @@ class ServedLedger:
         self._refreshed_at = -REFRESH_SECONDS
         self._refreshing = asyncio.Lock()
         self._unread: BudgetStoreError | None = None
-        self._probing: asyncio.Task[Reply] | None = None
+        self._probing: asyncio.Task[Accounts] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
@@ -96,15 +96,15 @@ class ServedLedger:
             self._probing = asyncio.create_task(self.execute(Read("litellm-budget:ready", "probe", "")))
         await asyncio.shield(self._probing)
 
-    async def execute(self, command: Command) -> Reply:
+    async def execute(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
         """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
-        began = time.perf_counter()
+        asked, began = cast("Command", command), time.perf_counter()
         with self._counting_failures():
-            outcome = await self._asker.ask(command)
-        self._note([command], [outcome], time.perf_counter() - began)
+            outcome = await self._asker.ask(asked)
+        self._note([asked], [outcome], time.perf_counter() - began)
         if isinstance(outcome, BudgetInputError):
             raise outcome
-        return outcome
+        return cast("ReplyT_co", outcome)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
         """What became of each of some commands, which are executed in their order."""

@@ -24,7 +24,7 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.server.app import create_app
 from litellm_budget_plugin.server.logs import log_config
 from litellm_budget_plugin.server.options import ServerOptions
-from litellm_budget_plugin.settings import hand_down
+from litellm_budget_plugin.settings import set_env_default
 from litellm_budget_plugin.stores.registry import masked
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
@@ -80,7 +80,7 @@ def serve(options: ServerOptions, listening: Listening) -> None:
         if listening.workers > 1:
             # Where the workers' metrics come together, as prometheus_client wants it.
             with TemporaryDirectory(prefix="litellm-budget-metrics-") as directory:
-                hand_down("PROMETHEUS_MULTIPROC_DIR", directory)
+                set_env_default("PROMETHEUS_MULTIPROC_DIR", directory)
                 Multiprocess(config, [bound]).run()
         else:
             server.run([bound])

@@ -88,7 +88,7 @@ def check_lengths(command: Command) -> None:
 
 def check_rows(rows: Rows) -> None:
     """Raise BudgetInputError for rows about units and windows that there are not: no rule could be applied to them."""
-    refs = [*(account.ref for account in rows.accounts), *(leg for hold in rows.holds for leg in hold.legs)]
+    refs = [*(account.ref for account in rows.accounts), *(ref for hold in rows.holds for ref in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
         raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject, command_mark
-from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.core.budgets import current_budget
 from litellm_budget_plugin.core.commands import (
     KEEP,
@@ -33,10 +32,9 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     TopUp,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply, state_of
-from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.shape import (
+from litellm_budget_plugin.core.litellm_record import (
     FOLLOWS,
     KEYS,
     LEDGER,
@@ -46,6 +44,8 @@ from litellm_budget_plugin.core.shape import (
     record_of,
     whole_record,
 )
+from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
@@ -109,7 +109,7 @@ class _Project:
         return next(users, Default("user"))
 
 
-class _Book(DictBook):
+class _Book(DictRowStore):
     """Rows in dictionaries, and the users of each project whose records may have to be written."""
 
     def __init__(self) -> None:

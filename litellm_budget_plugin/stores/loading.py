@@ -1,13 +1,13 @@
-"""Rows of another ledger as changes to a book: how the stores that keep a `core.book.Book` load them."""
+"""Rows of another ledger as changes to a book: how the stores that keep a `core.row_store.RowStore` load them."""
 
 from __future__ import annotations
 
 from litellm_budget_plugin.core.accounts import Usage
-from litellm_budget_plugin.core.book import Book, Changes
+from litellm_budget_plugin.core.row_store import Changes, RowStore
 from litellm_budget_plugin.stores.rows import Rows
 
 
-def load(book: Book, project: str, rows: Rows) -> None:
+def load(book: RowStore, project: str, rows: Rows) -> None:
     """Put rows in place of those with the same keys, in one step of the book."""
     usage = {}
     for key, total in rows.usage:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, Reply
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
@@ -26,7 +26,7 @@ class MemoryStore:
     remote = False
 
     def __init__(self, *, test_clock: bool = False, timeout: float = 2.0) -> None:
-        self._book: DictBook | None = DictBook()
+        self._book: DictRowStore | None = DictRowStore()
         self._now = clock(test_clock)
         self._timeout = timeout
         self._guard = Guard()
@@ -45,7 +45,7 @@ class MemoryStore:
     def _apply(self, command: Command) -> Reply:
         return apply(self._open_book(), command, self._now(command))
 
-    def _open_book(self) -> DictBook:
+    def _open_book(self) -> DictRowStore:
         if self._book is None:
             raise BudgetStoreError(f"{_NAME}: this store was closed")
         return self._book
@@ -96,13 +96,13 @@ class MemoryStore:
 
 
 def _place(key: Subject | str | UsageKey) -> list[int | str]:
-    """What orders the keys as `DictBook.keys` does."""
+    """What orders the keys as `DictRowStore.keys` does."""
     if isinstance(key, str):
         return [1, key]
     return [0 if isinstance(key, Subject) else 2, *key]
 
 
-def rows_of(book: DictBook, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
+def rows_of(book: DictRowStore, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
     """The rows that some keys name, as they lie in a book."""
     accounts, holds, totals = list[Account](), list[Hold](), list[tuple[UsageKey, Usage]]()
     for key in keys:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, Union, runtime_checkable
+from typing import Protocol, Union, cast, runtime_checkable
 
 from litellm_budget_plugin.core.accounts import Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.commands import Command, ReadUsage, Reply, Roll, RollNeeded, UsageRows
+from litellm_budget_plugin.core.commands import (
+    BaseCommand,
+    Command,
+    ReadUsage,
+    Reply,
+    ReplyT_co,
+    Roll,
+    RollNeeded,
+    UsageRows,
+)
 from litellm_budget_plugin.core.holding import charge_of
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.windows import DAY, bounds, parse_window
@@ -73,22 +82,22 @@ class Store(Protocol):
         """Let go of files, connections and threads."""
 
 
-def ask(store: Store, command: Command, timeout: float | None = None) -> Reply:
+def ask(store: Store, command: BaseCommand[ReplyT_co], timeout: float | None = None) -> ReplyT_co:
     """Execute a command, opening the windows that the store asks for. Never replies RollNeeded.
 
     Raises BudgetStoreUnavailable like `execute`, and when the windows kept moving for three rounds. `timeout` (seconds)
     bounds all rounds together.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    rounds = 0
+    rounds, asked = 0, cast("Command", command)
     while rounds < _ROUNDS:
-        reply = store.execute(command, timeout)
+        reply = store.execute(asked, timeout)
         if not isinstance(reply, RollNeeded):
-            return reply
+            return cast("ReplyT_co", reply)
         if reply.due:
             rounds += 1
             # Asked only of those that have them.
-            command = replace(command, rolls=_rolls_with_spend(store, command.project, reply, timeout))  # type: ignore[arg-type]
+            asked = replace(asked, rolls=_rolls_with_spend(store, asked.project, reply, timeout))  # type: ignore[arg-type]
         timeout = None if until is None else max(0.0, until - time.monotonic())
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
 

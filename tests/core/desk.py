@@ -27,7 +27,7 @@ from litellm_budget_plugin.core.commands import (
     Sweep,
     Swept,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.windows import DAY, SECOND, bounds, parse_window
 from litellm_budget_plugin.stores.protocol import Store, ask
@@ -60,7 +60,7 @@ class Desk:
     """Executes commands at `now` on its book, with `defaults` where the command has none."""
 
     def __init__(self, *defaults: Default) -> None:
-        self.book = DictBook()
+        self.book = DictRowStore()
         self.now = NOON
         self.defaults = defaults
 
@@ -164,10 +164,10 @@ class Desk:
         return total
 
 
-def snapshot(book: DictBook) -> Any:
+def snapshot(book: DictRowStore) -> Any:
     """Everything that a book holds, comparable."""
     return repr((book._accounts, sorted_holds(book), book._usage))
 
 
-def sorted_holds(book: DictBook) -> Any:
+def sorted_holds(book: DictRowStore) -> Any:
     return {project: sorted(holds.items()) for project, holds in book._holds.items()}

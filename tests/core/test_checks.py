@@ -24,7 +24,7 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Sweep,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY, SECOND
@@ -140,7 +140,7 @@ def test_a_hold_cannot_take_the_place_of_a_mark(command: Callable[[str], Command
     ],
 )
 def test_an_id_that_another_change_has_used_is_an_error(other: Command) -> None:
-    book = DictBook()
+    book = DictRowStore()
     first = PutBudget("c", "app", ALICE, limit=1)
     for time in (1, 2):
         assert apply(book, replace(first, now=time), time) == Done("c")

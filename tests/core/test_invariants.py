@@ -18,7 +18,7 @@ from litellm_budget_plugin.core.commands import (
     RollNeeded,
     Sweep,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.errors import BudgetInputError
@@ -29,11 +29,11 @@ from tests.generated import examples
 Sequence = list[Command]
 
 
-def accounts(book: DictBook, project: str) -> dict[Ref, Account]:
+def accounts(book: DictRowStore, project: str) -> dict[Ref, Account]:
     return {account.ref: account for subject in SUBJECTS for account in book.accounts(project, subject)}
 
 
-def run(book: DictBook, command: Command, execute: Execute | None = None) -> Reply | None:
+def run(book: DictRowStore, command: Command, execute: Execute | None = None) -> Reply | None:
     """The reply, with windows opened that the command needs; None to what is out of range, which must change nothing."""
     before = snapshot(book)
     try:
@@ -43,7 +43,7 @@ def run(book: DictBook, command: Command, execute: Execute | None = None) -> Rep
         return None
 
 
-def assert_sound(book: DictBook) -> None:
+def assert_sound(book: DictRowStore) -> None:
     """No number is negative, and every number is the sum of what it stands for."""
     for project in PROJECTS:
         rows = accounts(book, project)
@@ -82,7 +82,7 @@ def is_for(model: str, names: tuple[str, ...]) -> bool:
     )
 
 
-def applying(book: DictBook, command: Reserve) -> list[Account]:
+def applying(book: DictRowStore, command: Reserve) -> list[Account]:
     """The accounts that apply to a command, found in another way than the ledger's."""
     found = []
     for subject in set(command.subjects):
@@ -95,7 +95,7 @@ def applying(book: DictBook, command: Reserve) -> list[Account]:
     return found
 
 
-def assert_within_limits(book: DictBook, command: Reserve, granted: Granted) -> None:
+def assert_within_limits(book: DictRowStore, command: Reserve, granted: Granted) -> None:
     now = command.now or 0
     hold = book.hold(command.project, command.hold)
     assert hold is not None
@@ -123,7 +123,7 @@ def assert_within_limits(book: DictBook, command: Reserve, granted: Granted) -> 
 @examples(300)
 @given(command_lists())
 def test_every_number_is_sound_after_every_command(commands: Sequence) -> None:
-    book = DictBook()
+    book = DictRowStore()
     for command in commands:
         run(book, command)
         assert_sound(book)
@@ -132,7 +132,7 @@ def test_every_number_is_sound_after_every_command(commands: Sequence) -> None:
 @examples(300)
 @given(command_lists())
 def test_no_grant_leaves_an_account_that_it_names_above_its_limit(commands: Sequence) -> None:
-    book = DictBook()
+    book = DictRowStore()
     for command in commands:
         known = isinstance(command, Reserve) and book.hold(command.project, command.hold) is not None
         reply = run(book, command)
@@ -140,7 +140,7 @@ def test_no_grant_leaves_an_account_that_it_names_above_its_limit(commands: Sequ
             assert_within_limits(book, command, reply)
 
 
-def watched(book: DictBook, asked: Command) -> Reply:
+def watched(book: DictRowStore, asked: Command) -> Reply:
     """The reply to a command, after a look at what it changed if it was a Reserve that held nothing."""
     before, rows = snapshot(book), accounts(book, asked.project)
     now = asked.now or 0
@@ -164,7 +164,7 @@ def watched(book: DictBook, asked: Command) -> Reply:
 @examples(200)
 @given(command_lists())
 def test_what_was_not_granted_changes_no_account(commands: Sequence) -> None:
-    book = DictBook()
+    book = DictRowStore()
     for command in commands:
         run(book, command, lambda asked: watched(book, asked))
 
@@ -172,7 +172,7 @@ def test_what_was_not_granted_changes_no_account(commands: Sequence) -> None:
 @examples(200)
 @given(command_lists())
 def test_any_command_repeated_at_once_changes_nothing_and_replies_the_same(commands: Sequence) -> None:
-    book = DictBook()
+    book = DictRowStore()
     for command in commands:
         reply = run(book, command)
         if book.due(command.project, command.now or 0, 1):
@@ -187,7 +187,7 @@ def test_any_command_repeated_at_once_changes_nothing_and_replies_the_same(comma
 @examples(100)
 @given(command_lists(max_size=15))
 def test_one_project_never_touches_another(commands: Sequence) -> None:
-    together, apart = DictBook(), {project: DictBook() for project in PROJECTS}
+    together, apart = DictRowStore(), {project: DictRowStore() for project in PROJECTS}
     for command in commands:
         assert run(together, command) == run(apart[command.project], command)
     for project in PROJECTS:

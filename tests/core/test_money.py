@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, estimate_nanos, usd_float, usd_text
+from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos, usd_float, usd_text
 from litellm_budget_plugin.errors import BudgetInputError
 
 MAX_USD = Decimal(MAX_NANOS).scaleb(-9)
@@ -28,18 +28,9 @@ def half_even(usd: Fraction) -> int:
     return round(usd * 10**9)
 
 
-def ceiling(usd: Fraction) -> int:
-    return -(-(usd * 10**9) // 1)
-
-
 @given(FLOATS)
 def test_a_float_means_its_shortest_decimal_and_is_charged_half_to_even(usd: float) -> None:
     assert charge_nanos(usd) == half_even(Fraction(repr(usd)))
-
-
-@given(FLOATS)
-def test_an_estimate_of_a_float_is_the_next_whole_nano_dollar(usd: float) -> None:
-    assert estimate_nanos(usd) == ceiling(Fraction(repr(usd)))
 
 
 @given(DECIMALS)
@@ -47,33 +38,27 @@ def test_an_estimate_of_a_float_is_the_next_whole_nano_dollar(usd: float) -> Non
 @example(Decimal("0.00000000050000000000000000000000000000001"))
 def test_decimals_of_any_length_are_rounded_once(usd: Decimal) -> None:
     assert charge_nanos(usd) == half_even(Fraction(usd))
-    assert estimate_nanos(usd) == ceiling(Fraction(usd))
     assert charge_nanos(str(usd)) == half_even(Fraction(usd))
 
 
-@given(FLOATS)
-def test_an_estimate_is_never_below_the_charge(usd: float) -> None:
-    assert 0 <= estimate_nanos(usd) - charge_nanos(usd) <= 1
-
-
 @pytest.mark.parametrize(
-    ("usd", "charge", "estimate"),
+    ("usd", "charge"),
     [
-        ("0.0000000005", 0, 1),
-        ("0.0000000015", 2, 2),
-        ("0.0000000025", 2, 3),
-        ("0.00000000250000001", 3, 3),
-        (0.1, 100_000_000, 100_000_000),
-        (0.1 + 0.2, 300_000_000, 300_000_001),
-        (5e-324, 0, 1),
-        ("1e-999999", 0, 1),
-        (0, 0, 0),
-        (-0.0, 0, 0),
-        (7, 7_000_000_000, 7_000_000_000),
+        ("0.0000000005", 0),
+        ("0.0000000015", 2),
+        ("0.0000000025", 2),
+        ("0.00000000250000001", 3),
+        (0.1, 100_000_000),
+        (0.1 + 0.2, 300_000_000),
+        (5e-324, 0),
+        ("1e-999999", 0),
+        (0, 0),
+        (-0.0, 0),
+        (7, 7_000_000_000),
     ],
 )
-def test_charges_round_half_to_even_and_estimates_up(usd: Any, charge: int, estimate: int) -> None:
-    assert (charge_nanos(usd), estimate_nanos(usd)) == (charge, estimate)
+def test_charges_round_half_to_even(usd: Any, charge: int) -> None:
+    assert charge_nanos(usd) == charge
 
 
 @given(st.integers(0, 2**23 * 10**9))
@@ -110,7 +95,6 @@ def test_text_for_people_has_two_decimals_or_all_that_it_needs(nanos: int, text:
     assert usd_text(nanos) == text
 
 
-@pytest.mark.parametrize("convert", [charge_nanos, estimate_nanos])
 @pytest.mark.parametrize(
     "bad",
     [
@@ -150,9 +134,9 @@ def test_text_for_people_has_two_decimals_or_all_that_it_needs(nanos: int, text:
     ],
     ids=lambda bad: type(bad).__name__,
 )
-def test_what_is_no_amount_is_refused_by_the_name_of_what_it_is_for(convert: Any, bad: Any) -> None:
+def test_what_is_no_amount_is_refused_by_the_name_of_what_it_is_for(bad: Any) -> None:
     with pytest.raises(BudgetInputError, match="the limit of alice must"):
-        convert(bad, "the limit of alice")
+        charge_nanos(bad, "the limit of alice")
 
 
 @given(st.text(max_size=12))
@@ -166,7 +150,7 @@ def test_any_text_is_an_amount_or_an_input_error(text: str) -> None:
 
 
 def test_the_largest_amount_is_accepted() -> None:
-    assert charge_nanos(MAX_USD) == estimate_nanos(str(MAX_USD)) == MAX_NANOS
+    assert charge_nanos(MAX_USD) == charge_nanos(str(MAX_USD)) == MAX_NANOS
 
 
 @pytest.mark.parametrize("precision", [3, 6, 28])
@@ -175,7 +159,7 @@ def test_the_decimal_context_of_the_application_changes_nothing(precision: int) 
         context.prec = precision
         context.traps[decimal.Inexact] = True
         assert charge_nanos("1234.56789012349") == 1_234_567_890_123
-        assert estimate_nanos(1234.5678901231) == 1_234_567_890_124
+        assert charge_nanos(1234.5678901231) == 1_234_567_890_123
 
 
 def test_a_subclass_of_float_counts_by_its_value() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from litellm_budget_plugin.core.accounts import Amounts
-from litellm_budget_plugin.core.commands import PLENTY, Closed, CountExactly, Granted, Refused, RollDue, RollNeeded
+from litellm_budget_plugin.core.commands import HEADROOM, Closed, CountExactly, Granted, Refused, RollDue, RollNeeded
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from tests.core.desk import ALICE, BLUE, BOB, NOON, TTL, Desk, limit, ref, snapshot
 
@@ -132,7 +132,7 @@ def test_the_floor_never_exceeds_what_was_granted() -> None:
 
 
 def test_a_loose_bound_is_granted_only_where_plenty_remains() -> None:
-    desk = Desk(limit(PLENTY * 10))
+    desk = Desk(limit(HEADROOM * 10))
     desk.granted("a", 10, cheap=True)
     before = snapshot(desk.book)
     assert desk.reserve("b", 10, cheap=True) == CountExactly("b")
@@ -141,7 +141,7 @@ def test_a_loose_bound_is_granted_only_where_plenty_remains() -> None:
 
 
 def test_plenty_is_sixty_four_times_the_loose_bound() -> None:
-    assert PLENTY == 64
+    assert HEADROOM == 64
     assert Desk(limit(639)).reserve("a", 10, cheap=True) == CountExactly("a")
     assert Desk(limit(640)).reserve("a", 10, cheap=True) == Granted("a", Amounts(10))
 

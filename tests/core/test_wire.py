@@ -29,7 +29,7 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Settled,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
@@ -67,7 +67,7 @@ def test_every_message_comes_back_as_it_was(cls: type, data: st.DataObject) -> N
 
 @given(command_lists(max_size=8))
 def test_the_language_as_it_is_spoken_comes_back_as_it_was(commands: list[Command]) -> None:
-    book = DictBook()
+    book = DictRowStore()
     for command in commands:
         messages: list[Command | Reply] = [command]
         try:

@@ -117,8 +117,8 @@ class Desk:
     def calm_slices(self, user: str) -> int:
         """`calm`, after what is held ahead was given back."""
         ledger = self.callback.budget_ledger
-        assert ledger is not None
-        ledger.end()
+        assert ledger is not None and ledger._slices is not None
+        ledger._slices.retire()
         return self.calm(user)
 
     def calm(self, user: str) -> int:

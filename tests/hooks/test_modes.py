@@ -133,8 +133,8 @@ class _Away:
 def _take_away(desk: Desk, refuse: Callable[[Any], bool]) -> _Away:
     ledger = desk.callback.budget_ledger
     assert ledger is not None
-    away = _Away(ledger.settler.client.store, refuse)
-    ledger.settler.client.store = away
+    away = _Away(ledger.worker.client.store, refuse)
+    ledger.worker.client.store = away
     return away
 
 
@@ -182,7 +182,7 @@ def test_a_charge_that_can_never_be_stored_does_not_hold_back_the_others(
     assert ledger is not None
     away = _take_away(desk, lambda command: type(command).__name__ == "Settle")
     poison = Settle("poison", ledger.project, ledger.principal("alice").subjects, (), cost=-1, model="m")
-    ledger.settler.deliver(poison, 1.0)
+    ledger.worker.deliver(poison, 1.0)
     litellm.completion(**desk.arguments("alice"))
     away.refuse = lambda command: False
     assert desk.calm("alice") == WORTH
@@ -193,7 +193,7 @@ def test_an_answer_to_a_reserve_that_got_lost_leaves_no_hold(desk: Desk, upstrea
     """The store has applied the command, but the answer did not come in time: the caller was refused."""
     ledger = desk.callback.budget_ledger
     assert ledger is not None
-    store = ledger.settler.client.store
+    store = ledger.worker.client.store
 
     class Late(_Away):
         def execute(self, command: Any, timeout: float | None = None) -> Any:
@@ -202,10 +202,10 @@ def test_an_answer_to_a_reserve_that_got_lost_leaves_no_hold(desk: Desk, upstrea
                 raise BudgetStoreUnavailable("too late")
             return reply
 
-    ledger.settler.client.store = Late(store, lambda command: False)
+    ledger.worker.client.store = Late(store, lambda command: False)
     with pytest.raises(BudgetStoreUnavailable):
         litellm.completion(**desk.arguments("alice"))
-    ledger.settler.client.store = store
+    ledger.worker.client.store = store
     assert desk.calm("alice") == 0
     assert upstream.requests == 0
 

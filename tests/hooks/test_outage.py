@@ -188,7 +188,7 @@ def test_a_service_starts_while_the_server_is_away_and_its_charges_outlive_it(
     server.start()
     ledger = desk.callback.budget_ledger
     assert ledger is not None
-    ledger.settler.delivery._adopt_at = 0.0
+    ledger.worker.delivery._claim_at = 0.0
     assert desk.calm("alice") == 3 * WORTH
     assert _journal(tmp_path) == []
 

@@ -16,7 +16,7 @@ import pytest
 
 from litellm_budget_plugin.core.commands import Reserve, Settle
 from litellm_budget_plugin.hooks import call_binding
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.stores.protocol import one_by_one
 from tests.hooks.desk import INPUT, WORTH, Desk
 from tests.upstream import Upstream
@@ -85,7 +85,7 @@ def test_a_finalizer_only_appends(monkeypatch: pytest.MonkeyPatch, desk: Desk) -
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     jobs: list[Callable[[], None]] = []
-    monkeypatch.setattr(Settler, "later", lambda self, job: jobs.append(job))
+    monkeypatch.setattr(StoreWorker, "submit", lambda self, job: jobs.append(job))
     del stream
     for _ in range(500):
         gc.collect()
@@ -126,7 +126,7 @@ def test_live_holds_are_renewed_and_a_dead_process_s_come_back(open_desk: Callab
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     sent: list[Any] = []
-    store = ledger.settler.client.store
+    store = ledger.worker.client.store
 
     class Watched:
         remote = False
@@ -144,10 +144,10 @@ def test_live_holds_are_renewed_and_a_dead_process_s_come_back(open_desk: Callab
         def close(self) -> None:
             store.close()
 
-    ledger.settler.client.store = Watched()
-    ledger.settler._renewed_at -= ledger.hold_ttl
-    ledger.settler._upkeep()
-    ledger.settler.client.store = store
+    ledger.worker.client.store = Watched()
+    ledger.worker.live.renewed_at -= ledger.hold_ttl
+    ledger.worker._upkeep()
+    ledger.worker.client.store = store
     renewals = [command for command in sent if type(command).__name__ == "Renew"]
     assert [len(renewal.holds) for renewal in renewals] == [1]
     list(stream)

@@ -9,84 +9,84 @@ import pytest
 from litellm_budget_plugin.core.commands import Read
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager import breaker as breakers
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.worker import StoreWorker
 from tests.manager.faraway import Faraway
 from tests.stores.desk import hold_of
 
 
 @pytest.fixture
-def settler() -> Settler:
-    settler = Settler(Faraway(), 1.0)
-    settler.keep_synced = lambda: None  # type: ignore[method-assign]
-    return settler
+def worker() -> StoreWorker:
+    worker = StoreWorker(Faraway(), 1.0)
+    worker.ensure_running = lambda: None  # type: ignore[method-assign]
+    return worker
 
 
-def _call(settler: Settler, hold: str = "h") -> None:
-    settler.client.ask(hold_of(hold), 0.25, in_call=True)
+def _call(worker: StoreWorker, hold: str = "h") -> None:
+    worker.client.ask(hold_of(hold), 0.25, in_call=True)
 
 
-def _fail(settler: Settler, times: int) -> None:
+def _fail(worker: StoreWorker, times: int) -> None:
     for _ in range(times):
         with pytest.raises(BudgetStoreUnavailable):
-            _call(settler)
+            _call(worker)
 
 
-def test_calls_stop_asking_a_store_that_is_away(settler: Settler, caplog: pytest.LogCaptureFixture) -> None:
-    store = settler.client.store
+def test_calls_stop_asking_a_store_that_is_away(worker: StoreWorker, caplog: pytest.LogCaptureFixture) -> None:
+    store = worker.client.store
     assert isinstance(store, Faraway)
     store.away = True
-    _fail(settler, 20)
+    _fail(worker, 20)
     assert len(store.asked) == breakers.FAILURES
     assert len([record for record in caplog.records if "the store is away" in record.message]) == 1
     with pytest.raises(BudgetStoreUnavailable, match="has not answered for 0 s .*the test has cut the line"):
-        _call(settler)
+        _call(worker)
 
 
-def test_the_settler_asks_in_their_place_and_calls_go_on_when_it_is_answered(
-    settler: Settler, caplog: pytest.LogCaptureFixture
+def test_the_worker_asks_in_their_place_and_calls_go_on_when_it_is_answered(
+    worker: StoreWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = settler.client.store
+    store = worker.client.store
     assert isinstance(store, Faraway)
     store.away = True
-    _fail(settler, breakers.FAILURES)
+    _fail(worker, breakers.FAILURES)
     with pytest.raises(BudgetStoreUnavailable):
-        settler._upkeep()
-    _fail(settler, 1)
+        worker._upkeep()
+    _fail(worker, 1)
     store.away = False
     with caplog.at_level(logging.WARNING):
-        settler._upkeep()
+        worker._upkeep()
     assert isinstance(store.asked[-1][0], Read)
     assert any("answers again" in record.message for record in caplog.records)
-    _call(settler)
+    _call(worker)
 
 
-def test_one_answer_in_between_starts_the_count_anew(settler: Settler) -> None:
-    store = settler.client.store
+def test_one_answer_in_between_starts_the_count_anew(worker: StoreWorker) -> None:
+    store = worker.client.store
     assert isinstance(store, Faraway)
     for _ in range(5):
         store.away = True
-        _fail(settler, breakers.FAILURES - 1)
+        _fail(worker, breakers.FAILURES - 1)
         store.away = False
-        _call(settler)
+        _call(worker)
 
 
-def test_a_call_asks_if_the_settler_cannot(settler: Settler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_asks_if_the_worker_cannot(worker: StoreWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread could be started: the store must not stay away for ever."""
-    store = settler.client.store
+    store = worker.client.store
     assert isinstance(store, Faraway)
     store.away = True
-    _fail(settler, breakers.FAILURES)
+    _fail(worker, breakers.FAILURES)
     store.away = False
     later = breakers.time.monotonic() + 60
     monkeypatch.setattr(breakers.time, "monotonic", lambda: later)
-    _call(settler)
+    _call(worker)
 
 
-def test_a_local_store_has_no_breaker(settler: Settler) -> None:
+def test_a_local_store_has_no_breaker(worker: StoreWorker) -> None:
     """A busy file is asked by every call: the next moment it may be free."""
-    store = settler.client.store
+    store = worker.client.store
     assert isinstance(store, Faraway)
     store.remote = False
     store.away = True
-    _fail(settler, 10)
+    _fail(worker, 10)
     assert len(store.asked) == 10

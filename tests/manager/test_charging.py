@@ -11,7 +11,7 @@ import pytest
 from litellm_budget_plugin import BudgetManager
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import ReadUsage, Settle
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.marks import response_marks
 from tests.manager.answers import MESSAGES, answer, priced_answer
 from tests.manager.conftest import OpenManager
@@ -68,7 +68,7 @@ def test_charges_that_wait_are_settled_before_anything_is_read(open_manager: Ope
     manager = open_manager()
     manager.create_budget(10, "alice")
     response = answer()
-    settler = manager._ledger.settler
+    worker = manager._ledger.worker
     for look in (
         lambda: manager.get_current_cost("alice"),
         lambda: manager.user_dict["alice"]["current_cost"],
@@ -76,7 +76,7 @@ def test_charges_that_wait_are_settled_before_anything_is_read(open_manager: Ope
         lambda: manager.update_cost("alice", response)["user"]["current_cost"],
     ):
         manager.reset_cost("alice")
-        settler.later(lambda: charged_by_the_callback(manager, "alice", response))
+        worker.submit(lambda: charged_by_the_callback(manager, "alice", response))
         assert look() == 0.5
 
 

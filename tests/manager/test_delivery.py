@@ -24,9 +24,9 @@ from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager.breaker import FAILURES
 from litellm_budget_plugin.manager.charging import Charge, settle
 from litellm_budget_plugin.manager.journal import Journal
-from litellm_budget_plugin.manager.journal_file import ASIDE
+from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.reopening import Reopening
@@ -34,24 +34,24 @@ from tests.manager.faraway import Faraway
 from tests.stores.desk import charge_of, hold_of
 from tests.stores.processes import Child
 
-OpenSettler = Callable[..., Settler]
+OpenWorker = Callable[..., StoreWorker]
 
 
 @pytest.fixture
-def open_settler(tmp_path: Path) -> Iterator[OpenSettler]:
-    """A settler without its thread: the tests say when it works."""
-    opened: list[Settler] = []
+def open_worker(tmp_path: Path) -> Iterator[OpenWorker]:
+    """A worker without its thread: the tests say when it works."""
+    opened: list[StoreWorker] = []
 
-    def make(store: Faraway, most: int = 1_000, journal: bool = True) -> Settler:
-        settler = Settler(store, 1.0, Journal(str(tmp_path / "j"), "faraway://") if journal else None, most)
-        settler.keep("p", 30 * DAY, 400 * DAY)
-        settler.keep_synced = lambda: None  # type: ignore[method-assign]
-        opened.append(settler)
-        return settler
+    def make(store: Faraway, most: int = 1_000, journal: bool = True) -> StoreWorker:
+        worker = StoreWorker(store, 1.0, Journal(str(tmp_path / "j"), "faraway://") if journal else None, most)
+        worker.set_retention("p", 30 * DAY, 400 * DAY)
+        worker.ensure_running = lambda: None  # type: ignore[method-assign]
+        opened.append(worker)
+        return worker
 
     yield make
-    for settler in opened:
-        settler.close()
+    for worker in opened:
+        worker.release()
 
 
 def _files(tmp_path: Path) -> list[str]:
@@ -59,79 +59,79 @@ def _files(tmp_path: Path) -> list[str]:
     return sorted(os.listdir(directory)) if directory.exists() else []
 
 
-def test_many_charges_are_one_round_trip(open_settler: OpenSettler) -> None:
+def test_many_charges_are_one_round_trip(open_worker: OpenWorker) -> None:
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     for number in range(150):
-        assert not settler.deliver(charge_of(f"h{number}"), 1.0)
+        worker.deliver(charge_of(f"h{number}"), 1.0)
     assert store.asked == []
-    settler.flush()
+    worker.flush()
     assert [len(commands) for commands in store.asked] == [150]
     assert store.calls() == 150
 
 
 def test_charges_wait_on_the_disk_while_the_store_is_away(
-    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     store.away = True
-    settler.deliver(charge_of("a"), 1.0)
+    worker.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
-    settler.deliver(charge_of("b"), 1.0)
+        worker.flush()
+    worker.deliver(charge_of("b"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
-    assert settler.delivery.waiting == 2 and len(_files(tmp_path)) == 1
+        worker.flush()
+    assert worker.delivery.waiting == 2 and len(_files(tmp_path)) == 1
     assert any("are kept in" in record.message for record in caplog.records)
     store.away = False
-    settler.deliver(charge_of("c"), 1.0)
-    settler.flush()
+    worker.deliver(charge_of("c"), 1.0)
+    worker.flush()
     assert list(dict.fromkeys(store.charged[2:])) == ["a", "b", "c"]
-    assert store.calls() == 3 and settler.delivery.waiting == 0 and _files(tmp_path) == []
+    assert store.calls() == 3 and worker.delivery.waiting == 0 and _files(tmp_path) == []
 
 
 def test_a_charge_that_comes_while_the_store_is_known_to_be_away_waits_on_the_disk(
-    open_settler: OpenSettler, tmp_path: Path
+    open_worker: OpenWorker, tmp_path: Path
 ) -> None:
-    """The settler asks whether the store is back before it tries to deliver anything."""
+    """The worker asks whether the store is back before it tries to deliver anything."""
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     store.away = True
     for _ in range(FAILURES):
         with pytest.raises(BudgetStoreUnavailable):
-            settler.client.ask(charge_of("probe"), 1.0)
-    settler.deliver(charge_of("a"), 1.0)
+            worker.client.ask(charge_of("probe"), 1.0)
+    worker.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler._upkeep()
-    assert settler.delivery.waiting == 1 and len(_files(tmp_path)) == 1
+        worker._upkeep()
+    assert worker.delivery.waiting == 1 and len(_files(tmp_path)) == 1
     store.away = False
-    settler._upkeep()
-    assert store.calls() == 1 and settler.delivery.waiting == 0
+    worker._upkeep()
+    assert store.calls() == 1 and worker.delivery.waiting == 0
 
 
-def test_a_charge_whose_answer_was_lost_counts_once(open_settler: OpenSettler) -> None:
+def test_a_charge_whose_answer_was_lost_counts_once(open_worker: OpenWorker) -> None:
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     store.deaf = True
-    settler.deliver(charge_of("a"), 1.0)
+    worker.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
+        worker.flush()
     store.deaf = False
-    settler.flush()
-    settler.flush()
+    worker.flush()
+    worker.flush()
     assert store.calls() == 1
 
 
-def test_the_next_process_delivers_what_the_one_before_left(open_settler: OpenSettler, tmp_path: Path) -> None:
+def test_the_next_process_delivers_what_the_one_before_left(open_worker: OpenWorker, tmp_path: Path) -> None:
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     store.away = True
-    settler.deliver(charge_of("a"), 1.0)
-    settler.close()
+    worker.deliver(charge_of("a"), 1.0)
+    worker.release()
     assert len(_files(tmp_path)) == 1 and store.closed == 1
     store.away = False
-    open_settler(store).flush()
+    open_worker(store).flush()
     assert store.calls() == 1 and _files(tmp_path) == []
 
 
@@ -144,43 +144,43 @@ class OneProject(Faraway):
         super()._line(commands)
 
 
-def test_what_another_project_s_process_left_holds_up_no_charge(open_settler: OpenSettler, tmp_path: Path) -> None:
+def test_what_another_project_s_process_left_holds_up_no_charge(open_worker: OpenWorker, tmp_path: Path) -> None:
     """It is left to those who have the key, and they find it."""
     dead = Journal(str(tmp_path / "j"), "faraway://")
     dead.keep([replace(charge_of("theirs"), project="q")])
     dead.close()
     store = OneProject()
-    settler = open_settler(store)
-    settler.deliver(charge_of("h"), 1.0)
-    settler.flush()
-    assert store.calls() == 1 and settler.delivery.waiting == 0
+    worker = open_worker(store)
+    worker.deliver(charge_of("h"), 1.0)
+    worker.flush()
+    assert store.calls() == 1 and worker.delivery.waiting == 0
     assert len(_files(tmp_path)) == 1
-    other = open_settler(Faraway())
+    other = open_worker(Faraway())
     other.flush()
     assert not _files(tmp_path) and other.delivery.waiting == 0
 
 
-def test_what_cannot_be_delivered_of_one_s_own_is_kept(open_settler: OpenSettler, tmp_path: Path) -> None:
-    settler = open_settler(OneProject())
+def test_what_cannot_be_delivered_of_one_s_own_is_kept(open_worker: OpenWorker, tmp_path: Path) -> None:
+    worker = open_worker(OneProject())
     for _ in range(2):
         with pytest.raises(BudgetStoreError, match="opens no other project"):
-            settler.deliver(replace(charge_of("h"), project="q"), 1.0)
-            settler.flush()
-    assert settler.delivery.waiting == 2 and len(_files(tmp_path)) == 1
+            worker.deliver(replace(charge_of("h"), project="q"), 1.0)
+            worker.flush()
+    assert worker.delivery.waiting == 2 and len(_files(tmp_path)) == 1
 
 
 def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(
-    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Faraway()
 
     def work(line: Child) -> None:
         away = Faraway()
         away.away = True
-        settler = open_settler(away)
+        worker = open_worker(away)
         for number in range(300):
-            settler.delivery.put(charge_of(f"h{number}"))
-        settler.delivery.keep()
+            worker.delivery.put(charge_of(f"h{number}"))
+        worker.delivery.save()
         line.tell()
         line.wait()
 
@@ -188,36 +188,36 @@ def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(
     child.wait()
     os.kill(child.pid, signal.SIGKILL)
     child.result()
-    settlers = [open_settler(store) for _ in range(8)]
-    threads = [threading.Thread(target=settler.flush) for settler in settlers]
+    workers = [open_worker(store) for _ in range(8)]
+    threads = [threading.Thread(target=worker.flush) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert store.calls() == 300 and _files(tmp_path) == []
-    assert len([record for record in caplog.records if "process that is gone" in record.message]) == 1
+    assert len([record for record in caplog.records if "of a dead process" in record.message]) == 1
 
 
-def test_a_charge_after_the_end_is_kept(open_settler: OpenSettler, tmp_path: Path) -> None:
+def test_a_charge_after_the_end_is_kept(open_worker: OpenWorker, tmp_path: Path) -> None:
     """A stream that is dropped after the callback was closed."""
     store = Faraway()
-    settler = open_settler(store)
-    settler.close()
-    settler.deliver(charge_of("late"), 1.0)
+    worker = open_worker(store)
+    worker.release()
+    worker.deliver(charge_of("late"), 1.0)
     assert len(_files(tmp_path)) == 1
-    open_settler(store).flush()
+    open_worker(store).flush()
     assert store.calls() == 1
 
 
 def test_an_outage_in_the_middle_of_the_journal_goes_on_where_it_was(
-    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch
+    open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "_BATCH", 10)
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     for number in range(50):
-        settler.delivery.put(charge_of(f"h{number}"))
-    settler.delivery.keep()
+        worker.delivery.put(charge_of(f"h{number}"))
+    worker.delivery.save()
     execute_all = store.execute_all
 
     def twice(commands: list[Settle], timeout: float | None = None) -> object:
@@ -226,126 +226,126 @@ def test_an_outage_in_the_middle_of_the_journal_goes_on_where_it_was(
 
     monkeypatch.setattr(store, "execute_all", twice)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
+        worker.flush()
     assert 0 < store.calls() < 50
     monkeypatch.setattr(store, "execute_all", execute_all)
     store.away = False
-    settler.flush()
+    worker.flush()
     assert store.calls() == 50
 
 
 def test_what_the_store_may_have_forgotten_waits_for_a_person(
-    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    open_worker: OpenWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After RETENTION a settled call is no longer remembered: delivered again, it would be charged again."""
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     month_ago = journals.time.time_ns() - 30 * DAY * 1000
     with monkeypatch.context() as patched:
         patched.setattr(journals.time, "time_ns", lambda: month_ago)
-        settler.delivery.put(charge_of("old"))
-        settler.delivery.keep()
-    settler.delivery.put(charge_of("new"))
-    settler.delivery.keep()
-    settler.flush()
+        worker.delivery.put(charge_of("old"))
+        worker.delivery.save()
+    worker.delivery.put(charge_of("new"))
+    worker.delivery.save()
+    worker.flush()
     assert store.charged[-1] == "new" and "old" not in store.charged
     [aside] = _files(tmp_path)
-    assert aside.endswith(ASIDE) and '"old"' in (tmp_path / "j" / aside).read_text()
+    assert aside.endswith(DEAD_LETTERS) and '"old"' in (tmp_path / "j" / aside).read_text()
     assert any("wait for you" in record.message for record in caplog.records)
 
 
-def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_settler: OpenSettler, tmp_path: Path) -> None:
+def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_worker: OpenWorker, tmp_path: Path) -> None:
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     for hold in "abc":
-        settler.delivery.put(charge_of(hold))
-    settler.delivery.keep()
-    settler.delivery.close()
+        worker.delivery.put(charge_of(hold))
+    worker.delivery.save()
+    worker.delivery.close()
     [path] = (tmp_path / "j").iterdir()
     path.write_bytes(path.read_bytes().replace(b'"hold":"b"', b'"hold":"x"'))
-    open_settler(store).flush()
+    open_worker(store).flush()
     assert store.calls() == 2
-    assert [name.endswith(ASIDE) for name in _files(tmp_path)] == [True]
+    assert [name.endswith(DEAD_LETTERS) for name in _files(tmp_path)] == [True]
 
 
-def test_it_says_when_it_fills_and_when_it_is_full(open_settler: OpenSettler, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_says_when_it_fills_and_when_it_is_full(open_worker: OpenWorker, caplog: pytest.LogCaptureFixture) -> None:
     store = Faraway()
     store.away = True
-    settler = open_settler(store, most=10)
+    worker = open_worker(store, most=10)
     said = []
     for number in range(11):
-        settler.deliver(charge_of(f"h{number}"), 1.0)
+        worker.deliver(charge_of(f"h{number}"), 1.0)
         caplog.clear()
         with caplog.at_level(logging.ERROR), pytest.raises(BudgetStoreUnavailable):
-            settler.flush()
+            worker.flush()
         said.append([record.message for record in caplog.records if "charges wait" in record.message])
     assert [len(messages) for messages in said] == [0] * 7 + [1, 0, 1, 1]
-    assert settler.delivery.full
+    assert worker.delivery.full
     store.away = False
-    settler.flush()
-    assert not settler.delivery.full and store.calls() == 11
+    worker.flush()
+    assert not worker.delivery.full and store.calls() == 11
 
 
 def test_without_a_disk_charges_wait_in_memory(
-    open_settler: OpenSettler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "j").write_text("a file where the directory should be")
     store = Faraway()
     store.away = True
-    settler = open_settler(store)
-    settler.deliver(charge_of("a"), 1.0)
+    worker = open_worker(store)
+    worker.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
+        worker.flush()
     assert any("wait in memory only" in record.message for record in caplog.records)
     store.away = False
     (tmp_path / "j").unlink()
-    settler.flush()
+    worker.flush()
     assert store.calls() == 1
 
 
-def test_without_a_journal_they_do_so_by_order(open_settler: OpenSettler, tmp_path: Path) -> None:
+def test_without_a_journal_they_do_so_by_order(open_worker: OpenWorker, tmp_path: Path) -> None:
     store = Faraway()
     store.away = True
-    settler = open_settler(store, journal=False)
-    settler.deliver(charge_of("a"), 1.0)
+    worker = open_worker(store, journal=False)
+    worker.deliver(charge_of("a"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
+        worker.flush()
     store.away = False
-    settler.flush()
+    worker.flush()
     assert store.calls() == 1 and _files(tmp_path) == []
 
 
 def test_a_charge_that_can_never_be_stored_is_given_up(
-    open_settler: OpenSettler, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Faraway()
-    settler = open_settler(store)
-    settler.deliver(charge_of("bad", usd=-1), 1.0)
-    settler.deliver(charge_of("good"), 1.0)
-    settler.flush()
-    assert store.calls() == 1 and settler.delivery.waiting == 0
+    worker = open_worker(store)
+    worker.deliver(charge_of("bad", usd=-1), 1.0)
+    worker.deliver(charge_of("good"), 1.0)
+    worker.flush()
+    assert store.calls() == 1 and worker.delivery.waiting == 0
     assert any("cannot be stored" in record.message for record in caplog.records)
 
 
 def test_the_thread_delivers_by_itself(tmp_path: Path) -> None:
     store = Faraway()
-    settler = Settler(store, 1.0, None)
-    settler.deliver(charge_of("a"), 1.0)
+    worker = StoreWorker(store, 1.0, None)
+    worker.deliver(charge_of("a"), 1.0)
     deadline = journals.time.monotonic() + 30
     while not store.calls():
         assert journals.time.monotonic() < deadline
         threading.Event().wait(0.01)
-    settler.close()
+    worker.release()
 
 
-def test_a_charge_whose_window_has_to_be_opened_comes_before_the_release_behind_it(open_settler: OpenSettler) -> None:
+def test_a_charge_whose_window_has_to_be_opened_comes_before_the_release_behind_it(open_worker: OpenWorker) -> None:
     """The release may be of the slice that pays it: its money must not be free before."""
     store = Faraway()
-    settler = open_settler(store)
+    worker = open_worker(store)
     daily = (Default("user", "day", 1000),)
-    settler.delivery.put(replace(charge_of("a"), defaults=daily, parent="slice"))
-    settler.delivery.put(Release("slice", "p"))
-    settler.flush()
+    worker.delivery.put(replace(charge_of("a"), defaults=daily, parent="slice"))
+    worker.delivery.put(Release("slice", "p"))
+    worker.flush()
     sent = [command for commands in store.asked for command in commands]
     applied = next(place for place, command in enumerate(sent) if isinstance(command, Settle) and command.rolls)
     released = next(place for place, command in enumerate(sent) if isinstance(command, Release))
@@ -354,29 +354,29 @@ def test_a_charge_whose_window_has_to_be_opened_comes_before_the_release_behind_
 
 
 def test_a_journal_that_cannot_be_removed_holds_up_no_charge(
-    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Faraway()
-    settler = open_settler(store)
-    settler.delivery.put(charge_of("kept"))
-    settler.delivery.keep()
-    settler.delivery.put(charge_of("new"))
+    worker = open_worker(store)
+    worker.delivery.put(charge_of("kept"))
+    worker.delivery.save()
+    worker.delivery.put(charge_of("new"))
 
     def fail(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patched:
         patched.setattr(journals.os, "unlink", fail)
-        settler.flush()
+        worker.flush()
     assert store.calls() == 2
     assert any("Permission denied" in record.message for record in caplog.records)
-    settler.delivery._adopt_at = 0.0
-    settler.flush()
+    worker.delivery._claim_at = 0.0
+    worker.flush()
     assert store.calls() == 2
 
 
 def test_a_call_without_time_left_says_nothing_of_the_store(
-    open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch
+    open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process was busy: three of them in a row must not keep all others from asking."""
     store = Faraway()
@@ -388,7 +388,7 @@ def test_a_call_without_time_left_says_nothing_of_the_store(
             patched.setattr(ledgers.time, "monotonic", lambda: later)
             with pytest.raises(BudgetStoreUnavailable, match="has waited for the store"):
                 ledger.ask_in_call(hold_of("h"))
-    assert store.asked == [] and not ledger.settler.client.breaker.open
+    assert store.asked == [] and not ledger.worker.client.breaker.open
     ledger.ask_in_call(hold_of("h"))
     ledger.close()
 
@@ -430,20 +430,20 @@ def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
     assert said == "Settled"
 
 
-def test_a_call_does_not_wait_for_all_that_waits(open_settler: OpenSettler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_does_not_wait_for_all_that_waits(open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage, in which more charges have come together than the store takes in the time of one call."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    settler = open_settler(Faraway(), most=100_000)
+    worker = open_worker(Faraway(), most=100_000)
 
     def send(commands: Sequence[Command], timeout: float) -> list[Outcome]:
         clock[0] += 0.2
         return [Settled("h") for _ in commands]
 
-    monkeypatch.setattr(settler.delivery, "_ask_all", send)
+    monkeypatch.setattr(worker.delivery, "_ask_all", send)
     for number in range(10_000):
-        settler.deliver_later(charge_of(f"h{number}"))
-    settler.free(1.0)
-    assert 0 < settler.delivery.waiting < 10_000 and clock[0] <= 1.0
-    settler.flush()
-    assert not settler.delivery.waiting
+        worker.deliver_later(charge_of(f"h{number}"))
+    worker.reclaim(1.0)
+    assert 0 < worker.delivery.waiting < 10_000 and clock[0] <= 1.0
+    worker.flush()
+    assert not worker.delivery.waiting

@@ -14,7 +14,7 @@ from litellm_budget_plugin import BudgetFileError, BudgetManager
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import MICROS, Settle
 from litellm_budget_plugin.manager import snapshot
-from litellm_budget_plugin.manager.ledger import new_id
+from litellm_budget_plugin.manager.ids import new_id
 from tests.manager.answers import spend
 from tests.manager.conftest import OpenManager
 from tests.manager.files import FILE, RECORDS, put_file

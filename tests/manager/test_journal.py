@@ -11,8 +11,8 @@ import pytest
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager import journal as journals
 from litellm_budget_plugin.manager import journal_file as journal_files
-from litellm_budget_plugin.manager.journal import Journal, deliver_aside
-from litellm_budget_plugin.manager.journal_file import ASIDE, Entry, JournalFile
+from litellm_budget_plugin.manager.journal import Journal, deliver_dead_letters
+from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS, Entry, JournalFile
 from tests.stores.desk import charge_of
 from tests.stores.processes import Child
 
@@ -23,9 +23,9 @@ def _holds(file: JournalFile) -> list[str | None]:
     return [None if entry is None else entry.command.hold for _, entry in file.next(1_000)]
 
 
-def _adopted(directory: Path, place: str = PLACE) -> Journal:
+def _claimed(directory: Path, place: str = PLACE) -> Journal:
     journal = Journal(str(directory), place)
-    journal.adopt()
+    journal.claim()
     return journal
 
 
@@ -40,7 +40,7 @@ def test_what_was_kept_comes_back_in_its_order(tmp_path: Path) -> None:
     journal.keep([charge_of("c")])
     assert journal.waiting == 3
     journal.close()
-    again = _adopted(tmp_path / "j")
+    again = _claimed(tmp_path / "j")
     file = again.first()
     assert file is not None and _holds(file) == ["a", "b", "c"]
     [(_, entry), *_] = file.next(1)
@@ -75,7 +75,7 @@ def test_a_journal_of_another_store_is_left_alone(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path), PLACE)
     journal.keep([charge_of("a")])
     journal.close()
-    other = _adopted(tmp_path, "redis://host/1")
+    other = _claimed(tmp_path, "redis://host/1")
     assert other.first() is None and len(_files(tmp_path)) == 1
 
 
@@ -87,14 +87,14 @@ def test_a_living_process_keeps_its_file_and_a_dead_one_s_is_taken_over(tmp_path
 
     child = Child(live)
     child.wait()
-    assert _adopted(tmp_path).first() is None
+    assert _claimed(tmp_path).first() is None
     os.kill(child.pid, signal.SIGKILL)
     child.result()
-    journal = _adopted(tmp_path)
+    journal = _claimed(tmp_path)
     file = journal.first()
     assert file is not None and _holds(file) == ["a"]
     # And only by one.
-    assert _adopted(tmp_path).first() is None
+    assert _claimed(tmp_path).first() is None
     journal.close()
 
 
@@ -110,9 +110,9 @@ def test_a_forked_child_lets_go_of_its_parent_s_file(tmp_path: Path) -> None:
 
     child = Child(worker)
     child.wait()
-    assert _adopted(tmp_path).first() is None, "the parent's lock went with the child's"
+    assert _claimed(tmp_path).first() is None, "the parent's lock went with the child's"
     journal.close()
-    adopted = _adopted(tmp_path)
+    adopted = _claimed(tmp_path)
     assert adopted.first() is not None
     adopted.close()
     child.tell()
@@ -127,10 +127,10 @@ def test_an_entry_that_was_never_finished_does_not_count(tmp_path: Path, cut: in
     [path] = tmp_path.iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:cut])
-    file = JournalFile.adopt(str(path))
+    file = JournalFile.claim(str(path))
     assert file is not None and _holds(file) == ["a", None]
     assert file.waiting == 1
-    file.let_go()
+    file.release()
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_a_damaged_entry_is_seen(tmp_path: Path, damage: object) -> None:
     [path] = tmp_path.iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + damage(lines[1]) + lines[2])  # type: ignore[operator]
-    file = JournalFile.adopt(str(path))
+    file = JournalFile.claim(str(path))
     assert file is not None and _holds(file) == ["a", None, "c"]
-    file.let_go()
+    file.release()
 
 
 def test_a_write_that_fails_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_everything_kept_survives_death_in_mid_write(tmp_path: Path) -> None:
         child.result()
         with open(kept_read) as said:
             acknowledged = [int(line) for line in said.read().splitlines()]
-        journal = _adopted(directory)
+        journal = _claimed(directory)
         file = journal.first()
         assert file is not None
         found = [hold for hold in _holds(file) if hold is not None]
@@ -214,18 +214,18 @@ def test_everything_kept_survives_death_in_mid_write(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_of_a_process_that_died_at_once_is_cleared_away(tmp_path: Path) -> None:
-    JournalFile.create(str(tmp_path), journals.store_digest(PLACE)).let_go()
-    assert _adopted(tmp_path).first() is None and _files(tmp_path) == []
+    JournalFile.create(str(tmp_path), journals.store_digest(PLACE)).release()
+    assert _claimed(tmp_path).first() is None and _files(tmp_path) == []
 
 
 def test_entries_set_aside_are_whole_lines(tmp_path: Path) -> None:
     file = JournalFile.create(str(tmp_path), "d")
     file.append([Entry(1, charge_of("a"))])
     [(line, _)] = file.next(1)
-    path = file.set_aside([line, b"torn"])
+    path = file.add_dead_letters([line, b"torn"])
     assert Path(path).read_bytes() == line + b"torn\n"
     file.remove()
-    assert [name.endswith(ASIDE) for name in _files(tmp_path)] == [True]
+    assert [name.endswith(DEAD_LETTERS) for name in _files(tmp_path)] == [True]
 
 
 def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
@@ -240,7 +240,7 @@ def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
         return lock(descriptor)
 
     monkeypatch.setattr(journal_files, "lock", removed_meanwhile)
-    assert JournalFile.adopt(owner.path) is None
+    assert JournalFile.claim(owner.path) is None
 
 
 def test_what_is_set_aside_during_a_delivery_stays(tmp_path: Path) -> None:
@@ -250,13 +250,13 @@ def test_what_is_set_aside_during_a_delivery_stays(tmp_path: Path) -> None:
     file = journal.first()
     assert file is not None
     first, later = (line for line, _ in file.next(2))
-    path = file.set_aside([first, b"damaged\n"])
+    path = file.add_dead_letters([first, b"damaged\n"])
 
     def send(commands: list[Settle | Release]) -> None:
         assert [command.hold for command in commands] == ["first"]
-        file.set_aside([later])
+        file.add_dead_letters([later])
 
-    assert deliver_aside(path, send) == 1
+    assert deliver_dead_letters(path, send) == 1
     assert Path(path).read_bytes() == b"damaged\n" + later
     assert Path(path).stat().st_mode & 0o777 == 0o600
     journal.close()
@@ -269,20 +269,20 @@ def test_two_deliveries_of_one_file_at_once(tmp_path: Path) -> None:
     file = journal.first()
     assert file is not None
     first, later = (line for line, _ in file.next(2))
-    path = file.set_aside([first])
+    path = file.add_dead_letters([first])
 
     def deliver_too(_: list[Settle | Release]) -> None:
-        deliver_aside(path, lambda _: None)
+        deliver_dead_letters(path, lambda _: None)
 
-    assert deliver_aside(path, deliver_too) == 1
+    assert deliver_dead_letters(path, deliver_too) == 1
     assert not Path(path).exists()
 
     def deliver_too_and_add(_: list[Settle | Release]) -> None:
-        deliver_aside(path, lambda _: None)
-        file.set_aside([later])
+        deliver_dead_letters(path, lambda _: None)
+        file.add_dead_letters([later])
 
-    file.set_aside([first])
-    deliver_aside(path, deliver_too_and_add)
+    file.add_dead_letters([first])
+    deliver_dead_letters(path, deliver_too_and_add)
     assert Path(path).read_bytes() == later
     journal.close()
 
@@ -308,7 +308,7 @@ def test_half_an_entry_that_cannot_be_taken_back_spoils_no_other(
             journal.keep([charge_of("b")])
     journal.keep([charge_of("c")])
     journal.close()
-    again = _adopted(tmp_path)
+    again = _claimed(tmp_path)
     assert sorted(hold for file in again._files for hold in _holds(file) if hold) == ["a", "c"]
     again.close()
 

@@ -11,8 +11,10 @@ import pytest
 from litellm_budget_plugin import BudgetSettings
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, Settle, Settled, Sweep, Swept
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
-from litellm_budget_plugin.manager.settler import LiveHold, Settler
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.live_holds import LiveHold
+from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.store import SqliteStore
 
@@ -50,8 +52,8 @@ def spent(ledger: BudgetLedger) -> int:
 def test_each_ledger_keeps_its_own_time_out_and_journal(open_ledger: OpenLedger, other: dict[str, Any]) -> None:
     url = "sqlite:///ledger.db"
     first, second = open_ledger(store_url=url), open_ledger(store_url=url, **other)
-    assert first.settler is not second.settler
-    assert first.settler is open_ledger(store_url=url).settler
+    assert first.worker is not second.worker
+    assert first.worker is open_ledger(store_url=url).worker
     charge(first)
     charge(second)
     assert spent(first) == spent(second) == 10
@@ -67,16 +69,16 @@ def test_memory_is_one_ledger_however_it_is_used(open_ledger: OpenLedger) -> Non
 def test_a_ledger_that_is_closed_and_opened_again_during_a_call_is_the_same(open_ledger: OpenLedger, url: str) -> None:
     first = open_ledger(store_url=url)
     charge(first)
-    first.settler.track("call", LiveHold("shop", None, lambda: None))
+    first.worker.track("call", LiveHold("shop", None, lambda: None))
     first.close()
     second = open_ledger(store_url=url)
-    first.settler.untrack("call")
-    first.settler.flush()
+    first.worker.untrack("call")
+    first.worker.flush()
     charge(second)
     assert spent(second) == 10
-    assert first.settler is second.settler
+    assert first.worker is second.worker
     second.close()
-    assert open_ledger(store_url=url).settler is not second.settler
+    assert open_ledger(store_url=url).worker is not second.worker
 
 
 def test_memory_forgets_the_marks_of_calls_that_are_long_over(
@@ -87,8 +89,8 @@ def test_memory_forgets_the_marks_of_calls_that_are_long_over(
         charge(ledger)
     asked: list[Any] = []
     monkeypatch.setattr(ledger.client, "ask", lambda command, timeout: asked.append(command))
-    ledger.settler._swept_at = -1e9
-    ledger.settler._upkeep()
+    ledger.worker._swept_at = -1e9
+    ledger.worker._upkeep()
     [sweep] = [command for command in asked if isinstance(command, Sweep)]
     monkeypatch.undo()
     two_hours_later = time.time_ns() + 2 * 3600 * 10**9
@@ -125,7 +127,7 @@ def test_a_file_is_not_looked_at_beside_a_command(open_ledger: OpenLedger, monke
 
 def test_a_child_does_not_use_a_store_that_its_parent_has_let_go_of() -> None:
     """The fork can fall between the closing of the store and its being forgotten."""
-    settler = Settler(open_store("memory://"), 1.0)
-    settler.close()
-    settler.begin()
-    assert not settler.stay()
+    worker = StoreWorker(open_store("memory://"), 1.0)
+    worker.release()
+    worker.reset()
+    assert not worker.retain()

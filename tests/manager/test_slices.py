@@ -16,7 +16,9 @@ from litellm_budget_plugin.core.commands import Granted, PutBudget, Read, Refuse
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager import sharing
 from litellm_budget_plugin.manager import slices as sliced
-from litellm_budget_plugin.manager.ledger import BudgetLedger, new_id
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.memory import MemoryStore
 from tests.manager.faraway import Faraway
@@ -45,14 +47,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def open_ledger(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[OpenLedger]:
-    """Ledgers of several processes on one store: each with a settler of its own, whose thread the test is."""
+    """Ledgers of several processes on one store: each with a worker of its own, whose thread the test is."""
     opened: list[BudgetLedger] = []
     shared = MemoryStore()
 
     def make(size: str = "0.1", limit: str | None = "100") -> BudgetLedger:
         store = Faraway(shared)
         monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
-        monkeypatch.setattr(sharing.Settler, "keep_synced", lambda settler: None)
+        monkeypatch.setattr(sharing.StoreWorker, "ensure_running", lambda worker: None)
         url = f"postgresql://process-{len(opened)}/db"
         settings = BudgetSettings(project="p", store_url=url, default_limit=limit, slice=size, journal="off")
         opened.append(BudgetLedger(settings))
@@ -61,6 +63,12 @@ def open_ledger(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[OpenL
     yield make
     for ledger in opened:
         ledger.close()
+
+
+def _keeper(ledger: BudgetLedger) -> SliceKeeper:
+    [task] = ledger.worker._tasks
+    assert isinstance(task, SliceKeeper)
+    return task
 
 
 def _store(ledger: BudgetLedger) -> Faraway:
@@ -95,10 +103,10 @@ def _call(ledger: BudgetLedger, usd: int = CENT // 10, cost: int | None = None, 
 
 
 def _warm(ledger: BudgetLedger, user: str = "alice") -> None:
-    """Two calls, and the settler's turn: a slice is open."""
+    """Two calls, and the worker's turn: a slice is open."""
     for _ in range(2):
         assert _call(ledger, user=user)
-    ledger.attend()
+    _keeper(ledger).run()
     assert ledger._slices is not None and ledger._slices.any
 
 
@@ -107,14 +115,14 @@ def _state(ledger: BudgetLedger, user: str = "alice") -> Any:
 
 
 def _calm(ledger: BudgetLedger) -> None:
-    ledger.end()
-    ledger.settler.flush()
+    _keeper(ledger).retire()
+    ledger.worker.flush()
 
 
 def test_calls_of_a_busy_user_do_not_ask(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     _warm(ledger)
-    ledger.settler.flush()
+    ledger.worker.flush()
     asked = len(_store(ledger).asked)
     for _ in range(70):
         assert _call(ledger)
@@ -128,7 +136,7 @@ def test_a_single_call_takes_no_slice(open_ledger: OpenLedger, clock: Clock) -> 
     ledger = open_ledger()
     for _ in range(3):
         _call(ledger)
-        ledger.attend()
+        _keeper(ledger).run()
         clock.now += sliced.WARM_SECONDS + 1
     assert ledger._slices is not None and not ledger._slices.any
 
@@ -136,13 +144,13 @@ def test_a_single_call_takes_no_slice(open_ledger: OpenLedger, clock: Clock) -> 
 def test_the_slice_is_held_on_the_ledger(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     _warm(ledger)
-    ledger.settler.flush()
+    ledger.worker.flush()
     assert _state(ledger).held == 10 * CENT
     hold = _hold(ledger)
     ledger.reserve(hold)
     assert _state(ledger).held == 10 * CENT
     _charge(ledger, hold, CENT // 20)
-    ledger.settler.flush()
+    ledger.worker.flush()
     state = _state(ledger)
     assert (state.spent, state.held) == (2 * CENT // 10 + CENT // 20, 10 * CENT - CENT // 20)
 
@@ -150,13 +158,13 @@ def test_the_slice_is_held_on_the_ledger(open_ledger: OpenLedger) -> None:
 def test_a_released_call_costs_no_round_trip(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     _warm(ledger)
-    ledger.settler.flush()
+    ledger.worker.flush()
     asked = len(_store(ledger).asked)
     for _ in range(500):
         hold = _hold(ledger)
         assert isinstance(ledger.reserve(hold), Granted)
         ledger.deliver(Release(hold.hold, "p"))
-    ledger.settler.flush()
+    ledger.worker.flush()
     assert not any(_store(ledger).asked[asked:])
     _calm(ledger)
     assert _state(ledger).held == 0
@@ -185,11 +193,11 @@ def test_near_the_limit_calls_are_held_for_one_by_one(open_ledger: OpenLedger) -
     granted = 0
     for _ in range(130):
         granted += _call(ledger)
-        ledger.settler.flush()
-        ledger.attend()
+        ledger.worker.flush()
+        _keeper(ledger).run()
         ledger._slices._not_before.clear()  # type: ignore[union-attr]
         held = _state(ledger).held
-        assert held * sliced._SHARE <= 10 * CENT
+        assert held * sliced.SHARE <= 10 * CENT
     assert granted == 100
     _calm(ledger)
     assert (_state(ledger).spent, _state(ledger).held) == (10 * CENT, 0)
@@ -199,13 +207,13 @@ def test_money_held_ahead_goes_back_when_an_account_is_short(open_ledger: OpenLe
     """Somebody else has spent what was left: within a second the slice no longer stands in their way."""
     mine, theirs = open_ledger(), open_ledger()
     _warm(mine)
-    mine.settler.flush()
+    mine.worker.flush()
     assert _call(theirs, usd=9_985 * CENT)
-    theirs.settler.flush()
+    theirs.worker.flush()
     assert isinstance(theirs.reserve(_hold(theirs, usd=10 * CENT)), Refused)
-    mine._look_at = 0.0
-    mine.attend()
-    mine.settler.flush()
+    _keeper(mine)._renewed_at = 0.0
+    _keeper(mine).run()
+    mine.worker.flush()
     assert _state(theirs).held == 0
     assert isinstance(theirs.reserve(_hold(theirs, usd=10 * CENT)), Granted)
 
@@ -215,8 +223,8 @@ def test_a_process_s_own_slice_does_not_refuse_its_own_call(open_ledger: OpenLed
     _warm(ledger)
     hold = _hold(ledger, usd=9_995 * CENT, patient=True)
     reply = ledger.reserve(hold)
-    assert isinstance(reply, Refused) and reply.reason == "held" and ledger.may_free()
-    ledger.free(hold.subjects)
+    assert isinstance(reply, Refused) and reply.reason == "held" and ledger.can_reclaim()
+    ledger.reclaim(hold.subjects)
     assert isinstance(ledger.reserve(hold), Granted)
 
 
@@ -224,9 +232,9 @@ def test_an_idle_slice_goes_back(open_ledger: OpenLedger, clock: Clock) -> None:
     ledger = open_ledger()
     _warm(ledger)
     clock.now += sliced.WARM_SECONDS
-    ledger._look_at = 0.0
-    ledger.attend()
-    ledger.settler.flush()
+    _keeper(ledger)._renewed_at = 0.0
+    _keeper(ledger).run()
+    ledger.worker.flush()
     assert _state(ledger).held == 0
 
 
@@ -234,8 +242,8 @@ def test_a_blocked_budget_stops_calls_within_a_look(open_ledger: OpenLedger) -> 
     ledger = open_ledger()
     _warm(ledger)
     ledger.ask(PutBudget("c", "p", ledger.principal("alice").subjects[0], blocked=True, defaults=ledger.defaults))
-    ledger._look_at = 0.0
-    ledger.attend()
+    _keeper(ledger)._renewed_at = 0.0
+    _keeper(ledger).run()
     assert not _call(ledger)
 
 
@@ -255,8 +263,8 @@ def test_a_slice_that_the_ledger_lost_is_not_used_on(open_ledger: OpenLedger) ->
     _warm(ledger)
     [opened] = ledger._slices._open.values()  # type: ignore[union-attr]
     ledger.ask(Release(opened.id, "p"))
-    ledger._look_at = 0.0
-    ledger.attend()
+    _keeper(ledger)._renewed_at = 0.0
+    _keeper(ledger).run()
     assert not ledger._slices._open  # type: ignore[union-attr]
 
 
@@ -266,10 +274,10 @@ def test_a_slice_s_end_stays_behind_its_charges(open_ledger: OpenLedger) -> None
     _warm(ledger)
     hold = _hold(ledger)
     ledger.reserve(hold)
-    ledger.end()
-    assert not any(isinstance(command, Release) for command in ledger.settler.delivery._queue)
+    _keeper(ledger).retire()
+    assert not any(isinstance(command, Release) for command in ledger.worker.delivery._queue)
     _charge(ledger, hold, 7)
-    queued = [type(command) for command in ledger.settler.delivery._queue]
+    queued = [type(command) for command in ledger.worker.delivery._queue]
     assert queued[-2:] == [Settle, Release]
 
 
@@ -293,7 +301,7 @@ def test_no_thread_ends_a_slice_before_another_s_charge(open_ledger: OpenLedger)
         told.append(type(command).__name__)
 
     other = threading.Thread(target=_charge, args=(ledger, last, 1))
-    slices._tell = tell
+    slices._deliver = tell
     _charge(ledger, first, 1)
     other.join()
     assert told == ["Settle", "Settle", "Release"]
@@ -304,14 +312,14 @@ def test_a_slice_whose_grant_was_lost_goes_back(open_ledger: OpenLedger) -> None
     ledger = open_ledger()
     for _ in range(2):
         _call(ledger)
-    ledger.settler.flush()
+    ledger.worker.flush()
     store = _store(ledger)
     store.deaf = True
     with pytest.raises(BudgetStoreUnavailable):
-        ledger.attend()
+        _keeper(ledger).run()
     store.deaf = False
     assert _state(ledger).held == 10 * CENT
-    ledger.settler.flush()
+    ledger.worker.flush()
     assert _state(ledger).held == 0
 
 
@@ -321,12 +329,12 @@ def test_an_idle_slice_goes_back_after_an_outage(open_ledger: OpenLedger, clock:
     _warm(ledger, "bob")
     clock.now += sliced.WARM_SECONDS
     _warm(ledger, "alice")
-    ledger._look_at = 0.0
+    _keeper(ledger)._renewed_at = 0.0
     _store(ledger).away = True
     with pytest.raises(BudgetStoreUnavailable):
-        ledger.attend()
+        _keeper(ledger).run()
     _store(ledger).away = False
-    ledger.settler.flush()
+    ledger.worker.flush()
     assert (_state(ledger, "bob").held, _state(ledger, "alice").held) == (0, 10 * CENT)
 
 
@@ -334,7 +342,7 @@ def test_a_call_dearer_than_its_hold_eats_into_the_slice_only(open_ledger: OpenL
     ledger = open_ledger()
     _warm(ledger)
     assert _call(ledger, cost=9 * CENT)
-    ledger.settler.flush()
+    ledger.worker.flush()
     [opened] = ledger._slices._open.values()  # type: ignore[union-attr]
     assert opened.free.usd == CENT == _state(ledger).held
     _calm(ledger)
@@ -342,7 +350,7 @@ def test_a_call_dearer_than_its_hold_eats_into_the_slice_only(open_ledger: OpenL
 
 
 class Rush:
-    """Three processes, their calls, their settlers and outages in any order."""
+    """Three processes, their calls, their workers and outages in any order."""
 
     def __init__(self, processes: list[BudgetLedger], clock: Clock, seed: int) -> None:
         self.processes, self.clock, self.dice = processes, clock, random.Random(seed)
@@ -376,8 +384,8 @@ class Rush:
 
     def look(self, ledger: BudgetLedger) -> None:
         self.clock.now += self.dice.random()
-        ledger._look_at = 0.0
-        ledger.settler._upkeep()
+        _keeper(ledger)._renewed_at = 0.0
+        ledger.worker._upkeep()
 
     def cut(self, ledger: BudgetLedger) -> None:
         _store(ledger).away = not _store(ledger).away

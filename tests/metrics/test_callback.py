@@ -217,6 +217,6 @@ def test_the_gauges_are_told_of_the_end(registry: CollectorRegistry) -> None:
     """Where nobody reads them, too: in a directory that processes share, the last values stay."""
     ledger = BudgetLedger(BudgetSettings(store_url="memory://"))
     told = ProcessMetrics.in_registry(registry)
-    assert told._sources == [ledger.settler]
+    assert told._sources == [ledger.worker]
     ledger.close()
     assert told._sources == []

@@ -81,7 +81,7 @@ def test_a_charge_whose_reply_was_lost_counts_once(shown: Shown, open_far: OpenF
     desk.calm("alice")
     line.deaf = True
     ledger = _ledger(desk)
-    ledger.settler.deliver(_settle(desk, "late"), 1.0)
+    ledger.worker.deliver(_settle(desk, "late"), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
         ledger.flush()
     assert shown.nanos("spend_usd_total") == WORTH
@@ -105,11 +105,11 @@ def test_a_charge_that_is_sent_again_with_its_batch_counts_once(
         return answering(commands, timeout)
 
     monkeypatch.setattr(line, "execute_all", no_releases)
-    with ledger.settler._working:
-        ledger.settler.delivery.put(_settle(desk, "a"))
-        ledger.settler.delivery.put(Release("b", "p"))
+    with ledger.worker._working:
+        ledger.worker.delivery.put(_settle(desk, "a"))
+        ledger.worker.delivery.put(Release("b", "p"))
         with pytest.raises(BudgetStoreUnavailable):
-            ledger.settler.delivery.run(1.0)
+            ledger.worker.delivery.run(1.0)
     assert shown.nanos("spend_usd_total") == WORTH and shown("waiting_charges", place="journal") == 2
     monkeypatch.setattr(line, "execute_all", answering)
     assert desk.calm("alice") == WORTH
@@ -120,7 +120,7 @@ def test_a_charge_that_is_sent_again_with_its_batch_counts_once(
 def test_a_charge_of_another_project_in_the_journal_counts(shown: Shown, open_far: OpenFar) -> None:
     desk = open_far(default_limit="10")
     ledger = _ledger(desk)
-    ledger.settler.deliver(_settle(desk, "x", "another"), 1.0)
+    ledger.worker.deliver(_settle(desk, "x", "another"), 1.0)
     ledger.flush()
     assert shown.nanos("spend_usd_total", project="another") == WORTH
 
@@ -181,11 +181,11 @@ def test_a_hold_that_expired_under_its_call_counts_once(shown: Shown, open_far: 
     ledger = _ledger(desk)
     stream = litellm.completion(**desk.arguments("alice", stream=True))
     next(stream)
-    (hold,) = ledger.settler._live
+    (hold,) = ledger.worker.live
     line.store.execute(Release(hold, "p"))
     renewal = Renew((hold, "a-slice-that-is-gone"), "p", ledger.hold_ttl)
     for _ in range(2):
-        ledger.settler.client.ask_all([renewal], 1.0)
+        ledger.worker.client.ask_all([renewal], 1.0)
     assert shown("expired_holds_total", seen_by="renewal") == shown("expired_holds_total") == 1
     for _ in stream:
         pass
@@ -195,7 +195,7 @@ def test_a_hold_that_expired_under_its_call_counts_once(shown: Shown, open_far: 
 def test_what_a_sweep_expires_counts(shown: Shown, open_far: OpenFar, line: Faraway) -> None:
     desk = open_far(default_limit="10")
     line.store.execute(Reserve("dead", "p", ALICE, ("m",), Amounts(5, 1, 0), expires_after=1))
-    _ledger(desk).settler.client.ask(Sweep("p", 10**12, 10**13), 1.0)
+    _ledger(desk).worker.client.ask(Sweep("p", 10**12, 10**13), 1.0)
     assert shown("expired_holds_total", seen_by="sweep") == 1
 
 

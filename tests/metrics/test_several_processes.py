@@ -1,4 +1,4 @@
-"""The plugin in several processes that share prometheus_client's directory: gauges come from the settler's thread."""
+"""The plugin in several processes that share prometheus_client's directory: gauges come from the worker's thread."""
 
 from __future__ import annotations
 

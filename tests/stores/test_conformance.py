@@ -14,7 +14,6 @@ import pytest
 from hypothesis import Phase, given
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Default, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.core.commands import (
     Accounts,
     Command,
@@ -28,8 +27,9 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     UsageRows,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask_all
 from litellm_budget_plugin.stores.registry import open_store
@@ -60,7 +60,7 @@ def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @given(commands=command_lists(min_size=4, max_size=40) | ordinary_calls())
 def test_every_reply_is_the_ledgers(clocked: Store, commands: list[Command]) -> None:
     """Also the replies that ask for windows, and at the end everything that a reader can see. Each list has projects of its own."""
-    book, number = DictBook(), next(_lists)
+    book, number = DictRowStore(), next(_lists)
 
     def both(command: Command) -> Reply:
         assert command.now is not None

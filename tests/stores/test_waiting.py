@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from litellm_budget_plugin.core.commands import Settled
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
@@ -98,7 +98,7 @@ def collecting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]]
     """Makes every look for a hold, in the middle of a command, collect garbage that has this finalizer."""
 
     def arrange(finalizer: Callable[[], None]) -> None:
-        for book in (DictBook, SqliteBook):
+        for book in (DictRowStore, SqliteBook):
             look: Any = book.hold
 
             def collect(self: Any, project: str, hold: str, look: Any = look) -> Any:

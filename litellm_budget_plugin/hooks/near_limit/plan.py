@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.core.accounts import Amounts
-from litellm_budget_plugin.core.commands import Granted, Refused, Reply, Reserve
+from litellm_budget_plugin.core.commands import Granted, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.core.money import usd_text
 from litellm_budget_plugin.hooks.near_limit.headroom import Headroom, headroom_for
 from litellm_budget_plugin.hooks.near_limit.model_fallback import can_move, cheaper_requests
@@ -135,7 +135,7 @@ class Plan:
     def _cap_of(self, request: Request) -> OutputCap | None:
         return output_cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None
 
-    def reserve(self, call: Call, command: Reserve) -> Reply:
+    def reserve(self, call: Call, command: Reserve) -> ReserveReply:
         """Hold for the call in full, capped, or with a cheaper model: the first of these that there is room for.
 
         A refusal is about the call as it was made. Raises BudgetStoreError.
@@ -143,7 +143,7 @@ class Plan:
         with call.ledger.turn():
             return self._first_that_fits(call, command)
 
-    def _first_that_fits(self, call: Call, command: Reserve) -> Reply:
+    def _first_that_fits(self, call: Call, command: Reserve) -> ReserveReply:
         original = Offer(self._request, self._cap, self._settings)
         lost: Refused | None = None
         for offer in self._offers(original):
@@ -165,10 +165,10 @@ class Plan:
             for request in cheaper_requests(self._request, self._settings.fallback_models):
                 yield Offer(request, self._cap_of(request), self._settings)
 
-    def _try(self, call: Call, command: Reserve, offer: Offer) -> Reply | None:
+    def _try(self, call: Call, command: Reserve, offer: Offer) -> ReserveReply | None:
         """Hold for the offer, as far as there is room; None if there is none."""
         command = replace(command, models=pricing.model_names(offer.request), patient=True)
-        reply: Reply | None = None
+        reply: ReserveReply | None = None
         for tries_left in reversed(range(_TRIES)):
             chosen = offer.fitting(self._room(call.ledger, command, offer))
             if chosen is None:
@@ -185,15 +185,15 @@ class Plan:
 
     def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Headroom:
         room = headroom_for(ledger, command)
-        if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.may_free():
+        if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.can_reclaim():
             # What this process has yet to settle must not cap its own calls.
             self._freed = True
-            ledger.free(command.subjects)
+            ledger.reclaim(command.subjects)
             room = headroom_for(ledger, command)
         self._left = self._left or _left(room)
         return room
 
-    def _ask(self, call: Call, command: Reserve, offer: Offer, chosen: Chosen, at_least: int) -> Reply:
+    def _ask(self, call: Call, command: Reserve, offer: Offer, chosen: Chosen, at_least: int) -> ReserveReply:
         want = want_of(chosen.estimate)
         command = replace(
             command,

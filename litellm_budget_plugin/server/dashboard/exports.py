@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.core.commands import AccountState, Read, ReadUsage
 from litellm_budget_plugin.server.bodies import streamed
 from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.pages import HEADERS
@@ -65,7 +65,6 @@ def _accounts(who: Visitor, _: Request) -> Pages:
     after: str | None = ""
     while after is not None:
         reply = ask(store, Read(who.project, "user", after=after, page=_PAGE, defaults=defaults))
-        assert isinstance(reply, Accounts)
         yield [_account(state, reply.now) for state in reply.accounts]
         after = reply.after
 
@@ -92,7 +91,6 @@ def _account(state: AccountState, now: int) -> Sequence[object]:
 def _days(who: Visitor, request: Request) -> Pages:
     subject = subject_in(request.query_params.get("id", ""))
     reply = ask(who.site.rosters.store(), ReadUsage(who.project, "user", subject))
-    assert isinstance(reply, UsageRows)
     yield [_day(key, usage) for key, usage in reply.rows]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.server.dashboard.people import Person, counting, person_of, share_of
 from litellm_budget_plugin.server.dashboard.totals import DAYS, ByDay, by_day, models_of, summed
@@ -87,7 +87,6 @@ class Spender:
 async def budgets_of(ledger: ServedLedger, project: str, scope: str, subject: str) -> tuple[int, tuple[Budget, ...]]:
     """The store's time, and the accounts of a subject that calls count against. Raises what the store raises."""
     reply = await ledger.execute(Read(project, scope, subject, defaults=ledger.defaults(project)))
-    assert isinstance(reply, Accounts)
     counted = sorted(counting(reply.accounts), key=lambda state: (state.ref.model, state.ref.unit, state.ref.window))
     return reply.now, tuple(Budget(state, reply.now) for state in counted)
 
@@ -114,5 +113,4 @@ async def usage_of(
 ) -> tuple[tuple[UsageKey, Usage], ...]:
     """A user's totals from a day on. Raises what the store raises."""
     reply = await ledger.execute(ReadUsage(project, "user", subject, since=since))
-    assert isinstance(reply, UsageRows)
     return reply.rows

@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import replace
 
-from litellm_budget_plugin.core.commands import Accounts, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.core.commands import Read, ReadUsage
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.server.dashboard.people import Person, people_of
@@ -174,7 +174,6 @@ class Rosters:
         while True:
             start = time.monotonic()
             reply = ask(store, Read(project, "user", after=after, page=_PAGE, defaults=defaults))
-            assert isinstance(reply, Accounts)
             pages.append(list(people_of(reply.accounts)))
             began = began or reply.now
             took = time.monotonic() - start
@@ -228,8 +227,7 @@ class Rosters:
             watched.renewing = None
 
     def _add(self, project: str, adding: Adding, store: Store, since: int, until: int) -> int:
-        reply = store.execute(ReadUsage(project, "user", since=since, until=until))
-        assert isinstance(reply, UsageRows)
+        reply = ask(store, ReadUsage(project, "user", since=since, until=until))
         adding.put(reply.rows, since, until)
         return len(reply.rows)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import default_of
-from litellm_budget_plugin.core.book import Changes
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
-    PLENTY,
+    HEADROOM,
     Command,
     Granted,
     Release,
@@ -21,6 +20,7 @@ from litellm_budget_plugin.core.commands import (
     Settled,
 )
 from litellm_budget_plugin.core.names import clean_label
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.core.settling import next_threshold
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum, View
@@ -51,7 +51,7 @@ class Unknown(Exception):
 
 
 class KnownRows:
-    """A `core.book.Book` of rows seen before. It notes which subjects were read, and with which versions."""
+    """A `core.row_store.RowStore` of rows seen before. It notes which subjects were read, and with which versions."""
 
     def __init__(
         self, project: str, known: Recent[tuple[str, Subject], Seen], hold: Hold | None, view: View | None
@@ -180,7 +180,7 @@ def _sum(command: Guarded, old: Account, new: Account, default: Default | None, 
         limit = old.effective_limit(default, now)
         if limit is not None and wanted:
             # For a loose bound there has to be room for many times as much.
-            times = PLENTY if command.cheap and old.ref.unit != "calls" else 1
+            times = HEADROOM if command.cheap and old.ref.unit != "calls" else 1
             most = limit - (times - 1) * wanted
     elif isinstance(command, Settle) and command.thresholds:
         most_spent = next_threshold(old, default, command.thresholds, now)

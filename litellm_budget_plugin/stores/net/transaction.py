@@ -1,4 +1,4 @@
-"""The rows that the rules read and change while they run beside the server: a `core.book.Book` that writes nothing by itself."""
+"""The rows that the rules read and change while they run beside the server: a `core.row_store.RowStore` that writes nothing by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.row_store import Changes
 
 if TYPE_CHECKING:
     from litellm_budget_plugin.stores.net.engine import Seen, View

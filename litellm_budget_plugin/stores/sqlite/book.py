@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.stores.sql import named_queries
 
 _SQL = named_queries(__package__, "queries.sql")
@@ -33,7 +33,7 @@ class ReadOnly(Exception):
 
 
 class SqliteBook:
-    """A `core.book.Book` over the tables of schema.sql; whoever calls it begins and ends the transaction.
+    """A `core.row_store.RowStore` over the tables of schema.sql; whoever calls it begins and ends the transaction.
 
     With `writable` false, what would change a row raises ReadOnly.
     """

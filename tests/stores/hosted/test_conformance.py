@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, Command, PutBudget, Read, Reply, Settle
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import HostedStore
@@ -43,7 +43,7 @@ def test_every_reply_is_the_ledgers(shared: Shared, commands: list[Command]) -> 
     """As long as nobody else writes; what is written is read again now and then."""
     endpoint, exchange = shared
     endpoint.forget()
-    book, store = DictBook(), HostedStore(exchange, test_clock=True)
+    book, store = DictRowStore(), HostedStore(exchange, test_clock=True)
 
     def both(command: Command) -> Reply:
         assert command.now is not None

@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.manager.settler import Settler
+from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.stores import hosted
 from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.rows import Rows
@@ -302,18 +302,18 @@ def test_an_endpoint_of_something_else_is_told(store: HostedStore, endpoint: End
     assert endpoint.data["p"] is data
 
 
-def test_the_settler_delivers_through_it(opened: Opener, endpoint: Endpoint) -> None:
+def test_the_worker_delivers_through_it(opened: Opener, endpoint: Endpoint) -> None:
     """As it does for every networked store; what an outage held up comes after it."""
-    settler = Settler(opened(), 2.0)
+    worker = StoreWorker(opened(), 2.0)
     endpoint.away = True
     for number in range(50):
-        settler.deliver(charge_of(f"h{number}", usd=1), 1.0)
+        worker.deliver(charge_of(f"h{number}", usd=1), 1.0)
     with pytest.raises(BudgetStoreUnavailable):
-        settler.flush()
+        worker.flush()
     endpoint.away = False
-    settler.flush()
+    worker.flush()
     assert spent(endpoint) == 50e-9
-    settler.close()
+    worker.release()
 
 
 def test_accounts_of_others_than_users_are_the_process_own(opened: Opener, endpoint: Endpoint) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction
@@ -23,7 +23,7 @@ class DictEngine:
     name = "dict"
 
     def __init__(self) -> None:
-        self.book = DictBook()
+        self.book = DictRowStore()
         self._versions: dict[tuple[str, Subject], int] = {}
         self.added = self.refused = self.transacted = self.viewed = 0
         self.ahead = 0

@@ -27,7 +27,7 @@ from litellm_budget_plugin.core.commands import (
     Settle,
     Settled,
 )
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetInputError
@@ -53,7 +53,7 @@ def stores(count: int) -> tuple[DictEngine, list[GuardedStore]]:
 @given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
 def test_every_reply_of_every_process_is_the_ledgers(commands: list[Command], seed: int) -> None:
     """Three processes, each with rows that the others have changed since."""
-    book, chance = DictBook(), random.Random(seed)
+    book, chance = DictRowStore(), random.Random(seed)
     _, processes = stores(3)
 
     def both(command: Command) -> Reply:
@@ -157,7 +157,7 @@ def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None
 @examples(200, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
 def test_commands_that_come_together_are_answered_one_after_the_other(commands: list[Command], seed: int) -> None:
-    book, chance = DictBook(), random.Random(seed)
+    book, chance = DictRowStore(), random.Random(seed)
     _, processes = stores(2)
     place = 0
     while place < len(commands):
@@ -175,7 +175,7 @@ def test_commands_that_come_together_are_answered_one_after_the_other(commands: 
 
 def test_a_refusal_that_is_not_recorded_opens_an_account_as_any_other_does() -> None:
     """The first call of a user, who asks again as soon as others' calls have given the project's money back."""
-    (_, [store]), book = stores(1), DictBook()
+    (_, [store]), book = stores(1), DictRowStore()
     bob = Subject("user", "bob")
     for command in (
         settle("warm", 0),

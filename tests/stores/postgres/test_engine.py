@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage, Reply, Reserve, Settle
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
@@ -244,7 +244,7 @@ def test_every_id_that_is_accepted(
 ) -> None:
     """The longest ones together in one key: held, charged, counted, listed and copied as short ones are."""
     url = shared().url()
-    store, book = GuardedStore(engine_at(url), test_clock=True, timeout=30.0), DictBook()
+    store, book = GuardedStore(engine_at(url), test_clock=True, timeout=30.0), DictRowStore()
     payer = (Subject(scope, subject), Subject(scope, f"{subject}"[::-1]))
     defaults = (Default(scope, window, 1000), Default(scope, "none", 1000, models[0], "calls"))
     names = tuple(f"{number}{hold}" * 3 for number, hold in enumerate(holds))

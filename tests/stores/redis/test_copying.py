@@ -12,7 +12,7 @@ from hypothesis import Phase, given
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, PutBudget, Settle
-from litellm_budget_plugin.core.dict_book import DictBook
+from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.registry import open_store
@@ -53,7 +53,7 @@ def parsed(hold: Hold) -> tuple[Any, ...]:
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_rows_are_cores_and_survive_the_way_into_another_ledger(commands: list[Command]) -> None:
     """Ids, epochs, marks and all; and twice put there is put there once."""
-    book = DictBook()
+    book = DictRowStore()
     store, other = (open_store(shared().url, test_clock=True) for _ in range(2))
     for command in commands:
         now = command.now

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.net.engine import Add, Sum
 from litellm_budget_plugin.stores.net.transaction import Transaction

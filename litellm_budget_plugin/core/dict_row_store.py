@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.book import Changes
+from litellm_budget_plugin.core.row_store import Changes
 
 _NEVER = 2**63
 
 
-class DictBook:
+class DictRowStore:
     """Rows in plain dictionaries. Not safe for threads by itself."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The shape of LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
+"""LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
 
     {"total_budget": 10.0,                                  always; Infinity: explicitly unlimited
      "duration": 7, "created_at": …, "last_updated_at": …,  only if the budget has a window: days, and seconds since 1970
@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.windows import DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 UNASSIGNED = "unassigned"
-"""Stands in `model_cost` for spend that was written down without a model."""
+"""The key in `model_cost` for spend without a model."""
 
 KEYS = ("total_budget", "duration", "window", "created_at", "last_updated_at", "current_cost", "model_cost")
 
@@ -35,9 +35,9 @@ default. LiteLLM keeps the key.
 LEDGER = "ledger"
 """A key that version 0.1.0 kept in such records. It is dropped."""
 
-# A float of millions of dollars does not tell one nano-dollar from the next.
+# A float of millions of dollars is not exact to a nano-dollar.
 UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
-"""A limit (nano-dollars) from which on such a record has none: JSON has no Infinity."""
+"""The limit (nano-dollars) that means unlimited in exchanged records: JSON has no Infinity."""
 
 _WHOLE_DAYS = re.compile(r"[0-9]+d")
 _LATEST = 9_000_000_000
@@ -61,7 +61,7 @@ def exchanged_record(record: dict[str, Any], *, follows: bool) -> dict[str, Any]
 
 
 def unopened_record(default: Default, now: int) -> dict[str, Any]:
-    """The record of a user whom only the default names: nobody has spent anything in that name yet."""
+    """The record of a user without an account: only the default applies, and nothing is spent yet."""
     start, end = bounds(parse_window(default.window), now)
     return _budget(default.limit, default.window, start, start, end)
 
@@ -129,7 +129,7 @@ def opening(state: AccountState | None, window: str, created: int | None, now: i
 
 
 def whole_record(record: Any) -> dict[str, Any]:
-    """A record that replaces another: what it does not name is not there. Raises BudgetInputError if it is none."""
+    """A record that replaces another: missing keys are reset. Raises BudgetInputError if it is not a record."""
     if not isinstance(record, Mapping):
         raise BudgetInputError(f"a user's record must be a dictionary, got {type(record).__name__} {record!r:.80}")
     if "total_budget" not in record:
@@ -158,12 +158,12 @@ def micros(seconds: Any, what: str) -> int:
 
 
 def assigned(model: str, spent: Any, models: Mapping[str, Any]) -> dict[str, float]:
-    """`models` with what was spent on `model` set to `spent`. What that is more comes out of `UNASSIGNED` first."""
+    """`models` with what was spent on `model` set to `spent`. An increase is taken out of `UNASSIGNED` first."""
     amounts = {name: charge_nanos(usd, f"model_cost of {name!r:.80}") for name, usd in models.items()}
     before, after = amounts.get(model, 0), charge_nanos(spent, f"model_cost of {model!r:.80}")
-    spare = amounts.pop(UNASSIGNED, 0)
+    unassigned = amounts.pop(UNASSIGNED, 0)
     # LiteLLM's own update writes current_cost and then model_cost: together they must count once.
-    rest = spare if model == UNASSIGNED else spare - min(spare, max(0, after - before))
+    rest = unassigned if model == UNASSIGNED else unassigned - min(unassigned, max(0, after - before))
     if rest:
         amounts[UNASSIGNED] = rest
     amounts[model] = after
@@ -183,7 +183,7 @@ def _window(given: Mapping[str, Any], zone: str) -> str:
     if days is None:
         return "none"
     number = isinstance(days, (int, float)) and not isinstance(days, bool)
-    # Compared before it is rounded: an integer may have more digits than a float takes.
+    # Compared before rounding: an integer may be too large for a float.
     if not number or not 0 < days <= 36_600 or round(days * 86_400) < 1:
         raise BudgetInputError(f"duration must be a number of days, from one second to 100 years, got {days!r:.80}")
     whole, rest = divmod(round(days * 86_400), 86_400)

@@ -1,4 +1,4 @@
-"""Where the ledger's rows are kept, and the unit of work that a command stages its changes in."""
+"""The interface to the ledger's rows, and the unit of work in which a command stages its changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Changes:
     usage: dict[UsageKey, Usage] = field(default_factory=dict)
 
 
-class Book(Protocol):
+class RowStore(Protocol):
     """The rows that one command works on. Reads return copies; `write` applies all of the changes or none."""
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
@@ -40,8 +40,8 @@ class Book(Protocol):
         """Apply the changes in one step."""
 
 
-class WholeBook(Book, Protocol):
-    """All rows of one or many projects, to be listed and looked after."""
+class FullRowStore(RowStore, Protocol):
+    """All rows of one or many projects, with listing and upkeep."""
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Up to `most` ids with an account in `scope` that follow `after`, in order of their Unicode code points."""
@@ -58,13 +58,13 @@ class WholeBook(Book, Protocol):
         """Add the totals of earlier days to day 0; returns how many rows went."""
 
 
-class Work:
-    """The rows that one command has loaded and changed. Nothing reaches the book before `save`."""
+class UnitOfWork:
+    """The rows that one command has loaded and changed. Nothing reaches the row store before `save`."""
 
-    __slots__ = ("_made", "_subjects", "book", "changes", "now", "project")
+    __slots__ = ("_made", "_subjects", "changes", "now", "project", "store")
 
-    def __init__(self, book: Book, project: str, now: int) -> None:
-        self.book = book
+    def __init__(self, store: RowStore, project: str, now: int) -> None:
+        self.store = store
         self.project = project
         self.now = now
         self.changes = Changes()
@@ -76,7 +76,7 @@ class Work:
         """The subject's accounts as this command sees them."""
         rows = self._subjects.get(subject)
         if rows is None:
-            rows = {account.ref: account for account in self.book.accounts(self.project, subject)}
+            rows = {account.ref: account for account in self.store.accounts(self.project, subject)}
             self._subjects[subject] = rows
         return rows
 
@@ -86,7 +86,7 @@ class Work:
         return (self.accounts(Subject(ref.scope, ref.subject)) if rows is None else rows).get(ref)
 
     def new_row_id(self, command: str) -> str:
-        """An id for a row that `command` makes. It makes rows once, but maybe several."""
+        """A new id for a row that `command` creates; a command may create several."""
         self._made += 1
         return f"{command}:{self._made}"
 
@@ -104,7 +104,7 @@ class Work:
     def hold(self, hold: str) -> Hold | None:
         """A hold or mark as this command sees it."""
         staged = self.changes.holds.get(hold)
-        return staged if staged is not None else self.book.hold(self.project, hold)
+        return staged if staged is not None else self.store.hold(self.project, hold)
 
     def put_hold(self, hold: Hold) -> None:
         """Stage a new or changed hold."""
@@ -112,12 +112,12 @@ class Work:
 
     def due(self, most: int | None) -> Iterable[Hold]:
         """Open holds whose time limit has come, as this command sees them."""
-        due = self.book.due(self.project, self.now, most)
+        due = self.store.due(self.project, self.now, most)
         return (hold for hold in self._current(due) if hold.at <= self.now) if due else ()
 
     def open_holds(self) -> Iterable[Hold]:
         """Every open hold, as this command sees it."""
-        return self._current(self.book.open_holds(self.project))
+        return self._current(self.store.open_holds(self.project))
 
     def _current(self, holds: list[Hold]) -> Iterable[Hold]:
         for hold in holds:
@@ -127,7 +127,7 @@ class Work:
 
     def usage(self, key: UsageKey) -> Usage:
         """A row of totals as this command sees it."""
-        recorded = self.book.usage(self.project, key) or Usage()
+        recorded = self.store.usage(self.project, key) or Usage()
         return recorded.plus(self.changes.usage.get(key, Usage()))
 
     def add_usage(self, key: UsageKey, usage: Usage) -> None:
@@ -139,4 +139,4 @@ class Work:
         """Write what was staged."""
         changes = self.changes
         if changes.accounts or changes.holds or changes.usage:
-            self.book.write(self.project, changes)
+            self.store.write(self.project, changes)
