@@ -117,7 +117,7 @@ def rows_of(book: DictBook, project: str, keys: Sequence[Subject | str | UsageKe
     return Rows(tuple(accounts), tuple(holds), tuple(totals))
 
 
-def open_memory(rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:
+def open_memory(_: str, rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:
     """The store that `memory://` names. Raises BudgetInputError if something follows it."""
     if rest:
         raise BudgetInputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from functools import partial
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import STATUSES, HostedStore
@@ -21,7 +20,8 @@ _PROBE = "litellm-budget:probe"
 _log = logging.getLogger("litellm_budget_plugin")
 
 
-def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
+def open_http(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
+    """The store at an endpoint. Raises BudgetInputError and BudgetStoreError, and BudgetStoreUnavailable while it is away."""
     exchange = Exchange(parse_address(scheme, rest))
     try:
         return _store(exchange, test_clock, timeout)
@@ -69,7 +69,3 @@ def _check_endpoint(exchange: Exchange, deadline: float) -> None:
     if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in STATUSES:
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")
-
-
-open_http = partial(_open, "http")
-open_https = partial(_open, "https")

@@ -22,7 +22,6 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 from litellm_budget_plugin.stores.sqlite import connecting
 from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
-from litellm_budget_plugin.stores.sqlite.exporting import export
 from litellm_budget_plugin.stores.sqlite.failures import UNSTORABLE, explained, is_busy
 from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_file
 
@@ -126,7 +125,7 @@ class SqliteStore:
 
     def export(self, project: str, after: str, most: int) -> Page:
         """Raw rows of a project, in the order of their keys."""
-        return self._serve(lambda book: export(book, project, after, most), self._timeout, writes=False)
+        return self._serve(lambda book: book.export(project, after, most), self._timeout, writes=False)
 
     def load(self, project: str, rows: Rows) -> None:
         """Put rows in place of those with the same keys."""
@@ -280,6 +279,6 @@ class SqliteStore:
             self._connection = self._book = None
 
 
-def open_sqlite(rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
+def open_sqlite(_: str, rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
     """The store that `sqlite://` with `rest` behind it names."""
     return SqliteStore(path_from(rest), test_clock=test_clock, timeout=timeout)
