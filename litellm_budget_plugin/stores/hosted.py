@@ -29,7 +29,7 @@ from litellm_budget_plugin.core.commands import (
     Reserve,
     Reset,
     Settle,
-)
+)  # fmt: skip
 from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.core.ledger import apply, state_of
 from litellm_budget_plugin.core.names import checked_id
@@ -42,7 +42,7 @@ from litellm_budget_plugin.core.shape import (
     exchanged_record,
     record_of,
     whole_record,
-)
+)  # fmt: skip
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks

@@ -13,9 +13,8 @@ from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.guard import Guard, watch_forks
-from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
-from litellm_budget_plugin.stores.rows import Page, Rows
+from litellm_budget_plugin.stores.rows import Page, Rows, load
 
 _NAME = "memory://"
 
@@ -30,9 +29,9 @@ class MemoryStore:
         self._now = clock(test_clock)
         self._timeout = timeout
         self._guard = Guard()
-        self._paused = False
         self._exporting: dict[str, list[Subject | str | UsageKey]] = {}
-        watch_forks(self)
+        # A child that starts with half a change would keep it.
+        watch_forks(self._guard)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:  # noqa: ARG002  # the contract's
         """Apply a command and answer it. There is nobody outside to wait for: `timeout` has no meaning here."""
@@ -82,17 +81,6 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything."""
         self._book = None
-
-    def before_fork(self) -> None:
-        """Wait for a command to end, for a child that starts with half a change would keep it."""
-        self._paused = self._guard.pause()
-
-    def after_fork(self, in_child: bool) -> None:
-        """Let the commands go on."""
-        if in_child:
-            self._guard.renew()
-        elif self._paused:
-            self._guard.resume()
 
 
 def _place(key: Subject | str | UsageKey) -> list[int | str]:

@@ -12,16 +12,14 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 
 
 class Reopening:
-    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises BudgetStoreUnavailable while
-    the store is away.
+    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises
+    BudgetStoreUnavailable while the store is away.
     """
 
     remote = True
 
     def __init__(self, name: str, reopen: Callable[[float], Store], timeout: float) -> None:
-        self._name = name
-        self._reopen = reopen
-        self._timeout = timeout
+        self._name, self._reopen, self._timeout = name, reopen, timeout
         self._store: Store | None = None
         self._guard = Guard()
         self._closed = False
@@ -46,7 +44,7 @@ class Reopening:
     def after_fork(self, in_child: bool) -> None:
         """In the child, the thread that was opening the store is gone."""
         if in_child:
-            self._guard.renew()
+            self._guard.after_fork(True)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""
