@@ -163,7 +163,7 @@ def _dialled(address: Address, node: Node | None, seconds: float, vet: Vet) -> L
     try:
         vet(line, end)
     except BaseException:
-        line.close()
+        line.hang_up()
         raise
     return line
 
