@@ -12,7 +12,7 @@ from litellm_budget_plugin.core.dict_book import DictBook
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 from litellm_budget_plugin.stores.rows import Page, Rows, load
 
@@ -28,7 +28,7 @@ class MemoryStore:
         self._book: DictBook | None = DictBook()
         self._now = clock(test_clock)
         self._timeout = timeout
-        self._guard = Guard()
+        self._guard = ForkSafeLock()
         self._exporting: dict[str, list[Subject | str | UsageKey]] = {}
         # A child that starts with half a change would keep it.
         watch_forks(self._guard)

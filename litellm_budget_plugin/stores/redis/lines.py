@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
+from litellm_budget_plugin.stores.net.background_connect import BackgroundConnect, ConnectAbandoned
 from litellm_budget_plugin.stores.net.places import NoPlace, Place
 from litellm_budget_plugin.stores.net.pool import Pool
 from litellm_budget_plugin.stores.redis.address import Address
@@ -166,8 +166,8 @@ class Lines(Pool[Line]):
                     if time.monotonic() >= deadline:
                         raise
             try:
-                line = Dialling(self._open_line, partial(self._give, place)).result(deadline)
-            except LeftBehind as left:
+                line = BackgroundConnect(self._open_line, partial(self._give, place)).result(deadline)
+            except ConnectAbandoned as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
             return self._use(line, line.exchange, packed, deadline)

@@ -15,7 +15,7 @@ from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.disk import sync_directory
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 from litellm_budget_plugin.stores.rows import Page, Rows, load
 from litellm_budget_plugin.stores.sqlite import connecting
@@ -56,7 +56,7 @@ class SqliteStore:
         self._path = path
         self._now = clock(test_clock)
         self._timeout = timeout
-        self._guard, self._sync_guard = Guard(), Guard()
+        self._guard, self._sync_guard = ForkSafeLock(), ForkSafeLock()
         self._connection: sqlite3.Connection | None = None
         self._book: SqliteBook | None = None
         self._pid = os.getpid()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.errors import BudgetStoreError
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 
-class Reopening:
+class LazyStore:
     """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises
     BudgetStoreUnavailable while the store is away.
     """
@@ -21,7 +21,7 @@ class Reopening:
     def __init__(self, name: str, reopen: Callable[[float], Store], timeout: float) -> None:
         self._name, self._reopen, self._timeout = name, reopen, timeout
         self._store: Store | None = None
-        self._guard = Guard()
+        self._guard = ForkSafeLock()
         self._closed = False
         watch_forks(self)
 

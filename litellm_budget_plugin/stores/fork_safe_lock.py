@@ -16,7 +16,7 @@ FORK_WAIT = 5.0
 """How long (seconds) a fork waits for another thread's command to end."""
 
 
-class Guard:
+class ForkSafeLock:
     """A lock with a time-out that refuses to be entered twice by one thread and never stays locked after an interrupt."""
 
     __slots__ = ("__weakref__", "_inside", "_lock")
