@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from litellm_budget_plugin.core.accounts import Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetStoreError
-from litellm_budget_plugin.stores.guard import watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.places import NoPlace
 from litellm_budget_plugin.stores.net.transaction import Transaction, new_version

@@ -9,10 +9,9 @@ from typing import TypeVar
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.row_store import Changes
-from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction
-from litellm_budget_plugin.stores.rows import Page, Rows
+from litellm_budget_plugin.stores.rows import Page, Rows, load
 
 T = TypeVar("T")
 
