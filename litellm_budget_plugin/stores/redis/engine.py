@@ -362,13 +362,15 @@ def _step(add: Add) -> list[Any]:
         add.since,
         add.until,
         sums,
-        add.hold.id,
-        add.hold.at,
-        _or_false(hold_row(add.hold)),
-        False if add.expected is None else _or_false(hold_row(add.expected)),
+        [_hold(hold, expected) for hold, expected in add.holds],
         add.marks,
         [total_row(key, usage) for key, usage in add.usage.items()],
     ]
+
+
+def _hold(hold: Hold, expected: Hold | None) -> list[Any]:
+    left = hold.at if expected is None or hold.state != "open" else False
+    return [hold.id, left, _or_false(hold_row(hold)), False if expected is None else _or_false(hold_row(expected))]
 
 
 def _sum(one: Sum, version: str) -> list[Any]:
