@@ -98,7 +98,7 @@ def _grant(work: Work, command: Reserve, applying: list[Applying]) -> Amounts | 
         return CountExactly(command.hold)
     if refused:
         return min(refused, key=lambda reply: (_RANKS[reply.reason], reply.account))
-    return want._replace(usd=room_usd)
+    return want if room_usd == want.usd else want._replace(usd=room_usd)
 
 
 def _freed(replaced: Hold | None, ref: Ref) -> int:

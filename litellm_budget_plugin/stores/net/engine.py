@@ -57,7 +57,7 @@ class Sum(NamedTuple):
     known: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Add:
     """One guarded step, applied as a whole or not at all.
 

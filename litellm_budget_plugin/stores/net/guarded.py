@@ -53,8 +53,8 @@ from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
 
-_TRIES = 4
-"""How often a command is tried before it runs as a transaction: others may change something each time."""
+_TRIES = 5
+"""How often a command is tried before it runs as a transaction, first by what is known: others may change something each time."""
 _TOGETHER = 64
 """How many commands one transaction has at most: others of the project wait for it."""
 _COPYING = 60.0
@@ -157,16 +157,11 @@ class GuardedStore:
         """The reply, if it could be had without a transaction."""
         if not is_plain(command):
             return None
-        project, holds = command.project, holds_of(command)
         view: View | None = None
         for attempt in range(_TRIES):
-            subjects = self._subjects_of(command)
-            if (
-                attempt
-                or any((project, subject) not in self._subjects for subject in subjects)
-                or any((project, other) not in self._holds for other in holds[1:])
-            ):
-                view = self._look(project, sorted(subjects), holds, command.now, deadline)
+            if attempt:
+                subjects = sorted(self._subjects_of(command))
+                view = self._look(command.project, subjects, holds_of(command), command.now, deadline)
             plan = self._planned(command, view)
             if view is None and (plan is None or plan.exact):
                 continue
@@ -180,9 +175,11 @@ class GuardedStore:
         return None
 
     def _subjects_of(self, command: Guarded) -> set[Subject]:
-        known = [self._holds.get((command.project, hold)) for hold in holds_of(command)]
-        legs = {Subject(leg.scope, leg.subject) for hold in known if hold for leg in hold.legs}
-        return legs if isinstance(command, Release) else legs.union(command.subjects)
+        subjects = set() if isinstance(command, Release) else set(command.subjects)
+        for hold in holds_of(command):
+            if (known := self._holds.get((command.project, hold))) is not None:
+                subjects.update([Subject(leg.scope, leg.subject) for leg in known.legs])
+        return subjects
 
     def _look(
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float

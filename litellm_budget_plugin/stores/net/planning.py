@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import default_of
@@ -33,8 +33,7 @@ GUARDED = (Reserve, Settle, Release)
 _FOREVER = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The reply to a command if `add` is applied, or at once if there is nothing to add. With `exact` it holds only for rows
     that were read for it.
     """
@@ -95,7 +94,7 @@ class KnownRows:
 
     def recorded(self, ref: Ref) -> Account:
         """An account as it was read."""
-        for account in self.read[Subject(ref.scope, ref.subject)].accounts:
+        for account in self.read[ref[:2]].accounts:  # type: ignore[index]  # equal to the subject
             if account.ref == ref:
                 return account
         raise Unknown
@@ -156,19 +155,22 @@ def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_c
         accounts[ref] = new
         sums.append(_sum(command, old, new, now, exact=exact))
     since, until = _valid(command, book, now)
-    holds = []
+    holds: list[tuple[Hold, Hold | None]] = []
+    marks: list[str] = []
     for hold in changes.holds.values():
-        if hold.state != "alias":
+        if hold.state == "alias":
+            marks.append(hold.id)
+        else:
             hold.at = hold.at - now if hold.state == "open" else 0
             holds.append((hold, book.asked[hold.id]))
     add = Add(
         command.project,
         since,
         until,
-        tuple((subject, seen.version) for subject, seen in sorted(book.read.items())),
+        tuple([(subject, seen.version) for subject, seen in book.read.items()]),
         tuple(sums),
         tuple(holds),
-        tuple(mark for mark, hold in changes.holds.items() if hold.state == "alias"),
+        tuple(marks),
         changes.usage,
         command.now if test_clock else None,
     )

@@ -24,6 +24,7 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
     project, texts = add.project, sql.texts
     statements: list[Statement] = []
     versions: dict[tuple[str, str], int] = dict(add.subjects)
+    others = dict(versions)
     for ref, spent, held, model, most, most_spent, known in add.sums:
         values: list[str | None] = [
             project, owner_of(ref.scope, ref.subject), ref.model, ref.window, ref.unit,
@@ -34,10 +35,10 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
         if spent:
             values += str(spent), model
         statements.append((texts["charge" if spent else "hold_on"], values))
-    summed = {one.ref[:2] for one in add.sums}
-    others = [(owner_of(*subject), version) for subject, version in add.subjects if subject not in summed]
+        others.pop(ref[:2], None)
     if others:
-        statements.insert(0, (texts["guard"], (project, to_json(others).decode())))
+        guarded = [(owner_of(*subject), version) for subject, version in others.items()]
+        statements.insert(0, (texts["guard"], (project, to_json(guarded).decode())))
     statements += _holds(add, sql)
     for (scope, name, day, model), totals in sorted(add.usage.items()):
         statements.append(

@@ -353,10 +353,10 @@ def _writes_of(transaction: Transaction) -> Writes:
 
 def _step(add: Add) -> list[Any]:
     """An Add as add.lua takes it."""
-    versions = {subject: f"{version}" for subject, version in add.subjects}
-    sums = [_sum(one, versions[Subject(one.ref.scope, one.ref.subject)]) for one in add.sums]
-    added = {one.ref[:2] for one in add.sums}
-    sums += [[name_of(subject), version] for subject, version in versions.items() if subject not in added]
+    versions: dict[tuple[str, str], str] = {subject: f"{version}" for subject, version in add.subjects}
+    sums = [_sum(one, versions[one.ref[:2]]) for one in add.sums]
+    others = versions.keys() - [one.ref[:2] for one in add.sums]
+    sums += [[name_of(subject), versions[subject]] for subject in others]
     return [
         _or_false(add.now),
         add.since,
@@ -374,12 +374,11 @@ def _hold(hold: Hold, expected: Hold | None) -> list[Any]:
 
 
 def _sum(one: Sum, version: str) -> list[Any]:
-    ref = one.ref
-    found = [name_of(Subject(ref.scope, ref.subject)), version, account_key(*ref[2:]), one.spent, one.held, one.model]
-    if one.most is None and one.most_spent is None and one.known is None:
+    ref, spent, held, model, most, most_spent, known = one
+    found = [name_of(ref[:2]), version, account_key(*ref[2:]), spent, held, model]
+    if most is None and most_spent is None and known is None:
         return found
-    known = (False, False) if one.known is None else map(str, one.known)
-    return [*found, _or_false(one.most), _or_false(one.most_spent), *known]
+    return [*found, _or_false(most), _or_false(most_spent), *((False, False) if known is None else map(str, known))]
 
 
 def _or_false(value: Any) -> Any:
