@@ -25,6 +25,7 @@ from litellm_budget_plugin.core.commands import (
     Read,
     ReadUsage,
     Release,
+    Renew,
     Reply,
     Reserve,
     Settle,
@@ -263,7 +264,8 @@ class GuardedStore:
         if (subject := getattr(command, "subject", None)) is not None:
             subjects.add(subject)
         holds = holds_of(command) if isinstance(command, GUARDED) else getattr(command, "holds", ())
-        self._forget(command.project, subjects, holds)
+        # A Renew moves time limits, and nothing is planned by those.
+        self._forget(command.project, subjects, () if isinstance(command, Renew) else holds)
         return self._engine.transact(
             command.project,
             sorted(subjects),

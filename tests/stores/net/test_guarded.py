@@ -216,6 +216,7 @@ def test_charges_that_slices_pay_take_one_round_trip() -> None:
     engine, [store] = stores(1)
     store.execute(settle("warm", 0))
     store.execute(reserve("slice", 100))
+    store.execute(Renew(("slice",), "app", 10**9, now=START))
     before = engine.viewed, engine.transacted, engine.refused
     outcomes = store.execute_all([settle(f"h{number}", 2, parent="slice") for number in range(64)])
     assert outcomes == [Settled(f"h{number}") for number in range(64)]
