@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, alias_mark, command_mark
-from litellm_budget_plugin.core.commands import KEEP, Command, PutBudget, Read, Renew, Reserve, Settle, Sweep
+from litellm_budget_plugin.core.commands import KEEP, Command, PutBudget, Read, Release, Renew, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
@@ -13,11 +13,12 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 def check(command: Command) -> None:
     """Raise BudgetInputError, naming the field, unless every amount and time of the command is within its range."""
-    for name in ("hold", "replaces", "parent"):
-        _hold_id(getattr(command, name, None), f"{type(command).__name__}.{name}")
+    if isinstance(command, (Reserve, Settle, Release)):
+        _hold_id(command.hold, command, "hold")
     if isinstance(command, Reserve):
         _check_reserve(command)
     elif isinstance(command, Settle):
+        _hold_id(command.parent, command, "parent")
         _amount(command.cost, "Settle.cost")
         _amount(command.input_tokens, "Settle.input_tokens")
         _amount(command.output_tokens, "Settle.output_tokens")
@@ -25,7 +26,7 @@ def check(command: Command) -> None:
         _defaults(command.defaults)
     elif isinstance(command, Renew):
         for hold in command.holds:
-            _hold_id(hold, "Renew.holds")
+            _hold_id(hold, command, "holds")
         _lifetime(command.expires_after, "Renew.expires_after")
     elif isinstance(command, PutBudget):
         _check_put(command)
@@ -37,15 +38,20 @@ def check(command: Command) -> None:
         raise BudgetInputError("Sweep.marks_kept and Sweep.days_kept must not be negative")
 
 
-def _hold_id(value: str | None, what: str) -> None:
-    # The marks of commands and aliases are rows among the holds.
-    if value is not None and (not value or value.startswith((command_mark(""), alias_mark("")))):
+_MARKS = (command_mark(""), alias_mark(""))
+
+
+def _hold_id(value: str | None, command: Command, name: str) -> None:
+    # Marks of commands and of aliases lie among the holds.
+    if value is not None and (not value or value.startswith(_MARKS)):
+        what = f"{type(command).__name__}.{name}"
         raise BudgetInputError(
-            f"{what} must not be empty, nor begin with {command_mark('')!r} or {alias_mark('')!r}, got {value!r:.80}"
+            f"{what} must not be empty, nor begin with {_MARKS[0]!r} or {_MARKS[1]!r}, got {value!r:.80}"
         )
 
 
 def _check_reserve(command: Reserve) -> None:
+    _hold_id(command.replaces, command, "replaces")
     _amounts(command.want, "Reserve.want")
     _amounts(command.floor, "Reserve.floor")
     _lifetime(command.expires_after, "Reserve.expires_after")

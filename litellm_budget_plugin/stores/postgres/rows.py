@@ -93,7 +93,7 @@ def account_row(account: Account) -> Row:
 
 def is_plain_mark(hold: Hold) -> bool:
     """Whether a hold is no more than its id, state, time and reply."""
-    return hold.state not in ("open", "expired") and hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply)
+    return hold.state not in ("open", "expired") and hold.plain
 
 
 def hold_row(hold: Hold) -> Row:
