@@ -215,6 +215,12 @@ class Hold:
     day: int = 0
     reply: str = ""
 
+    @property
+    def plain(self) -> bool:
+        """Whether it says no more than its id, state, time and reply."""
+        said = self.legs or self.subjects or self.charged or self.model or self.day
+        return not said and self.amounts == NOTHING == self.floor
+
     def copy(self) -> Hold:
         """A copy; every field is immutable."""
         return Hold(*_hold_values(self))

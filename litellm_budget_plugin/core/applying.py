@@ -42,16 +42,18 @@ def defaults_for(subject: Subject, rows: Iterable[Row], defaults: tuple[Default,
     Those that name the subject take the place of those that name none. Each gives way to a limit set by hand for the same model
     and unit, and all of them to a whole list set by hand. A balance and other limits do not concern each other.
     """
-    found = [each for each in defaults if each.scope == subject.scope and each.subject == subject.id]
-    if not found:
-        found = [each for each in defaults if each.scope == subject.scope and not each.subject]
-    if not found:
+    scope, name = subject
+    ours = [each for each in defaults if each.scope == scope]
+    if not ours:
         return {}
-    pinned = {row.ref for row in rows if row.pinned}
+    found = [each for each in ours if each.subject == name] or [each for each in ours if not each.subject]
+    followers = {Ref(scope, name, each.model, each.window, each.unit): each for each in found}
+    pinned = [row.ref for row in rows if row.pinned]
+    if not pinned:
+        return followers
     if whole_mark(subject) in pinned:
         return {}
     taken = {_place(ref) for ref in pinned}
-    followers = {Ref(*subject, each.model, each.window, each.unit): each for each in found}
     return {ref: each for ref, each in followers.items() if _place(ref) not in taken}
 
 
@@ -118,14 +120,13 @@ def applying_accounts(
 def _named(
     subject: Subject, rows: Mapping[Ref, Account], models: tuple[str, ...], defaults: tuple[Default, ...]
 ) -> dict[Ref, Default | None]:
-    # What a default was counted on goes on being counted: the defaults may apply again.
-    mark = whole_mark(subject)
-    whole = mark in rows
-    named: dict[Ref, Default | None] = {
-        ref: None
-        for ref, row in rows.items()
-        if (row.pinned or row.blocked or (whole and not row.dropped)) and ref != mark and covers_any(ref.model, models)
-    }
+    named: dict[Ref, Default | None] = {}
+    own = [ref for ref, row in rows.items() if row.pinned or row.blocked]
+    if own:
+        mark = whole_mark(subject)
+        # What a default was counted on goes on being counted: the defaults may apply again.
+        counted = [ref for ref, row in rows.items() if not row.dropped] if mark in own else own
+        named = {ref: None for ref in counted if ref != mark and covers_any(ref.model, models)}
     followers = defaults_for(subject, rows.values(), defaults)
     named.update({ref: each for ref, each in followers.items() if covers_any(ref.model, models)})
     return named

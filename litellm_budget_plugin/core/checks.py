@@ -27,8 +27,9 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 def check(command: Command) -> None:
     """Raise BudgetInputError, naming the field, unless every amount and time of the command is within its range."""
-    for name in ("hold", "replaces", "parent"):
-        _hold_id(getattr(command, name, None), f"{type(command).__name__}.{name}")
+    hold = getattr(command, "hold", None)
+    if hold is not None:
+        _hold_id(hold, command, "hold")
     _CHECKS.get(type(command), _nothing)(command)
 
 
@@ -36,11 +37,11 @@ def _nothing(command: Command) -> None:
     """Whatever its fields say is acceptable."""
 
 
-def _hold_id(value: str | None, what: str) -> None:
-    # Marks of commands and of aliases lie among the holds.
+def _hold_id(value: str | None, command: Command, name: str) -> None:
+    # The marks of commands, aliases and top-ups are rows among the holds.
     if value is not None and (not value or value.startswith(_MARKS)):
         raise BudgetInputError(
-            f"{what} must not be empty, nor begin with {' or '.join(map(repr, _MARKS))}, got {value!r:.80}"
+            f"{type(command).__name__}.{name} must not be empty, nor begin with {' or '.join(map(repr, _MARKS))}, got {value!r:.80}"
         )
 
 
@@ -48,6 +49,7 @@ _MARKS = (command_mark(""), alias_mark(""), top_up_mark(""))
 
 
 def _check_reserve(command: Reserve) -> None:
+    _hold_id(command.replaces, command, "replaces")
     _amounts(command.want, "Reserve.want")
     _amounts(command.floor, "Reserve.floor")
     _lifetime(command.expires_after, "Reserve.expires_after")
@@ -59,6 +61,7 @@ def _check_reserve(command: Reserve) -> None:
 
 
 def _check_settle(command: Settle) -> None:
+    _hold_id(command.parent, command, "parent")
     _amount(command.cost, "Settle.cost")
     _amount(command.input_tokens, "Settle.input_tokens")
     _amount(command.output_tokens, "Settle.output_tokens")
@@ -68,7 +71,7 @@ def _check_settle(command: Settle) -> None:
 
 def _check_renew(command: Renew) -> None:
     for hold in command.holds:
-        _hold_id(hold, "Renew.holds")
+        _hold_id(hold, command, "holds")
     _lifetime(command.expires_after, "Renew.expires_after")
 
 

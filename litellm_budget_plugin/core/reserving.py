@@ -99,7 +99,7 @@ def _grant(work: UnitOfWork, command: Reserve, applying: list[Applying]) -> Amou
         return CountExactly(command.hold)
     if refused:
         return min(refused, key=lambda reply: (_RANKS[reply.reason], reply.account))
-    return want._replace(usd=room_usd)
+    return want if room_usd == want.usd else want._replace(usd=room_usd)
 
 
 def _freed(replaced: Hold | None, ref: Ref) -> int:

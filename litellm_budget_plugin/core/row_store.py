@@ -93,7 +93,8 @@ class UnitOfWork:
     def put(self, account: Account) -> None:
         """Stage a new or changed account."""
         ref = account.ref
-        self.accounts(Subject(ref.scope, ref.subject))[ref] = account
+        rows = self._subjects.get(ref[:2])
+        (self.accounts(Subject(ref.scope, ref.subject)) if rows is None else rows)[ref] = account
         self.changes.accounts[ref] = account
 
     def drop(self, ref: Ref) -> None:

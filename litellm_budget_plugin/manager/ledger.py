@@ -35,10 +35,10 @@ from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
+from litellm_budget_plugin.stores.lazy import LazyStore
 from litellm_budget_plugin.stores.net.places import NoPlace, Places
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked
-from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
@@ -93,7 +93,7 @@ class BudgetLedger:
 
     def _check_key(self, charging: bool) -> None:
         """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
-        if self._key.startswith(("http:", "https:")) and not isinstance(self.store, Reopening):
+        if self._key.startswith(("http:", "https:")) and not isinstance(self.store, LazyStore):
             try:
                 self.client.ask(Read(self.project, "user", ""), self.patience)
             except BudgetStoreUnavailable as error:

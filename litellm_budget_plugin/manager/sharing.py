@@ -11,9 +11,9 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.lazy import LazyStore
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked, open_store, place_of
-from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _LOCAL = ("memory:", "sqlite:")
@@ -66,7 +66,7 @@ def _open(key: str, timeout: float) -> Store:
             raise
         # A service must be able to start while its store is away; ON_STORE_ERROR decides about its calls.
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        return Reopening(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
+        return LazyStore(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
 
 
 def journal_directory(key: str, setting: str | None) -> str | None:

@@ -26,9 +26,9 @@ from litellm_budget_plugin.server.keys import (
     list_sessions,
 )
 from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.stores.lazy import LazyStore
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.registry import masked, open_store
-from litellm_budget_plugin.stores.reopening import Reopening
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
 T = TypeVar("T")
@@ -200,4 +200,4 @@ def _opened(options: ServerOptions) -> Store:
         if url.startswith(("memory:", "sqlite:")):
             raise
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        return Reopening(masked(url), reopen, timeout)
+        return LazyStore(masked(url), reopen, timeout)

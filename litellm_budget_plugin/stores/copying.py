@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
-from litellm_budget_plugin.stores.earlier import EarlierRows
 from litellm_budget_plugin.stores.protocol import Store
+from litellm_budget_plugin.stores.target_index import TargetIndex
 from litellm_budget_plugin.stores.totals import Named, Totals, named, rows_of
 
 _PAGE = 1000
@@ -101,7 +101,7 @@ class _Reader:
 
 def _copy(reader: _Reader, source: Store, target: Store, replace: bool) -> Copied:
     project = reader.project
-    with EarlierRows() as earlier:
+    with TargetIndex() as earlier:
         if project in target.projects():
             _compare(reader, source, target, earlier, replace)
         read, written = Totals(), 0
@@ -116,7 +116,7 @@ def _copy(reader: _Reader, source: Store, target: Store, replace: bool) -> Copie
     return Copied(project, read, written)
 
 
-def _compare(reader: _Reader, source: Store, target: Store, earlier: EarlierRows, replace: bool) -> None:
+def _compare(reader: _Reader, source: Store, target: Store, earlier: TargetIndex, replace: bool) -> None:
     """Refuse a target that holds what the source does not."""
     for rows in reader.pages(target, "comparing"):
         earlier.note(rows)

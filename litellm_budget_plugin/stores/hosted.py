@@ -48,8 +48,8 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
+from litellm_budget_plugin.stores.http.client import HttpClient
 from litellm_budget_plugin.stores.protocol import Outcome
 
 _log = logging.getLogger("litellm_budget_plugin")
@@ -138,7 +138,7 @@ class HostedStore:
 
     remote = True
 
-    def __init__(self, exchange: Exchange, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+    def __init__(self, exchange: HttpClient, *, test_clock: bool = False, timeout: float = 2.0) -> None:
         self._exchange, self._name = exchange, exchange.name
         self._now_of, self._timeout = clock(test_clock), timeout
         self._closed = False
@@ -147,7 +147,7 @@ class HostedStore:
 
     def _begin(self) -> None:
         # One exchange with the endpoint at a time. A hold that needs none does not wait for it.
-        self._exchanging, self._guard = Guard(), Guard()
+        self._exchanging, self._guard = ForkSafeLock(), ForkSafeLock()
         self._book, self._projects = _Book(), dict[str, _Project]()
         self._last: Command = Read("", "user")
 

@@ -12,10 +12,9 @@ from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
-from litellm_budget_plugin.stores.loading import load
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
-from litellm_budget_plugin.stores.rows import Page, Rows
+from litellm_budget_plugin.stores.rows import Page, Rows, load
 
 _NAME = "memory://"
 
@@ -29,10 +28,10 @@ class MemoryStore:
         self._book: DictRowStore | None = DictRowStore()
         self._now = clock(test_clock)
         self._timeout = timeout
-        self._guard = Guard()
-        self._paused = False
+        self._guard = ForkSafeLock()
         self._exporting: dict[str, list[Subject | str | UsageKey]] = {}
-        watch_forks(self)
+        # A child that starts with half a change would keep it.
+        watch_forks(self._guard)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:  # noqa: ARG002  # the contract's
         """Apply a command and answer it. There is nobody outside to wait for: `timeout` has no meaning here."""
@@ -83,17 +82,6 @@ class MemoryStore:
         """Forget everything."""
         self._book = None
 
-    def before_fork(self) -> None:
-        """Wait for a command to end, for a child that starts with half a change would keep it."""
-        self._paused = self._guard.pause()
-
-    def after_fork(self, in_child: bool) -> None:
-        """Let the commands go on."""
-        if in_child:
-            self._guard.renew()
-        elif self._paused:
-            self._guard.resume()
-
 
 def _place(key: Subject | str | UsageKey) -> list[int | str]:
     """What orders the keys as `DictRowStore.keys` does."""
@@ -117,7 +105,7 @@ def rows_of(book: DictRowStore, project: str, keys: Sequence[Subject | str | Usa
     return Rows(tuple(accounts), tuple(holds), tuple(totals))
 
 
-def open_memory(rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:
+def open_memory(_: str, rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:
     """The store that `memory://` names. Raises BudgetInputError if something follows it."""
     if rest:
         raise BudgetInputError(

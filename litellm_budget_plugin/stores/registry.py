@@ -10,20 +10,14 @@ from importlib import import_module
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store
 
+_REDIS = "net.opening:open_redis"
 ENGINES = {
-    "memory": "litellm_budget_plugin.stores.memory:open_memory",
-    "sqlite": "litellm_budget_plugin.stores.sqlite.store:open_sqlite",
-    "postgresql": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
-    "postgres": "litellm_budget_plugin.stores.postgres.opening:open_postgres",
-    "redis": "litellm_budget_plugin.stores.redis.opening:open_redis",
-    "rediss": "litellm_budget_plugin.stores.redis.opening:open_rediss",
-    "redis+unix": "litellm_budget_plugin.stores.redis.opening:open_unix",
-    "redis+cluster": "litellm_budget_plugin.stores.redis.opening:open_cluster",
-    "rediss+cluster": "litellm_budget_plugin.stores.redis.opening:open_secure_cluster",
-    "redis+sentinel": "litellm_budget_plugin.stores.redis.opening:open_sentinel",
-    "rediss+sentinel": "litellm_budget_plugin.stores.redis.opening:open_secure_sentinel",
-    "http": "litellm_budget_plugin.stores.http.opening:open_http",
-    "https": "litellm_budget_plugin.stores.http.opening:open_https",
+    "memory": "memory:open_memory",
+    "sqlite": "sqlite.store:open_sqlite",
+    **dict.fromkeys(("postgresql", "postgres"), "net.opening:open_postgres"),
+    **dict.fromkeys(("redis", "rediss", "redis+unix"), _REDIS),
+    **dict.fromkeys(("redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"), _REDIS),
+    **dict.fromkeys(("http", "https"), "http.opening:open_http"),
 }
 """The function that opens each scheme's store; imported when it is asked for."""
 
@@ -54,7 +48,14 @@ def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> S
     if scheme not in ENGINES:
         raise BudgetInputError(f"{masked(url)!r}: {_why_not(scheme)}; accepted are {_ACCEPTED}")
     module, _, function = ENGINES[scheme].partition(":")
-    store: Store = getattr(import_module(module), function)(rest, test_clock=test_clock, timeout=timeout)
+    opener = getattr(import_module(f"{__package__}.{module}"), function)
+    try:
+        store: Store = opener(scheme, rest, test_clock=test_clock, timeout=timeout)
+    except ImportError as error:
+        extra = function.removeprefix("open_")
+        raise BudgetInputError(
+            f"{scheme}:// needs its client ({error}): pip install 'litellm-budget-plugin[{extra}]'"
+        ) from error
     return store
 
 

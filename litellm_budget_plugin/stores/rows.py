@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Usage, UsageKey
+from litellm_budget_plugin.core.row_store import Changes, RowStore
 
 
 class Rows(NamedTuple):
@@ -20,3 +21,14 @@ class Page(NamedTuple):
 
     rows: Rows
     after: str | None
+
+
+def load(book: RowStore, project: str, rows: Rows) -> None:
+    """Put rows in place of those with the same keys, in one step of the book."""
+    usage = {}
+    for key, total in rows.usage:
+        # A book adds to totals; what has to be added is what they lack.
+        recorded = book.usage(project, key) or Usage()
+        usage[key] = Usage(*(wanted - there for wanted, there in zip(total, recorded)))
+    accounts = {account.ref: account.copy() for account in rows.accounts}
+    book.write(project, Changes({**accounts}, {hold.id: hold.copy() for hold in rows.holds}, usage))

@@ -28,8 +28,8 @@ from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.worker import StoreWorker
 from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.stores.lazy import LazyStore
 from litellm_budget_plugin.stores.protocol import Outcome, Store
-from litellm_budget_plugin.stores.reopening import Reopening
 from tests.manager.faraway import Faraway
 from tests.stores.desk import charge_of, hold_of
 from tests.stores.processes import Child
@@ -415,7 +415,7 @@ def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
         assert go_on.wait(30)
         return Faraway()
 
-    store = Reopening("redis://somewhere", reopen, 5.0)
+    store = LazyStore("redis://somewhere", reopen, 5.0)
     thread = threading.Thread(target=store.execute, args=(charge_of("parent"),))
     thread.start()
     assert opening.wait(30)

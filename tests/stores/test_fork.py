@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.stores import guard
+from litellm_budget_plugin.stores import fork_safe_lock
 from litellm_budget_plugin.stores.protocol import Store
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
 from tests.stores.processes import Child
@@ -94,7 +94,7 @@ def test_forks_among_busy_threads(engine_url: str, opened: Opener) -> None:
 
 def test_a_fork_in_the_middle_of_a_command(local_url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that does not end is not waited for. The child of SQLite refuses to use what it inherited."""
-    monkeypatch.setattr(guard, "FORK_WAIT", 0.01)
+    monkeypatch.setattr(fork_safe_lock, "FORK_WAIT", 0.01)
     store: Any = opened(local_url)
     store.execute(charge_of("before"))
     inside, go_on, now = threading.Event(), threading.Event(), store._now

@@ -174,3 +174,10 @@ def test_opening_imports_neither_litellm_nor_other_engines() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("url", "engine"), [("redis://host", "redis"), ("postgresql://host/db", "postgres")])
+def test_a_client_that_is_not_installed(url: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"litellm_budget_plugin.stores.{engine}.engine", None)
+    with pytest.raises(BudgetInputError, match=rf"pip install 'litellm-budget-plugin\[{engine}\]'"):
+        open_store(url)

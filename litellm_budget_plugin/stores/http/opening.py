@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from functools import partial
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import STATUSES, HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
 from litellm_budget_plugin.stores.http.store import PROTOCOL, HttpStore
 from litellm_budget_plugin.stores.protocol import Store
 
@@ -21,8 +20,9 @@ _PROBE = "litellm-budget:probe"
 _log = logging.getLogger("litellm_budget_plugin")
 
 
-def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
-    exchange = Exchange(parse_address(scheme, rest))
+def open_http(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
+    """The store at an endpoint. Raises BudgetInputError and BudgetStoreError, and BudgetStoreUnavailable while it is away."""
+    exchange = HttpClient(parse_address(scheme, rest))
     try:
         return _store(exchange, test_clock, timeout)
     except BaseException:
@@ -30,7 +30,7 @@ def _open(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
         raise
 
 
-def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
+def _store(exchange: HttpClient, test_clock: bool, timeout: float) -> Store:
     deadline = time.monotonic() + timeout
     answer = exchange.request("GET", "/v1", None, deadline)
     version = answer.headers.get(_HEADER)
@@ -55,7 +55,7 @@ def _store(exchange: Exchange, test_clock: bool, timeout: float) -> Store:
     return HttpStore(exchange, read_only=said.get("access") == "read-only", test_clock=test_clock, timeout=timeout)
 
 
-def _check_endpoint(exchange: Exchange, deadline: float) -> None:
+def _check_endpoint(exchange: HttpClient, deadline: float) -> None:
     """A proxy in front of a server that is just starting answers 404 or a page of its own: that is no reason to speak another
     protocol for as long as this process lives. An endpoint answers in the protocol, whatever it thinks of the project.
     """
@@ -69,7 +69,3 @@ def _check_endpoint(exchange: Exchange, deadline: float) -> None:
     if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in STATUSES:
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")
-
-
-open_http = partial(_open, "http")
-open_https = partial(_open, "https")

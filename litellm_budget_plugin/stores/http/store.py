@@ -11,7 +11,7 @@ from typing import Any, TypeGuard, get_args
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
-from litellm_budget_plugin.stores.http.exchange import Exchange, TooLarge
+from litellm_budget_plugin.stores.http.client import HttpClient, TooLarge
 from litellm_budget_plugin.stores.http.rows import rows_from, rows_to
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
@@ -37,7 +37,7 @@ class HttpStore:
     remote = True
 
     def __init__(
-        self, exchange: Exchange, *, read_only: bool = False, test_clock: bool = False, timeout: float = 2.0
+        self, exchange: HttpClient, *, read_only: bool = False, test_clock: bool = False, timeout: float = 2.0
     ) -> None:
         self._exchange, self._test_clock, self._timeout = exchange, test_clock, timeout
         self.read_only = read_only

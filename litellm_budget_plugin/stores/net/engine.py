@@ -57,18 +57,19 @@ class Sum(NamedTuple):
     known: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Add:
     """One guarded step, applied as a whole or not at all.
 
     Applied if all of this is so when it comes: `since` <= now < `until` (the day that totals go to, the ends of windows and
-    of raises); each of `subjects` has that version; each of `sums` keeps its bounds; the hold `hold.id` is as `expected`: None,
-    nothing is recorded under this id; else it is open, and has the amounts and the legs of `expected` (a budget with another
-    window takes its open holds over).
+    of raises); each of `subjects` has that version; each of `sums` keeps its bounds; each of `holds`, which are pairs of what a hold
+    becomes and of what it is expected to be, is so: None, nothing is recorded under its id; else it is open, and has the amounts and
+    the legs of what is expected (a budget with another window takes its open holds over).
 
-    Then the sums are added; `hold` is stored, its `at` counted from now (the time limit of an open hold in microseconds; 0 for a
-    mark); each of `marks` is stored as a mark of state "alias", at now; `usage` is added to the totals. What is not listed does
-    not change. `sums` stand in the order of their refs, and each one's subject is among `subjects`.
+    Then the sums are added; the holds are stored, the `at` of a new one counted from now (the time limit in microseconds) and that of
+    a mark being now, while one that stays open keeps its time limit; each of `marks` is stored as a mark of state "alias", at now;
+    `usage` is added to the totals. What is not listed does not change. `sums` stand in the order of their refs, and each one's
+    subject is among `subjects`.
 
     `now` is a test's clock, None for the server's.
     """
@@ -78,8 +79,7 @@ class Add:
     until: int
     subjects: tuple[tuple[Subject, int], ...]
     sums: tuple[Sum, ...]
-    hold: Hold
-    expected: Hold | None = None
+    holds: tuple[tuple[Hold, Hold | None], ...]
     marks: tuple[str, ...] = ()
     usage: Mapping[UsageKey, Usage] = field(default_factory=dict)
     now: int | None = None

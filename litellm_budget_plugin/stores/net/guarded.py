@@ -11,8 +11,9 @@ Every reply is one that the rules give on the rows as they were at some moment b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from litellm_budget_plugin.core.accounts import Hold, Subject
 from litellm_budget_plugin.core.checks import check
@@ -23,6 +24,7 @@ from litellm_budget_plugin.core.commands import (
     Read,
     ReadUsage,
     Release,
+    Renew,
     Reply,
     Reserve,
     Settle,
@@ -42,6 +44,7 @@ from litellm_budget_plugin.stores.net.planning import (
     Plan,
     Unknown,
     addable,
+    holds_of,
     is_plain,
     plan_of,
 )
@@ -50,8 +53,8 @@ from litellm_budget_plugin.stores.net.transaction import Transaction
 from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
 
-_TRIES = 4
-"""How often a command is tried before it runs as a transaction: others may change something each time."""
+_TRIES = 5
+"""How often a command is tried before it runs as a transaction, first by what is known: others may change something each time."""
 _TOGETHER = 64
 """How many commands one transaction has at most: others of the project wait for it."""
 _COPYING = 60.0
@@ -124,11 +127,13 @@ class GuardedStore:
         # A command that is wrong ends the batch; it is executed by itself, which reports the error.
         with suppress(BudgetInputError):
             self._look_for_missing(some, deadline)
+            before: dict[tuple[str, str], Hold] = {}
             for command in some:
-                plan = self._planned(command)
+                plan = self._planned(command, before=before)
                 if plan is None or plan.add is None or plan.exact:
                     break
                 plans.append(plan)
+                before.update({(command.project, hold.id): hold for hold, _ in plan.add.holds})
             applied = self._engine.add([plan.add for plan in plans if plan.add is not None], deadline) if plans else 0
             for plan in plans[:applied]:
                 self._remember(plan)
@@ -136,23 +141,27 @@ class GuardedStore:
         return []
 
     def _look_for_missing(self, commands: Sequence[Guarded], deadline: float) -> None:
-        missing: dict[str, set[Subject]] = {}
+        subjects: dict[str, set[Subject]] = {}
+        holds: dict[str, set[str]] = {}
         for command in commands:
-            unknown = {one for one in self._subjects_of(command) if (command.project, one) not in self._subjects}
-            if unknown:
-                missing.setdefault(command.project, set()).update(unknown)
-        for project, subjects in missing.items():
-            self._look(project, sorted(subjects), (), commands[0].now, deadline)
+            project = command.project
+            if unknown := {one for one in self._subjects_of(command) if (project, one) not in self._subjects}:
+                subjects.setdefault(project, set()).update(unknown)
+            if others := {one for one in holds_of(command)[1:] if (project, one) not in self._holds}:
+                holds.setdefault(project, set()).update(others)
+        for project in subjects.keys() | holds.keys():
+            named = sorted(subjects.get(project, ())), sorted(holds.get(project, ()))
+            self._look(project, *named, commands[0].now, deadline)
 
     def _guarded(self, command: Guarded, deadline: float) -> Reply | None:
         """The reply, if it could be had without a transaction."""
         if not is_plain(command):
             return None
-        subjects = self._subjects_of(command)
         view: View | None = None
         for attempt in range(_TRIES):
-            if attempt or any((command.project, subject) not in self._subjects for subject in subjects):
-                view = self._look(command.project, sorted(subjects), (command.hold,), command.now, deadline)
+            if attempt:
+                subjects = sorted(self._subjects_of(command))
+                view = self._look(command.project, subjects, holds_of(command), command.now, deadline)
             plan = self._planned(command, view)
             if view is None and (plan is None or plan.exact):
                 continue
@@ -166,9 +175,11 @@ class GuardedStore:
         return None
 
     def _subjects_of(self, command: Guarded) -> set[Subject]:
-        known = None if isinstance(command, Reserve) else self._holds.get((command.project, command.hold))
-        legs = {Subject(leg.scope, leg.subject) for leg in (known.legs if known else ())}
-        return legs if isinstance(command, Release) else legs.union(command.subjects)
+        subjects = set() if isinstance(command, Release) else set(command.subjects)
+        for hold in holds_of(command):
+            if (known := self._holds.get((command.project, hold))) is not None:
+                subjects.update([Subject(leg.scope, leg.subject) for leg in known.legs])
+        return subjects
 
     def _look(
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], now: int | None, deadline: float
@@ -177,19 +188,29 @@ class GuardedStore:
         self._ahead = view.now - time.time_ns() // 1000
         for subject, seen in view.subjects.items():
             self._subjects.put((project, subject), seen)
+        for name, hold in view.holds.items():
+            self._keep(project, name, hold)
         return view
 
-    def _planned(self, command: Guarded, view: View | None = None) -> Plan | None:
-        """What to send for a command, by the rules and what is known, or by a view; None if that takes a transaction."""
+    def _planned(
+        self, command: Guarded, view: View | None = None, before: Mapping[tuple[str, str], Hold] = MappingProxyType({})
+    ) -> Plan | None:
+        """What to send for a command, by the rules and what is known, with the holds that others have left which are applied
+        `before` it, or by a view; None if that takes a transaction.
+        """
         if view is not None:
-            now, hold = view.now, view.holds.get(command.hold)
+            now, holds = view.now, dict(view.holds)
         else:
             now = command.now if self._test_clock and command.now is not None else time.time_ns() // 1000 + self._ahead
             # A Reserve makes a hold; what settles one that was not seen here has most likely none.
-            hold = None if isinstance(command, Reserve) else self._holds.get((command.project, command.hold))
-        if hold is not None and (hold.state != "open" or isinstance(command, Reserve)):
+            holds = {command.hold: None}
+            for hold in holds_of(command):
+                key = command.project, hold
+                if (known := before.get(key) or self._holds.get(key)) is not None:
+                    holds[hold] = known
+        if isinstance(command, Reserve) and holds[command.hold] is not None:
             return None
-        book = KnownRows(command.project, self._subjects, hold, view)
+        book = KnownRows(self._subjects, holds, view)
         try:
             reply = change(book, command, now)
             return plan_of(command, reply, book, now, test_clock=self._test_clock)
@@ -204,24 +225,29 @@ class GuardedStore:
         for subject, seen in plan.read.items():
             rows = tuple([plan.accounts.get(row.ref, row) for row in seen.accounts])
             self._subjects.put((add.project, subject), Seen(seen.version, rows))
-        if add.hold.state == "open":
-            self._holds.put((add.project, add.hold.id), add.hold)
+        for hold, _ in add.holds:
+            self._keep(add.project, hold.id, hold)
+
+    def _keep(self, project: str, name: str, hold: Hold | None) -> None:
+        if hold is not None and hold.state == "open":
+            self._holds.put((project, name), hold)
         else:
-            self._holds.drop((add.project, add.hold.id))
+            self._holds.drop((project, name))
 
     # Everything else.
 
     def _transacted_together(self, commands: Sequence[Settle | Release], deadline: float) -> list[Outcome]:
         """What became of the first of these commands of one project: of as many as one transaction could apply."""
+        project = commands[0].project
         settles = [command for command in commands if isinstance(command, Settle)]
         subjects = sorted({subject for command in settles for subject in command.subjects})
-        for subject in subjects:
-            self._subjects.drop((commands[0].project, subject))
+        holds = list(dict.fromkeys(hold for command in commands for hold in holds_of(command)))
+        self._forget(project, subjects, holds)
         try:
             return self._engine.transact(
-                commands[0].project,
+                project,
                 subjects,
-                [command.hold for command in commands] + [each.parent for each in settles if each.parent is not None],
+                holds,
                 commands[0].now if self._test_clock else None,
                 lambda transaction: [_outcome(transaction, command) for command in commands],
                 deadline,
@@ -236,18 +262,24 @@ class GuardedStore:
         subjects = set(command.subjects) if isinstance(command, (Reserve, Settle)) else set()
         if (subject := getattr(command, "subject", None)) is not None:
             subjects.add(subject)
-        holds = [*getattr(command, "holds", ()), getattr(command, "hold", None), getattr(command, "replaces", None)]
-        named = [hold for hold in holds if hold is not None]
-        for subject in subjects:
-            self._subjects.drop((command.project, subject))
+        holds = holds_of(command) if isinstance(command, GUARDED) else getattr(command, "holds", ())
+        # A Renew moves time limits, and nothing is planned by those.
+        self._forget(command.project, subjects, () if isinstance(command, Renew) else holds)
         return self._engine.transact(
             command.project,
             sorted(subjects),
-            named,
+            holds,
             command.now if self._test_clock else None,
             lambda transaction: change(transaction, command, transaction.now),
             deadline,
         )
+
+    def _forget(self, project: str, subjects: Iterable[Subject], holds: Iterable[str]) -> None:
+        """Look again, next time, at what a transaction may change."""
+        for subject in subjects:
+            self._subjects.drop((project, subject))
+        for hold in holds:
+            self._holds.drop((project, hold))
 
     def _read(self, command: Read, deadline: float) -> Accounts:
         now = command.now if self._test_clock else None

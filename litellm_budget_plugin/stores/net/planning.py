@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import default_of
@@ -33,8 +33,7 @@ GUARDED = (Reserve, Settle, Release)
 _FOREVER = 2**62
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The reply to a command if `add` is applied, or at once if there is nothing to add. With `exact` it holds only for rows
     that were read for it.
     """
@@ -54,13 +53,13 @@ class KnownRows:
     """A `core.row_store.RowStore` of rows seen before. It notes which subjects were read, and with which versions."""
 
     def __init__(
-        self, project: str, known: Recent[tuple[str, Subject], Seen], hold: Hold | None, view: View | None
+        self, known: Recent[tuple[str, Subject], Seen], holds: Mapping[str, Hold | None], view: View | None
     ) -> None:
-        self._project = project
         self._known = known
-        self._hold = hold
+        self._holds = holds
         self._view = view
         self.read: dict[Subject, Seen] = {}
+        self.asked: dict[str, Hold | None] = {}
         self.changes = Changes()
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
@@ -73,10 +72,15 @@ class KnownRows:
         return [account.copy() for account in seen.accounts]
 
     def hold(self, project: str, hold: str) -> Hold | None:  # noqa: ARG002  # the protocol's
-        """The one hold that the command is about."""
-        if self._hold is None or self._hold.id != hold:
+        """One of the holds that the command is about. A closed one takes a transaction."""
+        if hold not in self._holds:
+            raise Unknown
+        found = self.asked[hold] = self._holds[hold]
+        if found is None:
             return None
-        return self._hold.copy()
+        if found.state != "open":
+            raise Unknown
+        return found.copy()
 
     def due(self, project: str, now: int, most: int | None) -> list[Hold]:  # noqa: ARG002
         """Asked before a refusal: what is due must be expired by a transaction."""
@@ -90,7 +94,7 @@ class KnownRows:
 
     def recorded(self, ref: Ref) -> Account:
         """An account as it was read."""
-        for account in self.read[Subject(ref.scope, ref.subject)].accounts:
+        for account in self.read[ref[:2]].accounts:  # type: ignore[index]  # equal to the subject
             if account.ref == ref:
                 return account
         raise Unknown
@@ -107,20 +111,26 @@ class KnownRows:
 def is_plain(command: Guarded) -> bool:
     """Whether a command may be one that adds to sums only."""
     if isinstance(command, Reserve):
-        return not command.replaces and not command.rolls
-    return isinstance(command, Release) or not (command.unless or command.parent or command.rolls)
+        return not command.rolls
+    return isinstance(command, Release) or not (command.unless or command.rolls)
+
+
+def holds_of(command: Guarded) -> tuple[str, ...]:
+    """The holds that a command is about: its own, and one that it takes money out of or the place of."""
+    other = (
+        command.replaces if isinstance(command, Reserve) else command.parent if isinstance(command, Settle) else None
+    )
+    return (command.hold,) if other is None else (command.hold, other)
 
 
 def addable(commands: Sequence[Command]) -> Iterator[Guarded]:
-    """The first commands, as long as they may only add to sums and are about different holds. Raises BudgetInputError behind
-    them for one that cannot be accepted.
+    """The first commands, as long as they may only add to sums. Raises BudgetInputError behind them for one that cannot be
+    accepted.
     """
-    seen = set()
     for command in commands:
-        if not isinstance(command, GUARDED) or not is_plain(command) or (command.project, command.hold) in seen:
+        if not isinstance(command, GUARDED) or not is_plain(command):
             return
         check(command)
-        seen.add((command.project, command.hold))
         yield command
 
 
@@ -133,26 +143,34 @@ def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_c
         if changes.accounts:  # what a refusal that nobody records has opened
             raise Unknown
         return Plan(reply, None, book.read, {}, exact=True)
+    if book.asked.keys() - changes.holds.keys():  # the reply depends on it, and nothing guards it
+        raise Unknown
     accounts: dict[Ref, Account] = {}
     sums = []
     for ref in sorted(changes.accounts):
         old, new = book.recorded(ref), changes.accounts[ref]
-        if new is None or shape_of(new) != shape_of(old):
+        # A dropped one goes with what is held on it last, which may be this although there seems to be more.
+        if new is None or new.dropped or shape_of(new) != shape_of(old):
             raise Unknown
         accounts[ref] = new
         sums.append(_sum(command, old, new, _default_of(command, book, old), now, exact=exact))
     since, until = _valid(command, book, now)
-    hold = changes.holds[command.hold]
-    hold.at = hold.at - now if hold.state == "open" else 0
+    holds: list[tuple[Hold, Hold | None]] = []
+    marks: list[str] = []
+    for hold in changes.holds.values():
+        if hold.state == "alias":
+            marks.append(hold.id)
+        else:
+            hold.at = hold.at - now if hold.state == "open" else 0
+            holds.append((hold, book.asked[hold.id]))
     add = Add(
         command.project,
         since,
         until,
-        tuple((subject, seen.version) for subject, seen in sorted(book.read.items())),
+        tuple([(subject, seen.version) for subject, seen in book.read.items()]),
         tuple(sums),
-        hold,
-        book.hold(command.project, command.hold),
-        tuple(mark for mark in changes.holds if mark != command.hold),
+        tuple(holds),
+        tuple(marks),
         changes.usage,
         command.now if test_clock else None,
     )

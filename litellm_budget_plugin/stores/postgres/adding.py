@@ -24,6 +24,7 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
     project, texts = add.project, sql.texts
     statements: list[Statement] = []
     versions: dict[tuple[str, str], int] = dict(add.subjects)
+    others = dict(versions)
     for ref, spent, held, model, most, most_spent, known in add.sums:
         values: list[str | None] = [
             project, owner_of(ref.scope, ref.subject), ref.model, ref.window, ref.unit,
@@ -34,10 +35,10 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
         if spent:
             values += str(spent), model
         statements.append((texts["charge" if spent else "hold_on"], values))
-    summed = {one.ref[:2] for one in add.sums}
-    others = [(owner_of(*subject), version) for subject, version in add.subjects if subject not in summed]
+        others.pop(ref[:2], None)
     if others:
-        statements.insert(0, (texts["guard"], (project, to_json(others).decode())))
+        guarded = [(owner_of(*subject), version) for subject, version in others.items()]
+        statements.insert(0, (texts["guard"], (project, to_json(guarded).decode())))
     statements += _holds(add, sql)
     for (scope, name, day, model), totals in sorted(add.usage.items()):
         statements.append(
@@ -47,19 +48,18 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
 
 
 def _holds(add: Add, sql: Statements) -> list[Statement]:
-    hold, project, texts = add.hold, add.project, sql.texts
+    project, texts = add.project, sql.texts
     now = None if add.now is None else str(add.now)
-    key = stored_id(hold.id)
-    values: list[str | None] = [
-        project, key, str(hold.at), now, str(add.since), str(add.until), None if key == hold.id else hold.id, hold.state,
-        *_amounts(hold),
-    ]  # fmt: skip
-    if add.expected is not None:
-        values += *map(str, add.expected.amounts), _json(add.expected.legs)
-    own = (texts["new_hold" if add.expected is None else "known_hold"], values)
-    if not add.marks:
-        return [own]
-    keyed: list[tuple[str, Statement]] = [(key, own)]
+    keyed: list[tuple[str, Statement]] = []
+    for hold, expected in add.holds:
+        key, left = stored_id(hold.id), None if expected and hold.state == "open" else str(hold.at)
+        values: list[str | None] = [
+            project, key, left, now, str(add.since), str(add.until), None if key == hold.id else hold.id, hold.state,
+            *_amounts(hold),
+        ]  # fmt: skip
+        if expected is not None:
+            values += *map(str, expected.amounts), _json(expected.legs)
+        keyed.append((key, (texts["new_hold" if expected is None else "known_hold"], values)))
     for mark in add.marks:
         key = stored_id(mark)
         keyed.append((key, (texts["mark"], (project, key, None if key == mark else mark, now))))

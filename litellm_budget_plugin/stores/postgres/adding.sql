@@ -40,7 +40,7 @@ FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 10000
 
 -- name: known_hold
 WITH changed AS (
-    UPDATE ledger.holds SET at = now + $3::bigint, full_id = $7, state = $8, usd = $9, calls = $10, tokens = $11,
+    UPDATE ledger.holds SET at = coalesce(now + $3::bigint, at), full_id = $7, state = $8, usd = $9, calls = $10, tokens = $11,
         floor_usd = $12, floor_calls = $13, floor_tokens = $14, day = $15, model = $16, subjects = $17, legs = $18,
         charged = $19, reply = $20
     FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now OFFSET 0) clock

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from litellm_budget_plugin.core.accounts import Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.errors import BudgetStoreError
-from litellm_budget_plugin.stores.guard import watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import watch_forks
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.places import NoPlace
 from litellm_budget_plugin.stores.net.transaction import Transaction, new_version
@@ -49,7 +49,7 @@ _log = logging.getLogger("litellm_budget_plugin")
 
 T = TypeVar("T")
 
-_TOGETHER = 16
+_TOGETHER = 64
 """How many steps one transaction has at most: others of the project wait for it."""
 _AT_ONCE = 1000
 """How many rows one step of upkeep touches."""
@@ -99,7 +99,7 @@ class PostgresEngine:
                 for add in adds:
                     begins.append(len(batch))
                     batch += statements_of(add, self._sql)
-                    lasting = lasting or add.hold.state in _LASTING
+                    lasting = lasting or any(hold.state in _LASTING for hold, _ in add.holds)
                 answers, *flushed = line.ask([batch, [self._flush]] if lasting else [batch], deadline)
             except UNSTORABLE:
                 # The command that made it is then executed by itself, and its failure says why.

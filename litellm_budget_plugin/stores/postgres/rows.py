@@ -17,21 +17,9 @@ KEYS = {"accounts": ("owner", "model", "period", "unit"), "holds": ("id",), "usa
 # By the columns' names, in the order of the class's fields.
 _REF = ("scope", "subject", "model", "period", "unit")
 _ACCOUNT = (
-    *(
-        "id",
-        "created_at",
-        "starts_at",
-        "ends_at",
-        "pinned",
-        "own_limit",
-        "spent",
-        "held",
-        "epoch",
-        "blocked",
-        "raised_by",
-    ),
-    *("raised_until", "carry_over", "carried", "dropped", "alerted", "alert_limit", "models"),
-)
+    "id", "created_at", "starts_at", "ends_at", "pinned", "own_limit", "spent", "held", "epoch", "blocked", "raised_by",
+    "raised_until", "carry_over", "carried", "dropped", "alerted", "alert_limit", "models",
+)  # fmt: skip
 _KEY = ("scope", "subject", "day", "model")
 _AMOUNTS = ("usd", "calls", "tokens")
 _FLOOR = ("floor_usd", "floor_calls", "floor_tokens")
@@ -105,7 +93,7 @@ def account_row(account: Account) -> Row:
 
 def is_plain_mark(hold: Hold) -> bool:
     """Whether a hold is no more than its id, state, time and reply."""
-    return hold.state not in ("open", "expired") and hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply)
+    return hold.state not in ("open", "expired") and hold.plain
 
 
 def hold_row(hold: Hold) -> Row:

@@ -1,9 +1,9 @@
 -- Guarded steps: see Add in net/engine.py. Answers how many were applied.
 --
--- ARGV[1]  a list of {now or false, since, until, sums, id, time to the limit or 0, row or false, expected row or false, marks,
---          totals}. A sum is {subject, version, account, spent, held, model, most or false, most spent or false, known spent or
---          false, known held}, only the first two if nothing is added, only the first six if any sum will do. A total is
---          {subject, day, model, sums}
+-- ARGV[1]  a list of {now or false, since, until, sums, holds, marks, totals}. A sum is {subject, version, account, spent, held,
+--          model, most or false, most spent or false, known spent or false, known held}, only the first two if nothing is added,
+--          only the first six if any sum will do. A hold is {id, time to the limit, 0 for a mark or false to keep the limit, row or
+--          false, expected row or false}. A total is {subject, day, model, sums}
 
 if leased() then
     return -1
@@ -40,8 +40,13 @@ local function fits(add, now)
             return false
         end
     end
-    local row = call('HGET', ROOT .. ':b', add[5])
-    return row == add[8] and (row or not call('ZSCORE', ROOT .. ':z', add[5]))
+    for _, hold in ipairs(add[5]) do
+        local row = call('HGET', ROOT .. ':b', hold[1])
+        if row ~= hold[4] or not row and call('ZSCORE', ROOT .. ':z', hold[1]) then
+            return false
+        end
+    end
+    return true
 end
 
 local function add_sum(name, _, account, spent, held, model)
@@ -57,10 +62,10 @@ local function add_sum(name, _, account, spent, held, model)
     end
 end
 
--- The first write is one that a server without memory refuses: so it refuses the whole.
-local function apply(add, now)
-    local id, left, row, expected = add[5], add[6], add[7], add[8]
-    call('ZADD', ROOT .. (left > 0 and ':l' or ':z'), now + left, id)
+local function put_hold(now, id, left, row, expected)
+    if left then
+        call('ZADD', ROOT .. (left > 0 and ':l' or ':z'), now + left, id)
+    end
     if row then
         call('HSET', ROOT .. ':b', id, row)
     elseif expected then
@@ -69,13 +74,20 @@ local function apply(add, now)
     if expected and left == 0 then
         call('ZREM', ROOT .. ':l', id)
     end
+end
+
+-- The first write is one that a server without memory refuses: so it refuses the whole.
+local function apply(add, now)
+    for _, hold in ipairs(add[5]) do
+        put_hold(now, unpack(hold))
+    end
     for _, sum in ipairs(add[4]) do
         add_sum(unpack(sum))
     end
-    for _, mark in ipairs(add[9]) do
+    for _, mark in ipairs(add[6]) do
         call('ZADD', ROOT .. ':z', now, mark)
     end
-    for _, total in ipairs(add[10]) do
+    for _, total in ipairs(add[7]) do
         add_total(unpack(total))
     end
 end

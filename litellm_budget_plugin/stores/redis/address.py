@@ -18,7 +18,12 @@ _FORMS = {
     "cluster": "redis+cluster://[user:password@]host[:6379][,host...]",
     "sentinel": "redis+sentinel://[user:password@]host[:26379][,host...]/master-name[/database]",
 }
-_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS_CHECKS: dict[str, dict[str, str | bool]] = {
+    "ssl_cert_reqs": {"required": "required", "none": "none"},
+    "ssl_check_hostname": {"true": True, "false": False},
+}
+"""What may be said of the checks, the default first."""
 _PREFIX = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:/@\s]+)(?::([0-9]{1,5}))?")
 
@@ -91,7 +96,7 @@ class _Parser:
         accepted = ["prefix", "connections"]
         accepted += ["db"] if self._kind == "unix" else []
         accepted += ["sentinel_username", "sentinel_password"] if self._kind == "sentinel" else []
-        accepted += _TLS if self._secure else []
+        accepted += [*_TLS_FILES, *_TLS_CHECKS] if self._secure else []
         options = dict(parse_qsl(query, keep_blank_values=True))
         for option in options:
             if option not in accepted:
@@ -150,15 +155,12 @@ class _Parser:
     def _tls(self, options: dict[str, str]) -> dict[str, str | bool] | None:
         if not self._secure:
             return None
-        tls: dict[str, str | bool] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-        tls.update({name: options[name] for name in _TLS[:3] if name in options})
-        if options.get("ssl_cert_reqs", "required") == "none":
-            tls.update(ssl_cert_reqs="none", ssl_check_hostname=False)
-        elif options.get("ssl_cert_reqs", "required") != "required":
-            raise self._wrong("has an ssl_cert_reqs that is neither required nor none")
-        check = options.get("ssl_check_hostname", "true").lower()
-        if check not in ("true", "false"):
-            raise self._wrong("has an ssl_check_hostname that is neither true nor false")
-        if check == "false":
+        tls: dict[str, str | bool] = {name: options[name] for name in _TLS_FILES if name in options}
+        for name, meanings in _TLS_CHECKS.items():
+            said = options.get(name, next(iter(meanings))).lower()
+            if said not in meanings:
+                raise self._wrong(f"has an {name} that is neither {' nor '.join(meanings)}")
+            tls[name] = meanings[said]
+        if tls["ssl_cert_reqs"] == "none":
             tls["ssl_check_hostname"] = False
         return tls

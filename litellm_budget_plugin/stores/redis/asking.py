@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.stores.redis.address import Address
+from litellm_budget_plugin.stores.redis.eviction_policy import EvictionPolicyCheck
 from litellm_budget_plugin.stores.redis.failures import LOST, code_of, explained, is_temporary
 from litellm_budget_plugin.stores.redis.lines import Lines
 from litellm_budget_plugin.stores.redis.names import project_of
-from litellm_budget_plugin.stores.redis.routes import route_to
 from litellm_budget_plugin.stores.redis.scripts import Request, packed_words
-from litellm_budget_plugin.stores.redis.vetting import Vetting
+from litellm_budget_plugin.stores.redis.topology import route_to
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Server:
     def __init__(self, address: Address, timeout: float) -> None:
         self.name = address.name
         self._address, self._timeout = address, timeout
-        self._vetting = Vetting(address.name)
+        self._vetting = EvictionPolicyCheck(address.name)
         self._route = route_to(address, timeout, self._vetting)
         self._pid = os.getpid()
         self._closed = False

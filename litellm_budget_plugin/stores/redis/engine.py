@@ -353,31 +353,32 @@ def _writes_of(transaction: Transaction) -> Writes:
 
 def _step(add: Add) -> list[Any]:
     """An Add as add.lua takes it."""
-    versions = {subject: f"{version}" for subject, version in add.subjects}
-    sums = [_sum(one, versions[Subject(one.ref.scope, one.ref.subject)]) for one in add.sums]
-    added = {one.ref[:2] for one in add.sums}
-    sums += [[name_of(subject), version] for subject, version in versions.items() if subject not in added]
+    versions: dict[tuple[str, str], str] = {subject: f"{version}" for subject, version in add.subjects}
+    sums = [_sum(one, versions[one.ref[:2]]) for one in add.sums]
+    others = versions.keys() - [one.ref[:2] for one in add.sums]
+    sums += [[name_of(subject), versions[subject]] for subject in others]
     return [
         _or_false(add.now),
         add.since,
         add.until,
         sums,
-        add.hold.id,
-        add.hold.at,
-        _or_false(hold_row(add.hold)),
-        False if add.expected is None else _or_false(hold_row(add.expected)),
+        [_hold(hold, expected) for hold, expected in add.holds],
         add.marks,
         [total_row(key, usage) for key, usage in add.usage.items()],
     ]
 
 
+def _hold(hold: Hold, expected: Hold | None) -> list[Any]:
+    left = hold.at if expected is None or hold.state != "open" else False
+    return [hold.id, left, _or_false(hold_row(hold)), False if expected is None else _or_false(hold_row(expected))]
+
+
 def _sum(one: Sum, version: str) -> list[Any]:
-    ref = one.ref
-    found = [name_of(Subject(ref.scope, ref.subject)), version, account_key(*ref[2:]), one.spent, one.held, one.model]
-    if one.most is None and one.most_spent is None and one.known is None:
+    ref, spent, held, model, most, most_spent, known = one
+    found = [name_of(ref[:2]), version, account_key(*ref[2:]), spent, held, model]
+    if most is None and most_spent is None and known is None:
         return found
-    known = (False, False) if one.known is None else map(str, one.known)
-    return [*found, _or_false(one.most), _or_false(one.most_spent), *known]
+    return [*found, _or_false(most), _or_false(most_spent), *((False, False) if known is None else map(str, known))]
 
 
 def _or_false(value: Any) -> Any:

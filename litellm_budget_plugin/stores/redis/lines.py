@@ -1,10 +1,9 @@
-"""Connections to one server: a bounded number, opened when needed, each exchange within its deadline."""
+"""Connections to one server of Redis: each exchange ends within its deadline."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -15,8 +14,9 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
-from litellm_budget_plugin.stores.net.places import NoPlace, Place, Places
+from litellm_budget_plugin.stores.net.background_connect import BackgroundConnect, ConnectAbandoned
+from litellm_budget_plugin.stores.net.places import NoPlace, Place
+from litellm_budget_plugin.stores.net.pool import Pool
 from litellm_budget_plugin.stores.redis.address import Address
 from litellm_budget_plugin.stores.redis.failures import LOST
 
@@ -98,9 +98,12 @@ class Line:
         """One command that is no script's."""
         return self.exchange([b"".join(self.connection.pack_command(*arguments))], deadline)[0]
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
         """Close the connection."""
         self.connection.disconnect()
+
+    def forget(self) -> None:
+        """Nothing: connections of a parent are kept, untouched, by `asking`."""
 
 
 def _bounded(kind: type[Any], deadline: float) -> type[Any]:
@@ -133,18 +136,12 @@ def dial(address: Address, node: tuple[str, int] | None, sentinel: bool, seconds
     return Line(connection)
 
 
-class Lines:
-    """The connections to one server: `most` at once, the one that was used last is used next.
-
-    Without locks: a finalizer or a signal handler may ask in the middle of anything.
-    """
+class Lines(Pool[Line]):
+    """The connections to one server: `most` at once."""
 
     def __init__(self, open_line: Callable[[], Line], most: int) -> None:
+        super().__init__(most)
         self._open_line = open_line
-        self._idle: deque[Line] = deque()
-        self.places = Places(most)
-        self._most = most
-        self._closed = False
 
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
         """Send commands over one of the connections and read the answers.
@@ -156,11 +153,11 @@ class Lines:
             place = self.places.enter(deadline)
         except NoPlace:
             raise BudgetStoreUnavailable(
-                f"all {self._most} connections to the server are busy (more by ?connections=)"
+                f"all {self.most} connections to the server are busy (more by ?connections=)"
             ) from None
         ours = True
         try:
-            line = self._idle_line()
+            line = self.idle()
             if line is not None:
                 try:
                     return self._use(line, line.exchange, packed, deadline)
@@ -169,20 +166,14 @@ class Lines:
                     if time.monotonic() >= deadline:
                         raise
             try:
-                line = Dialling(self._open_line, partial(self._give, place)).result(deadline)
-            except LeftBehind as left:
+                line = BackgroundConnect(self._open_line, partial(self._give, place)).result(deadline)
+            except ConnectAbandoned as left:
                 ours = False
                 raise left.__cause__ or TimeoutError() from None
             return self._use(line, line.exchange, packed, deadline)
         finally:
             if ours:
                 self.places.leave(place)
-
-    def _idle_line(self) -> Line | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
 
     def tell(self, packed: bytes, deadline: float) -> None:
         """Send a command over a connection that is open, if there is one, and do not wait for the answer."""
@@ -191,7 +182,7 @@ class Lines:
         except NoPlace:
             return
         try:
-            line = self._idle_line()
+            line = self.idle()
             if line is not None:
                 self._use(line, line.tell, packed, deadline)
         finally:
@@ -202,26 +193,12 @@ class Lines:
             answers = use(packed, deadline)
         except BaseException:
             # Whatever is still to come over it would be taken for the answer to something else.
-            line.close()
+            line.hang_up()
             raise
-        self._keep(line)
+        self.keep(line)
         return answers
-
-    def _keep(self, line: Line) -> None:
-        self._idle.append(line)
-        if self._closed:
-            self.close()
 
     def _give(self, place: Place, line: Line | None) -> None:
         if line is not None:
-            self._keep(line)
+            self.keep(line)
         self.places.leave(place)
-
-    def close(self) -> None:
-        """Close the connections that nobody uses; the others when they come back."""
-        self._closed = True
-        while self._idle:
-            try:
-                self._idle.pop().close()
-            except IndexError:
-                return

@@ -50,11 +50,12 @@ def json_of(value: Any) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def name_of(subject: Subject) -> str:
+def name_of(subject: tuple[str, str]) -> str:
     """A subject as it is written in keys. Raises BudgetInputError for half a surrogate pair."""
+    scope, name = subject
     try:
-        subject.id.encode()
-        return f"{len(subject.scope.encode())}:{subject.scope}:{subject.id}"
+        name.encode()
+        return f"{len(scope.encode())}:{scope}:{name}"
     except UnicodeEncodeError as error:
         raise BudgetInputError(f"a subject's name holds text that cannot be stored: {error}") from None
 
@@ -131,7 +132,7 @@ def _plain_state(hold: str) -> str:
 
 def hold_row(hold: Hold) -> str | None:
     """A hold without its time; None for a mark that its id tells. Equal holds are written equally."""
-    if hold == Hold(hold.id, hold.state, hold.at, reply=hold.reply):
+    if hold.plain:
         if hold.reply:
             return json_of([hold.state, hold.reply]).decode()
         return None if hold.state == _plain_state(hold.id) else f'["{hold.state}"]'
@@ -189,7 +190,7 @@ def hold_of(hold: str, at: bytes | None, row: bytes | None) -> Hold | None:
 def total_row(key: UsageKey, usage: Usage) -> list[Any]:
     """What a script adds to the totals: numbers that a double holds, and the others in digits."""
     fits = min(usage) > -_EXACT and max(usage) < _EXACT
-    return [name_of(Subject(key.scope, key.subject)), key.day, key.model, usage if fits else list(map(str, usage))]
+    return [name_of(key[:2]), key.day, key.model, usage if fits else list(map(str, usage))]
 
 
 def totals_of(subject: Subject, flat: Sequence[Any]) -> list[tuple[UsageKey, Usage]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from operator import attrgetter
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic_core import from_json, to_json
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.row_store import Changes
+from litellm_budget_plugin.stores.rows import Page, Rows
 from litellm_budget_plugin.stores.sql import named_queries
 
 _SQL = named_queries(__package__, "queries.sql")
@@ -26,6 +28,8 @@ _account_extra = attrgetter(
 _NO_EXTRA = _account_extra(Account(Ref("", ""), "", 0, 0, None))
 _hold_detail = attrgetter("amounts", "floor", "model", "subjects", "legs", "charged", "day")
 _NO_DETAIL = _hold_detail(Hold("", "", 0))
+_FIRST = {"accounts": ("",) * 5, "holds": ("",), "usage": ("", "", 0, "")}
+"""No key comes before these."""
 
 
 class ReadOnly(Exception):
@@ -38,10 +42,11 @@ class SqliteBook:
     With `writable` false, what would change a row raises ReadOnly.
     """
 
-    __slots__ = ("_run", "writable")
+    __slots__ = ("_run", "_run_many", "writable")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._run = connection.execute
+        self._run_many = connection.executemany
         self.writable = True
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
@@ -71,16 +76,14 @@ class SqliteBook:
     def write(self, project: str, changes: Changes) -> None:
         """Write the changes; the transaction makes them one step."""
         self._must_be_writable()
-        run = self._run
-        for ref, account in changes.accounts.items():
-            if account is None:
-                run(_SQL["drop_account"], (project, *ref))
-            else:
-                run(_PUT_ACCOUNT, (project, *ref, *_row(account)))
+        run, many = self._run, self._run_many
+        for ref in [ref for ref, account in changes.accounts.items() if account is None]:
+            run(_SQL["drop_account"], (project, *ref))
+        kept = [(project, *ref, *_row(account)) for ref, account in changes.accounts.items() if account is not None]
+        many(_PUT_ACCOUNT, kept)
         for hold in changes.holds.values():
             run(_PUT_HOLD, (project, hold.id, hold.state, hold.at, _detail(hold), hold.reply or None))
-        for key, usage in changes.usage.items():
-            run(_ADD_USAGE, (project, *key, *usage))
+        many(_ADD_USAGE, [(project, *key, *usage) for key, usage in changes.usage.items()])
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Up to `most` ids with an account in `scope` that follow `after`, in order of their code points."""
@@ -94,7 +97,7 @@ class SqliteBook:
             rows = self._run(_SQL["usage_of_scope"], (project, scope, since, until))
         else:
             rows = self._run(_SQL["usage_of_subject"], (project, scope, subject, since, until))
-        return [(UsageKey(*row[:4]), Usage(*row[4:])) for row in rows.fetchall()]
+        return [_usage(row) for row in rows.fetchall()]
 
     def forget(self, project: str, before: int) -> int:
         """Delete marks closed before a time; returns how many."""
@@ -111,19 +114,25 @@ class SqliteBook:
         """Every project that has a row, in order of their code points."""
         return [row[0] for row in self._run(_SQL["projects"]).fetchall()]
 
-    def accounts_from(self, project: str, ref: Ref, most: int) -> list[Account]:
-        """Up to `most` accounts in the order of their keys, beginning with `ref`."""
-        rows = self._run(_SQL["accounts_from"], (project, *ref, most)).fetchall()
-        return [_account(row[0], row[1], row[2:]) for row in rows]
-
-    def holds_from(self, project: str, hold: str, most: int) -> list[Hold]:
-        """Up to `most` holds and marks in the order of their ids, beginning with `hold`."""
-        return [_hold(row) for row in self._run(_SQL["holds_from"], (project, hold, most)).fetchall()]
-
-    def usage_from(self, project: str, key: UsageKey, most: int) -> list[tuple[UsageKey, Usage]]:
-        """Up to `most` totals in the order of their keys, beginning with `key`."""
-        rows = self._run(_SQL["usage_from"], (project, *key, most)).fetchall()
-        return [(UsageKey(*row[:4]), Usage(*row[4:])) for row in rows]
+    def export(self, project: str, after: str, most: int) -> Page:
+        """Up to `most` accounts, then holds, then totals, each in the order of their keys. `after` is JSON: the table, and the
+        key that its next row has at least.
+        """
+        table, key = json.loads(after) if after else ("accounts", _FIRST["accounts"])
+        rows = self._run(_SQL[f"{table}_from"], (project, *key, most)).fetchall()
+        following: str | None = None
+        if len(rows) == most:
+            *parts, last = rows[-1][: len(key)]
+            # Every key ends with text, and the text that follows another one immediately is that with a NUL behind it.
+            following = json.dumps([table, [*parts, f"{last}\0"]])
+        elif table != "usage":
+            further = "holds" if table == "accounts" else "usage"
+            following = json.dumps([further, _FIRST[further]])
+        if table == "accounts":
+            return Page(Rows(accounts=tuple(_account(row[0], row[1], row[2:]) for row in rows)), following)
+        if table == "holds":
+            return Page(Rows(holds=tuple(map(_hold, rows))), following)
+        return Page(Rows(usage=tuple(map(_usage, rows))), following)
 
     def _must_be_writable(self) -> None:
         if not self.writable:
@@ -137,6 +146,10 @@ def _account(scope: str, subject: str, row: tuple[Any, ...]) -> Account:
     account = Account(ref, row_id, created_at, start, end, pinned == 1, limit, spent, held, epoch, *rest)
     account.models = from_json(models)
     return account
+
+
+def _usage(row: tuple[Any, ...]) -> tuple[UsageKey, Usage]:
+    return UsageKey(*row[:4]), Usage(*row[4:])
 
 
 def _row(account: Account) -> tuple[Any, ...]:

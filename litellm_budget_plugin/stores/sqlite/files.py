@@ -10,42 +10,9 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.disk import flush, sync_directory
 
 _MOUNTS = "/proc/self/mountinfo"
-_NETWORK = frozenset(
-    (
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "afs",
-        "ceph",
-        "lustre",
-        "beegfs",
-        "glusterfs",
-        "gfs2",
-        "ocfs2",
-        "coda",
-    )
-    + (
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "fuse.ceph",
-        "fuse.cephfs",
-        "fuse.s3fs",
-        "fuse.gcsfuse",
-        "fuse.rclone",
-        "fuse.juicefs",
-    )
-    + (
-        "fuse.goofys",
-        "fuse.blobfuse",
-        "fuse.blobfuse2",
-        "fuse.mount-s3",
-        "fuse.smbnetfs",
-        "fuse.curlftpfs",
-        "fuse.davfs",
-    )
+_NETWORK = re.compile(
+    "nfs4?|cifs|smb3|smbfs|9p|afs|ceph|lustre|beegfs|glusterfs|gfs2|ocfs2|coda|fuse[.](sshfs|glusterfs|ceph|cephfs|s3fs|gcsfuse|"
+    "rclone|juicefs|goofys|blobfuse2?|mount-s3|smbnetfs|curlftpfs|davfs)"
 )
 
 
@@ -118,7 +85,7 @@ def network_kind(path: str, mounts: str) -> str | None:
         # The later of two mounts on one point covers the earlier one.
         if point and inside and len(point) >= best:
             best, kind = len(point), source.split(" ")[0]
-    return kind if kind in _NETWORK else None
+    return kind if _NETWORK.fullmatch(kind) else None
 
 
 def identity(path: str) -> tuple[int, int] | None:

@@ -26,14 +26,12 @@ from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
 from litellm_budget_plugin.stores.disk import sync_directory
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
-from litellm_budget_plugin.stores.loading import load
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
-from litellm_budget_plugin.stores.rows import Page, Rows
+from litellm_budget_plugin.stores.rows import Page, Rows, load
 from litellm_budget_plugin.stores.sqlite import connecting
 from litellm_budget_plugin.stores.sqlite.book import ReadOnly, SqliteBook
 from litellm_budget_plugin.stores.sqlite.connecting import checkpoint, connect, pause_before_retry
-from litellm_budget_plugin.stores.sqlite.exporting import export
 from litellm_budget_plugin.stores.sqlite.failures import UNSTORABLE, explained, is_busy
 from litellm_budget_plugin.stores.sqlite.files import file_size, identity, path_from, sync_file
 
@@ -69,8 +67,7 @@ class SqliteStore:
         self._path = path
         self._now = clock(test_clock)
         self._timeout = timeout
-        self._guard, self._sync_guard = Guard(), Guard()
-        self._paused = self._sync_paused = False
+        self._guard, self._sync_guard = ForkSafeLock(), ForkSafeLock()
         self._connection: sqlite3.Connection | None = None
         self._book: SqliteBook | None = None
         self._pid = os.getpid()
@@ -137,7 +134,7 @@ class SqliteStore:
 
     def export(self, project: str, after: str, most: int) -> Page:
         """Raw rows of a project, in the order of their keys."""
-        return self._serve(lambda book: export(book, project, after, most), self._timeout, writes=False)
+        return self._serve(lambda book: book.export(project, after, most), self._timeout, writes=False)
 
     def load(self, project: str, rows: Rows) -> None:
         """Put rows in place of those with the same keys."""
@@ -266,21 +263,15 @@ class SqliteStore:
 
     def before_fork(self) -> None:
         """Let commands and syncs end, and close the connection."""
-        self._sync_paused, self._paused = self._sync_guard.pause(), self._guard.pause()
-        if self._sync_paused and self._paused:
+        if all([self._sync_guard.before_fork(), self._guard.before_fork()]):
             self._disconnect(False)
 
     def after_fork(self, in_child: bool) -> None:
         """Let them go on; the next command opens a connection."""
+        for guard in (self._guard, self._sync_guard):
+            guard.after_fork(in_child)
         if in_child:
-            self._guard.renew()
-            self._sync_guard.renew()
             self._keep_inherited()
-            return
-        if self._paused:
-            self._guard.resume()
-        if self._sync_paused:
-            self._sync_guard.resume()
 
     def _keep_inherited(self) -> None:
         self._pid = os.getpid()
@@ -291,6 +282,6 @@ class SqliteStore:
             self._connection = self._book = None
 
 
-def open_sqlite(rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
+def open_sqlite(_: str, rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
     """The store that `sqlite://` with `rest` behind it names."""
     return SqliteStore(path_from(rest), test_clock=test_clock, timeout=timeout)

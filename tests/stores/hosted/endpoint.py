@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from litellm_budget_plugin.stores.http.address import parse_address
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
 
 LITELLMS_KEYS = {"total_budget", "duration", "created_at", "last_updated_at", "current_cost", "model_cost"}
 
@@ -39,9 +39,9 @@ class Endpoint:
         """Begin with nothing."""
         self.data, self.asked, self.trouble, self._late = {}, [], [], []
 
-    def exchange(self) -> Exchange:
+    def exchange(self) -> HttpClient:
         """The way to it, as `open_store` makes it."""
-        return Exchange(parse_address("http", self.url.removeprefix("http://")))
+        return HttpClient(parse_address("http", self.url.removeprefix("http://")))
 
     def close(self) -> None:
         if self.stalled is not None:

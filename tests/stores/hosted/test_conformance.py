@@ -17,13 +17,13 @@ from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import HostedStore
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
 from tests.commands import command_lists, drive, questions
 from tests.generated import examples
 from tests.stores.hosted.desk import later
 from tests.stores.hosted.endpoint import Endpoint
 
-Shared = tuple[Endpoint, Exchange]
+Shared = tuple[Endpoint, HttpClient]
 LIMIT = (Default("user", "none", 1000),)
 
 
@@ -74,7 +74,7 @@ troubles = st.lists(st.sampled_from(("none", "none", "away", "deaf", "late", "re
 class Process:
     """One store, what was charged to whom, and the commands that were not acknowledged."""
 
-    def __init__(self, endpoint: Endpoint, exchange: Exchange) -> None:
+    def __init__(self, endpoint: Endpoint, exchange: HttpClient) -> None:
         self.endpoint = endpoint
         self.store = HostedStore(exchange)
         self.charged = {"a": 0, "b": 0}

@@ -18,7 +18,7 @@ from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
 from litellm_budget_plugin.stores.protocol import ask
 from tests.stores.desk import ALICE
 from tests.stores.hosted.desk import later
@@ -56,7 +56,7 @@ def test_it_speaks_in_litellms_words() -> None:
     with respx.mock(base_url="http://budgets.test", using="httpcore") as router:
         get = router.post("/get_budget").mock(return_value=Response(200, json={"status": "error"}))
         put = router.post("/set_budget").mock(return_value=Response(200, json={"status": "success"}))
-        store = HostedStore(Exchange(parse_address("http", "budgets.test")))
+        store = HostedStore(HttpClient(parse_address("http", "budgets.test")))
         ask(store, PutBudget("c", "p", ALICE[0], limit=10**9, only=True))
         mine = [json.loads(route.calls[-1].request.content) for route in (get, put)]
         manager = litellm.BudgetManager("p", client_type="hosted", api_base="http://budgets.test")

@@ -20,10 +20,10 @@ from litellm_budget_plugin.core.wire import dumps
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.hosted import HostedStore
 from litellm_budget_plugin.stores.http.address import parse_address
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
+from litellm_budget_plugin.stores.lazy import LazyStore
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
-from litellm_budget_plugin.stores.reopening import Reopening
 from tests.server.running import running
 from tests.stores.desk import account_of, charge_of
 from tests.stores.hosted.desk import later
@@ -88,7 +88,7 @@ def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
     """Ours may be behind it in a moment."""
     with running_fake(page, hello=page) as fake:
         url = f"http://{fake.base}"
-        store = Reopening("the endpoint", lambda seconds: open_store(url, timeout=seconds), 5.0)
+        store = LazyStore("the endpoint", lambda seconds: open_store(url, timeout=seconds), 5.0)
         for _ in range(2):
             with pytest.raises(BudgetStoreError, match="get_budget"):
                 store.execute(charge_of("h"))
@@ -134,7 +134,7 @@ def test_litellms_protocol_against_our_server(tmp_path: Path) -> None:
     """Two stores in turn, limits, spend and users who follow a default."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         first, second = (
-            HostedStore(Exchange(parse_address("http", server.url.removeprefix("http://")))) for _ in range(2)
+            HostedStore(HttpClient(parse_address("http", server.url.removeprefix("http://")))) for _ in range(2)
         )
         put = PutBudget("c", "p", Subject("user", "bob"), limit=2000, window="1d")
         assert ask(first, put)

@@ -15,9 +15,9 @@ import pytest
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Granted, PutBudget, Settled
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
-from litellm_budget_plugin.stores.http import exchange as exchanges
+from litellm_budget_plugin.stores.http import client
 from litellm_budget_plugin.stores.http.address import parse_address
-from litellm_budget_plugin.stores.http.exchange import Exchange
+from litellm_budget_plugin.stores.http.client import HttpClient
 from litellm_budget_plugin.stores.registry import open_store
 from tests.server.process import PATIENCE, Served, free_port
 from tests.stores.desk import account_of, calls_of, charge_of, hold_of
@@ -254,7 +254,7 @@ def test_a_key_that_is_wrong_missing_or_revoked(own_server: OwnServer, opened: O
 def test_no_thread_of_a_child_takes_the_parents_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """While another one makes the child's own."""
     with running() as fake:
-        exchange = Exchange(parse_address("http", fake.base))
+        exchange = HttpClient(parse_address("http", fake.base))
         theirs, taken = exchange._own, []
         making, made = threading.Event(), threading.Event()
 
@@ -268,7 +268,7 @@ def test_no_thread_of_a_child_takes_the_parents_connections(monkeypatch: pytest.
             taken.append(exchange._own)
 
         monkeypatch.setattr(os, "getpid", lambda: theirs.pid + 1)
-        monkeypatch.setattr(exchanges, "find_spec", slow)
+        monkeypatch.setattr(client, "find_spec", slow)
         threads = [threading.Thread(target=take) for _ in range(2)]
         threads[0].start()
         making.wait(PATIENCE)

@@ -9,10 +9,9 @@ from typing import TypeVar
 from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.row_store import Changes
-from litellm_budget_plugin.stores.loading import load
 from litellm_budget_plugin.stores.net.engine import Add, Seen, View
 from litellm_budget_plugin.stores.net.transaction import Transaction
-from litellm_budget_plugin.stores.rows import Page, Rows
+from litellm_budget_plugin.stores.rows import Page, Rows, load
 
 T = TypeVar("T")
 
@@ -52,12 +51,11 @@ class DictEngine:
             return False
         if any(self._versions.get((add.project, subject), 0) != version for subject, version in add.subjects):
             return False
-        hold = self.book.hold(add.project, add.hold.id)
-        if add.expected is None:
-            if hold is not None:
+        for hold, expected in add.holds:
+            known = self.book.hold(add.project, hold.id)
+            as_known = known and (known.state, known.amounts, known.legs)
+            if as_known != (expected and ("open", expected.amounts, expected.legs)):
                 return False
-        elif hold is None or (hold.state, hold.amounts, hold.legs) != ("open", add.expected.amounts, add.expected.legs):
-            return False
         for each in add.sums:
             account = self._account(add.project, each.ref)
             spent, held = account.spent + each.spent, account.held + each.held
@@ -78,7 +76,10 @@ class DictEngine:
             account.held += each.held
             accounts[each.ref] = account
         holds = {mark: Hold(mark, "alias", add.now) for mark in add.marks}
-        holds[add.hold.id] = replace(add.hold, at=add.hold.at + add.now)
+        for hold, _ in add.holds:
+            known = self.book.hold(add.project, hold.id)
+            at = known.at if known is not None and hold.state == "open" else add.now + hold.at
+            holds[hold.id] = replace(hold, at=at)
         self.book.write(add.project, Changes(accounts, holds, dict(add.usage)))
 
     def _seen(self, project: str, subjects: Iterable[Subject]) -> dict[Subject, Seen]:

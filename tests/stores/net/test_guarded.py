@@ -21,6 +21,7 @@ from litellm_budget_plugin.core.commands import (
     Read,
     Refused,
     Release,
+    Renew,
     Reply,
     Reserve,
     RollNeeded,
@@ -211,7 +212,60 @@ def test_many_settlements_take_one_round_trip() -> None:
     assert (engine.viewed, engine.transacted) == before
 
 
-def test_charges_that_slices_pay_take_one_transaction() -> None:
+def test_charges_that_slices_pay_take_one_round_trip() -> None:
+    engine, [store] = stores(1)
+    store.execute(settle("warm", 0))
+    store.execute(reserve("slice", 100))
+    store.execute(Renew(("slice",), "app", 10**9, now=START))
+    before = engine.viewed, engine.transacted, engine.refused
+    outcomes = store.execute_all([settle(f"h{number}", 2, parent="slice") for number in range(64)])
+    assert outcomes == [Settled(f"h{number}") for number in range(64)]
+    assert (engine.viewed, engine.transacted, engine.refused) == before
+    # The last ones cost more than was left.
+    [account] = engine.book.accounts("app", ALICE)
+    assert (account.spent, account.held) == (128, 0)
+
+
+def test_a_slice_that_another_process_draws_from_and_renews() -> None:
+    engine, [one, other] = stores(2)
+    one.execute(reserve("slice", 100))
+    for number, store in enumerate((one, other, one, other)):
+        assert store.execute_all([settle(f"h{number}", 10, parent="slice")]) == [Settled(f"h{number}")]
+        other.execute(Renew(("slice",), "app", 10**8, now=START + number))
+    assert engine.transacted == 5  # the first reserve and the renewals
+    hold = engine.book.hold("app", "slice")
+    assert hold is not None and (hold.amounts, hold.at) == (Amounts(60), START + 3 + 10**8)
+    other.execute(Release("slice", "app", now=START + 4))
+    assert one.execute(settle("late", 10, parent="slice")) == Settled("late")
+    assert [(row.spent, row.held) for row in engine.book.accounts("app", ALICE)] == [(50, 0)]
+
+
+def test_a_slice_that_is_opened_after_a_look() -> None:
+    """The charge does not know of it, and would leave more held and spent than the limit."""
+    engine, [one, other] = stores(2)
+    for store in (one, other):
+        store.execute(settle(f"warm {id(store)}", 0))
+    engine.meanwhile = lambda: other.execute(reserve("slice", 995))
+    assert one.execute(settle("h", 10, parent="slice")) == Settled("h")
+    assert [(row.spent, row.held) for row in engine.book.accounts("app", ALICE)] == [(10, 985)]
+
+
+def test_a_hold_takes_the_place_of_another_in_one_round_trip() -> None:
+    engine, [store] = stores(1)
+    store.execute(settle("warm", 0))
+    store.execute(reserve("first", 900))
+    before = engine.viewed, engine.transacted
+    assert store.execute(reserve("second", 1000, replaces="first")) == Granted("second", Amounts(1000))
+    assert (engine.viewed, engine.transacted) == before
+    assert [row.held for row in engine.book.accounts("app", ALICE)] == [1000]
+    closed = engine.book.hold("app", "first")
+    assert closed is not None and closed.state == "released"
+    refused = store.execute(reserve("third", 1001, replaces="second"))
+    assert isinstance(refused, Refused) and refused.held == 0
+    assert [row.held for row in engine.book.accounts("app", ALICE)] == [1000]
+
+
+def test_what_is_wrong_among_charges_that_slices_pay() -> None:
     engine, [store] = stores(1)
     store.execute(reserve("slice", 500))
     before = engine.transacted
@@ -265,6 +319,27 @@ def test_a_budget_that_was_dropped_goes_with_its_last_hold() -> None:
     assert [account.held for account in engine.book.accounts("app", ALICE)] == [10]
     store.execute(Release("b", "app", now=START))
     assert engine.book.accounts("app", ALICE) == []
+
+
+def test_a_dropped_budget_whose_holds_others_give_back() -> None:
+    engine, [one, other] = stores(2)
+    for hold in ("a", "b"):
+        one.execute(reserve(hold))
+    one.execute(DropBudget("d", "app", ALICE, now=START))
+    for store in (one, other):  # each has seen the money of both
+        store.execute(settle(f"warm {id(store)}", 0, defaults=()))
+    one.execute(Release("a", "app", now=START))
+    other.execute(Release("b", "app", now=START))
+    assert engine.book.accounts("app", ALICE) == []
+
+
+def test_an_end_that_was_applied_before_is_answered_by_a_transaction() -> None:
+    """An engine waits there until the mark is on the disk."""
+    engine, [one, other] = stores(2)
+    one.execute(settle("h"))
+    before = engine.transacted
+    assert [one.execute(settle("h")), other.execute(settle("h"))] == [Settled("h"), Settled("h")]
+    assert engine.transacted - before == 2
 
 
 def test_ends_that_were_applied_before_take_few_round_trips() -> None:

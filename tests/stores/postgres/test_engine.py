@@ -58,13 +58,17 @@ def seen(engine: PostgresEngine) -> dict[Subject, Seen]:
     return dict(engine.view("p", [TEAM, ALICE, NOBODY], [], START, soon()).subjects)
 
 
-def step(engine: PostgresEngine, hold: str, spent: int = 0, held: int = 0, **more: Any) -> Add:
+def step(
+    engine: PostgresEngine, hold: str, spent: int = 0, held: int = 0, expected: Hold | None = None, **more: Any
+) -> Add:
     """Something to add to both accounts, with a mark and totals."""
     versions = tuple((subject, one.version) for subject, one in seen(engine).items())
     sums = tuple(Sum(ref, spent, held, "gpt") for ref in REFS)
     usage = {UsageKey("user", "alice", 1, "gpt"): Usage(spent, 1)}
     made = Hold(hold, "open" if held > 0 else "settled", 60 if held > 0 else 0, Amounts(max(held, 0)))
-    add = Add("p", START, START + 10, versions, sums, made, marks=(f"alias:{hold}",), usage=usage, now=START)
+    add = Add(
+        "p", START, START + 10, versions, sums, ((made, expected),), marks=(f"alias:{hold}",), usage=usage, now=START
+    )
     return replace(add, **more)
 
 
@@ -90,6 +94,11 @@ def test_a_step_is_applied_as_a_whole(engine: PostgresEngine) -> None:
     assert engine.usage_rows("p", "user", "alice", 0, 9, soon()) == [
         (UsageKey("user", "alice", 1, "gpt"), Usage(5, 2)),
     ]
+    # A hold that stays open keeps its time limit.
+    left = Hold("other", "open", 1, Amounts(3))
+    assert engine.add([step(engine, "other", held=7)], soon()) == 1
+    assert engine.add([step(engine, "paid", holds=((left, Hold("other", "open", 1, Amounts(7))),))], soon()) == 1
+    assert engine.view("p", [], ["other"], START, soon()).holds == {"other": replace(left, at=START + 60)}
     # A label with nothing left goes away.
     assert engine.add([step(engine, "back", spent=-5)], soon()) == 1
     assert seen(engine)[ALICE].accounts[0].models == {"m": 100}
@@ -104,13 +113,19 @@ GUARDS: dict[str, Callable[[Add], Add]] = {
     "more than the most to spend": lambda add: replace(add, sums=(add.sums[0]._replace(most_spent=104), add.sums[1])),
     "other sums": lambda add: replace(add, sums=(add.sums[0], add.sums[1]._replace(known=(100, 1)))),
     "an account that is gone": lambda add: replace(add, sums=(add.sums[0], add.sums[1]._replace(ref=Ref(*ALICE, "x")))),
-    "a hold that is there": lambda add: replace(add, hold=replace(add.hold, id="taken")),
-    "a hold that is not": lambda add: replace(add, expected=Hold("x", "open", 1, Amounts(1))),
+    "a hold that is there": lambda add: replace(add, holds=((Hold("taken", "settled", 0), None),)),
+    "a hold that is not": lambda add: replace(add, holds=((add.holds[0][0], Hold("x", "open", 1, Amounts(1))),)),
     "other amounts": lambda add: replace(
-        add, hold=replace(add.hold, id="taken"), expected=Hold("taken", "open", 1, Amounts(8))
+        add, holds=((Hold("taken", "settled", 0), Hold("taken", "open", 1, Amounts(8))),)
     ),
     "other legs": lambda add: replace(
-        add, hold=replace(add.hold, id="taken"), expected=Hold("taken", "open", 1, Amounts(7), legs=REFS[:1])
+        add, holds=((Hold("taken", "settled", 0), Hold("taken", "open", 1, Amounts(7), legs=REFS[:1])),)
+    ),
+    "a second hold of other amounts": lambda add: replace(
+        add, holds=(*add.holds, (Hold("taken", "open", 1, Amounts(3)), Hold("taken", "open", 1, Amounts(8))))
+    ),
+    "a second hold that is not": lambda add: replace(
+        add, holds=((Hold("no", "open", 1, Amounts(3)), Hold("no", "open", 1, Amounts(7))), *add.holds)
     ),
     "text that is not kept": lambda add: replace(add, marks=("alias:a\0b",)),
     "half a character": lambda add: replace(add, marks=("alias:\ud83d",)),

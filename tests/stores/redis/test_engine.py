@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,12 +81,23 @@ def spent(one: RedisEngine, subject: Subject = ALICE, project: str = "p") -> lis
     return [row.spent for row in view(one, subject, project=project).subjects[subject].accounts]
 
 
-def charge(hold: str, version: int, amount: int = 1, project: str = "p", **more: Any) -> Add:
+def charge(
+    hold: str, version: int, amount: int = 1, project: str = "p", expected: Hold | None = None, **more: Any
+) -> Add:
     """A step that charges alice."""
     bounds = {name: more.pop(name) for name in ("most", "most_spent", "known") if name in more}
     sums = (Sum(Ref(*ALICE), amount, 0, "m", **bounds),)
-    fields = {"since": NOW, "until": NOW + 1, "subjects": ((ALICE, version),), "sums": sums, "now": NOW, **more}
-    return Add(project, hold=Hold(hold, "settled", 0), **fields)
+    holds = ((Hold(hold, "settled", 0), expected),)
+    fields = {
+        "holds": holds,
+        "since": NOW,
+        "until": NOW + 1,
+        "subjects": ((ALICE, version),),
+        "sums": sums,
+        "now": NOW,
+        **more,
+    }
+    return Add(project, **fields)
 
 
 def test_a_transaction_keeps_others_out_until_it_has_written(url: str, engine: Opener) -> None:
@@ -224,7 +236,8 @@ def test_steps_stop_at_the_first_that_does_not_fit(url: str, engine: Opener) -> 
 
 def refusals(version: int) -> dict[str, Add]:
     """Steps of which each fails one guard; alice has spent 10 and holds 5 for `open`."""
-    still_open = Hold("open", "open", 1, Amounts(5))
+    still_open = Hold("open", "open", 1, Amounts(5), legs=(Ref(*ALICE),), subjects=(ALICE,))
+    own, paying = (Hold("h", "settled", 0), None), replace(still_open, amounts=Amounts(3))
     return {
         "too early": charge("h", version, since=NOW + 1, until=NOW + 2),
         "too late": charge("h", version, since=0, until=NOW),
@@ -240,6 +253,10 @@ def refusals(version: int) -> dict[str, Add]:
         "hold of other amounts": charge("open", version, expected=Hold("open", "open", 1, Amounts(6))),
         "no account": charge("h", version, sums=(Sum(Ref(*ALICE, "other"), 1),)),
         "hold that is not there": charge("h", version, expected=still_open),
+        "second hold of other amounts": charge(
+            "h", version, holds=(own, (paying, replace(still_open, amounts=Amounts(6))))
+        ),
+        "second hold that is not there": charge("h", version, holds=((replace(paying, id="x"), paying), own)),
     }
 
 
@@ -255,6 +272,23 @@ def test_a_step_that_does_not_fit_changes_nothing(url: str, engine: Opener, why:
     fitting = charge("open", version, 10, most=25, most_spent=20, known=(10, 5), expected=still_open)
     assert one.add([fitting], soon()) == 1
     assert view(one, holds=("open",)).holds["open"] == Hold("open", "settled", NOW)
+
+
+def test_a_hold_that_is_drawn_from_keeps_its_time_limit(url: str, engine: Opener) -> None:
+    one = engine(url)
+    version = made(one, account(ALICE))[ALICE]
+    before = Hold("open", "open", NOW + 60, Amounts(5), legs=(Ref(*ALICE),), subjects=(ALICE,))
+    one.transact("p", (), (), NOW, put_hold(before), soon())
+    left = replace(before, amounts=Amounts(3))
+    known = replace(before, at=1), replace(left, at=1)
+    steps = [
+        charge("h", version, holds=((known[1], known[0]), (Hold("h", "settled", 0), None))),
+        charge("i", version, holds=((known[1], known[1]), (Hold("i", "settled", 0), None))),
+        charge("j", version, holds=((known[1], known[0]), (Hold("j", "settled", 0), None))),
+    ]
+    assert one.add(steps, soon()) == 2
+    holds = {"open": left, "h": Hold("h", "settled", NOW), "i": Hold("i", "settled", NOW), "j": None}
+    assert view(one, holds=("open", "h", "i", "j")).holds == holds
 
 
 def test_sums_that_no_double_holds(url: str, engine: Opener) -> None:

@@ -6,24 +6,22 @@ from collections.abc import Callable, Sequence
 
 from litellm_budget_plugin.core.commands import Command, Reply
 from litellm_budget_plugin.errors import BudgetStoreError
-from litellm_budget_plugin.stores.guard import Guard, watch_forks
+from litellm_budget_plugin.stores.fork_safe_lock import ForkSafeLock, watch_forks
 from litellm_budget_plugin.stores.protocol import Outcome, Store
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 
-class Reopening:
-    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises BudgetStoreUnavailable while
-    the store is away.
+class LazyStore:
+    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises
+    BudgetStoreUnavailable while the store is away.
     """
 
     remote = True
 
     def __init__(self, name: str, reopen: Callable[[float], Store], timeout: float) -> None:
-        self._name = name
-        self._reopen = reopen
-        self._timeout = timeout
+        self._name, self._reopen, self._timeout = name, reopen, timeout
         self._store: Store | None = None
-        self._guard = Guard()
+        self._guard = ForkSafeLock()
         self._closed = False
         watch_forks(self)
 
@@ -46,7 +44,7 @@ class Reopening:
     def after_fork(self, in_child: bool) -> None:
         """In the child, the thread that was opening the store is gone."""
         if in_child:
-            self._guard.renew()
+            self._guard.after_fork(True)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""

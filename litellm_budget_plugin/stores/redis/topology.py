@@ -18,7 +18,7 @@ Vet = Callable[[Line, float], None]
 """Looks whether the server at the end of a new connection may keep a ledger; raises BudgetStoreError if not."""
 
 
-class Route:
+class Topology:
     """The way to the servers of one address: to the one of its URL. Nothing is connected before it is needed."""
 
     moves = False
@@ -56,7 +56,7 @@ class Route:
         return found
 
 
-class Sentinel(Route):
+class Sentinel(Topology):
     """The master that the sentinels of the URL name."""
 
     moves = True
@@ -92,7 +92,7 @@ class Sentinel(Route):
         raise BudgetStoreUnavailable(f"no sentinel that can be reached knows the master {self._address.master!r}")
 
 
-class Cluster(Route):
+class Cluster(Topology):
     """The node that has the project's hash slot."""
 
     moves = True
@@ -163,12 +163,12 @@ def _dialled(address: Address, node: Node | None, seconds: float, vet: Vet) -> L
     try:
         vet(line, end)
     except BaseException:
-        line.close()
+        line.hang_up()
         raise
     return line
 
 
-def route_to(address: Address, seconds: float, vet: Vet) -> Route:
+def route_to(address: Address, seconds: float, vet: Vet) -> Topology:
     """The way that an address asks for. Nothing is connected yet."""
-    kinds: dict[str, type[Route]] = {"sentinel": Sentinel, "cluster": Cluster}
-    return kinds.get(address.kind, Route)(address, seconds, vet)
+    kinds: dict[str, type[Topology]] = {"sentinel": Sentinel, "cluster": Cluster}
+    return kinds.get(address.kind, Topology)(address, seconds, vet)

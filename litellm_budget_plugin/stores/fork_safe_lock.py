@@ -16,10 +16,10 @@ FORK_WAIT = 5.0
 """How long (seconds) a fork waits for another thread's command to end."""
 
 
-class Guard:
+class ForkSafeLock:
     """A lock with a time-out that refuses to be entered twice by one thread and never stays locked after an interrupt."""
 
-    __slots__ = ("_inside", "_lock")
+    __slots__ = ("__weakref__", "_inside", "_lock")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -50,28 +50,25 @@ class Guard:
             except RuntimeError:  # never taken
                 pass
 
-    def pause(self) -> bool:
-        """Keep everybody out until `resume`. False if somebody stays inside for FORK_WAIT, or this thread is."""
-        if not self._lock.acquire(timeout=FORK_WAIT):
-            return False
-        if self._inside:
+    def before_fork(self) -> bool:
+        """Keep everybody out until `after_fork`. False if somebody stays inside for FORK_WAIT, or this thread is."""
+        return self._lock.acquire(timeout=FORK_WAIT) and not self._inside
+
+    def after_fork(self, in_child: bool) -> None:
+        """Let the others in again. In the child, the other threads are gone: forget who was inside."""
+        if in_child:
+            self._lock, self._inside = threading.RLock(), False
+            return
+        try:
             self._lock.release()
-        return not self._inside
-
-    def resume(self) -> None:
-        """End a `pause` that was granted."""
-        self._lock.release()
-
-    def renew(self) -> None:
-        """Forget who was inside: in a forked child, the other threads are gone."""
-        self._lock = threading.RLock()
-        self._inside = False
+        except RuntimeError:  # Never taken: somebody stayed inside.
+            pass
 
 
 class Forking(Protocol):
-    """A store that has something to do around a fork."""
+    """What has something to do around a fork."""
 
-    def before_fork(self) -> None:
+    def before_fork(self) -> object:
         """In the parent, before."""
 
     def after_fork(self, in_child: bool) -> None:
@@ -86,20 +83,14 @@ def watch_forks(store: Forking) -> None:
     _stores.add(store)
 
 
-def _before() -> None:
+def _each(call: Callable[[Forking], object]) -> None:
     for store in list(_stores):
-        store.before_fork()
-
-
-def _after_in_parent() -> None:
-    for store in list(_stores):
-        store.after_fork(in_child=False)
-
-
-def _after_in_child() -> None:
-    for store in list(_stores):
-        store.after_fork(in_child=True)
+        call(store)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    os.register_at_fork(
+        before=lambda: _each(lambda store: store.before_fork()),
+        after_in_parent=lambda: _each(lambda store: store.after_fork(False)),
+        after_in_child=lambda: _each(lambda store: store.after_fork(True)),
+    )

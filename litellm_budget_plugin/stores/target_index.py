@@ -16,7 +16,7 @@ _STATES = {"open": 0, "settled": 2}
 
 
 @final
-class EarlierRows:
+class TargetIndex:
     """Rows by their keys, in a file of SQLite's own that goes away with this: a ledger may not fit into the memory."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class EarlierRows:
         self.noted = 0
         self.left = 0
 
-    def __enter__(self) -> EarlierRows:
+    def __enter__(self) -> TargetIndex:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import certifi
 import httpcore
 
-from litellm_budget_plugin.stores.net.dialling import Dialling, LeftBehind
+from litellm_budget_plugin.stores.net.background_connect import BackgroundConnect, ConnectAbandoned
 
 _until = threading.local()
 
@@ -56,7 +56,7 @@ class _Wire(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class Wires(httpcore.NetworkBackend):
+class DeadlineBackend(httpcore.NetworkBackend):
     """How connections are opened: within the deadline, which bounds the resolution of the host's name too."""
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ class Wires(httpcore.NetworkBackend):
             return self._backend.connect_tcp(host, port, seconds, local_address, socket_options)
 
         try:
-            return _Wire(Dialling(dial, _hang_up).result(_until.deadline))
-        except LeftBehind as left:
+            return _Wire(BackgroundConnect(dial, _hang_up).result(_until.deadline))
+        except ConnectAbandoned as left:
             if isinstance(left.__cause__, TimeoutError):
                 raise httpcore.ConnectTimeout("the connection could not be opened in time") from None
             raise left.__cause__ or left from None

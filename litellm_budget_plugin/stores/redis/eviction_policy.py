@@ -17,7 +17,7 @@ _SAFE = "noeviction"
 _NEVER_MIND = ("NOAUTH", "WRONGPASS", "LOADING")
 
 
-class Vetting:
+class EvictionPolicyCheck:
     """Looks at the servers of one address. An evicted account would be a user without a limit."""
 
     def __init__(self, name: str) -> None:

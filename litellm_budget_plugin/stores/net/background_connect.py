@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class LeftBehind(Exception):
+class ConnectAbandoned(Exception):
     """A connection is still being opened, and who asked for it waits no longer."""
 
 
-class Dialling(Generic[T]):
+class BackgroundConnect(Generic[T]):
     """`dial` on a thread of its own. What it returns after nobody waits any longer is given to `left`, and None if it fails
     then.
     """
@@ -39,7 +39,7 @@ class Dialling(Generic[T]):
         self._done.set()
 
     def result(self, deadline: float) -> T:
-        """The connection. Raises what opening it has raised; LeftBehind if it takes until `deadline` (time.monotonic) or the
+        """The connection. Raises what opening it has raised; ConnectAbandoned if it takes until `deadline` (time.monotonic) or the
         waiting is interrupted.
         """
         try:
@@ -47,7 +47,7 @@ class Dialling(Generic[T]):
                 raise TimeoutError
         except BaseException as error:
             if self._claim.acquire(blocking=False):
-                raise LeftBehind from error
+                raise ConnectAbandoned from error
             self._done.wait()
         if self._dialled is None:
             raise self._error or TimeoutError()

@@ -14,7 +14,7 @@ import httpcore
 
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.http.address import Address
-from litellm_budget_plugin.stores.http.wires import Wires, set_deadline, trusted
+from litellm_budget_plugin.stores.http.deadline_backend import DeadlineBackend, set_deadline, trusted
 from litellm_budget_plugin.stores.net.places import NoPlace, Places
 
 _TRIES = 3
@@ -52,7 +52,7 @@ class _Own(NamedTuple):
     pool: httpcore.ConnectionPool
 
 
-class Exchange:
+class HttpClient:
     """The way to an endpoint, for any number of threads and for children after a fork."""
 
     def __init__(self, address: Address) -> None:
@@ -73,7 +73,7 @@ class Exchange:
             max_connections=self._address.connections,
             keepalive_expiry=_IDLE_SECONDS,
             http2=find_spec("h2") is not None,
-            network_backend=Wires(),
+            network_backend=DeadlineBackend(),
         )
         # In one step: another thread of a forked child must not take its own process's number for its own connections.
         self._own = _Own(os.getpid(), places, pool)
