@@ -27,7 +27,7 @@ def admit(call: Call) -> None:
     """Hold what the attempt may cost at most; where there is no room, as much less as the call's plan can have it cost.
 
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
-    shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
+    shadow mode it never raises. An attempt whose price is zero holds no money, and needs room only under limits of calls and tokens.
     """
     if call.span is None:
         call.span = tracing.span_for(call.request.params)
@@ -41,20 +41,23 @@ def _hold(call: Call) -> None:
     if call.estimate is None:
         call.estimate = call.bound()
     estimate = call.estimate
-    if estimate.priced and estimate.usd == 0:
-        _unheld(call, "model", "free")
-        return
+    free = estimate.priced and estimate.usd == 0
     try:
-        if not estimate.priced:
-            _check_unpriced(call)
+        if not estimate.priced and not _unpriced_goes_on(call):
             return
         reply = _reserve(call, estimate)
         if isinstance(reply, Granted):
             call.held, call.granted = True, reply.amounts.usd
-            tracing.held(call.span, ledger.project, call.hold, call.granted)
+            if estimate.usd and estimate.priced:
+                tracing.held(call.span, ledger.project, call.hold, call.granted)
+            else:
+                _unheld(call, "model", "free" if free else "price")
     except BudgetStoreError as error:
         _take_back(call)
-        _without_store(call, error)
+        if free:
+            _unheld(call, "model", "free")
+        else:
+            _without_store(call, error)
         return
     except BudgetRefused:
         raise
@@ -105,7 +108,8 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
     return reply
 
 
-def _check_unpriced(call: Call) -> None:
+def _unpriced_goes_on(call: Call) -> bool:
+    """Whether a call of unknown price may be made, under limits of calls and tokens. Raises BudgetPriceUnknown."""
     ledger, model = call.ledger, call.called
     if ledger.settings.on_unknown_price == "reject" and _limited(call):
         error = BudgetPriceUnknown(
@@ -113,8 +117,8 @@ def _check_unpriced(call: Call) -> None:
             "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
         )
         _refuse(call, error, "model", "price")
-    else:
-        _unheld(call, "model", "price")
+        return False
+    return True
 
 
 def _limited(call: Call) -> bool:

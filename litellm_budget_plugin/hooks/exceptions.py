@@ -10,8 +10,8 @@ import litellm
 from litellm_budget_plugin.core.accounts import Ref
 from litellm_budget_plugin.core.commands import MICROS, Refused
 from litellm_budget_plugin.core.money import usd_float, usd_text
-from litellm_budget_plugin.core.sentences import Limit, window_text
-from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
+from litellm_budget_plugin.core.sentences import Limit, amount_text
+from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetRefused
 
 
@@ -61,10 +61,8 @@ def _text(amount: int, unit: str) -> str:
 
 def _budget(account: Ref, limit: int) -> str:
     if account.window == CREDIT:
-        return f"a balance of {_text(limit, account.unit)}"
-    said = _text(limit, account.unit)
-    said += "" if account.window in ENDLESS else f" per {window_text(account.window)}"
-    return f"{said} for {account.model}" if account.model else said
+        return f"a balance of {amount_text(limit, account.unit)}"
+    return str(Limit(limit, account.window, account.model, account.unit))
 
 
 def _message(refused: Refused, model: str) -> str:
