@@ -19,8 +19,10 @@ from litellm_budget_plugin.settings import BudgetSettings
 _logger = logging.getLogger("litellm_budget_plugin")
 _LOOK_SECONDS = 1.0
 """How often the file is looked at."""
+_SETTLED_SECONDS = 1.0
+"""A file that was written to less long ago may be half of what it is to be."""
 
-_Stamp = tuple[int, int, int] | None
+_Stamp = tuple[int, int, int, int] | None
 
 
 class Given(NamedTuple):
@@ -44,8 +46,8 @@ class Principal(NamedTuple):
 
 
 class Policies:
-    """The policy of `settings`, read anew when its file changes. A file that cannot be accepted stops the start with
-    BudgetSettingsError; later the policy before it goes on counting, and an ERROR is logged. Threads may share it.
+    """The policy of `settings`, read anew within two seconds when its file changes. A file that cannot be accepted stops the start
+    with BudgetSettingsError; later the policy before it goes on counting, and an ERROR is logged. Threads may share it.
     """
 
     def __init__(self, settings: BudgetSettings) -> None:
@@ -70,7 +72,7 @@ class Policies:
         return self._policy
 
     def look(self) -> Policy:
-        """The policy of the file as it is at this moment."""
+        """The policy of the file as it is at this moment, or was before somebody began to write to it just now."""
         with self._looking:
             self._look()
         return self._policy
@@ -78,13 +80,18 @@ class Policies:
     def _look(self) -> None:
         self._look_at = time.monotonic() + _LOOK_SECONDS
         stamp = self._stamp_now()
-        if stamp == self._stamp:
+        if stamp == self._stamp or (stamp is not None and abs(time.time_ns() - stamp[0]) < _SETTLED_SECONDS * 1e9):
             return
-        self._stamp = stamp
         try:
-            self._policy = self._settings.read_policy()
+            policy, mistake = self._settings.read_policy(), None
         except BudgetSettingsError as error:
-            _logger.error("the limits stay as they were, because the budget file has a mistake: %s", error)
+            policy, mistake = self._policy, error
+        if stamp != self._stamp_now():
+            # Somebody has begun to write while it was read.
+            return
+        self._stamp, self._policy = stamp, policy
+        if mistake is not None:
+            _logger.error("the limits stay as they were, because the budget file has a mistake: %s", mistake)
         else:
             _logger.info("the budget file %s was read again", self._settings.file)
 
@@ -95,4 +102,5 @@ class Policies:
             found = os.stat(self._settings.file)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        # The last one changes with the permissions, too, and cannot be set back.
+        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
