@@ -20,7 +20,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 _LOOK_SECONDS = 1.0
 """How often the file is looked at."""
 _SETTLED_SECONDS = 1.0
-"""A file that was written to less long ago may be half of what it is to be."""
+"""For how long a changed file must stay as it is before it counts: it may be half of what somebody writes."""
 
 _Stamp = tuple[int, int, int, int] | None
 
@@ -53,7 +53,8 @@ class Policies:
     def __init__(self, settings: BudgetSettings) -> None:
         self._settings = settings
         # Taken before the file is read: what is written meanwhile is seen the next time.
-        self._stamp = self._stamp_now()
+        self._stamp = self._seen = self._stamp_now()
+        self._seen_at = time.monotonic()
         self._policy = settings.read_policy()
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._looking = threading.Lock()
@@ -72,15 +73,18 @@ class Policies:
         return self._policy
 
     def look(self) -> Policy:
-        """The policy of the file as it is at this moment, or was before somebody began to write to it just now."""
+        """The policy that counts at this moment: that of the file, or the one before while the file changes."""
         with self._looking:
             self._look()
         return self._policy
 
     def _look(self) -> None:
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        now = time.monotonic()
+        self._look_at = now + _LOOK_SECONDS
         stamp = self._stamp_now()
-        if stamp == self._stamp or (stamp is not None and abs(time.time_ns() - stamp[0]) < _SETTLED_SECONDS * 1e9):
+        if stamp != self._seen:
+            self._seen, self._seen_at = stamp, now
+        if stamp == self._stamp or now - self._seen_at < _SETTLED_SECONDS:
             return
         try:
             policy, mistake = self._settings.read_policy(), None
