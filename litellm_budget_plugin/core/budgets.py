@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, command_mark, top_up_mark
-from litellm_budget_plugin.core.applying import default_of, open_window, roll_due, whole_mark
+from litellm_budget_plugin.core.applying import default_of, defaults_for, open_window, roll_due, whole_mark
 from litellm_budget_plugin.core.book import Work
 from litellm_budget_plugin.core.commands import (
     KEEP,
@@ -35,7 +35,7 @@ def put_budget(work: Work, command: PutBudget) -> Done | RollNeeded:
     if _repeated(work, command):
         return Done(command.id)
     current = current_budget(_alike(work, command), command.defaults)
-    ref = _target(command, current)
+    ref = _target(work, command, current)
     old = _taken_over(work, command, ref, current)
     account = _opened(work, command, ref)
     if account is None:
@@ -90,18 +90,17 @@ def current_budget(rows: Collection[Account], defaults: tuple[Default, ...]) -> 
     return min(rows, key=order, default=None)
 
 
-def _target(command: PutBudget, current: Account | None) -> Ref:
+def _target(work: Work, command: PutBudget, current: Account | None) -> Ref:
     window = command.window
     if window is KEEP:
-        window = current.ref.window if current is not None else _default_window(command)
+        window = current.ref.window if current is not None else _default_window(work, command)
     return Ref(*command.subject, command.model, window, command.unit)
 
 
-def _default_window(command: PutBudget) -> str:
-    for default in command.defaults:
-        if (default.scope, default.model, default.unit) == (command.subject.scope, command.model, command.unit):
-            return default.window
-    return "none"
+def _default_window(work: Work, command: PutBudget) -> str:
+    followed = defaults_for(command.subject, work.accounts(command.subject).values(), command.defaults)
+    alike = (ref for ref in followed if (ref.model, ref.unit) == (command.model, command.unit) and ref.window != CREDIT)
+    return next((ref.window for ref in alike), "none")
 
 
 def _opened(work: Work, command: PutBudget, ref: Ref) -> Account | None:

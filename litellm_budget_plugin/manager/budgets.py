@@ -276,9 +276,11 @@ class Budgets:
         self._ledger.settler.settle_waiting()
         after: str | None = ""
         while after is not None:
-            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=self._ledger.defaults))
+            defaults = self._ledger.defaults
+            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=defaults))
             for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
-                yield Subject(scope, name), tuple(states)
+                subject = Subject(scope, name)
+                yield subject, tuple(states) if self._defaults(subject) == defaults else self._states(subject)
             after = reply.after
 
     def _read(self, command: Read) -> Accounts:
@@ -311,12 +313,13 @@ class Budgets:
     def _run(self, subject: Subject, states: tuple[AccountState, ...]) -> RunState:
         totals = self._totals(*subject, (0, 2**31))
         spent = sum(usage.spent for _, usage in totals)
-        dollars = [state for state in states if state.ref.unit == "usd" and not state.ref.model]
-        left = [state.limit - state.spent - state.held for state in dollars if state.limit is not None]
+        found = limits_on(subject, states, (), self._defaults(subject))
+        dollars = [(limit, state) for ref, limit, state in found if ref.unit == "usd"]
+        left = [limit - (state.spent + state.held if state else 0) for limit, state in dollars if limit is not None]
         return RunState(
             subject.id,
             _usd(spent),
-            _usd(max((state.held for state in dollars), default=0)),
+            _usd(max((state.held for _, state in dollars if state), default=0)),
             _usd(max(0, min(left))) if left else None,
             [
                 str(_limit_of(state.ref, state.own_limit))
