@@ -54,8 +54,7 @@ class BudgetCallback(BudgetHook):
             opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
-        if self.budget_ledger is not None:
-            register(self)
+        register(self)
         if not self._ledger.policies.current().limited:
             _logger.warning(
                 "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"

@@ -348,7 +348,8 @@ def principal_of(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
 def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
     sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
     said = [(source, _FINDERS[source](params)) for source in sources if source != "default"]
-    payer = _NOBODY
+    # The settings say where a user is looked for. What a block of the program counts against beside, it always does.
+    payer = _NOBODY if "context" in sources else _payer_here()._replace(user=None)
     for source, one in reversed(said):
         user = None if one.user in (None, "") else checked_id(one.user, f"the user of this call (from {source})")
         payer = Payer(user, one.given).inside(payer)

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import SCOPES, Default, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.applying import defaults_for, limits_on, whole_mark
+from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import (
     MICROS,
@@ -131,7 +131,8 @@ class Budgets:
 
     def limits(self, subject: str) -> list[str]:
         """The sentences that count for a subject, from wherever they are set."""
-        return [str(limit) for limit in self._limits(self._subject(subject))]
+        named = self._subject(subject)
+        return [str(limit) for limit in self._limits(named, self._states(named))]
 
     def remaining(self, subject: str, model: str | None = None) -> Remaining:
         """What the subject may still spend, on `model`, else on models that have no budget of their own."""
@@ -294,9 +295,8 @@ class Budgets:
         assert isinstance(reply, UsageRows)
         return reply.rows
 
-    def _limits(self, subject: Subject) -> list[Limit]:
+    def _limits(self, subject: Subject, states: tuple[AccountState, ...]) -> list[Limit]:
         """The limits that count, as they were set: without what was raised or carried over."""
-        states = self._states(subject)
         found: list[Limit] = []
         for ref, _, state in limits_on(subject, states, None, defaults := self._defaults(subject)):
             if state is not None and state.pinned:
@@ -321,11 +321,7 @@ class Budgets:
             _usd(spent),
             _usd(max((state.held for _, state in dollars if state), default=0)),
             _usd(max(0, min(left))) if left else None,
-            [
-                str(_limit_of(state.ref, state.own_limit))
-                for state in states
-                if state.pinned and state.ref != whole_mark(subject)
-            ],
+            [str(limit) for limit in self._limits(subject, states)],
             any(state.blocked for state in states),
             _time(min((state.created_at for state in states), default=None)) or _NEVER,
         )
