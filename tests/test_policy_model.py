@@ -61,6 +61,8 @@ def _made(store: object, policy: Policy, call: model.Call, hold: str, now: int) 
     if isinstance(reply, Refused):
         return reply
     assert isinstance(reply, Granted)
-    settle = Settle(hold, model.PROJECT, subjects, names, call.cost, call.model, call.tokens, defaults=defaults, now=now)
+    settle = Settle(
+        hold, model.PROJECT, subjects, names, call.cost, call.model, call.tokens, defaults=defaults, now=now
+    )
     ask(store, settle)  # type: ignore[arg-type]
     return None

@@ -23,6 +23,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.money import MAX_NANOS, usd_text
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
@@ -159,6 +160,10 @@ def drop_budget(work: Work, command: DropBudget) -> Done:
     """Forget budgets; money held on them stays held until its calls end."""
     if _repeated(work, command):
         return Done(command.id)
+    if command.seen is not KEEP:
+        rows = list(work.accounts(command.subject).values())
+        if tuple(states_of(rows, (), work.now)) != command.seen:
+            return _done(work, command)
     for account in _matching(work, command):
         _drop(work, account)
     if not any(

@@ -158,7 +158,8 @@ class PutBudget:
 class DropBudget:
     """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
 
-    `model`, `window` None: all of them. Replies: Done.
+    `model`, `window` None: all of them. With `seen`, only if the subject's accounts still are as a `Read` without defaults has
+    shown them: what has changed since is in use. Replies: Done.
     """
 
     id: str
@@ -166,6 +167,7 @@ class DropBudget:
     subject: Subject
     model: str | None = None
     window: str | None = None
+    seen: tuple[AccountState, ...] | Keep = KEEP
     now: int | None = None
 
 

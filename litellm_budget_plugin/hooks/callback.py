@@ -55,10 +55,13 @@ class BudgetCallback(BudgetHook):
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         register(self)
-        if not self._ledger.policies.current().limited:
+        policy = self._ledger.policies.current()
+        if not policy.limited:
             _logger.warning(
-                "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
+                "nothing is limited: no DEFAULT_LIMIT, no limits of a scope and no FILE is set; only who has a budget of their own is"
             )
+        if unknown := pricing.unknown_models(policy.models()):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut.

@@ -65,7 +65,8 @@ class BudgetLedger:
             raise
         kept = round(settings.retention * DAY)
         # In memory nothing comes back from a journal, nor from another process.
-        self.settler.keep(self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY)
+        marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
+        self.settler.keep(self.project, marks_kept, _DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.settler)
         self.reported = Recent()

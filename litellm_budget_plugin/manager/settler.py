@@ -24,6 +24,7 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.manager.breaker import RETRY_SECONDS
 from litellm_budget_plugin.manager.client import StoreClient
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
+from litellm_budget_plugin.manager.ended_runs import EndedRuns
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.metrics.standing import Standing
 from litellm_budget_plugin.stores.protocol import Store
@@ -83,6 +84,7 @@ class Settler:
         # Also in a child: a store that the parent had let go of is no use there either.
         self._closed = False
         self._retention: dict[str, tuple[int, int]] = {}
+        self._ended_runs: dict[str, EndedRuns] = {}
         self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._attended: list[Attended] = []
         self.gather = GATHER_SECONDS
@@ -119,9 +121,11 @@ class Settler:
         # Not to the last moment: what is delivered must be remembered until it is known to have been.
         return self._retention[project][0] * 9 // 10 if project in self._retention else None
 
-    def keep(self, project: str, marks_kept: int, days_kept: int) -> None:
-        """Sweep `project` now and then, with these retentions (microseconds)."""
+    def keep(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
+        """Sweep `project` now and then, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
+        if runs_kept is not None:
+            self._ended_runs[project] = EndedRuns(project, runs_kept, days_kept)
 
     def track(self, hold: str, live: LiveHold) -> None:
         """Renew `hold` until `untrack`."""
@@ -338,6 +342,8 @@ class Settler:
         if now - self._swept_at >= _SWEEP_SECONDS:
             for project, (marks_kept, days_kept) in list(self._retention.items()):
                 self.client.ask(Sweep(project, marks_kept, days_kept), self._timeout)
+                if project in self._ended_runs:
+                    self._ended_runs[project].forget(lambda command: self.client.ask(command, self._timeout))
             self._swept_at = now
 
     def end(self) -> None:

@@ -34,8 +34,9 @@ from litellm_budget_plugin.core.commands import (
     TopUp,
 )
 from litellm_budget_plugin.core.dict_book import DictBook
-from litellm_budget_plugin.core.ledger import apply, state_of
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.reading import state_of
 from litellm_budget_plugin.core.shape import (
     FOLLOWS,
     KEYS,

@@ -101,9 +101,7 @@ def test_a_thousand_calls_while_the_file_changes_twenty_times(
     def call(number: int) -> None:
         try:
             litellm.completion(
-                **desk.arguments(
-                    ("alice", "bob")[number % 2], mock_response="x", metadata={"budget_team": "search"}
-                )
+                **desk.arguments(("alice", "bob")[number % 2], mock_response="x", metadata={"budget_team": "search"})
             )
         finally:
             done.release()
@@ -166,7 +164,9 @@ def test_a_file_that_may_be_read_again_is_read(writer: Writer, monkeypatch: pyte
         good = type(found.settings).read_policy
         writer.replace(version(1001))
         with monkeypatch.context() as patched:
-            patched.setattr(type(found.settings), "read_policy", lambda self: good(self.model_copy(update={"file": "/"})))
+            patched.setattr(
+                type(found.settings), "read_policy", lambda self: good(self.model_copy(update={"file": "/"}))
+            )
             assert numbers(writer.settle(found.policies)) == {1000}
         writer.path.chmod(0o600)
         assert numbers(writer.settle(found.policies)) == {1001}
@@ -188,3 +188,15 @@ def test_what_was_held_under_one_version_is_charged_where_the_next_one_counts(
     desk.calm("carol")
     with pytest.raises(litellm.BudgetExceededError, match=r"spent \$0.0125 of \$0.02 per month"):
         litellm.completion(**desk.arguments("carol"))
+
+
+def test_models_that_litellm_does_not_know_are_said_once_at_the_start(
+    open_desk: Callable[..., Desk], caplog: pytest.LogCaptureFixture, writer: Writer
+) -> None:
+    writer.replace('[user]\nlimits = ["$1 for gpt-4oo", "$1 for gate-c*", "$2 for zzz"]\n')
+    desk = open_desk(default_limit=None, store_url="memory://", file=str(writer.path))
+    litellm.completion(**desk.arguments("alice"))
+    (record,) = [each for each in caplog.records if "LiteLLM knows no model" in each.message]
+    assert record.levelno == logging.WARNING and record.message.endswith(
+        "LiteLLM knows no model 'gpt-4oo'; did you mean 'gpt-4o'?; LiteLLM knows no model 'zzz'"
+    )

