@@ -403,7 +403,11 @@ def _of_metadata(metadata: Mapping[str, Any]) -> Payer:
 
 def _from_proxy(params: Mapping[str, Any]) -> Payer:
     caller = caller_of(params)
-    return _NOBODY if caller is None else Payer(account_of(caller), Given(team_of(caller), tags_of(caller)))
+    if caller is None:
+        return _NOBODY
+    team = team_of(caller)
+    tags = _ids(tags_of(caller), "a tag of this key or team")
+    return Payer(account_of(caller), Given(None if team is None else checked_id(team, "the team of this key"), tags))
 
 
 _PROXY_SOURCES = ("proxy", "context")
