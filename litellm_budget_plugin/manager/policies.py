@@ -57,19 +57,24 @@ class Policies:
         self._seen_at = time.monotonic()
         self._policy = settings.read_policy()
         self._look_at = time.monotonic() + _LOOK_SECONDS
-        self._looking = threading.Lock()
+        self._pid, self._lock = os.getpid(), threading.Lock()
+
+    @property
+    def _looking(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # The thread that was looking is the parent's.
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        return self._lock
 
     def current(self) -> Policy:
         """The policy to judge a call by, from its beginning to its end."""
-        if (
-            self._settings.file is not None
-            and time.monotonic() >= self._look_at
-            and self._looking.acquire(blocking=False)
-        ):
-            try:
-                self._look()
-            finally:
-                self._looking.release()
+        if self._settings.file is not None and time.monotonic() >= self._look_at:
+            looking = self._looking
+            if looking.acquire(blocking=False):
+                try:
+                    self._look()
+                finally:
+                    looking.release()
         return self._policy
 
     def look(self) -> Policy:
@@ -93,7 +98,9 @@ class Policies:
         if stamp != self._stamp_now():
             # Somebody has begun to write while it was read.
             return
-        self._stamp, self._policy = stamp, policy
+        # In this order: a child that is forked in between reads the file again.
+        self._policy = policy
+        self._stamp = stamp
         if mistake is not None:
             _logger.error("the limits stay as they were, because the budget file has a mistake: %s", mistake)
         else:

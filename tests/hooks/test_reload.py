@@ -13,11 +13,12 @@ from typing import Any
 import litellm
 import pytest
 
-from litellm_budget_plugin import BudgetCallback
+from litellm_budget_plugin import BudgetCallback, BudgetSettings
 from litellm_budget_plugin.core.accounts import Default
 from litellm_budget_plugin.manager import policies
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from tests.hooks.desk import Desk
+from tests.stores.processes import Child
 
 CALLS, THREADS, CHANGES = 1000, 8, 20
 
@@ -200,3 +201,15 @@ def test_models_that_litellm_does_not_know_are_said_once_at_the_start(
     assert record.levelno == logging.WARNING and record.message.endswith(
         "LiteLLM knows no model 'gpt-4oo'; did you mean 'gpt-4o'?; LiteLLM knows no model 'zzz'"
     )
+
+
+def test_a_child_that_was_forked_while_the_file_was_read_reads_it_too(writer: Writer) -> None:
+    seen = policies.Policies(BudgetSettings(store_url="memory://", file=str(writer.path)))
+
+    def read(child: Child) -> str:
+        return f"{numbers(writer.settle(seen))} {numbers(seen.current().defaults)}"
+
+    writer.replace(version(1001))
+    with seen._looking:
+        child = Child(read)
+    assert child.result() == "{1001} {1001}"
