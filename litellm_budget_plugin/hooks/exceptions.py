@@ -10,8 +10,8 @@ import litellm
 from litellm_budget_plugin.core.accounts import Ref
 from litellm_budget_plugin.core.commands import MICROS, Refused
 from litellm_budget_plugin.core.money import usd_float, usd_text
-from litellm_budget_plugin.core.sentences import Limit, window_text
-from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
+from litellm_budget_plugin.core.sentences import Limit, amount_text
+from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetRefused
 
 
@@ -19,9 +19,9 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
     """A call was refused, because a budget has no room for what it may cost. No request has left the process.
 
     `scope` and `subject` name the budget. `limit`, `spent`, `held` and `requested` are USD (or calls or tokens, as `unit`
-    says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is "spent" if waiting for calls in flight cannot
-    help, "held" if only they stand in the way, "blocked" if the account is blocked. `current_cost`, `max_budget`,
-    `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
+    says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is
+    "spent" if waiting for calls in flight cannot help, "held" if only they stand in the way, "blocked" if the account is blocked.
+    `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
     """
 
     # The proxy writes this into the body of its answer, as it does for its own budgets.
@@ -56,15 +56,13 @@ def _time(micros: int | None) -> datetime | None:
 
 
 def _text(amount: int, unit: str) -> str:
-    return f"${usd_text(amount)}" if unit == "usd" else f"{amount:,} {unit}"
+    return f"${usd_text(amount)}" if unit == "usd" else amount_text(amount, unit)
 
 
 def _budget(account: Ref, limit: int) -> str:
     if account.window == CREDIT:
-        return f"a balance of {_text(limit, account.unit)}"
-    said = _text(limit, account.unit)
-    said += "" if account.window in ENDLESS else f" per {window_text(account.window)}"
-    return f"{said} for {account.model}" if account.model else said
+        return f"a balance of {amount_text(limit, account.unit)}"
+    return str(Limit(limit, account.window, account.model, account.unit))
 
 
 def _message(refused: Refused, model: str) -> str:

@@ -190,7 +190,7 @@ def test_limits_of_every_run_count_beside_its_own(open_desk: Callable[..., Desk]
     with budget_run("$5", user="alice") as run:
         assert run.state.limits == ["$0.03", "1 call for gate-other"]
         call(desk, model=OTHER)
-        with pytest.raises(BudgetExceeded, match="1 calls for gate-other"):
+        with pytest.raises(BudgetExceeded, match="1 call for gate-other"):
             call(desk, model=OTHER)
         call(desk)
         assert until_refused(desk).budget == "$0.03"

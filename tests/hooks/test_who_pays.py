@@ -258,6 +258,12 @@ def test_a_refusal_names_its_budget_in_a_sentence(desk: Desk) -> None:
     ) as caught:
         litellm.completion(**arguments)
     assert caught.value.budget == "$0.02 per month for gate-c*"
+    desk.callback.manager.set_limits("team:red", "$500/year for gate-chat", "1 call/day")
+    with pytest.raises(BudgetExceeded, match=r"team 'red' has spent 1 call of 1 call per day; this"):
+        litellm.completion(**arguments)
+    desk.callback.manager.set_limits("team:red", "credit")
+    with pytest.raises(BudgetExceeded, match=r"team 'red' has spent \$0.00 of a balance of \$0; this"):
+        litellm.completion(**arguments)
 
 
 def test_a_job_is_paid_by_who_started_it(desk: Desk, ledger: BudgetLedger) -> None:
