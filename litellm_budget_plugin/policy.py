@@ -43,6 +43,9 @@ else:
 _OPTIONS = ("limits", "alert_at")
 _CLASS_OPTIONS = ("users", *_OPTIONS)
 _MOST_PER_CENT = 1000
+_MOST_BYTES = 16 * 1024 * 1024
+_MOST_NODES = 1_000_000
+"""So many values a YAML file may have, with what its aliases repeat."""
 
 
 class Table(NamedTuple):
@@ -154,17 +157,29 @@ def read_file(path: str | Path, zone: str, scopes: Mapping[str, Table], recorded
     Raises BudgetSettingsError, which names the file, the line and the key, for the first mistake; then nothing of the file counts.
     """
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _text(Path(path))
+    except (OSError, ValueError) as error:
         raise BudgetSettingsError(f"{path}: the budget file cannot be read: {error}") from None
     yaml = str(path).lower().endswith((".yaml", ".yml"))
     try:
         return replace(_policy(_load(text, yaml=yaml), zone, scopes), recorded=recorded)
     except _Mistake as mistake:
-        line = mistake.line or _line_of(text, mistake.keys)
+        line = mistake.line or _line_of(text, mistake.keys, yaml=yaml)
         where = f"{path}, line {line}" if line else str(path)
-        key = f": {'.'.join(mistake.keys)}" if mistake.keys else ""
+        key = f": {'.'.join(mistake.keys):.400}" if mistake.keys else ""
         raise BudgetSettingsError(f"{where}{key}: {mistake}") from None
+
+
+def _text(path: Path) -> str:
+    # A pipe could have the start wait for ever, and be read once only.
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    # Editors on Windows begin a file with a mark.
+    return content.decode("utf-8-sig")
 
 
 class _Mistake(Exception):
@@ -181,35 +196,56 @@ def _load(text: str, *, yaml: bool) -> Any:
         except tomllib.TOMLDecodeError as error:
             found = re.search(r"\(at line (\d+)", str(error))
             raise _Mistake(str(error), line=int(found[1]) if found else None) from None
+        except (ValueError, RecursionError) as error:
+            raise _Mistake(_unreadable(error)) from None
     import yaml as parser  # type: ignore[import-untyped]  # its stubs are a package of their own; only for files in YAML
 
     try:
         # Keys that repeat would silently be the last of them.
-        _check_keys(parser.compose(text, parser.SafeLoader))
+        node = parser.compose(text, parser.SafeLoader)
+        _check_keys(node, 0)
         return parser.safe_load(text)
     except parser.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise _Mistake(f"{getattr(error, 'problem', error)}", line=mark.line + 1 if mark else None) from None
-    except RecursionError:
-        raise _Mistake("it is nested too deeply") from None
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
+        # What a tag or a date cannot be made of.
+        raise _Mistake(_unreadable(error)) from None
 
 
-def _check_keys(node: Any) -> None:
-    if node is None or node.id != "mapping":
-        return
-    seen = set()
+def _unreadable(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else f"{error}"
+
+
+def _check_keys(node: Any, seen: int) -> int:
+    """Raises for a key that repeats, or is none; returns how many nodes were seen."""
+    seen += 1
+    if seen > _MOST_NODES:
+        raise _Mistake(f"it has more than {_MOST_NODES:,} values")
+    if node is None or node.id == "scalar":
+        return seen
+    if node.id == "sequence":
+        for value in node.value:
+            seen = _check_keys(value, seen)
+        return seen
+    keys = set()
     for key, value in node.value:
-        if key.value in seen:
-            raise _Mistake(f"the key {key.value!r:.80} is there twice", line=key.start_mark.line + 1)
-        seen.add(key.value)
-        _check_keys(value)
+        line = key.start_mark.line + 1
+        if key.id != "scalar":
+            raise _Mistake("a key is a word or a number", line=line)
+        if key.value in keys:
+            raise _Mistake(f"the key {key.value!r:.80} is there twice", line=line)
+        keys.add(key.value)
+        seen = _check_keys(value, seen)
+    return seen
 
 
 def _policy(data: Any, zone: str, scopes: Mapping[str, Table]) -> Policy:
-    if not isinstance(data or {}, dict):
+    data = {} if data is None else data
+    if not isinstance(data, dict):
         raise _Mistake(f"a budget file is a table of {', '.join((*SCOPES, 'class'))}")
     by_scope, by_subject = dict(scopes), dict[Subject, Table]()
-    for section, content in (data or {}).items():
+    for section, content in data.items():
         if section not in (*SCOPES, "class"):
             raise _Mistake(f"unknown table{_nearest(str(section), (*SCOPES, 'class'))}", str(section))
         if section == "class":
@@ -218,8 +254,11 @@ def _policy(data: Any, zone: str, scopes: Mapping[str, Table]) -> Policy:
         if options:
             _add_scope(by_scope, section, _table(options, zone, section))
         for name, entry in tables.items():
-            by_subject[Subject(section, _id(name, section))] = _table(entry, zone, section, str(name))
-    classes, members, patterns = _classes((data or {}).get("class", {}), zone)
+            subject = Subject(section, _id(name, section))
+            if subject in by_subject:
+                raise _Mistake("it is there twice", section, str(name))
+            by_subject[subject] = _table(entry, zone, section, str(name))
+    classes, members, patterns = _classes(data.get("class", {}), zone)
     return Policy(by_scope, by_subject, classes, members, patterns)
 
 
@@ -227,15 +266,18 @@ _Patterns = tuple[tuple[re.Pattern[str], str], ...]
 
 
 def _classes(content: Any, zone: str) -> tuple[dict[str, Table], dict[str, str], _Patterns]:
-    classes, members, patterns = dict[str, Table](), dict[str, str](), list[tuple[re.Pattern[str], str]]()
+    classes, members = dict[str, Table](), dict[str, str]()
     for name, entry in _tables(content, "class"):
+        if name in classes:
+            raise _Mistake("it is there twice", "class", name)
         classes[name] = _table(entry, zone, "class", name)
         for user in _users(entry, name):
-            if "*" in user or "?" in user:
-                patterns.append((re.compile(translate(user.replace("[", "[[]"))), name))
-            elif members.setdefault(user, name) != name:
+            if members.setdefault(user, name) != name:
                 raise _Mistake(f"the user {user!r} is in the class {members[user]!r}, too", "class", name, "users")
-    return classes, members, tuple(patterns)
+    globs = [user for user in members if "*" in user or "?" in user]
+    # In ids of users, brackets are no sets of characters.
+    patterns = tuple((re.compile(translate(glob.replace("[", "[[]"))), members.pop(glob)) for glob in globs)
+    return classes, members, patterns
 
 
 def _add_scope(scopes: dict[str, Table], scope: str, table: Table) -> None:
@@ -245,7 +287,7 @@ def _add_scope(scopes: dict[str, Table], scope: str, table: Table) -> None:
             scope,
             "limits",
         )
-    scopes[scope] = table
+    scopes[scope] = table if table.limits is not None else table._replace(limits=scopes.get(scope, table).limits)
 
 
 def _split(content: Any, section: str) -> tuple[dict[str, Any], dict[Any, Any]]:
@@ -316,23 +358,25 @@ def _nearest(name: str, accepted: Iterable[str]) -> str:
     )
 
 
-_HEADER = re.compile(r"\s*\[+\s*(?P<path>[^\]]+?)\s*\]+")
+_HEADER = re.compile(r"""\s*\[{1,2}(?P<path>(?:"[^"]*"|'[^']*'|[^\]"'])+)\]""")
+_MOST_COLUMNS = 1000
 _KEY = re.compile(r"""\s*-?\s*(?P<key>"[^"]*"|'[^']*'|[^\s:=\[\]#"']+)\s*[:=]""")
 
 
-def _line_of(text: str, keys: tuple[str, ...]) -> int | None:
+def _line_of(text: str, keys: tuple[str, ...], *, yaml: bool) -> int | None:
     """The line on which the last of `keys` is written, in the table of the others; else that of the table."""
     table, best, depth = (), None, 0  # type: tuple[str, ...], int | None, int
     indents: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if (header := _HEADER.match(line)) and "=" not in line.split("#")[0].partition("]")[2]:
+    for number, whole in enumerate(text.split("\n"), 1):
+        line = whole[:_MOST_COLUMNS]
+        if not yaml and (header := _HEADER.match(line)):
             table, indents = _parts(header["path"]), []
             path = table
         elif key := _KEY.match(line):
             indent = len(line) - len(line.lstrip())
             indents = [each for each in indents if each[0] < indent] if not table else []
             name = key["key"].strip("\"'")
-            path = (*table, *(each[1] for each in indents), *(_parts(key["key"])))
+            path = (*table, *(each[1] for each in indents), *((name,) if yaml else _parts(key["key"])))
             indents.append((indent, name))
         else:
             continue

@@ -158,11 +158,9 @@ def _default(name: str) -> str:
         return "sqlite:///litellm_budget.db"
     if name == "journal":
         return "litellm_budget_journal"
-    if name in ("api_base", "api_key"):
+    if name in ("api_base", "api_key", "file"):
         return "no default"
-    if name == "file":
-        return "no file"
-    if default is None:
+    if default in (None, ""):
         return "no limit"
     if isinstance(default, bool):
         return str(default).lower()

@@ -32,7 +32,7 @@ BELOW = {
     "proxy": {"hooks"},
     "testing": {"hooks"},
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
-    "cli": {"errors", "core", "policy", "settings", "stores", "manager", "server"},
+    "cli": {"errors", "core", "policy", "settings", "stores", "pricing", "manager", "server"},
     "__main__": {"cli"},
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
@@ -32,6 +33,7 @@ def app() -> None:
     """Look after the ledgers of litellm-budget-plugin."""
 
 
+app.add_command(check)
 app.add_command(copy)
 app.add_command(journal)
 app.add_command(keys)

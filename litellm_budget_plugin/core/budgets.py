@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, command_mark, top_up_mark
-from litellm_budget_plugin.core.applying import default_of, open_window, roll_due, whole_mark
+from litellm_budget_plugin.core.applying import default_of, defaults_for, open_window, roll_due, whole_mark
 from litellm_budget_plugin.core.commands import (
     KEEP,
     Done,
@@ -22,6 +22,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.money import MAX_NANOS, usd_text
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
@@ -35,7 +36,7 @@ def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
     if _repeated(work, command):
         return Done(command.id)
     current = current_budget(_alike(work, command), command.defaults)
-    ref = _target(command, current)
+    ref = _target(work, command, current)
     old = _taken_over(work, command, ref, current)
     account = _opened(work, command, ref)
     if account is None:
@@ -90,18 +91,17 @@ def current_budget(rows: Collection[Account], defaults: tuple[Default, ...]) -> 
     return min(rows, key=order, default=None)
 
 
-def _target(command: PutBudget, current: Account | None) -> Ref:
+def _target(work: UnitOfWork, command: PutBudget, current: Account | None) -> Ref:
     window = command.window
     if window is KEEP:
-        window = current.ref.window if current is not None else _default_window(command)
+        window = current.ref.window if current is not None else _default_window(work, command)
     return Ref(*command.subject, command.model, window, command.unit)
 
 
-def _default_window(command: PutBudget) -> str:
-    for default in command.defaults:
-        if (default.scope, default.model, default.unit) == (command.subject.scope, command.model, command.unit):
-            return default.window
-    return "none"
+def _default_window(work: UnitOfWork, command: PutBudget) -> str:
+    followed = defaults_for(command.subject, work.accounts(command.subject).values(), command.defaults)
+    alike = (ref for ref in followed if (ref.model, ref.unit) == (command.model, command.unit) and ref.window != CREDIT)
+    return next((ref.window for ref in alike), "none")
 
 
 def _opened(work: UnitOfWork, command: PutBudget, ref: Ref) -> Account | None:
@@ -160,6 +160,10 @@ def drop_budget(work: UnitOfWork, command: DropBudget) -> Done:
     """Forget budgets; money held on them stays held until its calls end."""
     if _repeated(work, command):
         return Done(command.id)
+    if command.seen is not KEEP:
+        rows = list(work.accounts(command.subject).values())
+        if tuple(states_of(rows, (), work.now)) != command.seen:
+            return _done(work, command)
     for account in _matching(work, command):
         _drop(work, account)
     if not any(

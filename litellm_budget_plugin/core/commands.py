@@ -165,7 +165,8 @@ class PutBudget(BaseCommand["Done | RollNeeded"]):
 class DropBudget(BaseCommand["Done"]):
     """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
 
-    `model`, `window` None: all of them.
+    `model`, `window` None: all of them. With `seen`, only if the subject's accounts still are as a `Read` without defaults has
+    shown them: what has changed since is in use.
     """
 
     id: str
@@ -173,6 +174,7 @@ class DropBudget(BaseCommand["Done"]):
     subject: Subject
     model: str | None = None
     window: str | None = None
+    seen: tuple[AccountState, ...] | Keep = KEEP
     now: int | None = None
 
 

@@ -7,17 +7,14 @@ it names; held is the sum of the open holds; every charge is applied exactly onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any
 
-from litellm_budget_plugin.core.accounts import Account, Default, Subject
-from litellm_budget_plugin.core.applying import default_of
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.budgets import drop_budget, put_budget, refund, reset, set_limits, top_up
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
     Accounts,
-    AccountState,
     Change,
     Command,
     DropBudget,
@@ -38,6 +35,7 @@ from litellm_budget_plugin.core.commands import (
     UsageRows,
 )
 from litellm_budget_plugin.core.holding import MOST_DUE, expire_due
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.reserving import reserve
 from litellm_budget_plugin.core.row_store import FullRowStore, RowStore, UnitOfWork
 from litellm_budget_plugin.core.settling import release, renew, settle
@@ -76,41 +74,6 @@ def _read(store: FullRowStore, command: Read, now: int) -> Accounts:
         for state in states_of(store.accounts(command.project, Subject(command.scope, subject)), command.defaults, now)
     ]
     return Accounts(now, tuple(states), after)
-
-
-def states_of(rows: Collection[Account], defaults: tuple[Default, ...], now: int) -> list[AccountState]:
-    """A subject's accounts as readers see them at `now`, in the order of their keys."""
-    return [state_of(row, default_of(row, rows, defaults), now) for row in sorted(rows, key=_ref)]
-
-
-_ref = attrgetter("ref")
-
-
-def state_of(recorded: Account, default: Default | None, now: int) -> AccountState:
-    """An account as readers see it at `now`: one whose window has ended looks empty, but is not changed."""
-    account, ended = recorded, recorded.over(now)
-    if ended:
-        account = recorded.copy()
-        account.begin_window(recorded.start, recorded.end, default)
-    return AccountState(
-        ref=account.ref,
-        pinned=account.pinned,
-        own_limit=account.limit,
-        limit=account.effective_limit(default, now),
-        spent=account.spent,
-        held=account.held,
-        start=account.start,
-        end=account.end,
-        ended=ended,
-        blocked=account.blocked,
-        raised_by=account.raised_by,
-        raised_until=account.raised_until,
-        carry_over=account.carry_over,
-        carried=account.carried,
-        created_at=account.created_at,
-        epoch=recorded.epoch,
-        models=tuple(sorted(account.models.items())),
-    )
 
 
 def expire_some(store: RowStore, project: str, now: int, most: int | None = MOST_DUE) -> int:

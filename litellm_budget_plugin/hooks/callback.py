@@ -55,12 +55,14 @@ class BudgetCallback(BudgetHook):
             opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
-        if self.budget_ledger is not None:
-            register(self)
-        if not self._ledger.policies.current().limited:
+        register(self)
+        policy = self._ledger.policies.current()
+        if not policy.limited:
             _logger.warning(
                 "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
             )
+        if unknown := pricing.unknown_models(policy.models()):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut.

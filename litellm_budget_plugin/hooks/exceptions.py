@@ -19,9 +19,9 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
     """A call was refused, because a budget has no room for what it may cost. No request has left the process.
 
     `scope` and `subject` name the budget. `limit`, `spent`, `held` and `requested` are USD (or calls or tokens, as `unit`
-    says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is "spent" if waiting for calls in flight cannot
-    help, "held" if only they stand in the way, "blocked" if the account is blocked. `current_cost`, `max_budget`,
-    `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
+    says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is
+    "spent" if waiting for calls in flight cannot help, "held" if only they stand in the way, "blocked" if the account is blocked.
+    `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
     """
 
     # The proxy writes this into the body of its answer, as it does for its own budgets.
@@ -56,7 +56,7 @@ def _time(micros: int | None) -> datetime | None:
 
 
 def _text(amount: int, unit: str) -> str:
-    return f"${usd_text(amount)}" if unit == "usd" else f"{amount:,} {unit}"
+    return f"${usd_text(amount)}" if unit == "usd" else amount_text(amount, unit)
 
 
 def _budget(account: Ref, limit: int) -> str:

@@ -348,7 +348,8 @@ def principal_of(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
 def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
     sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
     said = [(source, _FINDERS[source](params)) for source in sources if source != "default"]
-    payer = _NOBODY
+    # The settings say where a user is looked for. What a block of the program counts against beside, it always does.
+    payer = _NOBODY if "context" in sources else _payer_here()._replace(user=None)
     for source, one in reversed(said):
         user = None if one.user in (None, "") else checked_id(one.user, f"the user of this call (from {source})")
         payer = Payer(user, one.given).inside(payer)
@@ -402,7 +403,11 @@ def _of_metadata(metadata: Mapping[str, Any]) -> Payer:
 
 def _from_proxy(params: Mapping[str, Any]) -> Payer:
     caller = caller_of(params)
-    return _NOBODY if caller is None else Payer(account_of(caller), Given(team_of(caller), tags_of(caller)))
+    if caller is None:
+        return _NOBODY
+    team = team_of(caller)
+    tags = _ids(tags_of(caller), "a tag of this key or team")
+    return Payer(account_of(caller), Given(None if team is None else checked_id(team, "the team of this key"), tags))
 
 
 _PROXY_SOURCES = ("proxy", "context")

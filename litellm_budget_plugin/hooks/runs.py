@@ -10,12 +10,12 @@ from types import TracebackType
 from typing_extensions import Self
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import SetLimits
+from litellm_budget_plugin.core.commands import PutBudget, SetLimits
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.hooks.principal import budget_context
-from litellm_budget_plugin.hooks.registration import current_ledger
+from litellm_budget_plugin.hooks.registration import opened_ledger
 from litellm_budget_plugin.manager.budgets import Budgets, RunState
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.policy import smaller
@@ -31,7 +31,8 @@ class budget_run:  # noqa: N801  # used like a function
 
     The limits are in the ledger, so that they hold wherever the run goes on: another process, thread or machine takes part with
     `budget_context(run=run.id)`. Limits for every run (RUN_LIMITS, the file) count beside these; of two for the same, the smaller one.
-    `id` names the run, by default by a new id. Can be entered with `async with`, too. Entering raises BudgetInputError for what
+    `id` names the run, by default by a new id; a run that is entered again goes on with what it has spent, and with these limits if any
+    are given. Can be entered with `async with`, too. Entering raises BudgetInputError for what
     cannot be read, BudgetStoreError if the ledger does not answer, and BudgetError if no BudgetCallback is open.
     """
 
@@ -67,15 +68,19 @@ class budget_run:  # noqa: N801  # used like a function
         return self
 
     def _open(self) -> None:
-        ledger = current_ledger()
+        ledger = opened_ledger()
         if ledger is None:
             raise BudgetError("budget_run needs an open BudgetCallback: litellm.callbacks = [BudgetCallback()]")
         subject = Subject("run", self.id)
         limits = parse_limits(self._texts, ledger.settings.timezone)
+        policy = ledger.policies.look()
+        defaults = policy.defaults_of((subject,))
         if limits:
-            policy = ledger.policies.look()
             both = smaller(policy.limits(subject), limits)
-            ledger.ask(SetLimits(new_id(), ledger.project, subject, both, policy.defaults_of((subject,))))
+            ledger.ask(SetLimits(new_id(), ledger.project, subject, both, defaults))
+        else:
+            # Seen by others from now on. What limits a run that is there already stays.
+            ledger.ask(PutBudget(new_id(), ledger.project, subject, defaults=defaults))
         self._opened = Budgets(ledger)
 
     def __exit__(
@@ -106,7 +111,8 @@ class budget_run:  # noqa: N801  # used like a function
     @property
     def by_model(self) -> dict[str, Decimal]:
         """What the run's calls have cost, by model; US dollars."""
-        return {row.key: row.spent for row in self._budgets.usage(by="model", subject=f"run:{self.id}")}
+        rows = self._budgets.usage(by="model", subject=f"run:{self.id}")
+        return {row.key: row.spent for row in rows if row.calls}  # not what was only refused
 
     def stop(self) -> None:
         """Refuse every further call of the run, everywhere."""

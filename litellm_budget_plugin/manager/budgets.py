@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import SCOPES, Default, Ref, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.applying import defaults_for, limits_on, whole_mark
+from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import (
     MICROS,
@@ -132,7 +132,8 @@ class Budgets:
 
     def limits(self, subject: str) -> list[str]:
         """The sentences that count for a subject, from wherever they are set."""
-        return [str(limit) for limit in self._limits(self._subject(subject))]
+        named = self._subject(subject)
+        return [str(limit) for limit in self._limits(named, self._states(named))]
 
     def remaining(self, subject: str, model: str | None = None) -> Remaining:
         """What the subject may still spend, on `model`, else on models that have no budget of their own."""
@@ -277,9 +278,11 @@ class Budgets:
         self._ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
-            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=self._ledger.defaults))
+            defaults = self._ledger.defaults
+            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=defaults))
             for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
-                yield Subject(scope, name), tuple(states)
+                subject = Subject(scope, name)
+                yield subject, tuple(states) if self._defaults(subject) == defaults else self._states(subject)
             after = reply.after
 
     def _read(self, command: Read) -> Accounts:
@@ -293,9 +296,8 @@ class Budgets:
         assert isinstance(reply, UsageRows)
         return reply.rows
 
-    def _limits(self, subject: Subject) -> list[Limit]:
+    def _limits(self, subject: Subject, states: tuple[AccountState, ...]) -> list[Limit]:
         """The limits that count, as they were set: without what was raised or carried over."""
-        states = self._states(subject)
         found: list[Limit] = []
         for ref, _, state in limits_on(subject, states, None, defaults := self._defaults(subject)):
             if state is not None and state.pinned:
@@ -312,18 +314,15 @@ class Budgets:
     def _run(self, subject: Subject, states: tuple[AccountState, ...]) -> RunState:
         totals = self._totals(*subject, (0, 2**31))
         spent = sum(usage.spent for _, usage in totals)
-        dollars = [state for state in states if state.ref.unit == "usd" and not state.ref.model]
-        left = [state.limit - state.spent - state.held for state in dollars if state.limit is not None]
+        found = limits_on(subject, states, (), self._defaults(subject))
+        dollars = [(limit, state) for ref, limit, state in found if ref.unit == "usd"]
+        left = [limit - (state.spent + state.held if state else 0) for limit, state in dollars if limit is not None]
         return RunState(
             subject.id,
             _usd(spent),
-            _usd(max((state.held for state in dollars), default=0)),
+            _usd(max((state.held for _, state in dollars if state), default=0)),
             _usd(max(0, min(left))) if left else None,
-            [
-                str(_limit_of(state.ref, state.own_limit))
-                for state in states
-                if state.pinned and state.ref != whole_mark(subject)
-            ],
+            [str(limit) for limit in self._limits(subject, states)],
             any(state.blocked for state in states),
             _time(min((state.created_at for state in states), default=None)) or _NEVER,
         )

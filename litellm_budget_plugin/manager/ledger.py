@@ -74,9 +74,8 @@ class BudgetLedger:
             raise
         kept = round(settings.retention * DAY)
         # A ledger in memory gets nothing from a journal or from another process.
-        self.worker.set_retention(
-            self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY
-        )
+        marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
+        self.worker.set_retention(self.project, marks_kept, _DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()

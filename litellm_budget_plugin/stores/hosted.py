@@ -33,7 +33,7 @@ from litellm_budget_plugin.core.commands import (
     TopUp,
 )
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
-from litellm_budget_plugin.core.ledger import apply, state_of
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.litellm_record import (
     FOLLOWS,
     KEYS,
@@ -45,6 +45,7 @@ from litellm_budget_plugin.core.litellm_record import (
     whole_record,
 )
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.reading import state_of
 from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock

@@ -131,3 +131,16 @@ def test_a_child_does_not_use_a_store_that_its_parent_has_let_go_of() -> None:
     worker.release()
     worker.reset()
     assert not worker.retain()
+
+
+def test_runs_that_ended_long_ago_are_forgotten_now_and_then(open_ledger: OpenLedger) -> None:
+    """In memory, too, after RETENTION: not with the marks, which stay for an hour there."""
+    ledger = open_ledger(retention=3)
+    hour = 3600 * 10**6
+    now = time.time_ns() // 1000
+    for run, age in (("old", 73 * hour), ("young", 71 * hour)):
+        ledger.ask(PutBudget(new_id(), "shop", Subject("run", run), window="none", limit=7, created_at=now - age))
+    ledger.worker._swept_at = -1e9
+    ledger.worker._upkeep()
+    reply = ledger.ask(Read("shop", "run"))
+    assert [state.ref.subject for state in reply.accounts] == ["young"]

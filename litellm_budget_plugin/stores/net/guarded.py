@@ -33,7 +33,8 @@ from litellm_budget_plugin.core.commands import (
     UsageRows,
 )
 from litellm_budget_plugin.core.holding import MOST_DUE
-from litellm_budget_plugin.core.ledger import change, expire_some, states_of
+from litellm_budget_plugin.core.ledger import change, expire_some
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.net.engine import Engine, Seen, View
