@@ -18,7 +18,7 @@ from litellm_budget_plugin.stores.registry import open_store
 from tests import limits_model as model
 from tests.generated import examples
 
-CALLS = 12
+CALLS = 7
 HOUR = 3_600_000_000
 
 

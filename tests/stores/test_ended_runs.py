@@ -131,3 +131,13 @@ def test_a_page_at_a_time(ledger: Ledger) -> None:
 
     assert [ended.forget(small) for _ in range(3)] == [2, 2, 1]
     assert ledger.runs() == []
+
+
+def test_over_every_engine_by_its_own_clock(engine_url: str, opened: Callable[..., Store]) -> None:
+    store = opened(engine_url)
+    for run, created_at in (("old", 5), ("new", None)):
+        put = PutBudget(f"put {run}", "p", Subject("run", run), window="month@UTC", limit=1000)
+        ask(store, put if created_at is None else replace(put, created_at=created_at))
+    assert EndedRuns("p", KEPT, BLOCKED_KEPT).forget(lambda command: ask(store, command)) == 1
+    reply = ask(store, Read("p", "run"))
+    assert isinstance(reply, Accounts) and [state.ref.subject for state in reply.accounts] == ["new"]
