@@ -106,7 +106,11 @@ def _outcome(way: Way, place: Place, callbacks: list[Any], awaited: int = 0) -> 
         heard = len(theirs.events)
         threading.Event().wait(0.25)
     litellm.logging_callback_manager._reset_all_callbacks()
-    return outcome, sorted((event, answer, cost) for event, _, answer, cost in theirs.events)
+    # A thread of LiteLLM's can still report an earlier call, late.
+    ours = {call_id for event, call_id, _, _ in theirs.events if event == "pre"}
+    return outcome, sorted(
+        (event, answer, cost) for event, call_id, answer, cost in theirs.events if not ours or call_id in ours
+    )
 
 
 ASKED = ("completion", "text_completion")
