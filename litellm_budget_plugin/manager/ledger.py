@@ -268,6 +268,24 @@ class BudgetLedger:
         self.settler.keep_synced()
         return self.client.ask(command, self._patience)
 
+    def ask_settled(self, command: Command) -> Reply:
+        """Like `ask`, after what this process has charged and can deliver now."""
+        self.settler.settle_waiting()
+        return self.ask(command)
+
+    def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
+        """The limits of whole scopes and of these subjects that are set outside of the ledger, as they are at this moment."""
+        return self.policies.look().defaults_of(subjects)
+
+    @property
+    def timezone(self) -> str:
+        """Where calendar windows that name no zone begin and end."""
+        return self.settings.timezone
+
+    def new_id(self) -> str:
+        """An id for a command."""
+        return new_id()
+
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
         self.settler.flush()
