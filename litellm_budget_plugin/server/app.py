@@ -16,7 +16,7 @@ import litellm_budget_plugin
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.server import budgets, commands, failures, health, schemas
 from litellm_budget_plugin.server.access import Door
-from litellm_budget_plugin.server.dashboard import entry, exports, overview, person, problems
+from litellm_budget_plugin.server.dashboard import entry, exports, overview, problems, subject
 from litellm_budget_plugin.server.dashboard.scanning import Rosters
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
@@ -43,7 +43,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _WORK_THREADS
         ledger = ServedLedger(options)
         rosters = Rosters(ledger)
-        app.state.site = Site(ledger, Door(ledger), rosters)
+        app.state.site = Site(ledger, Door(ledger), rosters, {})
         await ledger.begin()
         try:
             yield
@@ -61,7 +61,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         redoc_url=None,
     )
     app.openapi = lambda: schemas.document(app)  # type: ignore[method-assign]
-    pages = (overview.router, exports.router, person.router, entry.router)
+    pages = (overview.router, exports.router, subject.router, entry.router)
     for router in (commands.router, budgets.router, health.router, *pages):
         app.include_router(router)
     # In front of FastAPI's own, which documents it: what that does for a request, and this one has no use for, takes as long

@@ -12,11 +12,12 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 
 
 class Site(NamedTuple):
-    """A worker's ledger, its door, and who is listed on its pages."""
+    """A worker's ledger, its door, who is listed on its pages, and each project's models, with when they were read."""
 
     ledger: ServedLedger
     door: Door
     rosters: Rosters
+    ranked: dict[str, tuple[float, tuple[str, ...]]]
 
     @classmethod
     def of(cls, request: Request) -> Site:
