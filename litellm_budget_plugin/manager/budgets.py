@@ -93,9 +93,10 @@ def parse_subject(text: str | int) -> Subject:
 
     A user whose id looks like one of these is written with "user:" in front of it. Raises BudgetInputError for what is no id.
     """
-    name = checked_id(text, "subject")
-    scope, colon, rest = name.partition(":")
-    return Subject(scope, checked_id(rest, scope)) if colon and scope in SCOPES else Subject("user", name)
+    scope, colon, rest = str(text).partition(":")
+    if colon and scope in SCOPES:
+        return Subject(scope, checked_id(rest, scope))
+    return Subject("user", checked_id(text, "subject"))
 
 
 class ProjectLedger(Protocol):

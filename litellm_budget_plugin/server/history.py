@@ -6,11 +6,16 @@ They lie in the ledger like keys do, as accounts of a project of their own, so t
 from __future__ import annotations
 
 import json
+import logging
 from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import Accounts, AccountState, DropBudget, PutBudget, Read
+from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.stores.protocol import Store, ask
+
+_logger = logging.getLogger("litellm_budget_plugin.server")
 
 HISTORY_PROJECT = "litellm-budget:history"
 """Where changes lie in a ledger. No key opens it."""
@@ -41,6 +46,14 @@ def changes_of(store: Store, project: str, subject: Subject) -> list[Changed]:
     """The last changes of a subject, the newest first. Raises what the store raises."""
     states = _states(store, _place(project, subject))
     return [Changed(state.created_at, *json.loads(state.ref.model)[1:]) for state in states]
+
+
+async def remember(ledger: ServedLedger, project: str, subject: Subject, who: str, what: str, id: str) -> None:  # noqa: A002
+    """Keep a change that was made. It stands, whatever becomes of that."""
+    try:
+        await ledger.run(note, ledger.store, project, subject, who, what, id)
+    except BudgetError as error:
+        _logger.error("a change of %s %r of project %r is not in its history: %s", *subject, project, error)
 
 
 def _place(project: str, subject: Subject) -> Subject:

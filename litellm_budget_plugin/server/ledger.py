@@ -124,9 +124,9 @@ class ServedLedger:
         known, seen = policy.defaults_of(subjects), self._seen.get(project)
         return known if seen is None else (*seen, *(each for each in known if each.subject))
 
-    def budgets(self, project: str, ids: Callable[[], str] = new_id) -> Budgets:
-        """A project's budgets, to be asked on a thread. Its changes have the ids that `ids` makes."""
-        return Budgets(_ProjectLedger(self, project, ids))
+    def budgets(self, project: str, ids: Callable[[], str] = new_id, store: Store | None = None) -> Budgets:
+        """A project's budgets, to be asked on a thread. Its changes have the ids that `ids` makes; `store` is for long readings."""
+        return Budgets(_ProjectLedger(self, project, ids, store or self.store))
 
     def _note(self, commands: Sequence[Command], outcomes: Sequence[Outcome], seconds: float) -> None:
         for command, outcome in zip(commands, outcomes):
@@ -205,11 +205,11 @@ class _ProjectLedger:
     timezone = "UTC"
     """Sentences that are shown name any other one, so they can be sent back as they are."""
 
-    def __init__(self, ledger: ServedLedger, project: str, ids: Callable[[], str]) -> None:
-        self._ledger, self.project, self.new_id = ledger, project, ids
+    def __init__(self, ledger: ServedLedger, project: str, ids: Callable[[], str], store: Store) -> None:
+        self._ledger, self.project, self.new_id, self._store = ledger, project, ids, store
 
     def ask(self, command: Command) -> Reply:
-        return ask(self._ledger.store, command)
+        return ask(self._store, command)
 
     ask_settled = ask
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
-from litellm_budget_plugin.core.accounts import UNITS
-from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.accounts import SCOPES, UNITS, Subject
+from litellm_budget_plugin.core.budgets import history_scope
+from litellm_budget_plugin.core.commands import Command, PutBudget, Read, ReadUsage, Reply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.snapshot import FILE as SNAPSHOT
 from litellm_budget_plugin.stores.rows import Rows
 
 _COMMANDS = get_args(Command)
@@ -86,12 +89,38 @@ def check_lengths(command: Command) -> None:
             raise BudgetInputError(f"{type(command).__name__}.{field.name} may have {most} entries, got {len(listed)}")
 
 
+_READ = (*SCOPES, *map(history_scope, SCOPES), SNAPSHOT)
+"""The scopes that can be read: those that can have budgets, what was paid, and the mark of a file that was imported."""
+
+
+def check_scopes(command: Command) -> None:
+    """Raise BudgetInputError for a command about a scope in which there is nothing: what it sets would bind nobody."""
+    subject = getattr(command, "subject", None)
+    named = {each.scope for each in (*getattr(command, "subjects", ()), *getattr(command, "defaults", ()))}
+    if isinstance(subject, Subject):
+        named.add(subject.scope)
+    accepted: tuple[str, ...] = SCOPES
+    if isinstance(command, PutBudget):
+        accepted = (*SCOPES, SNAPSHOT)
+    elif isinstance(command, (Read, ReadUsage)):
+        named.add(command.scope)
+        accepted = _READ
+    _check_scopes(named, accepted)
+
+
+def _check_scopes(named: Iterable[str], accepted: Collection[str]) -> None:
+    unknown = next((scope for scope in named if scope not in accepted), None)
+    if unknown is not None:
+        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {unknown!r:.80}")
+
+
 def check_rows(rows: Rows) -> None:
-    """Raise BudgetInputError for rows about units and windows that there are not: no rule could be applied to them."""
+    """Raise BudgetInputError for rows about units, scopes and windows that there are not: no rule could be applied to them."""
     refs = [*(account.ref for account in rows.accounts), *(leg for hold in rows.holds for leg in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
         raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
+    _check_scopes({ref.scope for ref in refs}, _READ)
     for ref in refs:
         parse_window(ref.window)
 

@@ -20,7 +20,6 @@ from litellm_budget_plugin.server.dashboard.reading import Spender
 
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2}))?", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}")
-_LAST_YEAR = 2200
 
 
 def new_nonce() -> str:
@@ -68,8 +67,8 @@ class Typed:
             return None
         if at.timestamp() * 1e6 <= now:
             self.wrong(name, f"this is over: it is {wording.when(now)}")
-        elif at.year > _LAST_YEAR:
-            self.wrong(name, f"the last year that can be kept is {_LAST_YEAR}")
+        elif at.year > wording.LAST_YEAR:
+            self.wrong(name, f"the last year that can be kept is {wording.LAST_YEAR}")
         return at
 
 

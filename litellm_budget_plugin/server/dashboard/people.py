@@ -63,7 +63,10 @@ def counting(
     known = {state.ref: state for state in states}
     followers = defaults_for(subject, known.values(), defaults)
     whole = known.pop(whole_mark(subject), None) is not None
-    found = [_following(default, known.pop(ref) if ref in known else _new(ref, now), now) for ref, default in followers.items()]
+    found = [
+        _following(default, known.pop(ref) if ref in known else _new(ref, now), now)
+        for ref, default in followers.items()
+    ]
     found = [state for state in found if state.created_at or state.limit is not None]
     found += [state for state in known.values() if state.pinned]
     taken = {(each.ref.model.casefold(), each.ref.unit) for each in found if each.pinned or each.limit is not None}

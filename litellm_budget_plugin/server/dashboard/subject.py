@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
 from litellm_budget_plugin.core.commands import MICROS
 from litellm_budget_plugin.core.models import covers_any, is_pattern
-from litellm_budget_plugin.errors import BudgetError, BudgetInputError
+from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server import history
 from litellm_budget_plugin.server.dashboard import charts
 from litellm_budget_plugin.server.dashboard.forms import CHANGES, EXAMPLES, WINDOWS, Typed, new_nonce
@@ -23,7 +23,6 @@ from litellm_budget_plugin.server.dashboard.reading import Spender, ranked_model
 from litellm_budget_plugin.server.dashboard.session import Visitor, sender, visitor
 from litellm_budget_plugin.server.dashboard.totals import DAYS, PERIODS, refusal_rate
 from litellm_budget_plugin.server.failures import Problem
-from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.vetting import COMMANDS
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
@@ -78,19 +77,11 @@ async def changed(request: Request, change: str) -> Response:
         typed.wrong(kind.field, str(error))
     if not typed.errors:
         _logger.info("%s changed %s %r of project %r: %s", who.name, *subject, who.project, change)
-        await remember(ledger, who.project, subject, who.label, what, command)
+        await history.remember(ledger, who.project, subject, who.label, what, command)
         who.site.rosters.hurry(who.project, subject.scope)
         return RedirectResponse(who.to(subject, done=change), 303)
     spender = await spender_of(ledger, who.project, subject)
     return await _shown(who, spender, change=change, typed=typed, status=422)
-
-
-async def remember(ledger: ServedLedger, project: str, subject: Subject, who: str, what: str, command: str) -> None:
-    """Keep a change that was made in the subject's history. It stands, whatever becomes of that."""
-    try:
-        await ledger.run(history.note, ledger.store, project, subject, who, what, command)
-    except BudgetError as error:
-        _logger.error("a change of %s %r of project %r is not in its history: %s", *subject, project, error)
 
 
 def scope_in(request: Request) -> str:

@@ -10,6 +10,8 @@ from litellm_budget_plugin.core.money import NANOS_PER_USD, usd_text
 from litellm_budget_plugin.core.windows import SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LAST_YEAR = 2200
+"""Later times may be larger numbers than a ledger keeps."""
 _WINDOWS = {
     "none": "no window",
     "1d": "1 day",
