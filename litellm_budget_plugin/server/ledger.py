@@ -53,7 +53,7 @@ class ServedLedger:
         self.ring = KeyRing()
         self.metrics = server_metrics()
         self._asker = Asker(self.store, test_clock=options.test_clock)
-        self._policies = Policies(options.settings) if options.settings else None
+        self._policies, self._none = Policies(options.settings) if options.settings else None, Policy()
         self._seen: dict[str, tuple[Default, ...]] = {}
         self._refreshed_at = -REFRESH_SECONDS
         self._refreshing = asyncio.Lock()
@@ -120,9 +120,16 @@ class ServedLedger:
         """The limits that are set outside of the ledger: those of whole scopes as the commands of that project last brought them,
         before the first one as the server's settings have them, and those that the settings have for these subjects.
         """
-        policy = Policy() if self._policies is None else self._policies.current()
-        known, seen = policy.defaults_of(subjects), self._seen.get(project)
+        known, seen = self._policy.defaults_of(subjects), self._seen.get(project)
         return known if seen is None else (*seen, *(each for each in known if each.subject))
+
+    def class_of(self, subject: Subject) -> str | None:
+        """The class of users in the server's settings that a subject is in."""
+        return self._policy.class_of(subject.id) if subject.scope == "user" else None
+
+    @property
+    def _policy(self) -> Policy:
+        return self._none if self._policies is None else self._policies.current()
 
     def budgets(self, project: str, ids: Callable[[], str] = new_id, store: Store | None = None) -> Budgets:
         """A project's budgets, to be asked on a thread. Its changes have the ids that `ids` makes; `store` is for long readings."""

@@ -35,7 +35,7 @@ from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.rows import rows_to
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.rows import Rows
-from tests.server.dashboard.desk import PROJECT, USD, account, key_for
+from tests.server.dashboard.desk import PROJECT, USD, Tab, account, key_for
 from tests.server.running import Running, running
 from tests.stores.engines import ENGINES
 
@@ -274,6 +274,9 @@ def test_the_servers_settings_are_what_is_told_of_others(url: str, tmp_path: Pat
         assert list(script.limits("team:other")) == [] and list(script.limits("run:1")) == ["$0.50"]
         assert list(script.limits("a@corp")) == ["$9 per week@Europe/Berlin"]
         assert not script.good("GET", "/subjects/alice")["set_by_hand"]
+        page = Tab(server.url, key).page("/subject", id="a@corp")
+        assert '<span class="badge">class <bdi>pro</bdi></span>' in page and "$9 per week@Europe/Berlin" in page
+        assert "$0.50" in Tab(server.url, key).page("/subject", scope="run", id="1")
         script.good("POST", "/subjects/a@corp/raise", {"amount": "$1", "until": "2090-01-01T00:00:00Z"})
         assert script.limits("a@corp")["$9 per week@Europe/Berlin"]["remaining"] == "10.00"
         script.good("PUT", "/subjects/alice/limits", {"limits": ["$2/day"]})

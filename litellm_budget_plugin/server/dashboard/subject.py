@@ -152,6 +152,7 @@ async def _shown(
         chart=charts.by_day(spender.days, spender.first, spender.today, ranked),
         days=spender.today - spender.first + 1,
         refused=refusal_rate(spender.total),
+        user_class=ledger.class_of(subject),
         payments=payments,
         changes=changes,
         models=ranked[:_SUGGESTED],
