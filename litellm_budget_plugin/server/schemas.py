@@ -98,7 +98,7 @@ def _change(**properties: Schema) -> Schema:
 
 
 CHANGE: Schema = _change()
-SET_LIMITS: Schema = _change(limits={"type": "array", "items": _SENTENCE, "minItems": 1})
+SET_LIMITS: Schema = _change(limits={"type": "array", "items": _SENTENCE, "minItems": 1, "maxItems": 100})
 RAISE: Schema = _change(amount=_SENTENCE, until={"type": "string", "format": "date-time"})
 TOP_UP: Schema = _object(amount=_SENTENCE, id=_ID)
 REFUND: Schema = _object(id=_ID)

@@ -39,6 +39,7 @@ router = APIRouter(prefix="/v1", tags=["budgets"])
 _DAYS = 30
 _MOST_DAYS = 400
 _PAGE = 100
+_MOST_LIMITS = 100
 
 
 @router.get("/subjects", summary="The subjects of a scope", responses=schemas.SUBJECTS)
@@ -88,8 +89,8 @@ def _clear(budgets: Budgets, subject: Subject, _: Body) -> str:
 
 
 def _set_limits(budgets: Budgets, subject: Subject, body: Body) -> str:
-    if not isinstance(body["limits"], list):
-        raise BudgetInputError('limits must be a list of sentences like ["$1/day", "$10/month"]')
+    if not isinstance(body["limits"], list) or len(body["limits"]) > _MOST_LIMITS:
+        raise BudgetInputError(f'limits must be a list of up to {_MOST_LIMITS} sentences like ["$1/day", "$10/month"]')
     return f"limits: {', '.join(budgets.set_limits(subject, *body['limits']))}"
 
 
@@ -277,7 +278,7 @@ def _day(text: str, what: str) -> date | None:
         day = date.fromisoformat(text) if text else None
     except ValueError:
         day = date.min
-    if day is not None and day.year < 1970:
+    if day is not None and not 1970 <= day.year <= wording.LAST_YEAR:
         raise BudgetInputError(f"{what} must be a day like 2026-11-01, got {text!r:.80}")
     return day
 

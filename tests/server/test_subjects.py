@@ -183,7 +183,8 @@ def test_usage_by_day_model_and_subject(script: Script) -> None:
 BAD = [
     ("PUT", "/subjects/alice/limits", {"limits": ["ten dollars"]}, "budgets are written like '$10 per month'"),
     ("PUT", "/subjects/alice/limits", {"limits": []}, "at least one sentence"),
-    ("PUT", "/subjects/alice/limits", {"limits": "$1"}, "must be a list of sentences"),
+    ("PUT", "/subjects/alice/limits", {"limits": "$1"}, "must be a list of up to 100 sentences"),
+    ("PUT", "/subjects/alice/limits", {"limits": ["$1"] * 101}, "must be a list of up to 100 sentences"),
     ("PUT", "/subjects/alice/limits", {"limits": [5]}, "a budget is a sentence"),
     ("PUT", "/subjects/alice/limits", {"limit": ["$1"]}, "limits and perhaps id"),
     ("PUT", "/subjects/alice/limits", {"limits": ["$1/day", "$2/day"]}, "two limits for the same"),
@@ -201,6 +202,7 @@ BAD = [
     ("GET", "/subjects?scope=session", None, "scope must be one of user, team, tag, run, project"),
     ("GET", "/usage?by=week", None, "by must be one of day, model"),
     ("GET", "/usage?since=yesterday", None, "since must be a day like 2026-11-01"),
+    ("GET", "/usage?until=9999-12-31", None, "until must be a day like 2026-11-01"),
     ("GET", "/usage?since=1999-01-01", None, "at most 400 days"),
     ("GET", "/usage?by=team&subject=alice", None, "a user has no totals by team"),
     ("POST", "/refunds", {"id": 5.5}, "whole numbers"),

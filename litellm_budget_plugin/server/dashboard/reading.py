@@ -176,5 +176,6 @@ async def ranked_models(site: Site, project: str) -> tuple[str, ...]:
         today = time.time_ns() // 1000 // DAY
         days = await _days_of(site.ledger, project, Subject("project", project), today - DAYS + 1)
         names = tuple(name for name, _ in models_of(days))
-        site.ranked[project] = time.monotonic(), names
+        if names:
+            site.ranked[project] = time.monotonic(), names
     return names
