@@ -75,7 +75,7 @@ class Typed:
 def _set_limits(typed: Typed, spender: Spender, budgets: Budgets, sentence: str | None) -> str:
     """One limit of the list that the form was made with is changed, added or deleted; the others stay."""
     seen, old = typed.get("seen").splitlines(), typed.get("old")
-    if old and old not in seen:
+    if (old or sentence is None) and old not in seen:
         raise BudgetInputError("this form is not complete; reload the page and send it again")
     place = seen.index(old) if old else len(seen)
     listed = [*seen[:place], *([] if sentence is None else [sentence]), *seen[place + bool(old) :]]

@@ -67,14 +67,15 @@ async def changed(request: Request, change: str) -> Response:
     who.caller_writes()
     ledger, kind, typed = who.site.ledger, CHANGES[change], Typed(form)
     subject = subject_in(who, form.get("scope", ""), form.get("id", ""))
-    spender = await spender_of(ledger, who.project, subject)
     command, numbers = typed.command_id(change), count()
     budgets = ledger.budgets(who.project, lambda: f"{command}:{next(numbers)}")
     what = ""
-    try:
-        what = await ledger.run(kind.apply, typed, spender, budgets)
-    except BudgetInputError as error:
-        typed.wrong(kind.field, str(error))
+    async with who.site.changing:
+        spender = await spender_of(ledger, who.project, subject)
+        try:
+            what = await ledger.run(kind.apply, typed, spender, budgets)
+        except BudgetInputError as error:
+            typed.wrong(kind.field, str(error))
     if not typed.errors:
         _logger.info("%s changed %s %r of project %r: %s", who.name, *subject, who.project, change)
         await history.remember(ledger, who.project, subject, who.label, what, command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -150,6 +151,21 @@ def test_two_people_who_change_a_list_at_once_delete_nothing(house: House) -> No
     assert _limits(house) == ["$1 per day", "$10"] or _limits(house) == ["$10", "$1 per day"]
     assert house.tab.send(answer.text, "/subject/limit", old="", limit="$5/week").status_code == 303
     assert set(_limits(house)) == {"$10", "$1 per day", "$5 per week"}
+
+
+def test_forms_that_are_sent_at_one_moment_delete_nothing(house: House) -> None:
+    """Each of them reads the list before it writes it."""
+    form = form_on(house.tab.page("/subject", id="bob"), "/subject/limit")
+    sentences = [f"${number} per day for m{number}" for number in range(1, 9)]
+
+    def send(sentence: str) -> int:
+        return house.tab.post(form.action, {**form.fields, "old": "", "limit": sentence}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(send, sentences))
+    assert sorted(statuses) == [303] + [422] * 7
+    kept = sentences[statuses.index(303)]
+    assert set(_limits(house)) == {"$10", kept}
 
 
 def test_a_user_gets_a_limit_before_the_first_call(house: House) -> None:
