@@ -28,7 +28,7 @@ from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.people import counting
 from litellm_budget_plugin.server.dashboard.reading import Budget, Spender, budgets_of
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.server.vetting import COMMANDS
+from litellm_budget_plugin.server.vetting import COMMANDS, check_scope
 from litellm_budget_plugin.stores.protocol import ask
 
 Body = dict[str, Any]
@@ -49,8 +49,7 @@ async def subjects(request: Request, scope: str = "user", after: str = "", proje
     """
     site, _, project = await _asked(request, project)
     COMMANDS.check(after)
-    if scope not in SCOPES:
-        raise BudgetInputError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r:.80}")
+    check_scope(scope)
     return await site.ledger.run(_page, site, project, scope, after)
 
 

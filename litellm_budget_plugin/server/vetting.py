@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
@@ -105,13 +105,14 @@ def check_scopes(command: Command) -> None:
     elif isinstance(command, (Read, ReadUsage)):
         named.add(command.scope)
         accepted = _READ
-    _check_scopes(named, accepted)
+    for scope in named:
+        check_scope(scope, accepted)
 
 
-def _check_scopes(named: Iterable[str], accepted: Collection[str]) -> None:
-    unknown = next((scope for scope in named if scope not in accepted), None)
-    if unknown is not None:
-        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {unknown!r:.80}")
+def check_scope(scope: str, accepted: Collection[str] = SCOPES) -> None:
+    """Raise BudgetInputError for a scope that there is not."""
+    if scope not in accepted:
+        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
 
 
 def check_rows(rows: Rows) -> None:
@@ -120,8 +121,8 @@ def check_rows(rows: Rows) -> None:
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
         raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
-    _check_scopes({ref.scope for ref in refs}, _READ)
     for ref in refs:
+        check_scope(ref.scope, _READ)
         parse_window(ref.window)
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from litellm_budget_plugin.core.accounts import SCOPES, Subject
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.commands import MICROS
 from litellm_budget_plugin.core.models import covers_any, is_pattern
 from litellm_budget_plugin.errors import BudgetInputError
@@ -23,7 +23,7 @@ from litellm_budget_plugin.server.dashboard.reading import Spender, ranked_model
 from litellm_budget_plugin.server.dashboard.session import Visitor, sender, visitor
 from litellm_budget_plugin.server.dashboard.totals import DAYS, PERIODS, refusal_rate
 from litellm_budget_plugin.server.failures import Problem
-from litellm_budget_plugin.server.vetting import COMMANDS
+from litellm_budget_plugin.server.vetting import COMMANDS, check_scope
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
 _SUGGESTED = 20
@@ -66,7 +66,7 @@ async def changed(request: Request, change: str) -> Response:
     who, form = await sender(request)
     who.caller_writes()
     ledger, kind, typed = who.site.ledger, CHANGES[change], Typed(form)
-    subject = subject_in(who, form.get("scope", ""), form.get("id", ""))
+    subject = subject_in(who, form.get("scope", "user"), form.get("id", ""))
     command, numbers = typed.command_id(change), count()
     budgets = ledger.budgets(who.project, lambda: f"{command}:{next(numbers)}")
     what = ""
@@ -87,19 +87,15 @@ async def changed(request: Request, change: str) -> Response:
 
 def scope_in(request: Request) -> str:
     """The scope that an address names, else that of users. Raises BudgetInputError for one that there is not."""
-    return _checked(request.query_params.get("scope", ""))
-
-
-def _checked(scope: str) -> str:
-    if scope and scope not in SCOPES:
-        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
-    return scope or "user"
+    scope = request.query_params.get("scope") or "user"
+    check_scope(scope)
+    return scope
 
 
 def subject_in(who: Visitor, scope: str, text: str) -> Subject:
     """A subject from an address or a form. Raises BudgetInputError for what no store can keep."""
     COMMANDS.check(text)
-    scope = _checked(scope)
+    check_scope(scope)
     if scope == "project":
         return Subject(scope, who.project)
     if not text:
