@@ -21,10 +21,10 @@ from litellm_budget_plugin.server.access import Caller, bearer
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.keys import SESSION_SECONDS
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.server.vetting import COMMANDS
+from litellm_budget_plugin.server.vetting import Vetting
 
 _MOST_FIELDS = 30
-_MOST_FORM = 16 * 1024
+_MOST_FORM = 32 * 1024
 
 
 class NotLoggedIn(Problem):
@@ -171,7 +171,8 @@ async def form_of(request: Request) -> dict[str, str]:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError as error:
         raise Problem(400, f"the body is not a form: {error!s:.200}") from None
-    COMMANDS.check(fields)
+    # A list of limits is longer than anything that a command says in one text.
+    Vetting(text=_MOST_FORM, number=0, depth=1).check(fields)
     return fields
 
 

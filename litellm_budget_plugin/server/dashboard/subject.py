@@ -27,6 +27,8 @@ from litellm_budget_plugin.server.vetting import COMMANDS, check_scope
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
 _SUGGESTED = 20
+_MOST_LIMITS = 50
+"""How many limits a page has forms for: each of them names all."""
 
 
 class Paid(NamedTuple):
@@ -153,6 +155,7 @@ async def _shown(
         payments=payments,
         changes=changes,
         models=ranked[:_SUGGESTED],
+        most_limits=_MOST_LIMITS,
         examples=EXAMPLES,
         windows=WINDOWS,
         hint=hint,

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from litellm_budget_plugin.core.accounts import Amounts, Default, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.commands import Granted, PutBudget, Refused, Reserve
+from litellm_budget_plugin.core.commands import Granted, PutBudget, Refused, Reserve, SetLimits
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.server import history
 from litellm_budget_plugin.server.dashboard import scanning
@@ -121,6 +122,18 @@ def test_limits_are_added_and_deleted_and_the_others_stay(house: House) -> None:
     answer = _send(house, old="", limit="$4 per day for GPT-4o")
     assert answer.status_code == 422 and "are two limits for the same" in text_of(answer.text)
     assert _limits(house) == ["$12", "$3 per day for gpt-4o"]
+
+
+def test_a_long_list_can_be_changed_and_a_longer_one_says_how(house: House) -> None:
+    store, bob = house.server.site.ledger.store, Subject("user", "bob")
+    long = [Limit(USD, "day@UTC", f"{'long-name-of-a-model-' * 8}{number:02}") for number in range(51)]
+    ask(store, SetLimits("s", PROJECT, bob, tuple(long[:49])))
+    assert _send(house, old="", limit="$5").status_code == 303
+    assert _send(house, "delete", old=str(long[7])).status_code == 303
+    assert set(_limits(house)) == {"$5", *map(str, long[:7]), *map(str, long[8:49])}
+    ask(store, SetLimits("t", PROJECT, bob, tuple(long)))
+    page = house.tab.page("/subject", id="bob")
+    assert "There are 51 limits, which are changed over HTTP" in page and 'name="seen"' not in page
 
 
 def test_deleting_the_last_one_forgets_what_was_set_by_hand(house: House) -> None:
