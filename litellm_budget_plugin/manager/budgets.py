@@ -7,31 +7,29 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from litellm_budget_plugin.core.accounts import SCOPES, Default, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import (
     MICROS,
-    Accounts,
     AccountState,
+    BaseCommand,
     DropBudget,
     PutBudget,
     Read,
     ReadUsage,
     Refund,
+    ReplyT_co,
     Reset,
     SetLimits,
     TopUp,
-    UsageRows,
 )
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.ids import new_id
-from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
@@ -93,28 +91,53 @@ def parse_subject(text: str | int) -> Subject:
 
     A user whose id looks like one of these is written with "user:" in front of it. Raises BudgetInputError for what is no id.
     """
-    name = checked_id(text, "subject")
-    scope, colon, rest = name.partition(":")
-    return Subject(scope, checked_id(rest, scope)) if colon and scope in SCOPES else Subject("user", name)
+    scope, colon, rest = str(text).partition(":")
+    if colon and scope in SCOPES:
+        return Subject(scope, checked_id(rest, scope))
+    return Subject("user", checked_id(text, "subject"))
+
+
+class ProjectLedger(Protocol):
+    """One project's ledger, as `Budgets` asks it. `timezone` applies to calendar windows that name no zone."""
+
+    @property
+    def project(self) -> str:
+        """Its name."""
+
+    @property
+    def timezone(self) -> str:
+        """An IANA name."""
+
+    def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """The ledger's reply. Raises BudgetInputError, and BudgetStoreError if it does not answer."""
+
+    def ask_settled(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """Like `ask`, with the charges of this process that can be delivered."""
+
+    def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
+        """The limits that are set outside of the ledger: those of whole scopes, and those of these subjects."""
+
+    def new_id(self) -> str:
+        """An id for a command."""
 
 
 class Budgets:
     """Reads and changes the budgets of one project's ledger. Every method asks the ledger and keeps nothing; threads may share it.
 
-    A subject is "alice" or "user:alice", "team:search", "tag:batch", "run:42", and "project" for all of them together. Amounts are
-    `Decimal` US dollars, exact. Methods raise BudgetInputError for what cannot be read, and BudgetStoreError if the ledger does not
+    A subject is "alice" or "user:alice", "team:search", "tag:batch", "run:42", and "project" for all of them together, or a scope
+    with an id as `Subject`. Amounts are `Decimal` US dollars, exact. Methods raise BudgetInputError for what cannot be read, and BudgetStoreError if the ledger does not
     answer.
     """
 
-    def __init__(self, ledger: BudgetLedger) -> None:
+    def __init__(self, ledger: ProjectLedger) -> None:
         self._ledger = ledger
 
-    def set_limits(self, subject: str, *sentences: str) -> list[str]:
+    def set_limits(self, subject: str | Subject, *sentences: str) -> list[str]:
         """Make these the subject's limits, all of them and in one step; whatever the environment or the file says counts no
         longer for it. Returns them as the ledger has them. What was spent in a window that goes on still counts, and a new calendar
         window begins with what was spent in it before.
         """
-        limits = parse_limits(sentences, self._ledger.settings.timezone)
+        limits = parse_limits(sentences, self._ledger.timezone)
         if not limits:
             raise BudgetInputError(
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
@@ -122,25 +145,25 @@ class Budgets:
         self._set(self._subject(subject), limits)
         return [str(limit) for limit in limits]
 
-    def clear_limits(self, subject: str) -> None:
+    def clear_limits(self, subject: str | Subject) -> None:
         """Forget the limits that were set by hand: those of the environment and the file count again."""
         self._set(self._subject(subject), None)
 
     def _set(self, subject: Subject, limits: tuple[Limit, ...] | None) -> None:
         ledger = self._ledger
-        ledger.ask(SetLimits(new_id(), ledger.project, subject, limits, self._defaults(subject)))
+        ledger.ask(SetLimits(ledger.new_id(), ledger.project, subject, limits, ledger.defaults_of(subject)))
 
-    def limits(self, subject: str) -> list[str]:
+    def limits(self, subject: str | Subject) -> list[str]:
         """The sentences that count for a subject, from wherever they are set."""
         named = self._subject(subject)
         return [str(limit) for limit in self._limits(named, self._states(named))]
 
-    def remaining(self, subject: str, model: str | None = None) -> Remaining:
+    def remaining(self, subject: str | Subject, model: str | None = None) -> Remaining:
         """What the subject may still spend, on `model`, else on models that have no budget of their own."""
         named = self._subject(subject)
         models = () if model is None else (model,)
         found = Remaining()
-        for ref, limit, state in limits_on(named, self._states(named), models, self._defaults(named)):
+        for ref, limit, state in limits_on(named, self._states(named), models, self._ledger.defaults_of(named)):
             if state is not None and state.blocked:
                 found = found._replace(blocked=True)
             if limit is None:
@@ -157,43 +180,48 @@ class Budgets:
                 found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
         return found
 
-    def block(self, subject: str) -> None:
+    def block(self, subject: str | Subject) -> None:
         """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
         self._put(self._subject(subject), blocked=True)
 
-    def unblock(self, subject: str) -> None:
+    def unblock(self, subject: str | Subject) -> None:
         """Let a subject that was blocked call again."""
         named = self._subject(subject)
         for state in self._states(named):
             if state.blocked:
                 self._put(named, state.ref, blocked=False)
 
-    def raise_limit(self, subject: str, amount: str, *, until: datetime) -> None:
+    def raise_limit(self, subject: str | Subject, amount: str, *, until: datetime) -> None:
         """Let a subject spend `amount` (a sentence like "$5") more on each of its limits in US dollars for any model, until a time."""
         named, raised = self._subject(subject), parse_limit(amount)
         if raised.unit != "usd" or raised.amount is None or raised[1:3] != ("none", ""):
             raise BudgetInputError(f"a limit is raised by an amount such as '$5', got {amount!r:.80}")
         if until.tzinfo is None:
             raise BudgetInputError("until= must be a datetime with a time zone")
-        found = limits_on(named, self._states(named), (), self._defaults(named))
+        found = limits_on(named, self._states(named), (), self._ledger.defaults_of(named))
         refs = [ref for ref, limit, _ in found if limit is not None and ref.unit == "usd" and ref.window != CREDIT]
         if not refs:
-            raise BudgetInputError(f"{subject!r:.80} has no limit in US dollars that could be raised")
+            raise BudgetInputError(f"{named.scope} {named.id!r:.80} has no limit in US dollars that could be raised")
         for ref in refs:
             self._put(named, ref, raised_by=raised.amount, raised_until=round(until.timestamp() * MICROS))
 
-    def reset(self, subject: str) -> None:
+    def reset(self, subject: str | Subject) -> None:
         """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
         named = self._subject(subject)
-        self._ledger.ask(Reset(new_id(), self._ledger.project, named))
+        self._ledger.ask(Reset(self._ledger.new_id(), self._ledger.project, named))
 
-    def forget(self, subject: str) -> None:
+    def forget(self, subject: str | Subject) -> None:
         """Forget a subject's budgets and what was spent on them; the totals by day and a balance stay."""
         named = self._subject(subject)
-        self._ledger.ask(DropBudget(new_id(), self._ledger.project, named))
+        self._ledger.ask(DropBudget(self._ledger.new_id(), self._ledger.project, named))
 
     def usage(
-        self, *, since: date | None = None, until: date | None = None, by: str = "day", subject: str | None = None
+        self,
+        *,
+        since: date | None = None,
+        until: date | None = None,
+        by: str = "day",
+        subject: str | Subject | None = None,
     ) -> list[UsageRow]:
         """Totals of the days from `since` to `until` (UTC, both included), of all or of one subject, by "day", "model" or a scope.
 
@@ -230,7 +258,7 @@ class Budgets:
         for subject, _ in self._each(_scope(scope)):
             yield subject.id
 
-    def top_up(self, subject: str, amount: str, *, id: str) -> None:  # noqa: A002  # the payment's own word
+    def top_up(self, subject: str | Subject, amount: str, *, id: str) -> None:  # noqa: A002  # the payment's own word
         """Add to a subject's balance, once for each `id`, such as an invoice's number. Its calls need room in the balance from then on."""
         paid = parse_limit(amount)
         if paid.unit != "usd" or not paid.amount or paid[1:3] != ("none", ""):
@@ -241,16 +269,16 @@ class Budgets:
         """Take the whole of a top-up back, once. What was spent of it stays spent: the balance can become negative."""
         self._ledger.ask(Refund(checked_id(id, "id"), self._ledger.project))
 
-    def balance(self, subject: str) -> Decimal:
+    def balance(self, subject: str | Subject) -> Decimal:
         """What is left of what was topped up, without what calls in flight hold; US dollars."""
         states = self._states(self._subject(subject))
         found = next((state for state in states if state.ref.window == CREDIT), None)
         return Decimal(0) if found is None else _usd((found.limit or 0) - found.spent - found.held)
 
-    def payments(self, subject: str) -> list[Payment]:
+    def payments(self, subject: str | Subject) -> list[Payment]:
         """The top-ups of a subject, the oldest first."""
         scope, name = self._subject(subject)
-        states = self._read(Read(self._ledger.project, history_scope(scope), name)).accounts
+        states = self._ledger.ask_settled(Read(self._ledger.project, history_scope(scope), name)).accounts
         paid = [
             Payment(each.ref.model, _usd(each.own_limit or 0), _time(each.created_at) or _NEVER, each.blocked)
             for each in states
@@ -259,47 +287,41 @@ class Budgets:
 
     # How the ledger is asked.
 
-    def _subject(self, text: str) -> Subject:
-        return Subject("project", self._ledger.project) if text == "project" else parse_subject(text)
-
-    def _defaults(self, subject: Subject) -> tuple[Default, ...]:
-        return self._ledger.policies.look().defaults_of((subject,))
+    def _subject(self, given: str | Subject) -> Subject:
+        if isinstance(given, Subject):
+            return given
+        return Subject("project", self._ledger.project) if given == "project" else parse_subject(given)
 
     def _put(self, subject: Subject, ref: Ref | None = None, **fields: Any) -> None:
         where: dict[str, Any] = {} if ref is None else {"model": ref.model, "unit": ref.unit, "window": ref.window}
-        defaults = self._defaults(subject)
-        self._ledger.ask(PutBudget(new_id(), self._ledger.project, subject, defaults=defaults, **where, **fields))
+        defaults = self._ledger.defaults_of(subject)
+        id_ = self._ledger.new_id()
+        self._ledger.ask(PutBudget(id_, self._ledger.project, subject, defaults=defaults, **where, **fields))
 
     def _states(self, subject: Subject) -> tuple[AccountState, ...]:
-        self._ledger.worker.settle_waiting()
-        return self._read(Read(self._ledger.project, *subject, defaults=self._defaults(subject))).accounts
+        return self._ledger.ask_settled(
+            Read(self._ledger.project, *subject, defaults=self._ledger.defaults_of(subject))
+        ).accounts
 
     def _each(self, scope: str) -> Iterator[tuple[Subject, tuple[AccountState, ...]]]:
-        self._ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
-            defaults = self._ledger.defaults
-            reply = self._read(Read(self._ledger.project, scope, after=after, defaults=defaults))
+            defaults = self._ledger.defaults_of()
+            reply = self._ledger.ask_settled(Read(self._ledger.project, scope, after=after, defaults=defaults))
             for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
                 subject = Subject(scope, name)
-                yield subject, tuple(states) if self._defaults(subject) == defaults else self._states(subject)
+                same = self._ledger.defaults_of(subject) == defaults
+                yield subject, tuple(states) if same else self._states(subject)
             after = reply.after
 
-    def _read(self, command: Read) -> Accounts:
-        reply = self._ledger.ask(command)
-        assert isinstance(reply, Accounts)
-        return reply
-
     def _totals(self, scope: str, subject: str | None, days: tuple[int, int]) -> tuple[tuple[UsageKey, Usage], ...]:
-        self._ledger.worker.settle_waiting()
-        reply = self._ledger.ask(ReadUsage(self._ledger.project, scope, subject, *days))
-        assert isinstance(reply, UsageRows)
+        reply = self._ledger.ask_settled(ReadUsage(self._ledger.project, scope, subject, *days))
         return reply.rows
 
     def _limits(self, subject: Subject, states: tuple[AccountState, ...]) -> list[Limit]:
         """The limits that count, as they were set: without what was raised or carried over."""
         found: list[Limit] = []
-        for ref, _, state in limits_on(subject, states, None, defaults := self._defaults(subject)):
+        for ref, _, state in limits_on(subject, states, None, defaults := self._ledger.defaults_of(subject)):
             if state is not None and state.pinned:
                 limit: int | None = state.own_limit
             else:
@@ -314,7 +336,7 @@ class Budgets:
     def _run(self, subject: Subject, states: tuple[AccountState, ...]) -> RunState:
         totals = self._totals(*subject, (0, 2**31))
         spent = sum(usage.spent for _, usage in totals)
-        found = limits_on(subject, states, (), self._defaults(subject))
+        found = limits_on(subject, states, (), self._ledger.defaults_of(subject))
         dollars = [(limit, state) for ref, limit, state in found if ref.unit == "usd"]
         left = [limit - (state.spent + state.held if state else 0) for limit, state in dollars if limit is not None]
         return RunState(

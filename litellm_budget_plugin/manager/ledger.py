@@ -27,6 +27,7 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.live_holds import LiveHold
 from litellm_budget_plugin.manager.policies import Given, Policies, Principal
 from litellm_budget_plugin.manager.sharing import acquire, store_key
@@ -237,6 +238,22 @@ class BudgetLedger:
         """The store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.worker.ensure_running()
         return self.client.ask(command, self.patience)
+
+    def ask_settled(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """Like `ask`, after what this process has charged and can deliver now."""
+        self.worker.settle_waiting()
+        return self.ask(command)
+
+    def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
+        """The limits of whole scopes and of these subjects that are set outside of the ledger, as they are at this moment."""
+        return self.policies.look().defaults_of(subjects)
+
+    @property
+    def timezone(self) -> str:
+        """Where calendar windows that name no zone begin and end."""
+        return self.settings.timezone
+
+    new_id = staticmethod(new_id)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""

@@ -33,6 +33,8 @@ class BudgetManager(Budgets):
     what cannot be accepted, and BudgetStoreError if the ledger cannot answer.
     """
 
+    _ledger: BudgetLedger
+
     def __init__(
         self,
         project_name: str,
