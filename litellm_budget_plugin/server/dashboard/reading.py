@@ -137,7 +137,7 @@ async def budgets_of(ledger: ServedLedger, project: str, subject: Subject) -> tu
     defaults = ledger.defaults(project, subject)
     reply = await ledger.execute(Read(project, *subject, defaults=defaults))
     assert isinstance(reply, Accounts)
-    counted = counting(subject, reply.accounts, defaults, reply.now)
+    counted = counting(subject, reply.accounts, defaults, reply.now, coming=True)
     return reply.now, tuple(Budget(state, reply.now) for state in counted)
 
 
