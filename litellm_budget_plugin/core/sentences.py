@@ -57,6 +57,10 @@ class Limit(NamedTuple):
     unit: str = "usd"
 
     def __str__(self) -> str:
+        return self.sentence()
+
+    def sentence(self, zone: str = "UTC") -> str:
+        """Its sentence, which reads back as the same limit where windows that name no zone are in `zone`."""
         if self.window == CREDIT:
             said = CREDIT
         elif self.amount is None:
@@ -64,7 +68,7 @@ class Limit(NamedTuple):
         else:
             said = amount_text(self.amount, self.unit)
         if self.window not in ("none", CREDIT):
-            said += f" per {window_text(self.window)}"
+            said += f" per {window_text(self.window) if zone == 'UTC' else self.window}"
         return f"{said} for {self.model}" if self.model else said
 
 

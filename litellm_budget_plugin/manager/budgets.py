@@ -143,7 +143,7 @@ class Budgets:
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
             )
         self._set(self._subject(subject), limits)
-        return [str(limit) for limit in limits]
+        return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:
         """Forget the limits that were set by hand: those of the environment and the file count again."""
@@ -156,7 +156,7 @@ class Budgets:
     def limits(self, subject: str | Subject) -> list[str]:
         """The sentences that count for a subject, from wherever they are set."""
         named = self._subject(subject)
-        return [str(limit) for limit in self._limits(named, self._states(named))]
+        return [limit.sentence(self._ledger.timezone) for limit in self._limits(named, self._states(named))]
 
     def remaining(self, subject: str | Subject, model: str | None = None) -> Remaining:
         """What the subject may still spend, on `model`, else on models that have no budget of their own."""
@@ -176,7 +176,7 @@ class Budgets:
             elif found.usd is None or _usd(left) < found.usd:
                 own = limit if state is None or not state.pinned else state.own_limit
                 held = _usd(state.held) if state is not None else Decimal(0)
-                said = str(_limit_of(ref, own))
+                said = _limit_of(ref, own).sentence(self._ledger.timezone)
                 found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
         return found
 
@@ -344,7 +344,7 @@ class Budgets:
             _usd(spent),
             _usd(max((state.held for _, state in dollars if state), default=0)),
             _usd(max(0, min(left))) if left else None,
-            [str(limit) for limit in self._limits(subject, states)],
+            [limit.sentence(self._ledger.timezone) for limit in self._limits(subject, states)],
             any(state.blocked for state in states),
             _time(min((state.created_at for state in states), default=None)) or _NEVER,
         )

@@ -61,7 +61,7 @@ def _page(site: Site, project: str, scope: str, after: str) -> Response:
     found = []
     for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
         subject = Subject(scope, name)
-        counted = counting(subject, states, ledger.defaults(project, subject), reply.now)
+        counted = counting(subject, states, ledger.defaults(project, subject), reply.now, coming=True)
         found.append(_said(Spender(subject, reply.now, tuple(Budget(state, reply.now) for state in counted), 0, {})))
     return as_json({"subjects": found, "after": reply.after})
 

@@ -55,17 +55,27 @@ def share_of(state: AccountState) -> float:
 
 
 def counting(
-    subject: Subject, states: Iterable[AccountState], defaults: tuple[Default, ...], now: int
+    subject: Subject,
+    states: Iterable[AccountState],
+    defaults: tuple[Default, ...],
+    now: int,
+    *,
+    coming: bool = False,
 ) -> list[AccountState]:
-    """The accounts of a subject that calls count against, those that its first call will make included, and what is left over where
-    no limit is known. Each has the limit that counts now; `own_limit` is what was set by hand, else by a default.
+    """The accounts of a subject that calls count against, with `coming` those too that its first call will make, and what is left
+    over where no limit is known. Each has the limit that counts now; `own_limit` is what was set by hand, else by a default.
     """
     known = {state.ref: state for state in states}
-    followers = defaults_for(subject, known.values(), defaults)
+    rows = list(known.values())
     whole = known.pop(whole_mark(subject), None) is not None
+    followers: dict[Ref, Default] = {}
+    # A client may have brought hundreds of defaults, and lists have thousands of subjects.
+    if coming or not all(state.pinned for state in rows):
+        followers = defaults_for(subject, rows, defaults)
     found = [
         _following(default, known.pop(ref) if ref in known else _new(ref, now), now)
         for ref, default in followers.items()
+        if coming or ref in known
     ]
     found = [state for state in found if state.created_at or state.limit is not None]
     found += [state for state in known.values() if state.pinned]

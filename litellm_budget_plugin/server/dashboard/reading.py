@@ -136,7 +136,7 @@ async def budgets_of(ledger: ServedLedger, project: str, subject: Subject) -> tu
     """The store's time, and the accounts of a subject that calls count against. Raises what the store raises."""
     defaults = ledger.defaults(project, subject)
     reply = await ledger.execute(Read(project, *subject, defaults=defaults))
-    counted = counting(subject, reply.accounts, defaults, reply.now)
+    counted = counting(subject, reply.accounts, defaults, reply.now, coming=True)
     return reply.now, tuple(Budget(state, reply.now) for state in counted)
 
 

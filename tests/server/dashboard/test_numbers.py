@@ -118,7 +118,7 @@ def test_limits_of_one_subject_take_the_place_of_its_scopes() -> None:
     def counted(defaults: tuple[Default, ...]) -> list[tuple[str, int | None, int]]:
         reply = ask(store, Read(PROJECT, "user", "a", defaults=scope))
         assert isinstance(reply, Accounts)
-        found = counting(user, reply.accounts, defaults, reply.now)
+        found = counting(user, reply.accounts, defaults, reply.now, coming=True)
         return [(state.ref.model, state.limit, state.spent) for state in found]
 
     assert counted(scope) == [("", 1000, 90)]

@@ -34,7 +34,7 @@ def bouncer() -> Iterator[str]:
     (folder / "users").write_text('"postgres" ""\n')
     (folder / "ini").write_text(
         f"[databases]\n* = host={server.folder} port=5432\n[pgbouncer]\npool_mode = transaction\nauth_type = trust\n"
-        f"auth_file = {folder}/subjects\nunix_socket_dir = {folder}\nlisten_addr =\nlisten_port = 5432\n"
+        f"auth_file = {folder}/users\nunix_socket_dir = {folder}\nlisten_addr =\nlisten_port = 5432\n"
         f"default_pool_size = {SESSIONS}\n"
     )
     if os.geteuid() == 0:
