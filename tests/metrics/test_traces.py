@@ -73,6 +73,7 @@ def test_a_call_writes_what_was_held_and_what_it_cost(traces: Traces, open_desk:
         "reason": "",
     }
     assert "alice" not in str(found)
+    assert (traces.named("work").attributes or {})["gen_ai.usage.cost"] == WORTH / 1e9
 
 
 def test_an_asynchronous_call_writes_the_same(traces: Traces, open_desk: Open) -> None:
