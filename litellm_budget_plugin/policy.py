@@ -223,6 +223,11 @@ def _check_keys(node: Any, seen: int) -> int:
     if seen > _MOST_NODES:
         raise _Mistake(f"it has more than {_MOST_NODES:,} values")
     if node is None or node.id == "scalar":
+        # YAML reads 0123 as 83, and 12:30 as 750.
+        if node is not None and node.tag.endswith(":int") and not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
+            raise _Mistake(
+                f"{node.value!r:.80} is another number in YAML: write it in quotes", line=node.start_mark.line + 1
+            )
         return seen
     if node.id == "sequence":
         for value in node.value:
@@ -233,6 +238,7 @@ def _check_keys(node: Any, seen: int) -> int:
         line = key.start_mark.line + 1
         if key.id != "scalar":
             raise _Mistake("a key is a word or a number", line=line)
+        _check_keys(key, seen)
         if key.value in keys:
             raise _Mistake(f"the key {key.value!r:.80} is there twice", line=line)
         keys.add(key.value)

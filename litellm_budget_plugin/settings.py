@@ -197,6 +197,11 @@ class BudgetSettings(BaseSettings):
         parse_window(value)
         return value
 
+    @field_validator("user_limits", "team_limits", "tag_limits", "run_limits", "project_limits", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
     @field_validator("user_limits", "team_limits", "tag_limits", "run_limits", "project_limits")
     @classmethod
     def _sentences(cls, value: str | None) -> str | None:

@@ -46,6 +46,7 @@ def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
     if command.only:
         for other in _alike(work, command):
             if other.ref != ref:
+                account.blocked = account.blocked or other.blocked
                 _drop(work, other)
     _apply(account, command)
     work.put(account)
@@ -166,11 +167,8 @@ def drop_budget(work: UnitOfWork, command: DropBudget) -> Done:
             return _done(work, command)
     for account in _matching(work, command):
         _drop(work, account)
-    if not any(
-        row.pinned and row.ref.window != CREDIT
-        for row in work.accounts(command.subject).values()
-        if row.ref != whole_mark(command.subject)
-    ):
+    if command.window is None and command.model in (None, ""):
+        # The defaults apply again to a subject whose budgets are forgotten.
         work.drop(whole_mark(command.subject))
     return _done(work, command)
 

@@ -9,9 +9,7 @@ from functools import lru_cache
 
 # How providers name the dated and numbered versions of a model: gpt-4o-2024-08-06, gpt-4-0613, claude-3-5-sonnet-20241022,
 # claude-3-5-sonnet@20240620, gemini-1.5-pro-002, gemini-2.5-flash-preview-05-20, claude-3-5-sonnet-latest, and Bedrock's -v1:0 behind one.
-_VERSION = (
-    r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest|default))?(?:-v\d+(?::\d+)?)?"
-)
+_VERSION = r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{4}-preview|\d{4}-\d{3}|\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest|default))?(?:-v\d+(?::\d+)?)?"
 
 
 def is_pattern(model: str) -> bool:
@@ -36,7 +34,7 @@ def covers(model: str, name: str) -> bool:
     `model` is a name, which includes its dated versions, a provider's family such as `openai/*`, or a glob with `*` and `?`.
     Upper and lower case are the same: a provider may not tell them apart.
     """
-    if model == name:
+    if model.casefold() == name.casefold():
         return True
     # A provider's family is a name of its own, which every call of the provider has; what a gateway passes on to it has not.
     return not _FAMILY.fullmatch(model) and _expression(model).fullmatch(name) is not None

@@ -40,7 +40,7 @@ _AMOUNTS = {
     "tokens": re.compile(rf"{_NUMBER}\s*tokens?", re.IGNORECASE),
 }
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
-_LENGTHS = {"minute": "60s", "hour": "1h"}
+_LENGTHS = {"minute": "1m", "hour": "1h"}
 # A comma between digits belongs to the number: "$1,000/month, $10/day" are two sentences.
 _SEPARATOR = re.compile(r"\s*(?:,(?![0-9]{3}(?![0-9]))|(?<![0-9]),|[;\n])\s*")
 
@@ -152,6 +152,8 @@ def _amount(match: re.Match[str], unit: str) -> int:
     except InvalidOperation:
         raise BudgetInputError(f"{number!r:.80} is no number") from None
     if unit == "usd":
+        if value != round(value, 9):
+            raise BudgetInputError(f"{number!r:.80} has more than nine decimals, which are a nano-dollar")
         return charge_nanos(value, "the amount")
     if value != value.to_integral_value() or value > MAX_NANOS:
         raise BudgetInputError(f"{unit} are whole numbers up to {MAX_NANOS}")
@@ -162,6 +164,8 @@ def parse_limits(sentences: str | Iterable[str], zone: str = "UTC") -> tuple[Lim
     """The limits of a list, or of one text with commas between its sentences. Raises BudgetInputError for a sentence that cannot
     be read, for two limits of one window, unit and model, and for "unlimited" beside a limit of the same model and unit.
     """
+    if not isinstance(sentences, Iterable):
+        raise BudgetInputError(f"budgets are sentences like {EXAMPLES}, got {sentences!r:.80}")
     given = [sentences] if isinstance(sentences, str) else list(sentences)
     texts = [text for each in given for text in (_SEPARATOR.split(each.strip()) if isinstance(each, str) else [each])]
     limits = tuple(parse_limit(text, zone) for text in texts if text != "")

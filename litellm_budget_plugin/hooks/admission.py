@@ -127,7 +127,10 @@ def _limited(call: Call) -> bool:
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
         reply = ledger.ask_in_call(command)
-        if any(limit is not None for _, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)):
+        if any(
+            limit is not None and ref.unit == "usd"
+            for ref, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)
+        ):
             return True
     return False
 

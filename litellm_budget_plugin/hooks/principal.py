@@ -45,7 +45,6 @@ class Payer(NamedTuple):
     def inside(self, outer: Payer) -> Payer:
         """What counts in a block of `outer`: an inner user and team take the place of outer ones, tags, runs and limits add up."""
         mine, theirs = self.given, outer.given
-        changed = {subject for subject, _ in mine.limits}
         return Payer(
             outer.user if self.user is None else self.user,
             Given(
@@ -53,7 +52,7 @@ class Payer(NamedTuple):
                 _added(theirs.tags, mine.tags),
                 _added(theirs.runs, mine.runs),
                 theirs.user_class if self.user is None and mine.user_class is None else mine.user_class,
-                (*(each for each in theirs.limits if each[0] not in changed), *mine.limits),
+                (*theirs.limits, *mine.limits),
             ),
         )
 
@@ -122,7 +121,8 @@ class budget_context(_Entry):  # noqa: N801  # used like a function
 
     Ids are 1 to 256 printable characters; integers become text. Inside of another context, its user and team take the place of
     the outer ones, while tags, runs and limits add up. `limits` are sentences such as "$1/day", one or a list: for the run if there
-    is one here, else for the user, else for the team, as if they stood in the budget file. `user_class` names a class of that file.
+    is one here, else for the user, else for the team, beside those of the environment and the file; of two for the same, the smaller one counts. Where limits were set by hand,
+    those count alone. `user_class` names a class of that file.
 
     It holds in the same thread or task and, while the block lasts, in tasks started from it and in `asyncio.to_thread`.
     Threads, executors and tasks that outlive the block need `carry`; generators that are read in turns, or by a web
@@ -152,7 +152,8 @@ class budget_context(_Entry):  # noqa: N801  # used like a function
         payer = Payer(_id(user, "user"), given)
         if limits:
             subject = _limited_here(payer)
-            parse_limits(texts := (limits,) if isinstance(limits, str) else tuple(limits))
+            parse_limits(limits)
+            texts = (limits,) if isinstance(limits, str) else tuple(limits)
             payer = Payer(payer.user, given._replace(limits=((subject, texts),)))
         if payer == _NOBODY:
             raise BudgetInputError("budget_context names nobody: give user=, team=, tags= or run=")

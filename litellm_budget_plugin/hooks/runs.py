@@ -105,8 +105,12 @@ class budget_run:  # noqa: N801  # used like a function
 
     @property
     def remaining(self) -> Decimal | None:
-        """What the run may still spend, without what calls in flight hold; US dollars. None without a limit."""
-        return self.state.remaining
+        """What the run may still spend, without what calls in flight hold; US dollars. None without a limit. A run inside of others has
+        no more than they have.
+        """
+        runs = (*self._context.payer.given.runs, self.id)
+        left = [self._budgets.run(run).remaining for run in dict.fromkeys(runs)]
+        return min((each for each in left if each is not None), default=None)
 
     @property
     def by_model(self) -> dict[str, Decimal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
@@ -28,8 +29,9 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
-from litellm_budget_plugin.core.windows import CREDIT, bounds, parse_window
+from litellm_budget_plugin.core.windows import CREDIT, DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.stores.protocol import spent_since
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
@@ -94,6 +96,11 @@ def parse_subject(text: str | int) -> Subject:
     scope, colon, rest = str(text).partition(":")
     if colon and scope in SCOPES:
         return Subject(scope, checked_id(rest, scope))
+    near = difflib.get_close_matches(scope.strip().casefold(), (*SCOPES, "class"), 1, 0.7) if colon else []
+    if near:
+        raise BudgetInputError(
+            f"{text!r:.80} has no scope that there is; accepted are {', '.join(SCOPES)}, and a user of that id is 'user:{text}'"
+        )
     return Subject("user", checked_id(text, "subject"))
 
 
@@ -161,14 +168,20 @@ class Budgets:
     def remaining(self, subject: str | Subject, model: str | None = None) -> Remaining:
         """What the subject may still spend, on `model`, else on models that have no budget of their own."""
         named = self._subject(subject)
-        models = () if model is None else (model,)
+        models: tuple[str, ...] = ()
+        if model is not None:
+            # What LiteLLM knows of a model is asked only here, because LiteLLM takes seconds to import.
+            from litellm_budget_plugin import pricing
+
+            models = pricing.model_names(pricing.Request("completion", model, None, {}))
         found = Remaining()
         for ref, limit, state in limits_on(named, self._states(named), models, self._ledger.defaults_of(named)):
             if state is not None and state.blocked:
                 found = found._replace(blocked=True)
             if limit is None:
                 continue
-            left = max(0, limit - (state.spent + state.held if state is not None else 0))
+            used = state.spent + state.held if state is not None else self._spent_before(named, ref)
+            left = max(0, limit - used)
             if ref.unit != "usd":
                 least = getattr(found, ref.unit)
                 changed: dict[str, Any] = {ref.unit: left if least is None else min(least, left)}
@@ -179,6 +192,14 @@ class Budgets:
                 said = _limit_of(ref, own).sentence(self._ledger.timezone)
                 found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
         return found
+
+    def _spent_before(self, subject: Subject, ref: Ref) -> int:
+        """What a calendar window that is yet to be opened will begin with."""
+        window, now = parse_window(ref.window), time.time_ns() // 1000
+        if not window.period:
+            return 0
+        since = -(-bounds(window, now)[0] // DAY)
+        return sum(spent for _, spent in spent_since(self._totals(*subject, (since, 2**31)), ref, since))
 
     def block(self, subject: str | Subject) -> None:
         """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
@@ -191,19 +212,19 @@ class Budgets:
             if state.blocked:
                 self._put(named, state.ref, blocked=False)
 
-    def raise_limit(self, subject: str | Subject, amount: str, *, until: datetime) -> None:
-        """Let a subject spend `amount` (a sentence like "$5") more on each of its limits in US dollars for any model, until a time."""
-        named, raised = self._subject(subject), parse_limit(amount)
-        if raised.unit != "usd" or raised.amount is None or raised[1:3] != ("none", ""):
-            raise BudgetInputError(f"a limit is raised by an amount such as '$5', got {amount!r:.80}")
-        if until.tzinfo is None:
-            raise BudgetInputError("until= must be a datetime with a time zone")
+    def raise_limit(self, subject: str | Subject, amount: str | Decimal | int, *, until: datetime) -> None:
+        """Let a subject spend `amount` ("$5", or dollars as a number) more on each of its limits in US dollars for any model, until a time; one that has
+        passed ends a raise.
+        """
+        named, raised = self._subject(subject), _dollars(amount)
+        if not isinstance(until, datetime) or until.tzinfo is None:
+            raise BudgetInputError(f"until= must be a datetime with a time zone, got {until!r:.80}")
         found = limits_on(named, self._states(named), (), self._ledger.defaults_of(named))
         refs = [ref for ref, limit, _ in found if limit is not None and ref.unit == "usd" and ref.window != CREDIT]
         if not refs:
             raise BudgetInputError(f"{named.scope} {named.id!r:.80} has no limit in US dollars that could be raised")
         for ref in refs:
-            self._put(named, ref, raised_by=raised.amount, raised_until=round(until.timestamp() * MICROS))
+            self._put(named, ref, raised_by=raised, raised_until=round(until.timestamp() * MICROS))
 
     def reset(self, subject: str | Subject) -> None:
         """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
@@ -229,6 +250,9 @@ class Budgets:
         """
         if by not in PERIODS:
             raise BudgetInputError(f"by= must be one of {', '.join(PERIODS)}, got {by!r:.80}")
+        for name, day in (("since", since), ("until", until)):
+            if day is not None and not isinstance(day, date):
+                raise BudgetInputError(f"{name}= must be a date, got {day!r:.80}")
         days = (
             0 if since is None else since.toordinal() - _EPOCH,
             2**31 if until is None else until.toordinal() - _EPOCH,
@@ -258,12 +282,9 @@ class Budgets:
         for subject, _ in self._each(_scope(scope)):
             yield subject.id
 
-    def top_up(self, subject: str | Subject, amount: str, *, id: str) -> None:  # noqa: A002  # the payment's own word
+    def top_up(self, subject: str | Subject, amount: str | Decimal | int, *, id: str) -> None:  # noqa: A002  # the payment's own word
         """Add to a subject's balance, once for each `id`, such as an invoice's number. Its calls need room in the balance from then on."""
-        paid = parse_limit(amount)
-        if paid.unit != "usd" or not paid.amount or paid[1:3] != ("none", ""):
-            raise BudgetInputError(f"a balance is topped up by an amount such as '$10', got {amount!r:.80}")
-        self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), paid.amount))
+        self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), _dollars(amount)))
 
     def refund(self, id: str) -> None:  # noqa: A002
         """Take the whole of a top-up back, once. What was spent of it stays spent: the balance can become negative."""
@@ -288,9 +309,13 @@ class Budgets:
     # How the ledger is asked.
 
     def _subject(self, given: str | Subject) -> Subject:
-        if isinstance(given, Subject):
-            return given
-        return Subject("project", self._ledger.project) if given == "project" else parse_subject(given)
+        found = Subject("project", self._ledger.project) if given == "project" else given
+        found = found if isinstance(found, Subject) else parse_subject(found)
+        if found.scope == "project" and found.id != self._ledger.project:
+            raise BudgetInputError(
+                f"this is the project {self._ledger.project!r}, not {found.id!r:.80}: write 'project'"
+            )
+        return found
 
     def _put(self, subject: Subject, ref: Ref | None = None, **fields: Any) -> None:
         where: dict[str, Any] = {} if ref is None else {"model": ref.model, "unit": ref.unit, "window": ref.window}
@@ -355,6 +380,14 @@ _KEYS: dict[str, Callable[[UsageKey], str]] = {
     "day": lambda key: "before" if not key.day else date.fromordinal(key.day + _EPOCH).isoformat(),
     "model": lambda key: key.model,
 }
+
+
+def _dollars(amount: str | Decimal | int) -> int:
+    """An amount of US dollars as nano-dollars, exactly."""
+    paid = parse_limit(amount if isinstance(amount, str) else f"${Decimal(amount):f}")
+    if paid.unit != "usd" or not paid.amount or paid[1:3] != ("none", ""):
+        raise BudgetInputError(f"an amount of US dollars is written like '$10', got {amount!r:.80}")
+    return paid.amount
 
 
 def _scope(scope: str) -> str:

@@ -24,7 +24,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.sentences import parse_limits
+from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.ids import new_id
@@ -34,6 +34,7 @@ from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
+from litellm_budget_plugin.policy import smaller
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
 from litellm_budget_plugin.stores.lazy import LazyStore
@@ -124,7 +125,9 @@ class BudgetLedger:
         named += [Subject("tag", tag) for tag in given.tags]
         named += [Subject("run", run) for run in given.runs]
         policy = self.policies.current()
-        limits = {subject: parse_limits(texts, self.settings.timezone) for subject, texts in given.limits}
+        limits: dict[Subject, tuple[Limit, ...]] = {}
+        for subject, texts in given.limits:
+            limits[subject] = smaller(limits.get(subject, ()), parse_limits(texts, self.settings.timezone))
         defaults = policy.defaults_of(named, given.user_class, limits)
         return Principal(tuple(named), defaults, policy, given.user_class, limits)
 

@@ -88,7 +88,9 @@ class Policies:
         self._look_at = now + _LOOK_SECONDS
         stamp = self._stamp_now()
         if stamp != self._seen:
-            self._seen, self._seen_at = stamp, now
+            # One that has stayed as it is since before this look need not be waited for.
+            age = 0.0 if stamp is None else time.time() - max(stamp[0], stamp[3]) / 1e9
+            self._seen, self._seen_at = stamp, now - max(0.0, age)
         if stamp == self._stamp or now - self._seen_at < _SETTLED_SECONDS:
             return
         try:

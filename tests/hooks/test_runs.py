@@ -109,7 +109,7 @@ def test_a_run_inside_of_a_run_has_what_is_left(rich: Desk) -> None:
             assert inner.spent == 2 * CALL
         with budget_run("$1") as inner:
             assert until_refused(rich).subject == outer.id
-            assert (inner.spent, inner.remaining) == (CALL, 1 - CALL)
+            assert (inner.spent, inner.remaining) == (CALL, 0)
         assert (outer.spent, outer.remaining) == (4 * CALL, 0)
     call(rich, user="alice")
     assert (outer.spent, rich.calm("alice")) == (4 * CALL, 5 * WORTH)

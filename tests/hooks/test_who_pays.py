@@ -110,7 +110,7 @@ def test_limits_of_a_context_are_for_the_run_else_the_user_else_the_team(ledger:
         with budget_context(run="r", limits=["$2"]):
             assert limits() == {("user", "ann", 10), ("user", "ann", 1), ("run", "r", 2)}
         with budget_context(user="ann", limits="$3"):
-            assert limits() == {("user", "ann", 3)}
+            assert limits() == {("user", "ann", 3), ("user", "ann", 1)}
     with budget_context(team="red", limits="$50, $4/day"):
         assert limits() == {("team", "red", 30), ("team", "red", 4)}
     with pytest.raises(BudgetInputError, match="run, a user or a team"):
@@ -284,3 +284,18 @@ def _report(job: str, metadata: dict[str, Any]) -> None:
     logging_obj = SimpleNamespace(model_call_details=details)
     mark_free(logging_obj, "batches.main:retrieve_batch")
     settlement._charge_reported(logging_obj, {"id": job}, 0.5)
+
+
+def test_limits_of_nested_contexts_add_up(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(default_limit="10")
+    outer, inner = budget_context(user="alice", limits="$0.001/day"), budget_context(user="alice", limits="$100/day")
+    with outer, inner, pytest.raises(BudgetExceeded):
+        litellm.completion(**desk.arguments("alice"))
+
+
+def test_a_model_without_a_price_needs_no_room_for_money_under_limits_of_calls(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(default_limit=None, user_limits="1 call/day")
+    call = desk.arguments("alice", model="openai/nobody-knows-this-one")
+    litellm.completion(**call)
+    with pytest.raises(BudgetExceeded, match="1 call per day"):
+        litellm.completion(**call)

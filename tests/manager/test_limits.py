@@ -17,6 +17,7 @@ import pytest
 from litellm_budget_plugin import BudgetInputError, BudgetManager
 from litellm_budget_plugin.core.accounts import Amounts
 from litellm_budget_plugin.core.commands import Granted, Refused, Reserve, Settle
+from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.manager.budgets import Payment, Remaining, UsageRow, parse_subject
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.policies import Given
@@ -55,7 +56,7 @@ def refused(manager: BudgetManager, user: str, usd: str, **more: Any) -> Refused
 
 
 def test_subjects_are_text() -> None:
-    said = ("alice", 17, "user:team:x", "team:search", "tag:a:b", "run:42", "project:p", "teams:x")
+    said = ("alice", 17, "user:team:x", "team:search", "tag:a:b", "run:42", "project:p", "a:b")
     assert [tuple(parse_subject(text)) for text in said] == [
         ("user", "alice"),
         ("user", "17"),
@@ -64,9 +65,22 @@ def test_subjects_are_text() -> None:
         ("tag", "a:b"),
         ("run", "42"),
         ("project", "p"),
-        ("user", "teams:x"),
+        ("user", "a:b"),
     ]
-    for bad in ("", "team:", "team: x", " a", None, 1.5, "x" * 257):
+    for bad in (
+        "",
+        "team:",
+        "team: x",
+        " a",
+        None,
+        1.5,
+        "x" * 257,
+        "teams:x",
+        "teem:x",
+        "Team:x",
+        "class:pro",
+        "users:a",
+    ):
         with pytest.raises(BudgetInputError):
             parse_subject(bad)  # type: ignore[arg-type]
 
@@ -160,7 +174,7 @@ def test_limits_are_raised_for_a_while(open_manager: OpenManager) -> None:
     with pytest.raises(BudgetInputError, match="no limit in US dollars"):
         manager.raise_limit("team:none", "$5", until=soon)
     for bad in ("$5/day", "5 calls", "unlimited", "$5 for o3"):
-        with pytest.raises(BudgetInputError, match="raised by an amount"):
+        with pytest.raises(BudgetInputError, match="an amount of US dollars"):
             manager.raise_limit("alice", bad, until=soon)
     with pytest.raises(BudgetInputError, match="time zone"):
         manager.raise_limit("alice", "$5", until=datetime(2999, 1, 1))
@@ -241,7 +255,7 @@ def test_a_balance(manager: BudgetManager) -> None:
     with pytest.raises(BudgetInputError, match="no top-up 'invoice-99'"):
         manager.refund("invoice-99")
     for bad in ("$0", "$1/day", "10 calls", "credit", "unlimited"):
-        with pytest.raises(BudgetInputError, match="topped up by an amount"):
+        with pytest.raises(BudgetInputError, match="an amount of US dollars"):
             manager.top_up("alice", bad, id="x")
 
 
@@ -373,3 +387,41 @@ def test_what_cannot_be_read_changes_nothing(manager: BudgetManager) -> None:
         with pytest.raises(BudgetInputError):
             each()
     assert manager.limits("alice") == ["$1 per day"]
+
+
+def test_amounts_are_decimals_too(open_manager: OpenManager) -> None:
+    manager = open_manager(user_limits="credit, $1/day")
+    manager.top_up("alice", Decimal("2.5"), id="a")
+    manager.top_up("alice", 1, id="b")
+    manager.raise_limit("alice", Decimal("0.5"), until=datetime.now(timezone.utc) + timedelta(hours=1))
+    assert (manager.balance("alice"), manager.remaining("alice").usd) == (Decimal("3.5"), Decimal("1.5"))
+
+
+def test_wrong_types_are_said(manager: BudgetManager) -> None:
+    for ask in (
+        lambda: manager.usage(since="2026-11-01"),  # type: ignore[arg-type]
+        lambda: manager.raise_limit("alice", "$1", until="tomorrow"),  # type: ignore[arg-type]
+        lambda: manager.set_limits("project:another", "$1"),
+        lambda: parse_limits(None),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(BudgetInputError):
+            ask()
+
+
+def test_a_window_that_is_yet_to_open_shows_what_it_will_begin_with(open_manager: OpenManager) -> None:
+    charge(open_manager(user_limits="$100/day"), "alice", "0.5")
+    assert open_manager(user_limits="$2/month").remaining("alice").usd == Decimal("1.5")
+
+
+def test_blocked_stays_blocked_when_litellms_budget_is_made(manager: BudgetManager) -> None:
+    manager.block("alice")
+    manager.set_limits("alice", "$9/month")
+    manager.create_budget(5, "alice", "daily")
+    assert manager.remaining("alice").blocked
+
+
+def test_the_defaults_apply_again_to_a_user_who_was_deleted(open_manager: OpenManager) -> None:
+    manager = open_manager(user_limits="$1/day")
+    manager.set_limits("alice", "$5/day", "$2/day for gpt-4o*")
+    del manager.user_dict["alice"]
+    assert "$1 per day" in manager.limits("alice")
