@@ -97,9 +97,8 @@ def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[...,
             except BudgetInputError as error:
                 raise click.UsageError(str(error)) from error
             except BudgetStoreError as error:
-                failure = click.ClickException(str(error))
-                failure.exit_code = store_failure
-                raise failure from error
+                click.echo(f"Error: {error}", err=True)
+                raise click.exceptions.Exit(store_failure) from error
 
         return run
 

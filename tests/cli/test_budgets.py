@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Reserve, SetLimits, Settle
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.stores.protocol import Store, ask
@@ -112,7 +112,7 @@ def test_each_command_on_a_terminal_and_in_a_pipe(
 def test_a_terminal_shows_bars_and_colours(store: Store, tmp_path: Path) -> None:
     run(tmp_path, "set", "alice", "$2.40")
     code, seen = _on_terminal(tmp_path, "status")
-    assert code == 1 and "█████████░░░ 83%" in seen.replace("\x1b[0m", "") and "\x1b[33m" in seen, seen
+    assert code == 1 and "██████████░░ 83%" in seen.replace("\x1b[0m", "") and "\x1b[33m" in seen, seen
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_status_says_by_its_code_how_near_somebody_is(store: Store, tmp_path: Pa
 
 
 def test_held_money_counts(store: Store, tmp_path: Path) -> None:
-    ask(store, Reserve("hold", "p", (Subject("user", "alice"),), ("m",), 8 * DOLLAR, 8 * DOLLAR, 0, 60_000_000))
+    ask(store, Reserve("hold", "p", (Subject("user", "alice"),), ("m",), Amounts(8 * DOLLAR), 60_000_000))
     [row] = _rows(tmp_path, "status", code=2)
     assert (row["spent"], row["held"], row["left"], row["used"]) == ("2", "8", "0", 1.0)
 
@@ -137,11 +137,11 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_what_is_changed_is_said_as_it_is_in_force(store: Store, tmp_path: Path) -> None:
-    month, hour = _rows(tmp_path, "set", "alice", "$20/month", "100 calls/hour")
+    month, hour = _rows(tmp_path, "set", "alice", "$20/month", "100 calls/hour")  # what is used most comes first
     assert (month["budget"], month["spent"], month["left"]) == ("$20 per month", "2", "18")
     assert (hour["budget"], hour["left"]) == ("100 calls per hour", 100)
     assert _rows(tmp_path, "raise", "alice", "$5", "--until", "2099-01-01T00:00Z")[0]["left"] == "23"
-    assert _rows(tmp_path, "reset", "alice")[0]["left"] == "25"
+    assert _rows(tmp_path, "reset", "alice")[1]["left"] == "25"
     assert all(row["blocked"] for row in _rows(tmp_path, "block", "alice"))
     assert not any(row["blocked"] for row in _rows(tmp_path, "unblock", "alice"))
     [row] = _rows(tmp_path, "clear", "alice")
@@ -202,7 +202,7 @@ def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch:
         (("users", "--store", "nosql://x"), "no store is called nosql://"),
         (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),
         (("users", "--store", "sqlite:///other.db"), "there is no ledger"),
-        (("users", "--project", ""), "project"),
+        (("users", "--project", ""), "PROJECT: it must have 1 to 256"),
     ],
 )
 def test_a_mistake_is_said_without_a_traceback(
