@@ -48,7 +48,8 @@ _GATHER_SECONDS = 0.25
 """How long charges are gathered where there are slices. Their slice holds the money until they are delivered."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
-_DAYS_KEPT = 400
+DAYS_KEPT = 400
+"""How many days the totals by day stay."""
 _HOUR = 3600 * MICROS
 
 
@@ -77,7 +78,7 @@ class BudgetLedger:
         kept = round(settings.retention * DAY)
         # A ledger in memory gets nothing from a journal or from another process.
         marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
-        self.worker.set_retention(self.project, marks_kept, _DAYS_KEPT * DAY, kept)
+        self.worker.set_retention(self.project, marks_kept, DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
