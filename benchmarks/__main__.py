@@ -23,6 +23,7 @@ NAMES = (
     "metrics",
     "manager",
     "overspend",
+    "budgets",
 )
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

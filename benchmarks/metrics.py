@@ -29,7 +29,7 @@ LIMIT = 1_000_000
 def ledger_round(arm: str) -> float:
     """Seconds of one call's hold and settlement, as an attempt does them: the mean of some."""
     ledger = BudgetLedger(BudgetSettings(store_url="memory://", default_limit=LIMIT, metrics=arm == "on"))
-    subjects, want = ledger.subjects("user-1"), Amounts(1_000, 1, 100)
+    subjects, want = ledger.principal("user-1").subjects, Amounts(1_000, 1, 100)
 
     def one(hold: str) -> None:
         ledger.reserve(Reserve(hold, ledger.project, subjects, ("m",), want, ledger.hold_ttl, ledger.defaults))

@@ -37,7 +37,7 @@ def long_messages() -> list[dict[str, str]]:
 def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
     """Seconds of one passage; the hold is given back afterwards."""
     begun = time.perf_counter()
-    call = Call(ledger, ledger.subjects("user-1"), request_of("completion", arguments))
+    call = Call(ledger, ledger.principal("user-1"), request_of("completion", arguments))
     call.admit()
     taken = time.perf_counter() - begun
     assert call.held

@@ -75,7 +75,7 @@ def hold_on(ledger: BudgetLedger) -> Reserve:
 
 def ask_and_settle(ledger: BudgetLedger) -> Callable[[object], None]:
     """What a call does with the ledger: a hold, and a charge that is delivered later or now."""
-    subjects = ledger.subjects("alice")
+    subjects = ledger.principal("alice").subjects
 
     def one(_: object) -> None:
         command = hold_on(ledger)

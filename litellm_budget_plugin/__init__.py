@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.callback import BudgetCallback
     from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
     from litellm_budget_plugin.hooks.principal import budget_context
+    from litellm_budget_plugin.hooks.runs import budget_run
     from litellm_budget_plugin.hooks.selfcheck import check
     from litellm_budget_plugin.manager.manager import BudgetManager
     from litellm_budget_plugin.settings import BudgetSettings
@@ -52,6 +53,7 @@ __all__ = [
     "BudgetUserMissing",
     "IncompatibleLiteLLMError",
     "budget_context",
+    "budget_run",
     "check",
     "refusal_in",
 ]
@@ -62,6 +64,7 @@ _MODULES = {
     "BudgetManager": "manager.manager",
     "BudgetSettings": "settings",
     "budget_context": "hooks.principal",
+    "budget_run": "hooks.runs",
     "check": "hooks.selfcheck",
 }
 

@@ -19,11 +19,13 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import checked_zone, parse_window
 from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
+from litellm_budget_plugin.policy import Policy, Table, read_file
 
 PREFIX = "LITELLM_BUDGET_"
 USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
@@ -71,6 +73,19 @@ class BudgetSettings(BaseSettings):
         description="USD that each user without a budget of their own may spend per window. 0 blocks priced calls.",
     )
     default_window: str = Field("none", description="The window of DEFAULT_LIMIT: `none`, `12h`, `daily`, `month`, ...")
+    user_limits: str | None = Field(
+        None,
+        description="Limits of each user, as sentences with commas between them: `$1/day, $10/month, $2/day for gpt-4o*`.",
+    )
+    team_limits: str | None = Field(None, description="Limits of each team.")
+    tag_limits: str | None = Field(None, description="Limits of each tag.")
+    run_limits: str | None = Field(None, description="Limits of each run of an agent.")
+    project_limits: str | None = Field(None, description="Limits of all users together.")
+    file: str | None = Field(
+        None,
+        description="A file of limits for scopes, classes of users and single subjects, in TOML or YAML. It is read again when it "
+        "changes.",
+    )
     project_limit: Decimal | None = Field(None, description="USD that all users together may spend per window.")
     project_window: str = Field("none", description="The window of PROJECT_LIMIT.")
     timezone: str = Field("UTC", description="Where calendar windows that name no zone begin and end.")
@@ -182,6 +197,17 @@ class BudgetSettings(BaseSettings):
         parse_window(value)
         return value
 
+    @field_validator("user_limits", "team_limits", "tag_limits", "run_limits", "project_limits", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("user_limits", "team_limits", "tag_limits", "run_limits", "project_limits")
+    @classmethod
+    def _sentences(cls, value: str | None) -> str | None:
+        parse_limits(value or "")
+        return value
+
     @field_validator("user_from")
     @classmethod
     def _sources(cls, value: str) -> str:
@@ -234,7 +260,17 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"{PREFIX}API_BASE needs {PREFIX}CLIENT_TYPE=client or hosted")
         if self.api_key or self.headers:
             self._check_endpoint()
+        self._check_limits()
         return self
+
+    def _check_limits(self) -> None:
+        for scope in SCOPES:
+            try:
+                self._limits_of(scope)
+            except BudgetInputError as error:
+                raise ValueError(
+                    f"{PREFIX}{scope.upper()}_LIMITS and what else limits every {scope}: {error}"
+                ) from None
 
     def _check_endpoint(self) -> None:
         if not self._place.lower().startswith(("http://", "https://")):
@@ -269,14 +305,29 @@ class BudgetSettings(BaseSettings):
         """UNBOUNDED_HOLD in nano-dollars."""
         return charge_nanos(self.unbounded_hold)
 
-    @property
-    def defaults(self) -> tuple[Default, ...]:
-        """The limits of accounts that have none of their own, as every command carries them."""
-        user = Default("user", parse_window(self.default_window, self.timezone).text, _nanos(self.default_limit))
-        if self.project_limit is None:
-            return (user,)
-        window = parse_window(self.project_window, self.timezone).text
-        return user, Default("project", window, _nanos(self.project_limit))
+    @cached_property
+    def scope_limits(self) -> dict[str, Table]:
+        """The limits of whole scopes."""
+        found = {scope: self._limits_of(scope) for scope in SCOPES}
+        return {scope: Table(limits) for scope, limits in found.items() if limits}
+
+    def _limits_of(self, scope: str) -> tuple[Limit, ...]:
+        texts = [getattr(self, f"{scope}_limits") or ""]
+        short = {
+            "user": (self.default_limit, self.default_window),
+            "project": (self.project_limit, self.project_window),
+        }
+        limit, window = short.get(scope, (None, "none"))
+        if limit is not None:
+            texts.insert(0, str(Limit(charge_nanos(limit), parse_window(window, self.timezone).text)))
+        return parse_limits(texts, self.timezone)
+
+    def read_policy(self) -> Policy:
+        """All limits that are set outside of the ledger. Raises BudgetSettingsError for a file that cannot be accepted."""
+        recorded = parse_window(self.default_window, self.timezone).text
+        if self.file is None:
+            return Policy(self.scope_limits, recorded=recorded)
+        return read_file(self.file, self.timezone, self.scope_limits, recorded)
 
 
 def url_from(given: str) -> str:
@@ -316,10 +367,6 @@ def _object(value: object, what: str) -> object:
 def set_env_default(name: str, value: str) -> None:
     """Set an environment variable for the processes that this one starts, unless it is set."""
     os.environ.setdefault(name, value)
-
-
-def _nanos(limit: Decimal | None) -> int | None:
-    return None if limit is None else charge_nanos(limit)
 
 
 def _explain(error: ValidationError) -> str:

@@ -27,9 +27,12 @@ from litellm_budget_plugin.core.commands import (
     Reset,
     Roll,
     RollNeeded,
+    SetLimits,
     Settle,
     Sweep,
+    TopUp,
 )
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from litellm_budget_plugin.stores.protocol import rolls_for
 
@@ -52,6 +55,7 @@ MODELS = ("", "gpt-4o", "gpt-4o-mini", "gpt-4o*", "claude")
 WINDOWS = ("none", "90s", "12h", "7d", "day@UTC", "week:7@UTC", "month@UTC", "month@Europe/Berlin")
 HOLDS = tuple(f"h{number}" for number in range(20))
 CHANGES = tuple(f"c{number}" for number in range(6))
+PAYMENTS = tuple(f"invoice-{number}" for number in range(8))
 
 DEFAULTS: tuple[tuple[Default, ...], ...] = (
     (),
@@ -65,6 +69,14 @@ DEFAULTS: tuple[tuple[Default, ...], ...] = (
         Default("user", "none", 900),
     ),
     (Default("user", "day@UTC", 0), Default("user", "none", None), Default("project", "week:7@UTC", 2**53 - 1)),
+    (
+        Default("user", "day@UTC", 1000),
+        Default("user", "month@UTC", 2000),
+        Default("user", "day@UTC", 700, "gpt-4o*"),
+        Default("user", "day@UTC", 3000, subject="bob"),
+        Default("user", "credit", 0, subject="alice"),
+        Default("user", "none", None, subject="alice"),
+    ),
 )
 
 small_amounts = st.builds(Amounts, st.integers(0, 1200), st.integers(0, 2), st.integers(0, 300))
@@ -92,6 +104,7 @@ stale_rolls = st.tuples(
         st.one_of(st.none(), st.just(START)),
         st.just(START - SECOND),
         st.one_of(st.none(), st.just(START + DAY)),
+        mostly((), st.just((("gpt-4o", 300), ("claude", 50)))),
     )
 )
 """Rolls that nobody asked for: for another account, or made for a window that has moved since."""
@@ -167,7 +180,43 @@ def _on_budgets(kind: Any) -> st.SearchStrategy[Any]:
     )
 
 
+set_limits = st.builds(
+    SetLimits,
+    id=st.sampled_from(CHANGES),
+    project=projects,
+    subject=st.sampled_from(SUBJECTS[:5]),
+    limits=mostly(
+        None,
+        st.lists(
+            st.builds(
+                Limit,
+                amount=st.one_of(st.none(), st.integers(0, 3000)),
+                window=st.sampled_from(WINDOWS),
+                model=mostly("", st.sampled_from(MODELS), 1),
+                unit=mostly("usd", st.sampled_from(("calls", "tokens"))),
+            )
+            | st.just(Limit(0, "credit")),
+            max_size=3,
+            unique_by=lambda limit: limit[1:],
+        ).map(tuple),
+        1,
+    ),
+    defaults=defaults,
+)
+top_ups = st.builds(
+    TopUp,
+    id=st.sampled_from(PAYMENTS),
+    project=projects,
+    subject=mostly(SUBJECTS[0], st.sampled_from(SUBJECTS[:5]), 1),
+    amount=st.integers(0, 2000),
+)
+
 others = st.one_of(
+    set_limits,
+    set_limits,
+    top_ups,
+    top_ups,
+    # A top-up that was never made cannot be refunded: that is an error, and no reply.
     st.builds(Release, hold=holds, project=projects),
     st.builds(Renew, holds=st.lists(holds, max_size=4).map(tuple), project=projects, expires_after=expiries),
     _on_budgets(DropBudget),
@@ -206,7 +255,7 @@ _WEIGHTED = tuple(kind for kind, (_, weight) in _KINDS.items() for _ in range(we
 
 
 def commands() -> st.SearchStrategy[Command]:
-    """Any of the ten commands, without a time (`now` None); every second one is a Reserve."""
+    """Any command but a Refund, without a time (`now` None); every second one is a Reserve."""
     return st.sampled_from(_WEIGHTED).flatmap(lambda kind: _KINDS[kind][0])
 
 

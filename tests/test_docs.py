@@ -158,9 +158,9 @@ def _default(name: str) -> str:
         return "sqlite:///litellm_budget.db"
     if name == "journal":
         return "litellm_budget_journal"
-    if name in ("api_base", "api_key"):
+    if name in ("api_base", "api_key", "file"):
         return "no default"
-    if default is None:
+    if default in (None, ""):
         return "no limit"
     if isinstance(default, bool):
         return str(default).lower()
@@ -200,7 +200,7 @@ def test_the_readme_names_only_settings_that_exist() -> None:
 def test_no_page_names_a_setting_that_does_not_exist() -> None:
     known = {name.upper() for name in BudgetSettings.model_fields}
     for page in PAGES:
-        named = set(re.findall(r"LITELLM_BUDGET_([A-Z_]+[A-Z])", page.read_text("utf-8")))
+        named = set(re.findall(r"(?<!_)LITELLM_BUDGET_([A-Z_]+[A-Z])", page.read_text("utf-8")))
         assert named <= known, _name(page)
 
 

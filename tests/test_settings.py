@@ -34,7 +34,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_BUDGET_MODE", "shadow")
     settings = BudgetSettings()
     assert (settings.default_limit, settings.mode) == (Decimal("2.50"), "shadow")
-    assert settings.defaults == (Default("user", "28d", 2_500_000_000),)
+    assert settings.read_policy().defaults == (Default("user", "28d", 2_500_000_000),)
 
 
 def test_a_dotenv_file_is_read_and_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,14 +57,14 @@ def test_cheaper_models_are_a_json_object_or_a_dictionary(monkeypatch: pytest.Mo
 
 def test_the_project_limit_is_a_second_default() -> None:
     settings = BudgetSettings(default_limit=1, project_limit=100, project_window="month", timezone="Europe/Berlin")
-    assert settings.defaults == (
+    assert settings.read_policy().defaults == (
         Default("user", "none", 1_000_000_000),
         Default("project", "month@Europe/Berlin", 100_000_000_000),
     )
 
 
 def test_without_a_limit_spend_is_recorded_only() -> None:
-    assert BudgetSettings().defaults == (Default("user", "none", None),)
+    assert BudgetSettings().read_policy().defaults == (Default("user", "none", None),)
 
 
 @pytest.mark.parametrize(

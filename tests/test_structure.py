@@ -22,16 +22,17 @@ PACKAGE = ROOT / "litellm_budget_plugin"
 BELOW = {
     "errors": set(),
     "core": {"errors"},
-    "settings": {"errors", "core"},
+    "policy": {"errors", "core"},
+    "settings": {"errors", "core", "policy"},
     "stores": {"errors", "core"},
     "pricing": {"errors", "core"},
     "metrics": {"errors", "core"},
-    "manager": {"errors", "core", "settings", "stores", "pricing", "metrics"},
-    "hooks": {"errors", "core", "settings", "stores", "pricing", "manager"},
+    "manager": {"errors", "core", "policy", "settings", "stores", "pricing", "metrics"},
+    "hooks": {"errors", "core", "policy", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
     "testing": {"hooks"},
-    "server": {"errors", "core", "settings", "stores", "manager", "metrics"},
-    "cli": {"errors", "core", "settings", "stores", "manager", "server"},
+    "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
+    "cli": {"errors", "core", "policy", "settings", "stores", "pricing", "manager", "server"},
     "__main__": {"cli"},
 }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from litellm_budget_plugin.cli import changing, reading
+from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
@@ -29,10 +31,11 @@ class _App(click.Group):
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="litellm-budget-plugin")
 def app() -> None:
-    """Look after the ledgers of litellm-budget-plugin."""
+    """Look after the budgets and the ledgers of litellm-budget-plugin.
+
+    A SUBJECT is alice or user:alice, team:search, tag:batch, run:42, or project. Amounts are written like '$5'.
+    """
 
 
-app.add_command(copy)
-app.add_command(journal)
-app.add_command(keys)
-app.add_command(serve)
+for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, journal, keys, serve):
+    app.add_command(command)

@@ -1,13 +1,21 @@
-"""Ledgers as arguments of a command."""
+"""Ledgers as arguments and options of a command."""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import click
 
-from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.settings import url_from
+from litellm_budget_plugin.core.commands import BaseCommand, ReplyT_co
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.policies import Policies
+from litellm_budget_plugin.manager.worker import StoreWorker
+from litellm_budget_plugin.settings import BudgetSettings, url_from
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.files import path_from
@@ -40,3 +48,67 @@ def opened(url: str, *, new: bool = False) -> Store:
         return open_store(url, timeout=_TIMEOUT)
     except BudgetInputError as error:
         raise click.UsageError(str(error)) from error
+
+
+class CommandLedger(BudgetLedger):
+    """One project's ledger for one command: it starts no thread, opens no journal and counts no metrics.
+
+    Raises click.UsageError for a store that cannot be named, BudgetStoreError for one that does not answer.
+    """
+
+    def __init__(self, settings: BudgetSettings) -> None:  # it shares nothing with the ledgers of a service
+        self.settings, self.project, self.policies = settings, settings.project, Policies(settings)
+        self.patience = _TIMEOUT
+        if settings.url.lower().startswith("memory:"):
+            raise click.UsageError("memory:// ends with its process: give --store, or LITELLM_BUDGET_STORE_URL")
+        # Without a journal the worker only carries the client: nothing is ever handed to its thread.
+        self.worker = StoreWorker(opened(settings.url), _TIMEOUT)
+        self.client = self.worker.client
+
+    def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """The store's reply. Raises BudgetStoreError, BudgetInputError."""
+        return self.client.ask(command, self.patience)
+
+    def flush(self) -> None:
+        """Return when what was changed would survive a power cut. Raises BudgetStoreError."""
+        self.client.sync()
+
+    def close(self) -> None:
+        """Close the store."""
+        self.worker.release()
+
+
+def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function that is called with a ledger, `as_json`, and its own parameters by name.
+
+    It exits with `store_failure` if the store fails.
+    """
+
+    def made(function: Callable[..., None]) -> click.Command:
+        @click.command(name)
+        @click.option("--store", metavar="URL", help="A store's URL, or env:NAME.  [default: as the callback]")
+        @click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]")
+        @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+        @functools.wraps(function)
+        def run(store: str | None, project: str | None, as_json: bool, **given: Any) -> None:
+            try:
+                with closing(CommandLedger(_settings(store, project))) as ledger:
+                    function(ledger, as_json, **given)
+            except BudgetInputError as error:
+                raise click.UsageError(str(error)) from error
+            except BudgetStoreError as error:
+                click.echo(f"Error: {error}", err=True)
+                raise click.exceptions.Exit(store_failure) from error
+
+        return run
+
+    return made
+
+
+def _settings(store: str | None, project: str | None) -> BudgetSettings:
+    given: dict[str, Any] = {} if project is None else {"project": project}
+    if store is not None:
+        given |= {"store_url": (url := url_from(store)), "client_type": "local", "api_base": None}
+        if not url.lower().startswith(("http:", "https:")):
+            given |= {"api_key": None, "headers": {}}  # those of the environment are for its endpoint
+    return BudgetSettings(**given)

@@ -66,8 +66,8 @@ def serve(  # noqa: PLR0917  # click calls it by names
     LITELLM_BUDGET_STORE_URL.
 
     Callbacks reach it with LITELLM_BUDGET_STORE_URL=http://this-host:8321 and LITELLM_BUDGET_API_KEY, LiteLLM's own
-    BudgetManager with client_type="hosted" and api_base; people with a browser. Other settings: DEFAULT_LIMIT and its like are
-    what the pages show for users without a limit of their own, until calls bring theirs.
+    BudgetManager with client_type="hosted" and api_base; people with a browser. The limits of the environment and of
+    LITELLM_BUDGET_FILE are what the pages show for those without limits of their own; those of whole scopes until calls bring theirs.
     """
     settings = BudgetSettings()
     url = settings.url if store is None else url_from(store)
@@ -84,11 +84,12 @@ def serve(  # noqa: PLR0917  # click calls it by names
         raise click.ClickException(
             f"serve needs {error.name}; run: pip install 'litellm-budget-plugin[server]'"
         ) from None
+    settings.read_policy()  # a file with a mistake stops the start here, and not in every worker
     _check_store(url, host, need_key=not is_loopback(host))
     options = ServerOptions(
         store_url=url,
         store_timeout=settings.store_timeout * 8,
-        defaults=settings.defaults,
+        settings=settings,
         open_access=is_loopback(host),
         root_path=root_path,
         behind_tls=behind_tls,

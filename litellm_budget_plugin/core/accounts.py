@@ -10,6 +10,8 @@ from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import DAY
 
 UNITS = ("usd", "calls", "tokens")
+SCOPES = ("user", "team", "tag", "run", "project")
+"""What can have a budget."""
 
 
 class Subject(NamedTuple):
@@ -20,7 +22,7 @@ class Subject(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """The key of an account inside a project. `model` is "" for any model, else a model's or a family's name."""
+    """The key of an account inside a project. `model` is "" for any model, else what `core.models.covers` takes."""
 
     scope: str
     subject: str
@@ -59,7 +61,8 @@ NOTHING = Amounts()
 class Default(NamedTuple):
     """The limit of accounts that have none of their own. `limit` None: spend is recorded and never refused.
 
-    `carry_over` is the most that an unused rest may add to the next window.
+    `carry_over` is the most that an unused rest may add to the next window. `subject` is the one that it is for; those that
+    name none are for every subject of the scope that no other default names.
     """
 
     scope: str
@@ -68,6 +71,7 @@ class Default(NamedTuple):
     model: str = ""
     unit: str = "usd"
     carry_over: int = 0
+    subject: str = ""
 
 
 @dataclass(slots=True)
@@ -181,6 +185,11 @@ def command_mark(command: str) -> str:
 def alias_mark(alias: str) -> str:
     """The id of the mark that an alias leaves; never equal to a hold's."""
     return f"alias:{alias}"
+
+
+def top_up_mark(top_up: str) -> str:
+    """The id of the mark that a top-up leaves; never equal to a hold's."""
+    return f"top-up:{top_up}"
 
 
 @dataclass(slots=True)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
 
 from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
-from litellm_budget_plugin.core.commands import Reserve, Roll, RollDue, Settle
+from litellm_budget_plugin.core.commands import AccountState, Reserve, Roll, RollDue, Settle
+from litellm_budget_plugin.core.models import covers_any
 from litellm_budget_plugin.core.row_store import UnitOfWork
+from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
+
+
+def whole_mark(subject: Subject) -> Ref:
+    """The account that says: what is set by hand for this subject is the whole, and no default applies. It counts nothing."""
+    return Ref(*subject, model="*", unit="calls")
 
 
 class Applying(NamedTuple):
@@ -16,15 +24,68 @@ class Applying(NamedTuple):
     default: Default | None
 
 
-def default_of(account: Account, defaults: tuple[Default, ...]) -> Default | None:
-    """The default that an account without a limit of its own follows."""
+class Row(Protocol):
+    """An account, or the state of one."""
+
+    @property
+    def ref(self) -> Ref:
+        """Its key."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it has a limit of its own."""
+
+
+def defaults_for(subject: Subject, rows: Iterable[Row], defaults: tuple[Default, ...]) -> dict[Ref, Default]:
+    """The defaults that apply to a subject with these accounts, by the accounts that follow them.
+
+    Those that name the subject take the place of those that name none. Each gives way to a limit set by hand for the same model
+    and unit, and all of them to a whole list set by hand. A balance and other limits do not concern each other.
+    """
+    scope, name = subject
+    ours = [each for each in defaults if each.scope == scope]
+    if not ours:
+        return {}
+    found = [each for each in ours if each.subject == name] or [each for each in ours if not each.subject]
+    followers = {Ref(scope, name, each.model, each.window, each.unit): each for each in found}
+    pinned = [row.ref for row in rows if row.pinned]
+    if not pinned:
+        return followers
+    if whole_mark(subject) in pinned:
+        return {}
+    taken = {_place(ref) for ref in pinned}
+    return {ref: each for ref, each in followers.items() if _place(ref) not in taken}
+
+
+def _place(ref: Ref) -> tuple[str, str, bool]:
+    return ref.model.casefold(), ref.unit, ref.window == CREDIT
+
+
+def limits_on(
+    subject: Subject, states: Iterable[AccountState], models: tuple[str, ...] | None, defaults: tuple[Default, ...]
+) -> list[tuple[Ref, int | None, AccountState | None]]:
+    """What limits a call of these models (None: of any) for a subject, by the state of its accounts: each account's key, its limit (0
+    where it is blocked, None where it has none), and its state unless it is yet to be made. By the rules of `applying_accounts`.
+    """
+    known = {state.ref: state for state in states}
+    followers = defaults_for(subject, known.values(), defaults)
+    found: list[tuple[Ref, int | None, AccountState | None]] = []
+    for ref in sorted(known.keys() | followers.keys()):
+        if ref == whole_mark(subject) or not (models is None or covers_any(ref.model, models)):
+            continue
+        state = known.get(ref)
+        if state is not None and (state.blocked or state.pinned):
+            found.append((ref, 0 if state.blocked else state.limit, state))
+        elif ref in followers:
+            found.append((ref, followers[ref].limit if state is None else state.limit, state))
+    return found
+
+
+def default_of(account: Account, rows: Iterable[Account], defaults: tuple[Default, ...]) -> Default | None:
+    """The default that an account follows; `rows` are all accounts of its subject."""
     if account.pinned:
         return None
-    scope, _, model, window, unit = account.ref
-    for default in defaults:
-        if (default.scope, default.model, default.window, default.unit) == (scope, model, window, unit):
-            return default
-    return None
+    return defaults_for(Subject(account.ref.scope, account.ref.subject), rows, defaults).get(account.ref)
 
 
 def applying_accounts(
@@ -33,15 +94,16 @@ def applying_accounts(
     """The accounts that apply, in the order of their keys, and the windows that are new or over despite `rolls`.
 
     An account applies if it has a limit of its own, is blocked, or follows a default, and if it is for any model or
-    for one of the command's. A default gives way to a subject's own limit for the same model and unit. `held_on` are those of
-    the hold that is settled: they apply too, for the defaults may have changed since it was granted.
+    covers one of the command's. `held_on` are those of the hold that is settled: they apply too, for the defaults may have changed
+    since it was granted.
     """
     rolls = {roll.ref: roll for roll in command.rolls}
     made_by = f"{type(command).__name__[0]}:{command.hold}"
     found: list[Applying] = []
     due: list[RollDue] = []
     for subject in sorted(set(command.subjects)):
-        named = _named(work, subject, command.models, command.defaults)
+        rows = work.accounts(subject)
+        named = _named(subject, rows, command.models, command.defaults)
         for ref in held_on:
             if (ref.scope, ref.subject) == subject and ref not in named and _still_counts(work, ref):
                 named[ref] = None
@@ -56,20 +118,17 @@ def applying_accounts(
 
 
 def _named(
-    work: UnitOfWork, subject: Subject, models: tuple[str, ...], defaults: tuple[Default, ...]
+    subject: Subject, rows: Mapping[Ref, Account], models: tuple[str, ...], defaults: tuple[Default, ...]
 ) -> dict[Ref, Default | None]:
     named: dict[Ref, Default | None] = {}
-    pinned = set()
-    for ref, account in work.accounts(subject).items():
-        if account.pinned:
-            pinned.add((ref.model, ref.unit))
-        if (account.pinned or account.blocked) and (not ref.model or ref.model in models):
-            named[ref] = None
-    for default in defaults:
-        if default.scope != subject.scope or (default.model, default.unit) in pinned:
-            continue
-        if not default.model or default.model in models:
-            named[Ref(subject.scope, subject.id, default.model, default.window, default.unit)] = default
+    own = [ref for ref, row in rows.items() if row.pinned or row.blocked]
+    if own:
+        mark = whole_mark(subject)
+        # What a default was counted on goes on being counted: the defaults may apply again.
+        counted = [ref for ref, row in rows.items() if not row.dropped] if mark in own else own
+        named = {ref: None for ref in counted if ref != mark and covers_any(ref.model, models)}
+    followers = defaults_for(subject, rows.values(), defaults)
+    named.update({ref: each for ref, each in followers.items() if covers_any(ref.model, models)})
     return named
 
 
@@ -78,7 +137,7 @@ def _still_counts(work: UnitOfWork, ref: Ref) -> bool:
     if account is None or account.dropped:
         return False
     rows = work.accounts(Subject(ref.scope, ref.subject)).values()
-    return not any(row.pinned and (row.ref.model, row.ref.unit) == (ref.model, ref.unit) for row in rows)
+    return not any(row.pinned and _place(row.ref) == _place(ref) for row in rows)
 
 
 def open_window(
@@ -87,16 +146,18 @@ def open_window(
     """The account with an open window, made or rolled if need be; None if that takes a roll that is not there.
     `command` names the command that asks, by its kind and its id.
 
-    A roll is a compare-and-set on the recorded end: if that no longer matches, another process has rolled.
+    A roll is a compare-and-set on the recorded end: one that no longer matches was done by somebody else.
     """
     account = work.account(ref)
     roll = rolls.get(ref)
     usable = roll is not None and roll.start <= work.now and (roll.end is None or work.now < roll.end)
     if account is None:
-        if ref.window == "none":
+        if ref.window in ENDLESS:
             account = Account(ref, work.new_row_id(command), work.now, work.now, None)
         elif roll is not None and usable and roll.old_end is None:
             account = Account(ref, work.new_row_id(command), work.now, roll.start, roll.end)
+            for model, amount in roll.spent:
+                account.charge(amount, model)
         else:
             return None
         work.put(account)

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Generic, Literal, NamedTuple, TypeVar, Union
 
 from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
 HEADROOM = 64
@@ -42,12 +43,15 @@ KEEP = Keep.KEEP
 
 
 class Roll(NamedTuple):
-    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new)."""
+    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new, and begins with
+    `spent`, by model, in its unit).
+    """
 
     ref: Ref
     old_end: int | None
     start: int
     end: int | None
+    spent: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,8 @@ class PutBudget(BaseCommand["Done | RollNeeded"]):
 class DropBudget(BaseCommand["Done"]):
     """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
 
-    `model`, `window` None: all of them.
+    `model`, `window` None: all of them. With `seen`, only if the subject's accounts still are as a `Read` without defaults has
+    shown them: what has changed since is in use.
     """
 
     id: str
@@ -169,6 +174,7 @@ class DropBudget(BaseCommand["Done"]):
     subject: Subject
     model: str | None = None
     window: str | None = None
+    seen: tuple[AccountState, ...] | Keep = KEEP
     now: int | None = None
 
 
@@ -181,6 +187,41 @@ class Reset(BaseCommand["Done"]):
     subject: Subject
     model: str | None = None
     window: str | None = None
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits(BaseCommand["Done | RollNeeded"]):
+    """Make `limits` the whole of a subject's limits set by hand: no default applies to it any more. None: forget what was set by
+    hand, and the defaults apply again. What was spent stays where a window goes on. A balance is not touched.
+    """
+
+    id: str
+    project: str
+    subject: Subject
+    limits: tuple[Limit, ...] | None
+    defaults: tuple[Default, ...] = ()
+    rolls: tuple[Roll, ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp(BaseCommand["Done"]):
+    """Add to a subject's balance, once and for all for each `id` of a project."""
+
+    id: str
+    project: str
+    subject: Subject
+    amount: int
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refund(BaseCommand["Done"]):
+    """Take back the whole of a top-up, once; the balance may become less than nothing."""
+
+    id: str
+    project: str
     now: int | None = None
 
 
@@ -377,6 +418,6 @@ class Swept:
 
 
 ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]
-Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset]
+Change = Union[Reserve, Settle, Release, Renew, PutBudget, DropBudget, Reset, SetLimits, TopUp, Refund]
 Command = Union[Change, Read, ReadUsage, Sweep]
 Reply = Union[ReserveReply, Settled, AlreadyCharged, Released, Renewed, Done, Accounts, UsageRows, Swept]

@@ -16,7 +16,9 @@ class DictRowStore:
         self._holds: dict[str, dict[str, Hold]] = {}
         self._open: dict[str, dict[str, Hold]] = {}
         self._usage: dict[str, dict[UsageKey, Usage]] = {}
-        # No hold expires before this time: most commands need not search the open holds.
+        self._days: dict[tuple[str, Subject], set[UsageKey]] = {}
+        """The keys of a subject's totals."""
+        # No hold's time limit comes before this: most commands need not look through all that are open.
         self._soonest: dict[str, int] = {}
 
     def projects(self) -> set[str]:
@@ -27,7 +29,7 @@ class DictRowStore:
         )
 
     def keys(self, project: str) -> list[Subject | str | UsageKey]:
-        """The keys of a project's rows, in order: subjects with accounts, ids of holds, totals."""
+        """What names the rows of a project, in order: subjects with accounts, then the ids of holds, then the totals."""
         subjects = sorted(subject for (owner, subject), rows in self._accounts.items() if owner == project and rows)
         return [*subjects, *sorted(self._holds.get(project, ())), *sorted(self._usage.get(project, ()))]
 
@@ -64,7 +66,7 @@ class DictRowStore:
         try:
             self._put(project, changes, totals)
         except BaseException:
-            # Every row is replaced by a whole one, so a second pass completes the change.
+            # Every row is replaced by a whole one, so going through all of them again completes what was begun.
             self._put(project, changes, totals)
             raise
 
@@ -84,6 +86,8 @@ class DictRowStore:
             else:
                 still_open.pop(hold.id, None)
         self._usage.setdefault(project, {}).update(totals)
+        for key in totals:
+            self._days.setdefault((project, Subject(key.scope, key.subject)), set()).add(key)
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Ids with an account in a scope, in order, one page."""
@@ -98,11 +102,9 @@ class DictRowStore:
         self, project: str, scope: str, subject: str | None, since: int, until: int
     ) -> list[tuple[UsageKey, Usage]]:
         """Totals in the order of their keys."""
-        return sorted(
-            (key, usage)
-            for key, usage in self._usage.get(project, {}).items()
-            if key.scope == scope and subject in (None, key.subject) and since <= key.day <= until
-        )
+        usage = self._usage.get(project, {})
+        keys = usage.keys() if subject is None else self._days.get((project, Subject(scope, subject)), set())
+        return sorted((key, usage[key]) for key in keys if key.scope == scope and since <= key.day <= until)
 
     def forget(self, project: str, before: int) -> int:
         """Delete marks closed before a time."""
@@ -119,4 +121,7 @@ class DictRowStore:
         for key in old:
             folded = key._replace(day=0)
             usage[folded] = usage.get(folded, Usage()).plus(usage.pop(key))
+            days = self._days[project, Subject(key.scope, key.subject)]
+            days.discard(key)
+            days.add(folded)
         return len(old)

@@ -1,6 +1,6 @@
-"""The ledger: every command applied to a row store, by rules written once.
+"""The ledger: every command applied to a store, by rules written once.
 
-`apply` over a `DictRowStore` is the executable specification. Every store either runs these rules over its own rows or is
+`apply` over a `DictRowStore` is the executable specification. Every store either runs these rules over its own store or is
 compared with them, reply by reply. The invariant: no Reserve leaves spent + held above the limit of an account that
 it names; held is the sum of the open holds; every charge is applied exactly once.
 """
@@ -8,33 +8,34 @@ it names; held is the sum of the open holds; every charge is applied exactly onc
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
-from litellm_budget_plugin.core.accounts import Account, Default, Subject
-from litellm_budget_plugin.core.applying import default_of
-from litellm_budget_plugin.core.budgets import drop_budget, put_budget, reset
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.budgets import drop_budget, put_budget, refund, reset, set_limits, top_up
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
     Accounts,
-    AccountState,
     Change,
     Command,
     DropBudget,
     PutBudget,
     Read,
     ReadUsage,
+    Refund,
     Release,
     Renew,
     Reply,
     Reserve,
     Reset,
+    SetLimits,
     Settle,
     Sweep,
     Swept,
+    TopUp,
     UsageRows,
 )
 from litellm_budget_plugin.core.holding import MOST_DUE, expire_due
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.reserving import reserve
 from litellm_budget_plugin.core.row_store import FullRowStore, RowStore, UnitOfWork
 from litellm_budget_plugin.core.settling import release, renew, settle
@@ -68,41 +69,11 @@ def _read(store: FullRowStore, command: Read, now: int) -> Accounts:
         ids = store.subjects(command.project, command.scope, command.after, command.page)
         after = ids[-1] if len(ids) == command.page else None
     states = [
-        state_of(account, default_of(account, command.defaults), now)
+        state
         for subject in ids
-        for account in sorted(store.accounts(command.project, Subject(command.scope, subject)), key=_ref)
+        for state in states_of(store.accounts(command.project, Subject(command.scope, subject)), command.defaults, now)
     ]
     return Accounts(now, tuple(states), after)
-
-
-_ref = attrgetter("ref")
-
-
-def state_of(recorded: Account, default: Default | None, now: int) -> AccountState:
-    """An account as readers see it at `now`: if its window has ended it looks empty; the row is not changed."""
-    account, ended = recorded, recorded.over(now)
-    if ended:
-        account = recorded.copy()
-        account.begin_window(recorded.start, recorded.end, default)
-    return AccountState(
-        ref=account.ref,
-        pinned=account.pinned,
-        own_limit=account.limit,
-        limit=account.effective_limit(default, now),
-        spent=account.spent,
-        held=account.held,
-        start=account.start,
-        end=account.end,
-        ended=ended,
-        blocked=account.blocked,
-        raised_by=account.raised_by,
-        raised_until=account.raised_until,
-        carry_over=account.carry_over,
-        carried=account.carried,
-        created_at=account.created_at,
-        epoch=recorded.epoch,
-        models=tuple(sorted(account.models.items())),
-    )
 
 
 def expire_some(store: RowStore, project: str, now: int, most: int | None = MOST_DUE) -> int:
@@ -127,4 +98,7 @@ _RULES: dict[type, Callable[[UnitOfWork, Any], Reply]] = {
     PutBudget: put_budget,
     DropBudget: drop_budget,
     Reset: reset,
+    SetLimits: set_limits,
+    TopUp: top_up,
+    Refund: refund,
 }

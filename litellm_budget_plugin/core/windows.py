@@ -3,6 +3,7 @@
 A window is written as text, and its canonical text is part of an account's key:
 
     none                          never ends
+    credit                        never ends either: that of a prepaid balance
     90s  30m  12h  7d  2w         fixed lengths of at least a minute, from the account's creation, without drift
     daily weekly monthly yearly   LiteLLM's words: fixed lengths of 1, 7, 28 and 365 days, as LiteLLM counts them
     day week month year           calendar periods in a time zone, with an optional start:
@@ -28,6 +29,9 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
+CREDIT = "credit"
+ENDLESS = ("none", CREDIT)
+"""The windows that never end."""
 
 _LENGTHS = {"s": SECOND, "m": 60 * SECOND, "h": 3_600 * SECOND, "d": DAY, "w": 7 * DAY}
 _LITELLM_WORDS = {"daily": "1d", "weekly": "7d", "monthly": "28d", "yearly": "365d"}
@@ -56,8 +60,8 @@ def parse_window(text: str, default_zone: str = "UTC") -> Window:
 
     Raises BudgetInputError for anything that the module's docstring does not list.
     """
-    if text == "none":
-        return Window("none")
+    if text in ENDLESS:
+        return Window(text)
     if match := _FIXED.fullmatch(_LITELLM_WORDS.get(text, text)):
         return _fixed_window(text, int(match[1]) * _LENGTHS[match[2]])
     if match := _CALENDAR.fullmatch(text):

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import KEEP, Command, Reply
+from litellm_budget_plugin.core.commands import KEEP, Command, Reply, Roll
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
@@ -59,6 +60,8 @@ def encode(message: Command | Reply) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(getattr(value, name)) for name in _fields(type(value))}
+    if isinstance(value, (Default, Roll)) and not value[-1]:
+        value = value[:-1]  # earlier servers do not know their last field
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
@@ -93,7 +96,7 @@ def first_problem(error: ValidationError) -> str:
 
 def _with_canonical_windows(command: Any) -> Any:
     changed = {}
-    for name, canonical in (("window", _canonical), ("defaults", _canonical_defaults)):
+    for name, canonical in (("window", _canonical), ("defaults", _canonical_windows), ("limits", _canonical_windows)):
         given = getattr(command, name, None)
         if not given or given is KEEP:
             continue
@@ -110,9 +113,9 @@ def _canonical(window: str) -> str:
     return parse_window(window).text
 
 
-@lru_cache(maxsize=256)
-def _canonical_defaults(defaults: tuple[Default, ...]) -> tuple[Default, ...]:
-    return tuple(default._replace(window=_canonical(default.window)) for default in defaults)
+@lru_cache(maxsize=4096)
+def _canonical_windows(those: tuple[Default | Limit, ...]) -> tuple[Default | Limit, ...]:
+    return tuple(each._replace(window=_canonical(each.window)) for each in those)
 
 
 def dumps(message: Command | Reply) -> str:

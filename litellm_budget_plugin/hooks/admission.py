@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
@@ -26,7 +27,7 @@ def admit(call: Call) -> None:
     """Hold what the attempt may cost at most; where there is no room, as much less as the call's plan can have it cost.
 
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
-    shadow mode it never raises. An attempt whose price is zero holds nothing and does not ask the store.
+    shadow mode it never raises. An attempt whose price is zero holds no money, and needs room only under limits of calls and tokens.
     """
     if call.span is None:
         call.span = tracing.span_for(call.request.params)
@@ -40,20 +41,23 @@ def _hold(call: Call) -> None:
     if call.estimate is None:
         call.estimate = call.bound()
     estimate = call.estimate
-    if estimate.priced and estimate.usd == 0:
-        _unheld(call, "model", "free")
-        return
+    free = estimate.priced and estimate.usd == 0
     try:
-        if not estimate.priced:
-            _check_unpriced(call)
+        if not estimate.priced and not _unpriced_goes_on(call):
             return
         reply = _reserve(call, estimate)
         if isinstance(reply, Granted):
             call.held, call.granted = True, reply.amounts.usd
-            tracing.held(call.span, ledger.project, call.hold, call.granted)
+            if estimate.usd and estimate.priced:
+                tracing.held(call.span, ledger.project, call.hold, call.granted)
+            else:
+                _unheld(call, "model", "free" if free else "price")
     except BudgetStoreError as error:
         _take_back(call)
-        _without_store(call, error)
+        if free:
+            _unheld(call, "model", "free")
+        else:
+            _without_store(call, error)
         return
     except BudgetRefused:
         raise
@@ -81,7 +85,7 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
         models=call.models,
         want=want_of(estimate),
         expires_after=ledger.hold_ttl,
-        defaults=ledger.defaults,
+        defaults=call.defaults,
         floor=floor_of(estimate),
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
@@ -104,7 +108,8 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
     return reply
 
 
-def _check_unpriced(call: Call) -> None:
+def _unpriced_goes_on(call: Call) -> bool:
+    """Whether a call of unknown price may be made, under limits of calls and tokens. Raises BudgetPriceUnknown."""
     ledger, model = call.ledger, call.called
     if ledger.settings.on_unknown_price == "reject" and _limited(call):
         error = BudgetPriceUnknown(
@@ -112,22 +117,20 @@ def _check_unpriced(call: Call) -> None:
             "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
         )
         _refuse(call, error, "model", "price")
-    else:
-        _unheld(call, "model", "price")
+        return False
+    return True
 
 
 def _limited(call: Call) -> bool:
     """Whether any limit applies to this attempt's subjects and models."""
     ledger = call.ledger
     for subject in call.subjects:
-        command = Read(ledger.project, subject.scope, subject.id, defaults=ledger.defaults)
+        command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
         reply = ledger.ask_in_call(command)
-        applying = [state for state in reply.accounts if state.ref.model in ("", *call.models)]
-        if any(state.limit is not None or state.blocked for state in applying):
-            return True
-        pinned = any(state.pinned and not state.ref.model for state in applying)
-        defaults = [default for default in ledger.defaults if default.scope == subject.scope]
-        if not pinned and any(default.limit is not None for default in defaults):
+        if any(
+            limit is not None and ref.unit == "usd"
+            for ref, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)
+        ):
             return True
     return False
 

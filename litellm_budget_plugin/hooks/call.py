@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.hooks import tracing
@@ -22,6 +22,7 @@ from litellm_budget_plugin.hooks.near_limit.plan import Plan
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
+from litellm_budget_plugin.manager.policies import Principal
 from litellm_budget_plugin.pricing.usage import field
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -61,18 +62,18 @@ class Call:
         "ledger",
         "models",
         "plan",
+        "principal",
         "replaces",
         "request",
         "sent",
         "span",
-        "subjects",
         "to_be_routed",
     )
 
     def __init__(
         self,
         ledger: BudgetLedger,
-        subjects: tuple[Subject, ...],
+        principal: Principal,
         request: pricing.Request,
         candidates: tuple[pricing.Request, ...] | None = None,
         plan: Plan | None = None,
@@ -80,7 +81,7 @@ class Call:
     ) -> None:
         """Nothing is held before `admit`. `after` is the attempt that this one follows."""
         self.ledger = ledger
-        self.subjects = subjects
+        self.principal = principal
         self.plan = plan
         self.asked: pricing.Request = request if after is None else after.asked
         self.to_be_routed: bool = candidates is not None if after is None else after.to_be_routed
@@ -114,6 +115,16 @@ class Call:
     def first(self) -> bool:
         """Whether this is the attempt that the gate holds for."""
         return self._number == 1
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Whose budgets count."""
+        return self.principal.subjects
+
+    @property
+    def defaults(self) -> tuple[Default, ...]:
+        """The limits that count where none is set by hand."""
+        return self.principal.defaults
 
     @property
     def user(self) -> str:
@@ -212,7 +223,7 @@ class Call:
     def _next(
         self, request: pricing.Request, replaces: str | None = None, estimate: pricing.Estimate | None = None
     ) -> Call:
-        call = Call(self.ledger, self.subjects, request, plan=self.plan, after=self)
+        call = Call(self.ledger, self.principal, request, plan=self.plan, after=self)
         call.replaces, call.estimate = replaces, estimate
         call.admit()
         return call
@@ -238,7 +249,7 @@ class Call:
         if self.over:
             return
         if self.request.call_type in STARTS_JOB and not response_cost:
-            started(self.subjects, field(response, "id"))
+            started(self.principal, field(response, "id"))
             self.release()
         elif self.request.call_type == "responses" and field(response, "status") in _GOES_ON:
             # `background=True`: the provider works on, and nobody will say here what that costs: what is held is charged.
@@ -305,7 +316,7 @@ class Call:
             return
         nanos = min(self._nanos(cost), MAX_NANOS)
         marks = response_marks(self.user, response)
-        command = settlement_of(self.ledger, self.subjects, self.models, cost, nanos, self.hold, marks)
+        command = settlement_of(self.ledger, self.principal, self.models, cost, nanos, self.hold, marks)
         # Not before: what is interrupted up to here can still be settled by what ends the call next.
         if self._claim.acquire(blocking=False):
             self._deliver(command)
@@ -340,7 +351,7 @@ class Call:
 
 def settlement_of(
     ledger: BudgetLedger,
-    subjects: tuple[Subject, ...],
+    principal: Principal,
     models: tuple[str, ...],
     cost: pricing.Cost,
     nanos: int,
@@ -353,14 +364,14 @@ def settlement_of(
     return Settle(
         hold=hold,
         project=ledger.project,
-        subjects=subjects,
+        subjects=principal.subjects,
         models=models,
         cost=nanos,
         model=cost.model,
         # A provider can answer any number; no number may keep the charge off the ledger.
         input_tokens=min(max(cost.input_tokens, 0), MAX_NANOS),
         output_tokens=min(max(cost.output_tokens, 0), MAX_NANOS),
-        defaults=ledger.defaults,
+        defaults=ledger.defaults_now(principal),
         aliases=marks,
         unless=unless,
     )

@@ -13,7 +13,7 @@ from litellm_budget_plugin.hooks.call import Call, settlement_of
 from litellm_budget_plugin.hooks.call_types import CALL_TYPES, logged_request, request_of
 from litellm_budget_plugin.hooks.instrument import instrument, uninstrument
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
-from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
@@ -55,12 +55,14 @@ class BudgetCallback(BudgetHook):
             opened.pop_all()
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
-        if self.budget_ledger is not None:
-            register(self)
-        if not any(default.limit is not None for default in self._ledger.defaults):
+        register(self)
+        policy = self._ledger.policies.current()
+        if not policy.limited:
             _logger.warning(
-                "nothing is limited: no DEFAULT_LIMIT and no PROJECT_LIMIT is set; only users with a budget of their own are"
+                "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
             )
+        if unknown := pricing.unknown_models(policy.models()):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut.
@@ -97,8 +99,7 @@ class BudgetCallback(BudgetHook):
             gate.proxied(ledger, user_api_key_dict, data, call_type)
         elif call_type in CALL_TYPES:
             request = request_of(CALL_TYPES[call_type], data)
-            subjects = ledger.subjects(paying_user(self.settings, data))
-            call = Call(ledger, subjects, request, plan=plan_for(self.settings, request, frozenset()))
+            call = Call(ledger, principal_of(ledger, data), request, plan=plan_for(self.settings, request, frozenset()))
             call.admit()
             call.release()
         return data
@@ -115,16 +116,16 @@ class BudgetCallback(BudgetHook):
 
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Charge `response_obj` to the user of `kwargs`, once."""
-        if in_litellm.get() or self.budget_ledger is None:
+        ledger = self.budget_ledger
+        if in_litellm.get() or ledger is None:
             return
-        user = paying_user(self.settings, {**(kwargs.get("litellm_params") or {}), **kwargs})
+        principal = principal_of(ledger, {**(kwargs.get("litellm_params") or {}), **kwargs})
         request = logged_request(CALL_TYPES.get(str(kwargs.get("call_type")), "completion"), kwargs)
         cost = pricing.cost_of_response(request, response_obj, kwargs.get("response_cost"))
-        marks = response_marks(user, response_obj)
-        ledger = self.budget_ledger
+        marks = response_marks(principal.subjects[0].id, response_obj)
         command = settlement_of(
             ledger,
-            ledger.subjects(user),
+            principal,
             pricing.model_names(request),
             cost,
             cost.usd or 0,

@@ -7,8 +7,11 @@ from typing import Any
 
 import litellm
 
+from litellm_budget_plugin.core.accounts import Ref
 from litellm_budget_plugin.core.commands import MICROS, Refused
 from litellm_budget_plugin.core.money import usd_float, usd_text
+from litellm_budget_plugin.core.sentences import Limit, amount_text
+from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetRefused
 
 
@@ -16,9 +19,9 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
     """A call was refused, because a budget has no room for what it may cost. No request has left the process.
 
     `scope` and `subject` name the budget. `limit`, `spent`, `held` and `requested` are USD (or calls or tokens, as `unit`
-    says); `resets_at` is when the window ends, None if never. `reason` is "spent" if waiting for calls in flight cannot
-    help, "held" if only they stand in the way, "blocked" if the account is blocked. `current_cost`, `max_budget`,
-    `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
+    says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is
+    "spent" if waiting for calls in flight cannot help, "held" if only they stand in the way, "blocked" if the account is blocked.
+    `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
     """
 
     # The proxy writes this into the body of its answer, as it does for its own budgets.
@@ -28,6 +31,7 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
         account = refused.account
         self.scope, self.subject, self.unit = account.scope, account.subject, account.unit
         self.reason = refused.reason
+        self.budget = str(Limit(refused.limit, account.window, account.model, account.unit))
         self.model = model
         self.limit, self.spent = self._amount(refused.limit), self._amount(refused.spent)
         self.held, self.requested = self._amount(refused.held), self._amount(refused.requested)
@@ -52,7 +56,13 @@ def _time(micros: int | None) -> datetime | None:
 
 
 def _text(amount: int, unit: str) -> str:
-    return f"${usd_text(amount)}" if unit == "usd" else f"{amount:,} {unit}"
+    return f"${usd_text(amount)}" if unit == "usd" else amount_text(amount, unit)
+
+
+def _budget(account: Ref, limit: int) -> str:
+    if account.window == CREDIT:
+        return f"a balance of {amount_text(limit, account.unit)}"
+    return str(Limit(limit, account.window, account.model, account.unit))
 
 
 def _message(refused: Refused, model: str) -> str:
@@ -61,7 +71,7 @@ def _message(refused: Refused, model: str) -> str:
     if refused.reason == "blocked":
         return f"{who} is blocked"
     unit = account.unit
-    parts = [f"{who} has spent {_text(refused.spent, unit)} of {_text(refused.limit, unit)}"]
+    parts = [f"{who} has spent {_text(refused.spent, unit)} of {_budget(account, refused.limit)}"]
     if refused.reason == "held":
         parts[0] += f" and holds {_text(refused.held, unit)} for calls in flight"
     parts.append(f"this {model} call may cost {_text(refused.requested, unit)}")

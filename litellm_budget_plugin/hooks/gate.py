@@ -12,7 +12,6 @@ from typing import Any
 
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
-from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.errors import BudgetError, BudgetUserMissing
 from litellm_budget_plugin.hooks import passthrough, sdk_retries
 from litellm_budget_plugin.hooks.call import Call
@@ -29,10 +28,11 @@ from litellm_budget_plugin.hooks.call_binding import (
 from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, request_of, say_once, sent_request
 from litellm_budget_plugin.hooks.deployments import candidates, names_group
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
-from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.hooks.streams import ask_for_usage
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.policies import Principal
 
 # Weak: a context can live on in tasks and timers.
 _of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)
@@ -79,17 +79,17 @@ def function_setup(
 
 def _new_call(ledger: BudgetLedger, kind: Kind, args: tuple[Any, ...], params: dict[str, Any]) -> Call:
     request = request_of(kind.family, params, args, kind.function)
-    subjects = _subjects(ledger, params)
+    principal = _principal(ledger, params)
     if names_group(request):
         # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
-        return Call(ledger, subjects, request, candidates(request))
-    return Call(ledger, subjects, request, plan=plan_for(ledger.settings, request, by_position(args, kind.function)))
+        return Call(ledger, principal, request, candidates(request))
+    return Call(ledger, principal, request, plan=plan_for(ledger.settings, request, by_position(args, kind.function)))
 
 
-def _subjects(ledger: BudgetLedger, params: Mapping[str, Any]) -> tuple[Subject, ...]:
-    """Who pays, and whose budgets count."""
+def _principal(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
+    """Whose budgets count."""
     try:
-        return ledger.subjects(paying_user(ledger.settings, params))
+        return principal_of(ledger, params)
     except BudgetUserMissing:
         ledger.refused("user", "missing")
         raise
@@ -103,9 +103,9 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
     logging_obj = data.get("litellm_logging_obj")
     call = call_of(logging_obj)
     if call_type == passthrough.CALL_TYPE:
-        subjects = _subjects(ledger, {"metadata": {"user_api_key_auth": caller}})
+        principal = _principal(ledger, {"metadata": {"user_api_key_auth": caller}})
         # A websocket's request carries no Logging object: it is refused or let pass, and that is all.
-        opened = passthrough.PassThrough(ledger, subjects, data, logging_obj)
+        opened = passthrough.PassThrough(ledger, principal, data, logging_obj)
         if logging_obj is None:
             opened.admit()
             opened.release()
@@ -171,7 +171,7 @@ def _around_the_gate(logging_obj: Any, details: Mapping[str, Any], body: object)
     if ledger is None or (free_function_of(logging_obj) and not _reaches_a_model(details, body)):
         return None
     request = sent_request(details)
-    return _admit(logging_obj, Call(ledger, _subjects(ledger, request.params), request))
+    return _admit(logging_obj, Call(ledger, _principal(ledger, request.params), request))
 
 
 def _reaches_a_model(details: Mapping[str, Any], body: object) -> bool:

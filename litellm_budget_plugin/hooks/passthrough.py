@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.policies import Principal
 
 CALL_TYPE = "pass_through_endpoint"
 
@@ -19,12 +19,10 @@ class PassThrough(Call):
 
     __slots__ = ("_logging",)
 
-    def __init__(
-        self, ledger: BudgetLedger, subjects: tuple[Subject, ...], body: Mapping[str, Any], logging_obj: Any
-    ) -> None:
+    def __init__(self, ledger: BudgetLedger, principal: Principal, body: Mapping[str, Any], logging_obj: Any) -> None:
         model = body.get("model")
         name = model if isinstance(model, str) and model else CALL_TYPE
-        super().__init__(ledger, subjects, pricing.Request(CALL_TYPE, name, None, {}))
+        super().__init__(ledger, principal, pricing.Request(CALL_TYPE, name, None, {}))
         self._logging = weakref.ref(logging_obj) if logging_obj is not None else lambda: None
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:

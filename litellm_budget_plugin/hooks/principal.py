@@ -12,16 +12,21 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
 )
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetInputError, BudgetUserMissing
-from litellm_budget_plugin.hooks.proxy_identity import account_of, caller_of
+from litellm_budget_plugin.hooks.proxy_identity import account_of, caller_of, tags_of, team_of
+from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.policies import Given, Principal
 from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -31,16 +36,47 @@ _Y = TypeVar("_Y")
 _S = TypeVar("_S")
 
 
-class _Entry:
-    """A payer for the length of a `with` block; None stands for nobody. Entered once."""
+class Payer(NamedTuple):
+    """What a place in the program says about who pays; None and nothing where it says nothing."""
 
-    def __init__(self, payer: str | None) -> None:
+    user: str | None = None
+    given: Given = Given()
+
+    def inside(self, outer: Payer) -> Payer:
+        """What counts in a block of `outer`: an inner user and team take the place of outer ones, tags, runs and limits add up."""
+        mine, theirs = self.given, outer.given
+        return Payer(
+            outer.user if self.user is None else self.user,
+            Given(
+                theirs.team if mine.team is None else mine.team,
+                _added(theirs.tags, mine.tags),
+                _added(theirs.runs, mine.runs),
+                theirs.user_class if self.user is None and mine.user_class is None else mine.user_class,
+                (*theirs.limits, *mine.limits),
+            ),
+        )
+
+
+_NOBODY = Payer()
+
+
+def _added(outer: tuple[str, ...], inner: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*outer, *inner)))
+
+
+class _Entry:
+    """What is said about who pays for the length of a `with` block. Entered once. Without `within`, nothing that was said outside
+    of the block counts.
+    """
+
+    def __init__(self, payer: Payer, *, within: bool = False) -> None:
         self.payer = payer
         self.ended = False
+        self._within = within
         self._entered = False
         self._parent: _Entry | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Any:
         if self._entered:
             raise RuntimeError("a budget_context can be entered once; make a new one for each block")
         self._entered = True
@@ -48,6 +84,8 @@ class _Entry:
         if parent is not None:
             # Blocks that overlap without end must not become a chain without end.
             parent._parent = _first_open(parent._parent)
+            if self._within:
+                self.payer = self.payer.inside(parent.payer)
         _current.set(self)
 
     def __exit__(
@@ -73,33 +111,62 @@ def _innermost() -> _Entry | None:
     return _first_open(_current.get())
 
 
-def _payer_here() -> str | None:
+def _payer_here() -> Payer:
     entry = _innermost()
-    return None if entry is None else entry.payer
+    return _NOBODY if entry is None else entry.payer
 
 
 class budget_context(_Entry):  # noqa: N801  # used like a function
-    """Within this context, LiteLLM calls are paid by `user` (1 to 256 printable characters; integers become text).
+    """Within this context, LiteLLM calls are paid by `user`, and count against the budgets of `team`, `tags` and `run`, too.
+
+    Ids are 1 to 256 printable characters; integers become text. Inside of another context, its user and team take the place of
+    the outer ones, while tags, runs and limits add up. `limits` are sentences such as "$1/day", one or a list: for the run if there
+    is one here, else for the user, else for the team, beside those of the environment and the file; of two for the same, the smaller one counts. Where limits were set by hand,
+    those count alone. `user_class` names a class of that file.
 
     It holds in the same thread or task and, while the block lasts, in tasks started from it and in `asyncio.to_thread`.
     Threads, executors and tasks that outlive the block need `carry`; generators that are read in turns, or by a web
     framework, need `iterate`. Leaving the block never raises. Can also decorate a function or a coroutine function.
-    Raises BudgetInputError for a bad id.
+    Raises BudgetInputError for a bad id or a sentence that cannot be read.
     """
 
     # Whether a block was ever entered in this process: a call without a payer may have lost it then.
     _used = False
 
-    def __init__(self, *, user: str | int) -> None:
-        super().__init__(checked_id(user, "budget_context(user=...)"))
+    def __init__(
+        self,
+        *,
+        user: str | int | None = None,
+        team: str | int | None = None,
+        tags: Iterable[str | int] | str = (),
+        run: str | int | None = None,
+        limits: Iterable[str] | str = (),
+        user_class: str | None = None,
+    ) -> None:
+        given = Given(
+            _id(team, "team"),
+            _ids(tags, "budget_context(tags=...)"),
+            () if run is None else (checked_id(run, "budget_context(run=...)"),),
+            _id(user_class, "user_class"),
+        )
+        payer = Payer(_id(user, "user"), given)
+        if limits:
+            subject = _limited_here(payer)
+            parse_limits(limits)
+            texts = (limits,) if isinstance(limits, str) else tuple(limits)
+            payer = Payer(payer.user, given._replace(limits=((subject, texts),)))
+        if payer == _NOBODY:
+            raise BudgetInputError("budget_context names nobody: give user=, team=, tags= or run=")
+        super().__init__(payer, within=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Any:
         super().__enter__()
         budget_context._used = True
+        return None
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a function: each call of it runs in a context of its own for this user."""
-        return _paid_by(self.payer, function)
+        return _paid_by(self.payer, function, within=True)
 
     @staticmethod
     def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -133,35 +200,57 @@ class budget_context(_Entry):  # noqa: N801  # used like a function
         return _iterated(_payer_here(), generator)
 
 
-def _paid_by(payer: str | None, function: Callable[_P, _R]) -> Callable[_P, _R]:
+def _limited_here(payer: Payer) -> Subject:
+    if payer.given.runs:
+        return Subject("run", payer.given.runs[-1])
+    if payer.user is not None:
+        return Subject("user", payer.user)
+    if payer.given.team is not None:
+        return Subject("team", payer.given.team)
+    raise BudgetInputError("budget_context(limits=...) is for a run, a user or a team: give one of them, too")
+
+
+def _id(value: Any, what: str) -> str | None:
+    return None if value is None else checked_id(value, f"budget_context({what}=...)")
+
+
+def _ids(values: Any, what: str) -> tuple[str, ...]:
+    if isinstance(values, (str, int)):
+        values = (values,)
+    if not isinstance(values, Iterable):
+        raise BudgetInputError(f"{what} must be a list of tags, got {type(values).__name__}")
+    return tuple(dict.fromkeys(checked_id(value, what) for value in values))
+
+
+def _paid_by(payer: Payer, function: Callable[_P, _R], *, within: bool = False) -> Callable[_P, _R]:
     if inspect.iscoroutinefunction(function):
 
         async def awaited(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with _Entry(payer):
+            with _Entry(payer, within=within):
                 return await function(*args, **kwargs)
 
         paid: Any = awaited
     else:
 
         def called(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with _Entry(payer):
+            with (entry := _Entry(payer, within=within)):
                 result = function(*args, **kwargs)
             if inspect.iscoroutine(result):
-                return _awaited(payer, result)
+                return _awaited(entry.payer, result)
             if inspect.isgenerator(result) or inspect.isasyncgen(result):
-                return _iterated(payer, result)
+                return _iterated(entry.payer, result)
             return result
 
         paid = called
     return cast(Callable[_P, _R], functools.wraps(function)(paid))
 
 
-async def _awaited(payer: str | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def _awaited(payer: Payer, coroutine: Coroutine[Any, Any, Any]) -> Any:
     with _Entry(payer):
         return await coroutine
 
 
-def _iterated(payer: str | None, generator: Any) -> Any:
+def _iterated(payer: Payer, generator: Any) -> Any:
     context = copy_context()
     # The block where `iterate` was called may end before the generator does.
     context.run(_current.set, _Entry(payer))
@@ -238,30 +327,37 @@ _ADVICE = "; ON_MISSING_USER=reject refuses such calls"
 _warned: set[tuple[str, str]] = set()
 
 
-def paying_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
-    """The id of the user who pays for a call with these keyword arguments.
+def principal_of(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
+    """Whose budgets a call with these keyword arguments counts against, and by which limits.
 
-    For a request of the LiteLLM proxy that is the user, else the key, that the proxy has authenticated, whatever USER_FROM
-    says; what its client wrote into the request names nobody.
+    For a request of the LiteLLM proxy that is the user, else the key, that the proxy has authenticated, with its team and the key's
+    tags, whatever USER_FROM says; what its client wrote into the request names nobody.
 
     Raises BudgetInputError for an id that cannot be one, BudgetUserMissing where the settings ask for a user; in shadow
     mode neither, but logs what it would have raised and names the default user.
     """
     try:
-        return _found_user(settings, params)
+        payer = _found_payer(ledger.settings, params)
+        return ledger.principal(payer.user or ledger.settings.default_user, payer.given)
     except (BudgetInputError, BudgetUserMissing) as error:
-        if settings.mode != "shadow":
+        if ledger.settings.mode != "shadow":
             raise
         _logger.warning("shadow mode: this call would be refused: %s", error)
-        return settings.default_user
+        return ledger.principal(ledger.settings.default_user)
 
 
-def _found_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
+def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
     sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
-    for source in sources:
-        found = _FINDERS[source](params) if source != "default" else None
-        if found is not None and found != "":
-            return checked_id(found, f"the user of this call (from {source})")
+    said = [(source, _FINDERS[source](params)) for source in sources if source != "default"]
+    # The settings say where a user is looked for. What a block of the program counts against beside, it always does.
+    payer = _NOBODY if "context" in sources else _payer_here()._replace(user=None)
+    for source, one in reversed(said):
+        user = None if one.user in (None, "") else checked_id(one.user, f"the user of this call (from {source})")
+        payer = Payer(user, one.given).inside(payer)
+    return payer._replace(user=_missing_user(settings, sources)) if payer.user is None else payer
+
+
+def _missing_user(settings: BudgetSettings, sources: tuple[str, ...]) -> str:
     lost = _LOST if budget_context._used and "context" in sources else ""
     if settings.on_missing_user == "reject":
         raise BudgetUserMissing(
@@ -276,23 +372,49 @@ def _found_user(settings: BudgetSettings, params: Mapping[str, Any]) -> str:
     return settings.default_user
 
 
-def _from_metadata(params: Mapping[str, Any]) -> Any:
-    for name in ("litellm_metadata", "metadata"):
+def _from_metadata(params: Mapping[str, Any]) -> Payer:
+    payer = _NOBODY
+    for name in ("metadata", "litellm_metadata"):
         metadata = params.get(name)
-        if isinstance(metadata, Mapping) and metadata.get("budget_user") not in (None, ""):
-            return metadata["budget_user"]
-    return None
+        if isinstance(metadata, Mapping):
+            payer = _of_metadata(metadata).inside(payer)
+    return payer
 
 
-def _from_proxy(params: Mapping[str, Any]) -> Any:
+def _of_metadata(metadata: Mapping[str, Any]) -> Payer:
+    def given(name: str) -> Any:
+        value = metadata.get(name)
+        return None if value == "" else value
+
+    def checked(name: str) -> str | None:
+        value = given(name)
+        return None if value is None else checked_id(value, f"metadata[{name!r}]")
+
+    run, tags = checked("budget_run"), given("budget_tags")
+    return Payer(
+        given("budget_user"),
+        Given(
+            checked("budget_team"),
+            () if tags is None else _ids(tags, "metadata['budget_tags']"),
+            () if run is None else (run,),
+            checked("budget_class"),
+        ),
+    )
+
+
+def _from_proxy(params: Mapping[str, Any]) -> Payer:
     caller = caller_of(params)
-    return None if caller is None else account_of(caller)
+    if caller is None:
+        return _NOBODY
+    team = team_of(caller)
+    tags = _ids(tags_of(caller), "a tag of this key or team")
+    return Payer(account_of(caller), Given(None if team is None else checked_id(team, "the team of this key"), tags))
 
 
 _PROXY_SOURCES = ("proxy", "context")
-_FINDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+_FINDERS: dict[str, Callable[[Mapping[str, Any]], Payer]] = {
     "context": lambda params: _payer_here(),
     "metadata": _from_metadata,
-    "user": lambda params: params.get("user"),
+    "user": lambda params: Payer(params.get("user")),
     "proxy": _from_proxy,
 }

@@ -47,3 +47,19 @@ def account_of(caller: Any) -> str | None:
         # LiteLLM's own services use one name for both; that is no secret.
         return str(key)
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def team_of(caller: Any) -> str | None:
+    """The team that the proxy has found for a caller."""
+    team = getattr(caller, "team_id", None)
+    return str(team) if team not in (None, "") else None
+
+
+def tags_of(caller: Any) -> tuple[str, ...]:
+    """The tags of a caller's key and team, as the proxy's administrator has set them."""
+    found: list[str] = []
+    for name in ("metadata", "team_metadata"):
+        metadata = getattr(caller, name, None)
+        tags = metadata.get("tags") if isinstance(metadata, Mapping) else None
+        found += [tag for tag in tags if isinstance(tag, str) and tag] if isinstance(tags, (list, tuple)) else []
+    return tuple(dict.fromkeys(found))

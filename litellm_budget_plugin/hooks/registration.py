@@ -20,6 +20,7 @@ class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are A
     """A callback that the gate acts for. `budget_ledger` is where money is held; None once it is closed, or in mode `off`."""
 
     budget_ledger: BudgetLedger | None = None
+    _ledger: BudgetLedger
 
 
 _open: list[BudgetHook] = []
@@ -51,7 +52,7 @@ def current_ledger() -> BudgetLedger | None:
     """
     global _in_force
     # No lock: a child that is forked while another thread holds one would wait for it forever.
-    candidates = _open.copy()
+    candidates = [callback for callback in _open.copy() if callback.budget_ledger is not None]
     if not candidates or _disabled:
         return None
     listed = getattr(litellm, "callbacks", None) or ()
@@ -66,6 +67,11 @@ def current_ledger() -> BudgetLedger | None:
             )
     _in_force = callback
     return _ledger_override.get() or callback.budget_ledger
+
+
+def opened_ledger() -> BudgetLedger | None:
+    """The ledger of an open callback, also inside `disabled` and in mode `off`, where calls are not held on it; None if none is open."""
+    return current_ledger() or (_open[-1]._ledger if _open else None)
 
 
 @contextmanager

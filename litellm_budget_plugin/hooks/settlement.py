@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.call import settlement_of
 from litellm_budget_plugin.hooks.call_binding import binding_of, call_of, free_function_of
 from litellm_budget_plugin.hooks.call_types import PAID_BEFORE, request_of
 from litellm_budget_plugin.hooks.jobs import payers_of
-from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.marks import safe_name
@@ -180,17 +180,17 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
         return
     reported = field(result, "id")
     try:
-        subjects = payers_of(reported) or ledger.subjects(paying_user(ledger.settings, request.params))
+        principal = payers_of(reported) or principal_of(ledger, request.params)
     except BudgetError as error:
         _logger.warning("the cost of %s is charged to the default user: %s", function, error)
-        subjects = ledger.subjects(ledger.settings.default_user)
+        principal = ledger.principal(ledger.settings.default_user)
     # By the object alone, for its cost is reported by several functions and routes. With no id of its own, LiteLLM's id of
     # the call tells one report from the next.
     mark = f"reported:{safe_name(str(reported or details.get('litellm_call_id')))}"
     if not ledger.reported.is_new(mark):
         return
     command = settlement_of(
-        ledger, subjects, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
+        ledger, principal, pricing.model_names(request), cost, cost.usd, new_id(), (mark,), unless=mark
     )
     ledger.worker.deliver(command, ledger.settings.store_timeout)
 

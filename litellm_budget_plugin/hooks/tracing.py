@@ -14,6 +14,8 @@ from litellm_budget_plugin.core.money import usd_float
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _PREFIX = "litellm_budget."
+_COST = "gen_ai.usage.cost"
+"""What OpenTelemetry's instrumentations of models call the cost of a call, in US dollars."""
 
 
 def span_for(params: Mapping[str, Any]) -> Any:
@@ -78,12 +80,13 @@ def settled(span: Any, nanos: int) -> None:
     """The attempt has cost `nanos`."""
     if span is not None:
         _write(span, {"cost_usd": usd_float(nanos)})
+        _write(span, {_COST: usd_float(nanos)}, prefix="")
 
 
-def _write(span: Any, attributes: Mapping[str, str | float]) -> None:
+def _write(span: Any, attributes: Mapping[str, str | float], prefix: str = _PREFIX) -> None:
     try:
         if span.is_recording():
-            span.set_attributes({_PREFIX + name: value for name, value in attributes.items()})
+            span.set_attributes({prefix + name: value for name, value in attributes.items()})
     except Exception:
         # Somebody's own span: whatever it raises, the call's money is where it should be.
         _logger.exception("a span could not be written to")

@@ -55,17 +55,18 @@ def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     Settle what waits before this: it may be the call that produced the response. A charge that the ledger does not answer is
     delivered later, once.
     """
+    principal = ledger.principal(user)
     marks = response_marks(user, charge.response)
     command = Settle(
         hold=new_id(),
         project=ledger.project,
-        subjects=ledger.subjects(user),
+        subjects=principal.subjects,
         models=pricing.model_names(pricing.Request("completion", charge.model, None, {})),
         cost=charge_nanos(charge.cost),
         model=charge.model,
         input_tokens=charge.input_tokens,
         output_tokens=charge.output_tokens,
-        defaults=ledger.defaults,
+        defaults=principal.defaults,
         unless=marks[0] if marks else None,
     )
     try:

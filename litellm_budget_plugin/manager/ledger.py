@@ -24,13 +24,17 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.live_holds import LiveHold
+from litellm_budget_plugin.manager.policies import Given, Policies, Principal
 from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
+from litellm_budget_plugin.policy import smaller
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
 from litellm_budget_plugin.stores.lazy import LazyStore
@@ -44,7 +48,8 @@ _GATHER_SECONDS = 0.25
 """How long charges are gathered where there are slices. Their slice holds the money until they are delivered."""
 _PATIENCE = 8
 """How many times longer than a call everything else may wait for the store."""
-_DAYS_KEPT = 400
+DAYS_KEPT = 400
+"""How many days the totals by day stay."""
 _HOUR = 3600 * MICROS
 
 
@@ -58,7 +63,7 @@ class BudgetLedger:
     def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
         self.settings = settings
         self.project = settings.project
-        self.defaults: tuple[Default, ...] = settings.defaults
+        self.policies = Policies(settings)
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self.patience = settings.store_timeout * _PATIENCE
         """How many seconds everything but a call may wait for the store."""
@@ -72,9 +77,8 @@ class BudgetLedger:
             raise
         kept = round(settings.retention * DAY)
         # A ledger in memory gets nothing from a journal or from another process.
-        self.worker.set_retention(
-            self.project, min(kept, _HOUR) if self._key == "memory://" else kept, _DAYS_KEPT * DAY
-        )
+        marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
+        self.worker.set_retention(self.project, marks_kept, DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
@@ -103,14 +107,41 @@ class BudgetLedger:
                 )
 
     @property
+    def defaults(self) -> tuple[Default, ...]:
+        """The limits of whole scopes that are set outside of the ledger, as commands carry them."""
+        return self.policies.current().defaults
+
+    @property
     def store(self) -> Store:
         """The store itself."""
         return self.client.store
 
-    def subjects(self, user: str) -> tuple[Subject, ...]:
-        """The subjects whose budgets a call of `user` counts against."""
-        # Another process can set a budget of the project at any time.
-        return Subject("user", checked_id(user, "user")), Subject("project", self.project)
+    def principal(self, user: str, given: Given | None = None) -> Principal:
+        """Whose budgets a call of `user` counts against, and by which limits: one policy, from its beginning to its end."""
+        given = given or Given()
+        # A budget of the project can be set at any time, by anybody.
+        named = [Subject("user", checked_id(user, "user")), Subject("project", self.project)]
+        if given.team is not None:
+            named.append(Subject("team", given.team))
+        named += [Subject("tag", tag) for tag in given.tags]
+        named += [Subject("run", run) for run in given.runs]
+        policy = self.policies.current()
+        limits: dict[Subject, tuple[Limit, ...]] = {}
+        for subject, texts in given.limits:
+            limits[subject] = smaller(limits.get(subject, ()), parse_limits(texts, self.settings.timezone))
+        defaults = policy.defaults_of(named, given.user_class, limits)
+        return Principal(tuple(named), defaults, policy, given.user_class, limits)
+
+    def defaults_now(self, principal: Principal) -> tuple[Default, ...]:
+        """The limits that count for a principal as the policy is now: a charge counts on accounts that others have made meanwhile."""
+        policy = self.policies.current()
+        if policy is principal.policy:
+            return principal.defaults
+        try:
+            return policy.defaults_of(principal.subjects, principal.user_class, principal.limits)
+        except BudgetInputError:
+            # The class is gone. What was promised when the call began is charged all the same.
+            return principal.defaults
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
@@ -211,6 +242,22 @@ class BudgetLedger:
         """The store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.worker.ensure_running()
         return self.client.ask(command, self.patience)
+
+    def ask_settled(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        """Like `ask`, after what this process has charged and can deliver now."""
+        self.worker.settle_waiting()
+        return self.ask(command)
+
+    def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
+        """The limits of whole scopes and of these subjects that are set outside of the ledger, as they are at this moment."""
+        return self.policies.look().defaults_of(subjects)
+
+    @property
+    def timezone(self) -> str:
+        """Where calendar windows that name no zone begin and end."""
+        return self.settings.timezone
+
+    new_id = staticmethod(new_id)
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""

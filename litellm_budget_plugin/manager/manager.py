@@ -9,6 +9,7 @@ from typing import Any
 from litellm_budget_plugin.core.litellm_record import micros, opening
 from litellm_budget_plugin.core.money import charge_nanos, usd_float
 from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
+from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.manager.charging import charge_for_response, charge_for_texts, settle
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.records import Record, UserDict
@@ -21,7 +22,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 _WINDOWS = {None: "none", "daily": "1d", "weekly": "7d", "monthly": "28d", "yearly": "365d"}
 
 
-class BudgetManager:
+class BudgetManager(Budgets):
     """Budgets by user, with LiteLLM's methods, over the ledger that `BudgetCallback` shares.
 
     Differs from `litellm.BudgetManager` only where docs/migrate-from-litellm.md says so. Every method asks the ledger, so
@@ -31,6 +32,8 @@ class BudgetManager:
     callback is what prevents that. Methods raise KeyError for users without a budget, BudgetInputError (a ValueError) for
     what cannot be accepted, and BudgetStoreError if the ledger cannot answer.
     """
+
+    _ledger: BudgetLedger
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class BudgetManager:
             api_base or (checked.api_base and checked.api_base.get_secret_value()) or "https://api.litellm.ai"
         )
         self.headers = headers or {"Content-Type": "application/json"}
-        self._ledger = BudgetLedger(checked)
+        super().__init__(BudgetLedger(checked))
         self._users = Users(self._ledger)
         self._user_dict = UserDict(self._users)
         self._warned = False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from litellm_budget_plugin.core.accounts import Amounts
+from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
+from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import (
     MICROS,
     Accounts,
@@ -67,7 +69,15 @@ class SliceKeeper(Slices):
         ledger, hold, asked_at = self._ledger, new_id(), admission.awake_time()
         # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.
         command = Reserve(
-            hold, ledger.project, *key, amounts, ledger.hold_ttl, ledger.defaults, cheap=True, patient=True
+            hold,
+            ledger.project,
+            key.subjects,
+            key.models,
+            amounts,
+            ledger.hold_ttl,
+            key.defaults,
+            cheap=True,
+            patient=True,
         )
         try:
             reply = ledger.client.ask(command, ledger.patience)
@@ -95,28 +105,28 @@ class SliceKeeper(Slices):
         open_slices = [one for one in held if not one.closing]
         if not held:
             return
-        subjects = sorted({subject for one in open_slices for subject in one.key[0]})
-        reads = [Read(ledger.project, *subject, defaults=ledger.defaults) for subject in subjects]
+        asked = list(dict.fromkeys((each, one.key.defaults) for one in open_slices for each in one.key.subjects))
+        reads = [Read(ledger.project, *subject, defaults=defaults) for subject, defaults in asked]
         renewal = Renew(tuple(one.id for one in held), ledger.project, ledger.hold_ttl)
         renewed, *read = ledger.client.ask_all([renewal, *reads], ledger.patience)
         missing = set(renewed.missing) if isinstance(renewed, Renewed) else set()
-        states = [state for reply in read if isinstance(reply, Accounts) for state in reply.accounts]
+        states = {key: reply.accounts for key, reply in zip(asked, read) if isinstance(reply, Accounts)}
         for one in held:
             if one.id not in missing:
                 one.until = self._until(now)
-        blocking = {one.id for one in open_slices if any(_blocks(one, state) for state in states)}
+        blocking = {one.id for one in open_slices if _blocks(one, states)}
         self.retire_where(lambda one: one.id in missing or one.id in blocking)
         for one in open_slices:
             if one.id in blocking and one.id not in missing:
                 self.postpone(one.key)
 
 
-def _blocks(one: Slice, state: AccountState) -> bool:
-    """Whether the account is blocked, or has less left than the slice holds."""
-    subjects, models = one.key
-    if (state.ref.scope, state.ref.subject) not in subjects or state.ref.model not in ("", *models):
-        return False
-    amount = one.granted.of(state.ref.unit)
-    return bool(amount) and (
-        state.blocked or (state.limit is not None and state.limit - state.spent - state.held < amount)
-    )
+def _blocks(one: Slice, states: Mapping[tuple[Subject, tuple[Default, ...]], tuple[AccountState, ...]]) -> bool:
+    """Whether an account of the slice is blocked, or has less left than the slice holds."""
+    subjects, models, defaults = one.key
+    for subject in subjects:
+        for ref, limit, state in limits_on(subject, states.get((subject, defaults), ()), models, defaults):
+            amount = one.granted.of(ref.unit)
+            if amount and limit is not None and state is not None and limit - state.spent - state.held < amount:
+                return True
+    return False

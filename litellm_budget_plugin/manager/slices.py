@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Subject
+from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Subject
 from litellm_budget_plugin.core.commands import Granted, Release, Reserve, Settle
 from litellm_budget_plugin.core.holding import charge_of
 
@@ -25,8 +26,13 @@ TIGHT_SECONDS = 1.0
 SHARE = 4
 """A call that wants more than this part of a slice gets a hold of its own; a slice of which less is left is replaced."""
 
-Key = tuple[tuple[Subject, ...], tuple[str, ...]]
-"""The subjects and the models of the calls that a slice is for."""
+
+class Key(NamedTuple):
+    """Which calls a slice is for: those with these subjects and models, and by these limits."""
+
+    subjects: tuple[Subject, ...]
+    models: tuple[str, ...]
+    defaults: tuple[Default, ...]
 
 
 def awake_time() -> float:
@@ -72,7 +78,7 @@ class Slices:
 
     def reserve(self, command: Reserve) -> Granted | None:
         """Admit a call from memory; None if the ledger has to be asked. Afterwards `wanted` says whether a slice is needed."""
-        key, want, now = (command.subjects, command.models), command.want, awake_time()
+        key, want, now = Key(command.subjects, command.models, command.defaults), command.want, awake_time()
         if want.usd * SHARE > self._size:
             return None
         with self._lock:
@@ -161,7 +167,7 @@ class Slices:
     def retire(self, subjects: Iterable[Subject] | None = None) -> None:
         """Admit nothing more from the slices of these subjects, or from any. A slice is released with its last call."""
         wanted = None if subjects is None else set(subjects)
-        self.retire_where(lambda found: wanted is None or not wanted.isdisjoint(found.key[0]))
+        self.retire_where(lambda found: wanted is None or not wanted.isdisjoint(found.key.subjects))
 
     def retire_where(self, test: Callable[[Slice], bool]) -> list[Slice]:
         """Retire the open slices for which `test` is true. Returns all slices that are then held, closing ones included."""

@@ -1,15 +1,20 @@
-"""The users of one project, as BudgetManager knows them: one account each, without a model and in US dollars."""
+"""The users of one project, as LiteLLM's surface shows them: one budget each, in US dollars and for any model. Of several, it is the
+one that has the least left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import Default, Ref, Subject
+from litellm_budget_plugin.core.applying import defaults_for
 from litellm_budget_plugin.core.commands import AccountState, DropBudget, PutBudget, Read, Reset
 from litellm_budget_plugin.core.litellm_record import changes, record_of, unopened_record, whole_record
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -18,7 +23,9 @@ SCOPE = "user"
 
 
 class Budget(NamedTuple):
-    """What the ledger knows of one user at the time `now`. `state` is None if only the default applies to the user."""
+    """What the ledger knows of one user at the time `now`: the budget that binds first. Without a `state` only `default` names that
+    user; without a limit of their own, the user follows it.
+    """
 
     user: str
     state: AccountState | None
@@ -58,15 +65,14 @@ class Users:
 
     def __init__(self, ledger: BudgetLedger) -> None:
         self.ledger = ledger
-        found = (default for default in ledger.defaults if (default.scope, default.model) == (SCOPE, ""))
-        self._default = next(found, Default(SCOPE))
 
     def get_any(self, user: Any) -> Budget:
         """A user's budget, whether or not a limit applies. Raises BudgetInputError for what cannot be a user's id."""
         user = checked_id(user, SCOPE)
         self.ledger.worker.settle_waiting()
-        reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=self.ledger.defaults))
-        return self._budget(user, reply.accounts, reply.now)
+        defaults = self._defaults(user)
+        reply = self.ledger.ask(Read(self.ledger.project, SCOPE, user, defaults=defaults))
+        return _budget(user, reply.accounts, defaults, reply.now)
 
     def get(self, user: Any) -> Budget:
         """The budget of a user to whom a limit applies. Raises KeyError for any other."""
@@ -83,9 +89,11 @@ class Users:
         self.ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
-            reply = self.ledger.ask(Read(self.ledger.project, SCOPE, after=after, defaults=self.ledger.defaults))
+            defaults = self.ledger.defaults
+            reply = self.ledger.ask(Read(self.ledger.project, SCOPE, after=after, defaults=defaults))
             for user, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
-                budget = self._budget(user, states, reply.now)
+                same = self._defaults(user) == defaults
+                budget = _budget(user, list(states), defaults, reply.now) if same else self.get_any(user)
                 if budget.listed:
                     yield budget
             after = reply.after
@@ -95,10 +103,13 @@ class Users:
         return {budget.user: budget.record() for budget in self.each()}
 
     def put(self, user: str, fields: Mapping[str, Any], command: str | None = None) -> None:
-        """Change a user's one budget by the fields of a `PutBudget`."""
-        subject, ledger = Subject(SCOPE, user), self.ledger
-        put = PutBudget(command or new_id(), ledger.project, subject, only=True, defaults=ledger.defaults, **fields)
-        ledger.ask(put)
+        """Change a user's budget by the fields of a `PutBudget`: with a window, that becomes the one for any model in US dollars, else the
+        one that binds first is changed.
+        """
+        ledger, only = self.ledger, "window" in fields
+        given = fields if only else {**fields, "window": self.get_any(user).window}
+        subject, defaults = Subject(SCOPE, user), self._defaults(user)
+        ledger.ask(PutBudget(command or new_id(), ledger.project, subject, only=only, defaults=defaults, **given))
 
     def change(self, user: str, given: Mapping[str, Any]) -> Budget:
         """Set some keys of a user's record. Raises KeyError if the user does not exist, BudgetInputError for bad values."""
@@ -131,11 +142,22 @@ class Users:
     def _changes(self, budget: Budget, given: Mapping[str, Any]) -> dict[str, Any]:
         return changes(given, budget.state, budget.window, budget.now, self.ledger.settings.timezone)
 
-    def _budget(self, user: str, states: Iterable[AccountState], now: int) -> Budget:
-        ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]
-        window = self._default.window
-        # The order in which PutBudget chooses the budget that it changes.
-        state = min(ours, key=lambda state: (not state.pinned, state.ref.window != window, state.ref), default=None)
-        if state is not None and not state.pinned and state.ref.window != window:
-            state = None
-        return Budget(user, state, self._default, now)
+    def _defaults(self, user: str) -> tuple[Default, ...]:
+        return self.ledger.policies.current().defaults_of((Subject(SCOPE, user),))
+
+
+def _budget(user: str, states: Collection[AccountState], defaults: tuple[Default, ...], now: int) -> Budget:
+    followed = defaults_for(Subject(SCOPE, user), states, defaults)
+    known = {state.ref: state for state in states}
+    refs = [*(state.ref for state in states if state.pinned), *followed]
+    shown = [ref for ref in refs if (ref.model, ref.unit) == ("", "usd") and ref.window != CREDIT]
+
+    def left(ref: Ref) -> float:
+        state = known.get(ref)
+        limit = followed[ref].limit if state is None else state.limit
+        return math.inf if limit is None else limit - (state.spent + state.held if state is not None else 0)
+
+    ref = min(shown, key=left, default=None)
+    if ref is None:
+        return Budget(user, None, Default(SCOPE), now)
+    return Budget(user, known.get(ref), followed.get(ref, Default(SCOPE, ref.window)), now)

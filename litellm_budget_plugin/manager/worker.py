@@ -24,6 +24,7 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.manager.breaker import RETRY_SECONDS
 from litellm_budget_plugin.manager.client import StoreClient
 from litellm_budget_plugin.manager.delivery import Charge, Delivery
+from litellm_budget_plugin.manager.ended_runs import EndedRuns
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.live_holds import LiveHold, LiveHolds
 from litellm_budget_plugin.metrics.standing import Standing
@@ -78,6 +79,7 @@ class StoreWorker:
         """How many ledgers use the store."""
         self._closed = False
         self._retention: dict[str, tuple[int, int]] = {}
+        self._ended_runs: dict[str, EndedRuns] = {}
         self.delivery = Delivery(self.client.ask_all, journal, most, self._kept_for)
         self._tasks: list[PeriodicTask] = []
         self.gather_seconds = GATHER_SECONDS
@@ -103,9 +105,11 @@ class StoreWorker:
         """Run a task from now on."""
         self._tasks.append(task)
 
-    def set_retention(self, project: str, marks_kept: int, days_kept: int) -> None:
-        """Sweep `project` once an hour, with these retentions (microseconds)."""
+    def set_retention(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
+        """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
+        if runs_kept is not None:
+            self._ended_runs[project] = EndedRuns(project, runs_kept, days_kept)
 
     def _kept_for(self, project: str) -> int | None:
         # A tenth less: a charge that is delivered must stay known until its delivery is.
@@ -318,6 +322,8 @@ class StoreWorker:
         if now - self._swept_at >= _SWEEP_SECONDS:
             for project, (marks_kept, days_kept) in list(self._retention.items()):
                 self.client.ask(Sweep(project, marks_kept, days_kept), self._timeout)
+                if project in self._ended_runs:
+                    self._ended_runs[project].forget(lambda command: self.client.ask(command, self._timeout))
             self._swept_at = now
 
 

@@ -60,8 +60,8 @@ class Families:
         )
         self._refusals = Counter(
             f"{_PREFIX}refusals",
-            "Calls that were refused, once each, by the scope of what refused them (user or project for a budget; model, user, "
-            "store) and why. mode=shadow: they went out, and would have been refused.",
+            "Calls that were refused, once each, by the scope of what refused them (user, team, tag, run or project for a "
+            "budget; model, user, store) and why. mode=shadow: they went out, and would have been refused.",
             ["project", "scope", "reason", "mode"],
             registry=None,
         )

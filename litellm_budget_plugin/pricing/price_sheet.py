@@ -185,7 +185,17 @@ def _names(asked: PriceKey, model: str, provider: str | None) -> tuple[str, ...]
     names = [asked.model, model, *([asked.base_model] if asked.base_model else [])]
     if provider:
         names += [f"{provider}/{model}", f"{provider}/*"]
+    # Behind gateways, regions, deployments and fine-tunings there is a model that a budget can be for.
+    for name in (asked.model, asked.base_model or ""):
+        names += [name.split("/", depth)[-1] for depth in range(1, name.count("/") + 1)]
+    names += [match[1] or match[2] for name in tuple(names) if (match := _BEHIND.fullmatch(name))]
     return tuple(dict.fromkeys(names))
+
+
+_BEHIND = re.compile(
+    r"ft:([^:]+):.*|(?:[a-z]{2,6}\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen|stability|writer)\.(.+)"
+)
+"""A fine-tuned model, and one on Bedrock with its region and its maker."""
 
 
 def _count(value: object) -> int | None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from litellm_budget_plugin.core.commands import Command, Read, ReadUsage
 from litellm_budget_plugin.errors import BudgetStoreError
 from litellm_budget_plugin.server.failures import Problem
+from litellm_budget_plugin.server.history import HISTORY_PROJECT
 from litellm_budget_plugin.server.keys import KEYS_PROJECT, Key, Kind, has_form
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import Buckets
@@ -28,15 +29,16 @@ _ANONYMOUS_AT_ONCE = 200.0
 
 
 class Caller(NamedTuple):
-    """Who a request comes from. `project` None: any of them, on a server without keys."""
+    """Who a request comes from. `project` None: any of them, on a server without keys. `label` is what people call the key."""
 
     name: str
     project: str | None
     writes: bool
+    label: str = ""
 
     def opens(self, project: str) -> bool:
         """Whether the caller may touch this project."""
-        return project != KEYS_PROJECT and self.project in (None, project)
+        return project not in (KEYS_PROJECT, HISTORY_PROJECT) and self.project in (None, project)
 
     def check_project(self, project: str) -> None:
         """Raise Problem unless the caller may touch this project."""
@@ -114,7 +116,7 @@ class Door:
             key = await self._looked_up(request, text, kind)
         request.state.admitted, request.state.key = True, key.id
         self._take(self._rates, key.id, 1)
-        return Caller(key.id, key.project, key.access == "read-write")
+        return Caller(key.id, key.project, key.access == "read-write", key.label)
 
     def count_body(self, request: Request, size: int) -> None:
         """Have a large body count like the many small ones that it could be. Raises Problem, 429."""

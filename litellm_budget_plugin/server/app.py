@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import litellm_budget_plugin
 from litellm_budget_plugin.errors import BudgetError
-from litellm_budget_plugin.server import budgets, commands, failures, health, schemas
+from litellm_budget_plugin.server import budgets, commands, failures, health, schemas, subjects
 from litellm_budget_plugin.server.access import Door
-from litellm_budget_plugin.server.dashboard import entry, exports, overview, person, problems
+from litellm_budget_plugin.server.dashboard import entry, exports, overview, problems, subject
 from litellm_budget_plugin.server.dashboard.scanning import Rosters
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.limits import BodyLimits, BodyRefused
@@ -43,7 +44,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _WORK_THREADS
         ledger = ServedLedger(options)
         rosters = Rosters(ledger)
-        app.state.site = Site(ledger, Door(ledger), rosters)
+        app.state.site = Site(ledger, Door(ledger), rosters, {}, asyncio.Lock())
         await ledger.begin()
         try:
             yield
@@ -54,15 +55,15 @@ def create_app(options: ServerOptions) -> FastAPI:
     app = FastAPI(
         title="litellm-budget",
         version=litellm_budget_plugin.__version__,
-        description="Budgets for everybody who calls LLMs through LiteLLM. Money is in nano-dollars, time in microseconds.",
+        description="Budgets for everybody who calls LLMs through LiteLLM. Money of commands is in nano-dollars, time in microseconds.",
         lifespan=lifespan,
         root_path=options.root_path,
         docs_url=None,
         redoc_url=None,
     )
     app.openapi = lambda: schemas.document(app)  # type: ignore[method-assign]
-    pages = (overview.router, exports.router, person.router, entry.router)
-    for router in (commands.router, budgets.router, health.router, *pages):
+    pages = (overview.router, exports.router, subject.router, entry.router)
+    for router in (commands.router, subjects.router, budgets.router, health.router, *pages):
         app.include_router(router)
     # In front of FastAPI's own, which documents it: what that does for a request, and this one has no use for, takes as long
     # as a command itself.
@@ -118,7 +119,7 @@ def _allowed(request: Request) -> str:
     """The methods that an address has; each may have a route of its own."""
     found = [
         method
-        for method in ("GET", "POST")
+        for method in ("GET", "POST", "PUT", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     ]
     return ", ".join([*found, "HEAD"] if "GET" in found else found)

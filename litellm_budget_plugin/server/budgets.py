@@ -7,6 +7,7 @@ others have charged since that client has read. docs/guarantees.md says what fol
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from litellm_budget_plugin.core.litellm_record import (
     whole_record,
 )
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.server import schemas
@@ -43,6 +45,8 @@ class _User(NamedTuple):
     state: AccountState
     default: Default
     now: int
+    several: bool = False
+    """Whether this is one of several limits: the protocol has a place for one."""
 
     def record(self) -> dict[str, Any]:
         return exchanged_record(record_of(self.state, self.default), follows=not self.state.pinned)
@@ -140,14 +144,26 @@ def _pages(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterato
         found: dict[str, _User] = {}
         reply = ask(store, Read(project, "user", after=after, page=_AT_ONCE, defaults=defaults))
         for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
-            ours = [state for state in states if (state.ref.model, state.ref.unit) == ("", "usd")]
+            ours = [
+                state
+                for state in states
+                if (state.ref.model, state.ref.unit) == ("", "usd") and state.ref.window != CREDIT
+            ]
             if ours:
-                # The order in which PutBudget chooses the budget that it changes.
-                state = min(ours, key=lambda one: (not one.pinned, one.ref.window != default.window, one.ref))
+                # The order in which PutBudget chooses the budget that it changes; of several limits, the one that binds first.
+                several = sum(state.pinned for state in ours) > 1
+                left = _left if several else lambda _: 0.0
+                state = min(
+                    ours, key=lambda one: (not one.pinned, left(one), one.ref.window != default.window, one.ref)
+                )
                 if state.pinned or state.spent or state.epoch:
-                    found[name] = _User(state, default, reply.now)
+                    found[name] = _User(state, default, reply.now, several)
         yield found
         after = reply.after
+
+
+def _left(state: AccountState) -> float:
+    return math.inf if state.limit is None else state.limit - state.spent - state.held
 
 
 def _default(defaults: tuple[Default, ...]) -> Default:
@@ -166,6 +182,9 @@ def _put(
         follows = given.pop(FOLLOWS, False)
         window = user.state.ref.window if user else _default(defaults).window
         fields = changes(given, user.state if user else None, window, now, "UTC")
+        several = user is not None and user.several
+        if several and fields.get("window", window) != window:
+            raise BudgetInputError("there are several budgets, so their windows are changed at /v1/subjects alone")
         if follows is True:
             del fields["limit"]
         elif (fields["limit"] or 0) >= UNLIMITED:
@@ -174,7 +193,8 @@ def _put(
         raise BudgetInputError(f"user {name!r:.80}: {error}") from None
     if user is not None and _same(user, record):
         return None
-    return PutBudget(new_id(), project, subject, only=True, defaults=defaults, **fields)
+    where = {"window": window, **fields} if several else fields
+    return PutBudget(new_id(), project, subject, only=not several, defaults=defaults, **where)
 
 
 def _check_amounts(record: Mapping[str, Any]) -> None:

@@ -172,6 +172,7 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
         raise BudgetInputError(f"{type(decoded).__name__} is a reply, not a command")
     caller.check(decoded)
     vetting.check_lengths(decoded)
+    vetting.check_scopes(decoded)
     if isinstance(decoded, Read) and decoded.page > _MOST_ROWS:
         raise BudgetInputError(f"Read.page must be at most {_MOST_ROWS}, got {decoded.page}")
     if test_clock or not getattr(decoded, "rolls", ()):

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Accounts, BaseCommand, Command, Read, ReplyT_co, Reserve, Settle, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.budgets import Budgets
+from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.manager.policies import Policies
 from litellm_budget_plugin.metrics import server_metrics
+from litellm_budget_plugin.policy import Policy
 from litellm_budget_plugin.server.asking import Asker
 from litellm_budget_plugin.server.keys import (
     Key,
@@ -27,7 +31,7 @@ from litellm_budget_plugin.server.keys import (
 )
 from litellm_budget_plugin.server.options import ServerOptions
 from litellm_budget_plugin.stores.lazy import LazyStore
-from litellm_budget_plugin.stores.protocol import Outcome, Store
+from litellm_budget_plugin.stores.protocol import Outcome, Store, ask
 from litellm_budget_plugin.stores.registry import masked, open_store
 
 _logger = logging.getLogger("litellm_budget_plugin.server")
@@ -49,6 +53,7 @@ class ServedLedger:
         self.ring = KeyRing()
         self.metrics = server_metrics()
         self._asker = Asker(self.store, test_clock=options.test_clock)
+        self._policies, self._none = Policies(options.settings) if options.settings else None, Policy()
         self._seen: dict[str, tuple[Default, ...]] = {}
         self._refreshed_at = -REFRESH_SECONDS
         self._refreshing = asyncio.Lock()
@@ -111,19 +116,34 @@ class ServedLedger:
         with self._counting_failures():
             return await self._asker.ask_all(commands, self._note)
 
-    def defaults(self, project: str) -> tuple[Default, ...]:
-        """The limits that users without one of their own follow, as the commands of that project last brought them; before
-        the first one, those of the options.
+    def defaults(self, project: str, *subjects: Subject) -> tuple[Default, ...]:
+        """The limits that are set outside of the ledger: those of whole scopes as the commands of that project last brought them,
+        before the first one as the server's settings have them, and those that the settings have for these subjects.
         """
-        return self._seen.get(project, self.options.defaults)
+        known, seen = self._policy.defaults_of(subjects), self._seen.get(project)
+        return known if seen is None else (*seen, *(each for each in known if each.subject))
+
+    def class_of(self, subject: Subject) -> str | None:
+        """The class of users in the server's settings that a subject is in."""
+        return self._policy.class_of(subject.id) if subject.scope == "user" else None
+
+    @property
+    def _policy(self) -> Policy:
+        return self._none if self._policies is None else self._policies.current()
+
+    def budgets(self, project: str, ids: Callable[[], str] = new_id, store: Store | None = None) -> Budgets:
+        """A project's budgets, to be asked on a thread. Its changes have the ids that `ids` makes; `store` is for long readings."""
+        return Budgets(_ProjectLedger(self, project, ids, store or self.store))
 
     def _note(self, commands: Sequence[Command], outcomes: Sequence[Outcome], seconds: float) -> None:
         for command, outcome in zip(commands, outcomes):
             if isinstance(outcome, BudgetInputError):
                 continue
             # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
-            if isinstance(command, (Reserve, Settle)) and any(one.limit is not None for one in command.defaults):
-                self._seen[command.project] = command.defaults
+            if isinstance(command, (Reserve, Settle)) and any(
+                one.limit is not None and not one.subject for one in command.defaults
+            ):
+                self._seen[command.project] = tuple(one for one in command.defaults if not one.subject)
             if self.metrics is not None:
                 self.metrics.observe_reply(command, outcome, seconds)
 
@@ -184,6 +204,24 @@ class ServedLedger:
             except Exception:
                 # Whatever is wrong with the rows of one project, those of the others are swept.
                 _logger.exception("project %r cannot be swept", project)
+
+
+class _ProjectLedger:
+    """What `Budgets` asks."""
+
+    timezone = "UTC"
+    """Sentences that are shown name any other one, so they can be sent back as they are."""
+
+    def __init__(self, ledger: ServedLedger, project: str, ids: Callable[[], str], store: Store) -> None:
+        self._ledger, self.project, self.new_id, self._store = ledger, project, ids, store
+
+    def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
+        return ask(self._store, command)
+
+    ask_settled = ask
+
+    def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
+        return self._ledger.defaults(self.project, *subjects)
 
 
 def _opened(options: ServerOptions) -> Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.settings import BudgetSettings
 
 MIB = 1024 * 1024
 
@@ -14,8 +14,8 @@ class ServerOptions:
     """Options of `litellm-budget serve`; picklable. What it is shown as has no secret.
 
     - `store_url`: the ledger. `store_timeout` (seconds) bounds every command.
-    - `defaults`: the limits that users without one of their own follow, for pages and for LiteLLM's protocol; commands
-      bring their own.
+    - `settings`: the limits that are set outside of the ledger, for pages, for LiteLLM's protocol and for commands in sentences; their
+      file is read again when it changes. Other commands bring their own.
     - `open_access`: whoever reaches the server may do everything while it has no key. Only ever on loopback.
     - `root_path`: the path under which a proxy shows the server, "" or like "/budgets".
     - `behind_tls`: browsers reach the server by https, so that its cookies are for https alone.
@@ -28,7 +28,7 @@ class ServerOptions:
 
     store_url: str = field(repr=False)
     store_timeout: float = 2.0
-    defaults: tuple[Default, ...] = ()
+    settings: BudgetSettings | None = None
     open_access: bool = False
     root_path: str = ""
     behind_tls: bool = False

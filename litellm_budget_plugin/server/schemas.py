@@ -23,6 +23,15 @@ def _ref(name: str) -> Schema:
     return {"$ref": _REFS.format(model=name)}
 
 
+def _object(**properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def body(schema: Schema) -> Schema:
     """A request's body, for `openapi_extra`."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -79,6 +88,24 @@ SET_BUDGET: Schema = {
     "required": ["project_name", "user_dict"],
     "additionalProperties": False,
 }
+_SENTENCE: Schema = {"type": "string", "examples": ["$10 per month"]}
+_ID: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
+
+
+def _change(**properties: Schema) -> Schema:
+    """A body that may have an id, too."""
+    return {**_object(**properties, id=_ID), "required": list(properties)}
+
+
+CHANGE: Schema = _change()
+SET_LIMITS: Schema = _change(limits={"type": "array", "items": _SENTENCE, "minItems": 1, "maxItems": 100})
+RAISE: Schema = _change(amount=_SENTENCE, until={"type": "string", "format": "date-time"})
+TOP_UP: Schema = _object(amount=_SENTENCE, id=_ID)
+REFUND: Schema = _object(id=_ID)
+SUBJECT = _answers(200, "Its budgets.", _ref("SubjectBudgets"), *_OF_BODIES)
+SUBJECTS = _answers(200, "Some of them.", _ref("SubjectsPage"), 422)
+REFUNDED = _answers(200, "It is refunded.", _ref("Refunded"), *_OF_BODIES)
+USAGE = _answers(200, "The totals.", _ref("UsageTotals"), 422)
 HELLO = _answers(200, "Who serves.", _ref("Hello"))
 REPLY = _answers(200, "The reply.", _ref("Reply"), *_OF_BODIES)
 OUTCOMES = _answers(200, "What became of each.", _ref("Outcomes"), *_OF_BODIES)
@@ -153,8 +180,24 @@ def _components() -> Schema:
     refused = _object(type={"const": "BudgetInputError"}, message={"type": "string"})
     outcome = {"anyOf": [_ref("Reply"), refused]}
     accounts, holds, usage = _plain(TypeAdapter(Rows).json_schema(ref_template=_REFS), schemas)["prefixItems"]
-    text = {"type": "string"}
+    text: Schema = {"type": "string"}
+    maybe: Schema = {"type": ["string", "null"]}
+    whole: Schema = {"type": "integer"}
+    of_limit = dict.fromkeys(("remaining", "resets_at", "raised_by", "raised_until"), maybe)
+    of_subject = {
+        "subject": text,
+        "blocked": {"type": "boolean"},
+        "set_by_hand": {"type": "boolean"},
+        "balance": maybe,
+        "limits": {"type": "array", "items": _object(limit=text, unit=text, spent=text, held=text, **of_limit)},
+    }
+    payment = _object(id=text, amount=text, at=text, refunded={"type": "boolean"})
+    counts = dict.fromkeys(("calls", "input_tokens", "output_tokens", "refusals", "unsettled"), whole)
     return schemas | {
+        "SubjectBudgets": _object(**of_subject, payments={"type": "array", "items": payment}),
+        "SubjectsPage": _object(subjects={"type": "array", "items": _object(**of_subject)}, after=maybe),
+        "Refunded": _object(id=text, refunded={"const": True}),
+        "UsageTotals": _object(by=text, rows={"type": "array", "items": _object(key=text, spent=text, **counts)}),
         "Problem": _object(error=text, message=text),
         "Outcomes": _object(outcomes={"type": "array", "items": outcome}),
         "Hello": _object(
@@ -176,15 +219,6 @@ def _components() -> Schema:
             },
             "required": ["status"],
         },
-    }
-
-
-def _object(**properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
     }
 
 

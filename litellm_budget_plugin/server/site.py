@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -12,11 +13,15 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 
 
 class Site(NamedTuple):
-    """A worker's ledger, its door, and who is listed on its pages."""
+    """A worker's ledger, its door, who is listed on its pages, each project's models with when they were read, and what has one form
+    after the other change limits: each reads a list before it writes it.
+    """
 
     ledger: ServedLedger
     door: Door
     rosters: Rosters
+    ranked: dict[str, tuple[float, tuple[str, ...]]]
+    changing: asyncio.Lock
 
     @classmethod
     def of(cls, request: Request) -> Site:

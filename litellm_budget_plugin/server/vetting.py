@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
-from litellm_budget_plugin.core.accounts import UNITS
-from litellm_budget_plugin.core.commands import Command, Reply
+from litellm_budget_plugin.core.accounts import SCOPES, UNITS, Subject
+from litellm_budget_plugin.core.budgets import history_scope
+from litellm_budget_plugin.core.commands import Command, PutBudget, Read, ReadUsage, Reply
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.snapshot import FILE as SNAPSHOT
 from litellm_budget_plugin.stores.rows import Rows
 
 _COMMANDS = get_args(Command)
@@ -74,7 +77,7 @@ def vet_command(body: bytes, data: Any) -> None:
         COMMANDS.check(data)
 
 
-_LONGEST = {"defaults": 64, "holds": 5000, "spent": 5000}
+_LONGEST = {"defaults": 512, "limits": 512, "holds": 5000, "spent": 5000}
 """Entries of lists for which 256 are not right. The rules look at each subject with each default, while others wait."""
 
 
@@ -86,13 +89,40 @@ def check_lengths(command: Command) -> None:
             raise BudgetInputError(f"{type(command).__name__}.{field.name} may have {most} entries, got {len(listed)}")
 
 
+_READ = (*SCOPES, *map(history_scope, SCOPES), SNAPSHOT)
+"""The scopes that can be read: those that can have budgets, what was paid, and the mark of a file that was imported."""
+
+
+def check_scopes(command: Command) -> None:
+    """Raise BudgetInputError for a command about a scope in which there is nothing: what it sets would bind nobody."""
+    subject = getattr(command, "subject", None)
+    named = {each.scope for each in (*getattr(command, "subjects", ()), *getattr(command, "defaults", ()))}
+    if isinstance(subject, Subject):
+        named.add(subject.scope)
+    accepted: tuple[str, ...] = SCOPES
+    if isinstance(command, PutBudget):
+        accepted = (*SCOPES, SNAPSHOT)
+    elif isinstance(command, (Read, ReadUsage)):
+        named.add(command.scope)
+        accepted = _READ
+    for scope in named:
+        check_scope(scope, accepted)
+
+
+def check_scope(scope: str, accepted: Collection[str] = SCOPES) -> None:
+    """Raise BudgetInputError for a scope that there is not."""
+    if scope not in accepted:
+        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
+
+
 def check_rows(rows: Rows) -> None:
-    """Raise BudgetInputError for rows about units and windows that there are not: no rule could be applied to them."""
+    """Raise BudgetInputError for rows about units, scopes and windows that there are not: no rule could be applied to them."""
     refs = [*(account.ref for account in rows.accounts), *(ref for hold in rows.holds for ref in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
         raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
     for ref in refs:
+        check_scope(ref.scope, _READ)
         parse_window(ref.window)
 
 

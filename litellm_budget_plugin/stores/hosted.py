@@ -23,14 +23,17 @@ from litellm_budget_plugin.core.commands import (
     DropBudget,
     PutBudget,
     Read,
+    Refund,
     Release,
     Reply,
     Reserve,
     Reset,
+    SetLimits,
     Settle,
+    TopUp,
 )
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
-from litellm_budget_plugin.core.ledger import apply, state_of
+from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.core.litellm_record import (
     FOLLOWS,
     KEYS,
@@ -42,6 +45,7 @@ from litellm_budget_plugin.core.litellm_record import (
     whole_record,
 )
 from litellm_budget_plugin.core.names import checked_id
+from litellm_budget_plugin.core.reading import state_of
 from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.clock import clock
@@ -98,7 +102,11 @@ class _Project:
     @property
     def default(self) -> Default:
         """What users without a limit of their own follow."""
-        users = (each for each in self.defaults if (each.scope, each.model, each.unit) == ("user", "", "usd"))
+        users = (
+            each
+            for each in self.defaults
+            if (each.scope, each.model, each.unit, each.subject) == ("user", "", "usd", "")
+        )
         return next(users, Default("user"))
 
 
@@ -118,7 +126,7 @@ class _Book(DictRowStore):
     def account(self, project: _Project, user: str) -> Account | None:
         """The account that a user's record stands for: the one that a `PutBudget` would change."""
         rows = self.accounts(project.name, Subject("user", user))
-        return current_budget((row for row in rows if _recordable(row.ref)), project.defaults)
+        return current_budget([row for row in rows if _recordable(row.ref)], project.defaults)
 
 
 class HostedStore:
@@ -158,6 +166,11 @@ class HostedStore:
         began = time.monotonic()
         deadline = began + (self._timeout if timeout is None else min(timeout, self._timeout))
         for command in commands:
+            if isinstance(command, (SetLimits, TopUp, Refund)):
+                raise BudgetInputError(
+                    "LiteLLM's budget protocol has one budget for each user, in US dollars: lists of limits and balances need another "
+                    "ledger, such as litellm-budget serve"
+                )
             project = self._projects.setdefault(command.project, _Project(command.project))
             project.defaults = getattr(command, "defaults", ()) or project.defaults
             if isinstance(command, _ON_FRESH):

@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, Union, cast, runtime_checkable
 
-from litellm_budget_plugin.core.commands import BaseCommand, Command, Reply, ReplyT_co, Roll, RollNeeded
-from litellm_budget_plugin.core.windows import bounds, parse_window
+from litellm_budget_plugin.core.accounts import Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.commands import (
+    BaseCommand,
+    Command,
+    ReadUsage,
+    Reply,
+    ReplyT_co,
+    Roll,
+    RollNeeded,
+    UsageRows,
+)
+from litellm_budget_plugin.core.holding import charge_of
+from litellm_budget_plugin.core.models import covers_any
+from litellm_budget_plugin.core.windows import DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.rows import Page, Rows
 
@@ -84,7 +96,8 @@ def ask(store: Store, command: BaseCommand[ReplyT_co], timeout: float | None = N
             return cast("ReplyT_co", reply)
         if reply.due:
             rounds += 1
-            asked = replace(asked, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
+            # Asked only of those that have them.
+            asked = replace(asked, rolls=_rolls_with_spend(store, asked.project, reply, timeout))  # type: ignore[arg-type]
         timeout = None if until is None else max(0.0, until - time.monotonic())
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
 
@@ -115,6 +128,41 @@ def one_by_one(store: Store, commands: Sequence[Command], timeout: float | None)
         except BudgetInputError as error:
             outcomes.append(error)
     return outcomes
+
+
+def _rolls_with_spend(store: Store, project: str, needed: RollNeeded, timeout: float | None) -> tuple[Roll, ...]:
+    """The rolls that a store asks for. A calendar window of an account that is new begins with what the totals know of its days:
+    the days that lie in it wholly, and today.
+    """
+    rolls = rolls_for(needed)
+    since = {
+        roll.ref: first
+        for roll in rolls
+        if roll.old_end is None
+        and parse_window(roll.ref.window).period
+        and (first := -(-roll.start // DAY)) <= needed.now // DAY
+    }
+    totals: dict[Subject, tuple[tuple[UsageKey, Usage], ...]] = {}
+    for subject in sorted({Subject(ref.scope, ref.subject) for ref in since}):
+        earliest = min(first for ref, first in since.items() if ref[:2] == subject)
+        reply = store.execute(ReadUsage(project, *subject, since=earliest), timeout)
+        totals[subject] = reply.rows if isinstance(reply, UsageRows) else ()
+    return tuple(
+        roll._replace(spent=spent_since(totals[Subject(roll.ref.scope, roll.ref.subject)], roll.ref, since[roll.ref]))
+        if roll.ref in since
+        else roll
+        for roll in rolls
+    )
+
+
+def spent_since(rows: Sequence[tuple[UsageKey, Usage]], ref: Ref, since: int) -> tuple[tuple[str, int], ...]:
+    """What totals say was spent in an account's unit since a day, by model, of the models that it is for."""
+    spent: dict[str, int] = {}
+    for key, usage in rows:
+        amount = charge_of(usage.spent, usage.calls, usage.input_tokens, usage.output_tokens).of(ref.unit)
+        if key.day >= since and amount > 0 and covers_any(ref.model, (key.model,)):
+            spent[key.model] = spent.get(key.model, 0) + amount
+    return tuple(sorted(spent.items()))
 
 
 def rolls_for(needed: RollNeeded) -> tuple[Roll, ...]:

@@ -143,8 +143,8 @@ def test_a_new_window_for_the_only_budget_leaves_an_ended_spend_behind() -> None
     desk.charge(30)
     desk.granted("a", 50, expires_after=DAY)
     desk.wait(90 * SECOND)
-    desk.put("day", window="day", only=True)
-    assert desk.spent_held("day") == (0, 50)
+    desk.put("fixed", window="12h", only=True)
+    assert desk.spent_held("12h") == (0, 50)
 
 
 def test_the_only_budget_takes_the_place_of_all_others_of_its_model_and_unit() -> None:

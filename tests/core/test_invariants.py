@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from hypothesis import given
 
-from litellm_budget_plugin.core.accounts import Account, Default, Ref
+from litellm_budget_plugin.core.accounts import Account, Default, Ref, Subject
 from litellm_budget_plugin.core.commands import (
     Closed,
     Command,
@@ -61,11 +63,23 @@ def assert_sound(book: DictRowStore) -> None:
                 assert min(usage) >= 0, (key, usage)
 
 
-def follows(account: Account, defaults: tuple[Default, ...]) -> Default | None:
-    scope, _, model, window, unit = account.ref
-    if account.pinned:
+def follows(account: Account, rows: list[Account], defaults: tuple[Default, ...]) -> Default | None:
+    scope, subject, model, window, unit = account.ref
+    own = [row.ref for row in rows if row.pinned]
+    if account.pinned or any(ref.model == "*" for ref in own):
         return None
-    return next((d for d in defaults if (d.scope, d.model, d.window, d.unit) == (scope, model, window, unit)), None)
+    balance = window == "credit"
+    if any((ref.model, ref.unit, ref.window == "credit") == (model, unit, balance) for ref in own):
+        return None
+    named = [d for d in defaults if (d.scope, d.subject) == (scope, subject)]
+    general = [d for d in defaults if (d.scope, d.subject) == (scope, "")]
+    return next((d for d in named or general if (d.model, d.window, d.unit) == (model, window, unit)), None)
+
+
+def is_for(model: str, names: tuple[str, ...]) -> bool:
+    return model != "*" and (
+        model in ("", *names) or any(fnmatchcase(name, model) or name == f"{model}-2024-08-06" for name in names)
+    )
 
 
 def applying(book: DictRowStore, command: Reserve) -> list[Account]:
@@ -73,11 +87,10 @@ def applying(book: DictRowStore, command: Reserve) -> list[Account]:
     found = []
     for subject in set(command.subjects):
         rows = book.accounts(command.project, subject)
-        own = {(row.ref.model, row.ref.unit) for row in rows if row.pinned}
+        whole = any(row.ref.model == "*" for row in rows)
         for row in rows:
-            default = follows(row, command.defaults)
-            counts = row.pinned or row.blocked or (default is not None and (row.ref.model, row.ref.unit) not in own)
-            if counts and row.ref.model in ("", *command.models):
+            counts = row.pinned or row.blocked or follows(row, rows, command.defaults) is not None
+            if (counts or (whole and not row.dropped)) and is_for(row.ref.model, command.models):
                 found.append(row)
     return found
 
@@ -94,7 +107,8 @@ def assert_within_limits(book: DictRowStore, command: Reserve, granted: Granted)
             continue
         assert not account.blocked
         assert account.end is None or account.start <= now < account.end
-        default = follows(account, command.defaults)
+        subject = Subject(account.ref.scope, account.ref.subject)
+        default = follows(account, book.accounts(command.project, subject), command.defaults)
         limit = account.limit if account.pinned else default.limit if default else None
         if limit is None:
             continue

@@ -25,11 +25,13 @@ from litellm_budget_plugin.core.commands import (
     Reply,
     Reserve,
     Reset,
+    SetLimits,
     Settle,
     Settled,
 )
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
 from litellm_budget_plugin.errors import BudgetInputError
 from tests.commands import command_lists
@@ -42,7 +44,8 @@ DEFAULTS = st.builds(Default, window=WINDOWS)
 # Windows of commands are read, and become canonical; every other text is kept as it is.
 OF_WINDOWS = {
     "window": {PutBudget: WINDOWS | st.just(KEEP), DropBudget: WINDOWS | st.none(), Reset: WINDOWS | st.none()},
-    "defaults": dict.fromkeys((Reserve, Settle, PutBudget, Read), st.lists(DEFAULTS, max_size=2).map(tuple)),
+    "defaults": dict.fromkeys((Reserve, Settle, PutBudget, SetLimits, Read), st.lists(DEFAULTS, max_size=2).map(tuple)),
+    "limits": {SetLimits: st.lists(st.builds(Limit, window=WINDOWS), max_size=2).map(tuple) | st.none()},
 }
 
 

@@ -20,15 +20,19 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin import BudgetSettings, BudgetUserMissing, budget_context
 from litellm_budget_plugin.hooks import principal
-from litellm_budget_plugin.hooks.principal import paying_user
+from litellm_budget_plugin.hooks.principal import _found_payer
 from tests.hooks.desk import WORTH, Desk
 
 _SETTINGS = BudgetSettings(default_user="nobody", default_limit=1)
 
 
-def payer() -> str:
+def _payer(settings: BudgetSettings, params: dict[str, Any]) -> str | None:
+    return _found_payer(settings, params).user
+
+
+def payer() -> str | None:
     """Who would pay for a call made here."""
-    return paying_user(_SETTINGS, {})
+    return _payer(_SETTINGS, {})
 
 
 async def payer_later() -> str:
@@ -95,7 +99,7 @@ def test_in_whatever_order_blocks_end_none_is_left_and_no_ended_one_pays(order: 
             open_ones.append(block)
         else:
             open_ones.pop(choice % len(open_ones)).__exit__(None, None, None)
-        assert payer() == (open_ones[-1].payer if open_ones else "nobody")
+        assert payer() == (open_ones[-1].payer.user if open_ones else "nobody")
     for block in open_ones:
         block.__exit__(None, None, None)
     assert payer() == "nobody"
@@ -437,5 +441,5 @@ def test_a_call_that_lost_its_context_can_be_refused() -> None:
     settings = BudgetSettings(on_missing_user="reject", default_limit=1)
     with ThreadPoolExecutor(1) as pool, budget_context(user="alice"):
         with pytest.raises(BudgetUserMissing, match=r"budget_context\.carry"):
-            pool.submit(paying_user, settings, {}).result()
-        assert pool.submit(budget_context.carry(paying_user), settings, {}).result() == "alice"
+            pool.submit(_payer, settings, {}).result()
+        assert pool.submit(budget_context.carry(_payer), settings, {}).result() == "alice"

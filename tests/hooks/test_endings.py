@@ -271,7 +271,7 @@ def test_no_answer_is_too_odd_to_be_charged(rich: Desk, odd: str) -> None:
     response._hidden_params["response_cost"] = 0.0125
     ledger = rich.callback.budget_ledger
     assert ledger is not None
-    call = Call(ledger, ledger.subjects("alice"), request_of("completion", rich.arguments("alice")))
+    call = Call(ledger, ledger.principal("alice"), request_of("completion", rich.arguments("alice")))
     call.admit()
     call.answered(response, 0.0125)
     assert (rich.spent("alice"), rich.held("alice")) == (WORTH, 0)
@@ -384,7 +384,7 @@ def test_an_ending_that_is_interrupted_leaves_the_call_to_the_next(rich: Desk, m
     """An interrupt before the charge is on its way must not lose it: whatever ends the call next charges it."""
     ledger = rich.callback.budget_ledger
     assert ledger is not None
-    call = Call(ledger, ledger.subjects("alice"), request_of("completion", rich.arguments("alice")))
+    call = Call(ledger, ledger.principal("alice"), request_of("completion", rich.arguments("alice")))
     call.admit()
     call.sent = True
     answer = litellm.ModelResponse(model="gate-chat", usage=litellm.Usage(completion_tokens=1000, total_tokens=1000))

@@ -27,9 +27,9 @@ def rich(open_desk: Any) -> Desk:
 
 def test_one_job_is_charged_once_by_whatever_function_or_route_it_is_reported(rich: Desk) -> None:
     for function in ("batches.main:retrieve_batch", "batches.main:aretrieve_batch", "aretrieve_batch"):
-        _report(function, "batch_1")
+        _report(function, "reported_1")
     assert rich.calm("alice") == 500_000_000
-    _report("aretrieve_batch", "batch_2")
+    _report("aretrieve_batch", "reported_2")
     assert rich.calm("alice") == 1_000_000_000
 
 

@@ -181,7 +181,7 @@ def test_a_charge_that_can_never_be_stored_does_not_hold_back_the_others(
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     away = _take_away(desk, lambda command: type(command).__name__ == "Settle")
-    poison = Settle("poison", ledger.project, ledger.subjects("alice"), (), cost=-1, model="m")
+    poison = Settle("poison", ledger.project, ledger.principal("alice").subjects, (), cost=-1, model="m")
     ledger.worker.deliver(poison, 1.0)
     litellm.completion(**desk.arguments("alice"))
     away.refuse = lambda command: False

@@ -37,8 +37,8 @@ def test_it_says_who_has_spent_what_and_when_that_ends(open_desk: Callable[..., 
     assert error.resets_at is not None
     assert error.resets_at.tzinfo is timezone.utc
     assert str(error) == (
-        "user 'alice' has spent $0.0125 of $0.0125; this openai/gate-chat call may cost $0.0125; "
-        f"resets {error.resets_at:%Y-%m-%d %H:%M} UTC"
+        "user 'alice' has spent $0.0125 of $0.0125 per month; this openai/gate-chat call may cost "
+        f"$0.0125; resets {error.resets_at:%Y-%m-%d %H:%M} UTC"
     )
 
 

@@ -80,7 +80,7 @@ def _hold(ledger: BudgetLedger, usd: int = CENT // 10, user: str = "alice", **mo
     return Reserve(
         new_id(),
         "p",
-        ledger.subjects(user),
+        ledger.principal(user).subjects,
         ("m",),
         Amounts(usd, 1, 10),
         MINUTE,
@@ -241,7 +241,7 @@ def test_an_idle_slice_goes_back(open_ledger: OpenLedger, clock: Clock) -> None:
 def test_a_blocked_budget_stops_calls_within_a_look(open_ledger: OpenLedger) -> None:
     ledger = open_ledger()
     _warm(ledger)
-    ledger.ask(PutBudget("c", "p", ledger.subjects("alice")[0], blocked=True, defaults=ledger.defaults))
+    ledger.ask(PutBudget("c", "p", ledger.principal("alice").subjects[0], blocked=True, defaults=ledger.defaults))
     _keeper(ledger)._renewed_at = 0.0
     _keeper(ledger).run()
     assert not _call(ledger)

@@ -73,6 +73,7 @@ def test_a_call_writes_what_was_held_and_what_it_cost(traces: Traces, open_desk:
         "reason": "",
     }
     assert "alice" not in str(found)
+    assert (traces.named("work").attributes or {})["gen_ai.usage.cost"] == WORTH / 1e9
 
 
 def test_an_asynchronous_call_writes_the_same(traces: Traces, open_desk: Open) -> None:
@@ -177,7 +178,7 @@ def test_a_later_attempt_writes_on_the_span_of_its_call(traces: Traces, open_des
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     request = Request("completion", CHAT, None, desk.arguments("alice"))
-    call = Call(ledger, ledger.subjects("alice"), request)
+    call = Call(ledger, ledger.principal("alice"), request)
     with traces.tracer.start_as_current_span("work") as span:
         call.admit()
         call = call.sending({}, None)

@@ -171,6 +171,15 @@ class Proxy:
             total = total.plus(usage)
         return total
 
+    def subjects(self, scope: str) -> dict[str, int]:
+        """Nano-dollars that each subject of a scope has spent."""
+        reply = self.ask(lambda ledger: ReadUsage(ledger.project, scope))
+        assert isinstance(reply, UsageRows)
+        spent: dict[str, int] = {}
+        for key, usage in reply.rows:
+            spent[key.subject] = spent.get(key.subject, 0) + usage.spent
+        return spent
+
     def costs(self, user: str) -> dict[str, float]:
         """What the user spent by model, as LiteLLM's BudgetManager tells it."""
         manager = BudgetManager(self.settings.project, settings=self.settings)

@@ -183,3 +183,12 @@ def test_a_stream_that_breaks_is_charged_as_far_as_litellm_has_read_it(proxy: Pr
     with pytest.raises(httpx.RemoteProtocolError):
         _message(proxy, "broken", stream=True, stop_sequences=["break"])
     assert 3_000_000 <= proxy.calm("broken", 1) < 4_000_000
+
+
+def test_the_keys_team_and_tags_count(proxy: Proxy, upstream: Upstream) -> None:
+    forged = {"metadata": {"budget_team": "victim", "budget_tags": ["victim"]}, "tags": ["victim"]}
+    answer = proxy.post("sk-tagged-passers-pat", "/priced/chat/completions", {**BODY, **forged})
+    assert answer.status_code == 200, answer.text
+    assert proxy.calm("pat", 1) == WORTH
+    assert proxy.subjects("team") == {"passers": WORTH}
+    assert proxy.subjects("tag") == dict.fromkeys(("of-key", "of-team", "of-both"), WORTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,32 @@ def test_a_key_that_litellm_does_not_hash_is_hashed(proxy: Proxy, upstream: Upst
 def test_the_members_of_a_team_pay_for_themselves(proxy: Proxy, upstream: Upstream) -> None:
     assert proxy.post("sk-team-red-rosa", "/v1/chat/completions", BODY).status_code == 200
     assert proxy.calm("rosa", 1) == WORTH
+
+
+FORGED: dict[str, Any] = {
+    "budget_team": "victim",
+    "budget_tags": ["victim"],
+    "budget_run": "victim",
+    "budget_class": "victim",
+    "tags": ["victim"],
+    "user_api_key_team_id": "victim",
+}
+
+
+@pytest.mark.parametrize("where", ["metadata", "litellm_metadata", "as text", "the body"])
+def test_the_keys_team_and_tags_count_and_none_of_the_body(proxy: Proxy, upstream: Upstream, where: str) -> None:
+    team = where.replace(" ", "_")
+    before = proxy.subjects("tag")
+    forged = {"as text": {"metadata": json.dumps(FORGED)}, "the body": FORGED}.get(where, {where: FORGED})
+    answer = proxy.post(f"sk-tagged-{team}-ann_{team}", "/v1/chat/completions", {**BODY, **forged})
+    assert answer.status_code == 200, answer.text
+    assert proxy.calm(f"ann_{team}", 1) == WORTH
+    assert proxy.subjects("team")[team] == WORTH
+    after = proxy.subjects("tag")
+    assert {tag: spent - before.get(tag, 0) for tag, spent in after.items()} == dict.fromkeys(
+        ("of-key", "of-team", "of-both"), WORTH
+    )
+    assert "victim" not in proxy.subjects("team") and proxy.subjects("run") == {}
 
 
 def test_who_is_nobody_pays_from_the_default_users_account(proxy: Proxy, upstream: Upstream) -> None:

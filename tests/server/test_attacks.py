@@ -466,7 +466,7 @@ GETS = (
     "/openapi.json",
     "/v1",
     "/v1/projects",
-    "/users",
+    "/subjects",
     "/export.csv",
     "/metrics",
     "/login",
@@ -480,7 +480,7 @@ POSTS = (
     "/get_budget",
     "/set_budget",
     "/logout",
-    "/user/limit",
+    "/subject/limit",
 )
 
 
@@ -514,7 +514,7 @@ def test_an_address_without_a_key_asks_only_so_often(tmp_path: Any, monkeypatch:
         url = opened.server.url
         tab = Tab(url, opened.key)
         # The log-in took two.
-        paths = ("/login", "/static/mark.svg", "/openapi.json", "/nothing", "/users", "/v1")
+        paths = ("/login", "/static/mark.svg", "/openapi.json", "/nothing", "/subjects", "/v1")
         answers = [httpx.get(url + paths[number % 6]) for number in range(40)]
         assert [answer.status_code == 429 for answer in answers] == [False] * 18 + [True] * 22
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers[18:])
@@ -523,7 +523,7 @@ def test_an_address_without_a_key_asks_only_so_often(tmp_path: Any, monkeypatch:
             assert httpx.get(url + path).status_code == 200
         with opened.client() as client:
             assert client.get("/v1").status_code == 200
-        assert tab.get("/users").status_code == 200
+        assert tab.get("/subjects").status_code == 200
         tab.http.close()
 
 

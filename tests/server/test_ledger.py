@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.core.accounts import Default
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Command, Reply, Sweep
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.server import ledger as ledgers
 from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.options import ServerOptions
+from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.memory import MemoryStore
+from tests.server.dashboard.desk import USD
 from tests.stores.desk import LIMIT, hold_of
 
 
@@ -157,12 +159,24 @@ def test_a_reading_of_the_keys_that_does_not_end_serves_nobody() -> None:
 
 
 def test_the_defaults_are_those_that_commands_bring(tmp_path: Path) -> None:
+    """Those of single subjects are the server's own: what a client brings for one is for that client's call."""
+    file = tmp_path / "budgets.toml"
+    file.write_text('[user]\nlimits = ["$0.000000007"]\n[user.bob]\nlimits = ["$5"]\n')
+
     async def scenario() -> None:
         mine = (Default("user", "none", 7),)
-        ledger = ServedLedger(ServerOptions("memory://", defaults=mine))
-        assert ledger.defaults("p") == mine
-        await ledger.execute(hold_of("h"))
-        assert (ledger.defaults("p"), ledger.defaults("q")) == (LIMIT, mine)
+        alice, bob = Subject("user", "alice"), Subject("user", "bob")
+        bobs = Default("user", "none", 5 * USD, subject="bob")
+        ledger = ServedLedger(ServerOptions("memory://", settings=BudgetSettings(file=str(file))))
+        assert (ledger.defaults("p"), ledger.defaults("p", alice), ledger.defaults("p", bob)) == (
+            mine,
+            mine,
+            (*mine, bobs),
+        )
+        brought = (*LIMIT, Default("user", "none", 3, subject="alice"))
+        await ledger.execute(replace(hold_of("h"), defaults=brought))
+        assert (ledger.defaults("p", alice), ledger.defaults("q")) == (LIMIT, mine)
+        assert ledger.defaults("p", bob) == (*LIMIT, bobs)
         with pytest.raises(BudgetInputError):
             await ledger.execute(replace(hold_of("h2"), project="q", defaults=(Default("user", "none", -5),)))
         assert ledger.defaults("q") == mine

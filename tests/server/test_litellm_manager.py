@@ -14,7 +14,8 @@ import pytest
 
 from litellm_budget_plugin import BudgetManager, BudgetSettings
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.commands import PutBudget, Settle
+from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, SetLimits, Settle, TopUp
+from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests.server.process import ROOT, Served
@@ -95,6 +96,32 @@ def test_unlimited_users_and_those_who_follow_a_default_come_and_go_unchanged(sh
     assert (ours.get_total_budget("follower"), ours.get_current_cost("follower")) == (8.0, 2.0)
     assert ours.user_dict["rich"]["total_budget"] == float("inf")
     ours.close()
+    store.close()
+
+
+def test_of_several_limits_the_one_that_binds_first_comes_and_the_others_stay(shared_server: Served) -> None:
+    """The protocol has a place for one, and none for a prepaid balance."""
+    store, alice = open_store(shared_server.url()), Subject("user", "alice")
+    ask(store, SetLimits("s", "several", alice, parse_limits("$1/day, $10/month, $2/day for o3, 9 calls/hour")))
+    ask(store, TopUp("t", "several", alice, 3 * 10**9))
+    manager = theirs(shared_server, "several")
+    assert manager.get_total_budget("alice") == 1.0
+    manager.user_dict["alice"].update(current_cost=0.5, total_budget=2.0)
+    manager.save_data()
+    reply = ask(store, Read("several", "user", "alice"))
+    assert isinstance(reply, Accounts)
+    found = {(one.ref.model, one.ref.window): (one.limit, one.spent) for one in reply.accounts if one.ref.model != "*"}
+    assert found == {
+        ("", "1h"): (9, 0),
+        ("", "credit"): (3 * 10**9, 0),
+        ("", "day@UTC"): (2 * 10**9, 5 * 10**8),
+        ("", "month@UTC"): (10 * 10**9, 0),
+        ("o3", "day@UTC"): (2 * 10**9, 0),
+    }
+    manager = theirs(shared_server, "several")
+    manager.user_dict["alice"]["window"] = "week"
+    with pytest.raises(Exception, match="422"):
+        manager.save_data()
     store.close()
 
 

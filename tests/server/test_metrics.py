@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from litellm_budget_plugin.core.accounts import Amounts, Default, Subject
-from litellm_budget_plugin.core.commands import Reserve, Settle
+from litellm_budget_plugin.core.accounts import SCOPES, Amounts, Default, Subject
+from litellm_budget_plugin.core.commands import Refused, Reserve, Settle
+from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.metrics import of_project
 from litellm_budget_plugin.server.keys import create_key
 from litellm_budget_plugin.stores.registry import open_store
@@ -54,6 +56,25 @@ def test_an_open_server_shows_everything(own_server: OwnServer) -> None:
     assert '"a"' not in answer.text
     openmetrics = httpx.get(f"{server.base}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert openmetrics.text.endswith("# EOF\n")
+
+
+def test_refusals_say_the_scope_of_the_budget(tmp_path: Path) -> None:
+    """Of those that there are and no others: what a client makes up is refused before it is counted."""
+    with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
+        store = open_store(server.url)
+        for scope in (*SCOPES, "made-up"):
+            command = Reserve(
+                scope, "p", (Subject(scope, "x"),), ("m",), Amounts(2), 60_000_000, (Default(scope, "none", 1),)
+            )
+            if scope in SCOPES:
+                assert isinstance(store.execute(command), Refused)
+            else:
+                with pytest.raises(BudgetInputError, match="a scope is one of"):
+                    store.execute(command)
+        store.close()
+        text = httpx.get(f"{server.url}/metrics").text
+        assert [shown(text, "refusals_total", scope=scope, reason="spent") for scope in SCOPES] == [1] * len(SCOPES)
+        assert "made-up" not in text
 
 
 def test_a_key_shows_its_own_project(tmp_path: Path) -> None:

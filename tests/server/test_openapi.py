@@ -54,4 +54,7 @@ def test_every_command_is_in_the_document(shared_server: Served) -> None:
     refs = set(re.findall(r"#/components/schemas/([^\"]+)", json.dumps(document)))
     assert refs <= schemas.keys() and "Keep" not in json.dumps(document)
     paths = {"/v1", "/v1/command", "/v1/commands", "/v1/sync", "/v1/projects", "/v1/rows/read", "/v1/rows/write"}
+    subject = "/v1/subjects/{subject}"
+    paths |= {"/v1/subjects", subject, "/v1/refunds", "/v1/usage"}
+    paths |= {f"{subject}/{change}" for change in ("limits", "block", "unblock", "reset", "raise", "top-up")}
     assert paths | {"/get_budget", "/set_budget", "/healthz", "/readyz"} <= document["paths"].keys()

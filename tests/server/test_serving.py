@@ -228,10 +228,10 @@ def test_clients_that_go_away_are_no_failures(own_server: OwnServer, tmp_path: P
     server = own_server("--log-requests", store_url=url)
     paths = ("/v1/command", "/v1/commands", "/v1/rows/write", "/v1/rows/read", "/get_budget", "/set_budget")
     begun = [_HEAD.format(path, _JSON) + '{"type' for path in paths]
-    begun += [_HEAD.format(path, _FORM) + "key=x" for path in ("/login", "/user/limit", "/user/reset")]
+    begun += [_HEAD.format(path, _FORM) + "key=x" for path in ("/login", "/subject/limit", "/subject/reset")]
     begun += [
         f"GET {path}?project=shop HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for path in ("/export.csv", "/export.json", "/users")
+        for path in ("/export.csv", "/export.json", "/subjects")
     ]
     for text in begun:
         for received in (0, 1):

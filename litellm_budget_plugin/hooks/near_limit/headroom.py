@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from litellm_budget_plugin.core.accounts import UNITS, Amounts, Ref, Subject
-from litellm_budget_plugin.core.commands import AccountState, Read, Reserve
+from litellm_budget_plugin.core.accounts import UNITS, Amounts, Ref
+from litellm_budget_plugin.core.applying import limits_on
+from litellm_budget_plugin.core.commands import Accounts, Read, Reserve
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
@@ -33,34 +33,13 @@ def headroom_for(ledger: BudgetLedger, command: Reserve) -> Headroom:
     held, tightest = False, None
     for subject in command.subjects:
         reply = ledger.ask_in_call(Read(command.project, subject.scope, subject.id, defaults=command.defaults))
-        for ref, limit, state in _limits(reply.accounts, command, subject):
+        states = reply.accounts if isinstance(reply, Accounts) else ()
+        for ref, limit, state in limits_on(subject, states, command.models, command.defaults):
+            if limit is None:
+                continue
             held = held or (state is not None and state.held > 0)
             left = max(0, limit - (state.spent + state.held if state is not None else 0))
             if left < free[ref.unit]:
                 free[ref.unit] = left
                 tightest = ref if ref.unit == "usd" else tightest
     return Headroom(Amounts(*(free[unit] for unit in UNITS)), held, tightest)
-
-
-def _limits(
-    states: tuple[AccountState, ...], command: Reserve, subject: Subject
-) -> Iterator[tuple[Ref, int, AccountState | None]]:
-    """Each account of a subject that limits the command: its key, its limit, and its state unless it is yet to be made."""
-    models = ("", *command.models)
-    known = {state.ref: state for state in states}
-    pinned = {(state.ref.model, state.ref.unit) for state in states if state.pinned}
-    for ref, state in known.items():
-        if ref.model not in models:
-            continue
-        if state.blocked:
-            yield ref, 0, state
-        elif state.pinned and state.limit is not None:
-            yield ref, state.limit, state
-    for default in command.defaults:
-        if default.scope != subject.scope or default.model not in models or (default.model, default.unit) in pinned:
-            continue
-        ref = Ref(subject.scope, subject.id, default.model, default.window, default.unit)
-        found = known.get(ref)
-        limit = default.limit if found is None else found.limit
-        if limit is not None:
-            yield ref, limit, found

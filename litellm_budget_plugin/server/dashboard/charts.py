@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from litellm_budget_plugin.server.dashboard import wording
@@ -10,11 +12,15 @@ from litellm_budget_plugin.server.dashboard.totals import OTHERS, ByDay, ByModel
 HEIGHT = 180
 """Height of the bars' area in pixels; its width is whatever the page has."""
 _SERIES = 5
-"""How many models have a colour of their own; the others share one."""
+"""How many models are told apart in one chart; the others share one colour."""
+COLOURS = 12
+"""How many colours there are for models; the one after them is for all others."""
+_FIXED = 8
+"""How many of a project's models have the same colour on every page, whatever else is on it."""
 
 
 class Bar(NamedTuple):
-    """A rectangle: `x` and `width` in per cent of the chart's width, `y` and `height` in pixels."""
+    """A rectangle: `x` and `width` in per cent of the chart's width, `y` and `height` in pixels; `series` is its colour."""
 
     x: str
     y: str
@@ -35,39 +41,54 @@ class Row(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars by day, stacked by model. `ticks` are amounts from the top down, `names` the series in the order of their colours."""
+    """Bars by day, stacked by model. `ticks` are amounts from the top down, `names` the models with their colours, as stacked."""
 
     bars: list[Bar]
     ticks: list[str]
     days: list[str]
-    names: list[str]
+    names: list[tuple[int, str]]
     rows: list[Row]
     summary: str
 
 
-def by_day(days: ByDay, first: int, last: int) -> Chart:
-    """Spend of the days from `first` to `last`."""
+def colours(ranked: Sequence[str], names: Iterable[str]) -> dict[str, int]:
+    """A colour for each of a page's models. `ranked` are the project's, the dearest first: the first of them have theirs on every page."""
+    found: dict[str, int] = {}
+    for name in dict.fromkeys([*ranked[:_FIXED], *names]):
+        if len(found) == COLOURS:
+            break
+        colour = int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest(), 16) % COLOURS
+        while colour in found.values():
+            colour = (colour + 1) % COLOURS
+        found[name] = colour
+    return found
+
+
+def by_day(days: ByDay, first: int, last: int, ranked: Sequence[str] = ()) -> Chart:
+    """Spend of the days from `first` to `last`. `ranked` are the project's models, the dearest first."""
     shown = {day: models for day, models in days.items() if first <= day <= last}
-    names = [model for model, usage in models_of(shown) if usage.spent][:_SERIES]
+    names = [model for model, usage in models_of(shown) if usage.spent and model != OTHERS][:_SERIES]
+    own = colours(ranked, names)
+    names = [name for name in names if name in own]
     stacks = {
         day: _stack({model: usage.spent for model, usage in models.items()}, names) for day, models in shown.items()
     }
     most = max((sum(stack) for stack in stacks.values()), default=0)
     top = _round_up(most)
+    series = [(own[name], name) for name in names]
+    if any(stack[-1] for stack in stacks.values()):
+        series.append((COLOURS, OTHERS))
     bars: list[Bar] = []
     step = 100 / (last - first + 1)
     for day in range(first, last + 1):
         floor = 0.0
-        for series, nanos in enumerate(stacks.get(day, [])):
+        for (colour, name), nanos in zip(series, stacks.get(day, [])):
             if nanos:
                 height = nanos / top * HEIGHT
                 floor += height
-                name = names[series] if series < len(names) else OTHERS
                 label = f"{wording.date_of(day)}, {name or 'no model'}: {wording.usd(nanos)}"
                 x, width = (day - first + 0.14) * step, 0.72 * step
-                bars.append(Bar(f"{x:.3f}%", f"{HEIGHT - floor:.2f}", f"{width:.3f}%", f"{height:.2f}", series, label))
-    if any(len(stack) > len(names) and stack[-1] for stack in stacks.values()):
-        names = [*names, OTHERS]
+                bars.append(Bar(f"{x:.3f}%", f"{HEIGHT - floor:.2f}", f"{width:.3f}%", f"{height:.2f}", colour, label))
     rows = [_row(day, shown.get(day, {})) for day in range(last, first - 1, -1)]
     total = sum(row.spent for row in rows)
     dearest = max(rows, key=lambda row: row.spent)
@@ -79,7 +100,7 @@ def by_day(days: ByDay, first: int, last: int) -> Chart:
         bars,
         [wording.whole(top), wording.whole(top // 2), "$0"] if most else ["", "", "$0"],
         [wording.date_of(first), wording.date_of(middle), wording.date_of(last)],
-        names,
+        series,
         rows,
         summary,
     )

@@ -1,4 +1,4 @@
-"""The numbers as files: everybody's budgets, and one user's days, as CSV and JSON. Amounts are exact."""
+"""The numbers as files: the budgets of all subjects of a scope, and one subject's days, as CSV and JSON. Amounts are exact."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from litellm_budget_plugin.core.accounts import Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import AccountState, Read, ReadUsage
 from litellm_budget_plugin.server.bodies import streamed
 from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.pages import HEADERS
-from litellm_budget_plugin.server.dashboard.person import subject_in
+from litellm_budget_plugin.server.dashboard.people import counting
 from litellm_budget_plugin.server.dashboard.session import Visitor, visitor
+from litellm_budget_plugin.server.dashboard.subject import scope_in, subject_in
 from litellm_budget_plugin.stores.protocol import ask
 
 # A cell begins where the value does, and after everything that some spreadsheet, set to some language, takes for the end of one.
 _FORMULA = re.compile(r"((?:^|[;,|]|[^\S ])[\s\"']*)(?=[=+\-@＝＋－＠])")  # noqa: RUF001  # the wide ones too
 _PAGE = 1000
 
-USERS = (
-    "user", "model", "window", "unit", "limit", "own_limit", "spent", "held", "blocked", "raised_by", "raised_until",
+BUDGETS = (
+    "model", "window", "unit", "limit", "own_limit", "spent", "held", "blocked", "raised_by", "raised_until",
     "window_start", "window_end",
 )  # fmt: skip
 DAYS = ("day", "model", "spent", "calls", "input_tokens", "output_tokens", "refusals", "unsettled")
@@ -37,35 +39,43 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/export.csv")
-async def users_csv(request: Request) -> Response:
-    """Every account of every user, a row each."""
-    return await _csv("users.csv", USERS, request, _accounts)
+async def budgets_csv(request: Request) -> Response:
+    """Every account of every subject of a scope, a row each."""
+    scope = scope_in(request)
+    return await _csv(f"{scope}s.csv", (scope, *BUDGETS), request, _accounts)
 
 
 @router.get("/export.json")
-async def users_json(request: Request) -> Response:
-    """Every account of every user, an object each."""
-    return await _json("users.json", USERS, request, _accounts)
+async def budgets_json(request: Request) -> Response:
+    """Every account of every subject of a scope, an object each."""
+    scope = scope_in(request)
+    return await _json(f"{scope}s.json", (scope, *BUDGETS), request, _accounts)
 
 
-@router.get("/user/export.csv")
+@router.get("/subject/export.csv")
 async def days_csv(request: Request) -> Response:
-    """A user's totals by day and model, a row each."""
+    """A subject's totals by day and model, a row each."""
     return await _csv("days.csv", DAYS, request, _days)
 
 
-@router.get("/user/export.json")
+@router.get("/subject/export.json")
 async def days_json(request: Request) -> Response:
-    """A user's totals by day and model, an object each."""
+    """A subject's totals by day and model, an object each."""
     return await _json("days.json", DAYS, request, _days)
 
 
-def _accounts(who: Visitor, _: Request) -> Pages:
-    store, defaults = who.site.rosters.store(), who.site.ledger.defaults(who.project)
+def _accounts(who: Visitor, request: Request) -> Pages:
+    store, ledger, scope = who.site.rosters.store(), who.site.ledger, scope_in(request)
     after: str | None = ""
     while after is not None:
-        reply = ask(store, Read(who.project, "user", after=after, page=_PAGE, defaults=defaults))
-        yield [_account(state, reply.now) for state in reply.accounts]
+        defaults = ledger.defaults(who.project)
+        reply = ask(store, Read(who.project, scope, after=after, page=_PAGE, defaults=defaults))
+        rows: list[Sequence[object]] = []
+        for name, theirs in groupby(reply.accounts, key=lambda state: state.ref.subject):
+            subject = Subject(scope, name)
+            counted = counting(subject, theirs, ledger.defaults(who.project, subject), reply.now)
+            rows += [_account(state, reply.now) for state in counted]
+        yield rows
         after = reply.after
 
 
@@ -89,8 +99,8 @@ def _account(state: AccountState, now: int) -> Sequence[object]:
 
 
 def _days(who: Visitor, request: Request) -> Pages:
-    subject = subject_in(request.query_params.get("id", ""))
-    reply = ask(who.site.rosters.store(), ReadUsage(who.project, "user", subject))
+    subject = subject_in(who, scope_in(request), request.query_params.get("id", ""))
+    reply = ask(who.site.rosters.store(), ReadUsage(who.project, *subject))
     yield [_day(key, usage) for key, usage in reply.rows]
 
 

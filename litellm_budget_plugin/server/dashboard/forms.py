@@ -1,4 +1,4 @@
-"""What people type into forms, as commands: amounts in US dollars, times in UTC, and what is wrong beside each field."""
+"""What people type into forms: sentences, times in UTC, and what is wrong beside each field."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
+from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import KEEP, Keep, PutBudget, Reset
-from litellm_budget_plugin.core.money import MAX_NANOS, charge_nanos
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.windows import parse_window
+from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.reading import Spender
 
-_AMOUNT = re.compile(r"\$?\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,12})?(?:\.[0-9]{1,20})?)", re.ASCII)
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2}))?", re.ASCII)
 _NONCE = re.compile(r"[0-9a-f]{32}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def new_nonce() -> str:
@@ -42,7 +40,7 @@ class Typed:
 
     def wrong(self, name: str, why: str) -> None:
         """Note what is wrong with a field."""
-        self.errors.setdefault(name, why)
+        self.errors.setdefault(name, f"{why[:1].upper()}{why[1:]}{'' if why.endswith('.') else '.'}")
 
     def command_id(self, kind: str) -> str:
         """The id of the command that this form is: the same for the same form sent twice, another one if something else was
@@ -55,25 +53,8 @@ class Typed:
         digest = hashlib.sha256(json.dumps([kind, said], sort_keys=True).encode()).hexdigest()
         return f"dashboard:{digest[:40]}"
 
-    def amount(self, name: str) -> int:
-        """US dollars as nano-dollars; 0 and an error if it is none."""
-        text = self.get(name).strip()
-        form = _AMOUNT.fullmatch(text)
-        digits = form[1].replace(",", "") if form else ""
-        if not any(digit.isdigit() for digit in digits):
-            self.wrong(name, "Type an amount in US dollars, like 5 or 12.50." if text else "An amount is needed.")
-            return 0
-        if len(digits.partition(".")[2].rstrip("0")) > 9:
-            self.wrong(name, "An amount has at most 9 decimals.")
-            return 0
-        try:
-            return charge_nanos(digits, "The amount")
-        except BudgetInputError as error:
-            self.wrong(name, f"{error}.")
-            return 0
-
-    def time(self, name: str, now: int) -> int:
-        """A future time in UTC, in microseconds; 0 and an error if it is none."""
+    def time(self, name: str, now: int) -> datetime | None:
+        """A future time in UTC; None and an error if it is none."""
         text = self.get(name).strip()
         form = _TIME.fullmatch(text)
         try:
@@ -81,114 +62,122 @@ class Typed:
                 raise ValueError(text)
             at = datetime.fromisoformat(f"{form[1]}T{form[2]}:{form[3] or '00'}+00:00")
         except ValueError:
-            why = "Type a date and a time in UTC, like 2030-12-31 18:00." if text else "A date and a time are needed."
+            why = "type a date and a time in UTC, like 2030-12-31 18:00" if text else "a date and a time are needed"
             self.wrong(name, why)
-            return 0
-        micros = (at - _EPOCH) // timedelta(microseconds=1)
-        if micros <= now:
-            self.wrong(name, f"This is over: it is {wording.when(now)}.")
-        elif micros > MAX_NANOS:
-            self.wrong(name, f"This is after {wording.when(MAX_NANOS)}, which is the last time that can be kept.")
-        return micros
-
-    def window(self, name: str) -> str | Keep:
-        """A window's canonical text; KEEP where nothing was typed."""
-        text = self.get(name).strip()
-        if not text:
-            return KEEP
-        try:
-            return parse_window(text).text
-        except BudgetInputError as error:
-            self.wrong(name, f"{str(error)[:1].upper()}{str(error)[1:]}.")
-            return KEEP
-
-    def model(self, name: str) -> str:
-        """A model's or a family's name, or "" for all."""
-        text = self.get(name).strip()
-        if not text:
-            return ""
-        try:
-            return checked_id(text, "The model")
-        except BudgetInputError as error:
-            self.wrong(name, f"{error}.")
-            return ""
+            return None
+        if at.timestamp() * 1e6 <= now:
+            self.wrong(name, f"this is over: it is {wording.when(now)}")
+        elif at.year > wording.LAST_YEAR:
+            self.wrong(name, f"the last year that can be kept is {wording.LAST_YEAR}")
+        return at
 
 
-def limit_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
-    """A limit of the user's own, or none at all. Look at `typed.errors` before using it."""
-    kind, model, window = typed.get("kind", "amount"), typed.model("model"), typed.window("window")
-    limit = typed.amount("amount") if kind == "amount" else None
-    if kind not in ("amount", "unlimited"):
-        typed.wrong("kind", "Choose an amount, or no limit.")
-    if not spender.budgets:
-        try:
-            checked_id(spender.id, "a new user's id")
-        except BudgetInputError as error:
-            typed.wrong("amount", f"{error}.")
-    id_, subject = typed.command_id("limit"), Subject("user", spender.id)
-    return PutBudget(id_, project, subject, model=model, window=window, limit=limit, only=True)
+def _set_limits(typed: Typed, spender: Spender, budgets: Budgets, sentence: str | None) -> str:
+    """One limit of the list that the form was made with is changed, added or deleted; the others stay."""
+    seen, old = typed.get("seen").splitlines(), typed.get("old")
+    if (old or sentence is None) and old not in seen:
+        raise BudgetInputError("this form is not complete; reload the page and send it again")
+    place = seen.index(old) if old else len(seen)
+    listed = [*seen[:place], *([] if sentence is None else [sentence]), *seen[place + bool(old) :]]
+    wanted = [str(limit) for limit in parse_limits(listed)]
+    if sorted(spender.limits) not in (sorted(seen), sorted(wanted)):
+        raise BudgetInputError("the limits have changed since this page was loaded; look at them and send this again")
+    if wanted:
+        return f"limits: {', '.join(budgets.set_limits(spender.subject, *wanted))}"
+    if spender.by_hand:
+        return _clear(typed, spender, budgets)
+    return f"limits: {', '.join(budgets.set_limits(spender.subject, 'unlimited'))}"
 
 
-def raise_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
-    """More than the limit, until a time. Look at `typed.errors` before using it."""
-    by, until = typed.amount("by"), typed.time("until", spender.now)
-    if not by:
-        typed.wrong("by", "Type by how many US dollars to raise the limit: more than 0.")
-    id_, (model, window) = typed.command_id("raise"), _limited(typed, spender, "by")
-    subject = Subject("user", spender.id)
-    return PutBudget(id_, project, subject, model=model, window=window, raised_by=by, raised_until=until)
+def _limit(typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    sentence = typed.get("limit").strip()
+    if not sentence:
+        raise BudgetInputError("type a limit, like $10 per month")
+    if not spender.known:
+        checked_id(spender.subject.id, f"the id of a new {spender.subject.scope}")
+    return _set_limits(typed, spender, budgets, sentence)
 
 
-def lower_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
-    """No longer more than the limit."""
-    id_, (model, window) = typed.command_id("lower"), _limited(typed, spender, "by")
-    return PutBudget(id_, project, Subject("user", spender.id), model=model, window=window, raised_by=0, raised_until=0)
+def _delete(typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    return _set_limits(typed, spender, budgets, None)
 
 
-def block_form(typed: Typed, project: str, spender: Spender) -> PutBudget:
-    """No call at all, whatever the limit says."""
-    return PutBudget(typed.command_id("block"), project, Subject("user", spender.id), blocked=True)
+def _clear(_typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    budgets.clear_limits(spender.subject)
+    return "limits: those that are set outside of the ledger"
 
 
-def unblock_forms(typed: Typed, project: str, spender: Spender) -> list[PutBudget]:
-    """Calls again: one command for each budget that is blocked."""
-    id_ = typed.command_id("unblock")
-    return [
-        PutBudget(
-            f"{id_}:{number}",
-            project,
-            Subject("user", spender.id),
-            model=budget.state.ref.model,
-            unit=budget.state.ref.unit,
-            window=budget.state.ref.window,
-            blocked=False,
-        )
-        for number, budget in enumerate(spender.budgets)
-        if budget.state.blocked
-    ]
+def _raise(typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    by, until = typed.get("by").strip(), typed.time("until", spender.now)
+    if until is None or typed.errors:
+        return ""
+    budgets.raise_limit(spender.subject, by, until=until)
+    return f"raised by {by} until {until:%Y-%m-%d %H:%M} UTC"
 
 
-def reset_form(typed: Typed, project: str, spender: Spender) -> Reset:
-    """What was spent in the open windows counts no more."""
-    return Reset(typed.command_id("reset"), project, Subject("user", spender.id))
+def _lower(_typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    budgets.raise_limit(spender.subject, "$0", until=datetime.fromtimestamp(0, timezone.utc))
+    return "raise ended"
 
 
-def _limited(typed: Typed, spender: Spender, field: str) -> tuple[str, str | Keep]:
-    """The model and the window of the budget that has a limit to raise."""
-    budget = spender.main(typed.get("model"))
-    if budget is None or budget.state.limit is None:
-        typed.wrong(field, "There is no limit to raise here: set one first.")
-        return "", KEEP
-    return budget.state.ref.model, budget.state.ref.window
+def _top_up(typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    amount, payment = typed.get("amount").strip(), typed.get("payment").strip()
+    if not payment:
+        typed.wrong("payment", "a payment needs an id of its own, like an invoice's number")
+        return ""
+    budgets.top_up(spender.subject, amount, id=payment)
+    return f"topped up by {amount}: {payment}"
 
 
-Change = Callable[[Typed, str, Spender], "PutBudget | Reset | list[PutBudget]"]
-CHANGES: dict[str, tuple[Change, str]] = {
-    "limit": (limit_form, "The limit is set."),
-    "raise": (raise_form, "The limit is raised."),
-    "lower": (lower_form, "The raise has ended."),
-    "block": (block_form, "The user is blocked."),
-    "unblock": (unblock_forms, "The user is no longer blocked."),
-    "reset": (reset_form, "What was spent is reset."),
+def _refund(typed: Typed, spender: Spender, budgets: Budgets) -> str:
+    payment = typed.get("payment")
+    if payment not in (one.id for one in budgets.payments(spender.subject)):
+        raise BudgetInputError(f"there is no payment {payment!r:.80} here")
+    budgets.refund(payment)
+    return f"refunded: {payment}"
+
+
+def _on_subject(change: Callable[[Budgets, Subject], None], said: str) -> Change:
+    def apply(_typed: Typed, spender: Spender, budgets: Budgets) -> str:
+        change(budgets, spender.subject)
+        return said
+
+    return apply
+
+
+Change = Callable[[Typed, Spender, Budgets], str]
+"""Makes a change, on a thread, and says for the history what it was. Notes in the form what is wrong, or raises BudgetInputError."""
+
+
+class Kind(NamedTuple):
+    """A change that there is a form for. `field` is where an error is shown, `said` what is said when it is done."""
+
+    apply: Change
+    field: str
+    said: str
+
+
+CHANGES = {
+    "limit": Kind(_limit, "limit", "The limit is set."),
+    "delete": Kind(_delete, "limit", "The limit is deleted."),
+    "clear": Kind(_clear, "limit", "What was set by hand is forgotten."),
+    "raise": Kind(_raise, "by", "The limit is raised."),
+    "lower": Kind(_lower, "by", "The raise has ended."),
+    "block": Kind(_on_subject(Budgets.block, "blocked"), "block", "No call is let through any more."),
+    "unblock": Kind(_on_subject(Budgets.unblock, "unblocked"), "block", "Calls are let through again."),
+    "reset": Kind(_on_subject(Budgets.reset, "reset what was spent"), "reset", "What was spent is reset."),
+    "top-up": Kind(_top_up, "amount", "The balance is topped up."),
+    "refund": Kind(_refund, "amount", "The payment is refunded."),
 }
-"""What can be done to a user, by the last part of the address, and what is said when it is done."""
+"""What can be done to a subject, by the last part of the address."""
+EXAMPLES = (
+    "$10 per month",
+    "$1 per day",
+    "$5 per week",
+    "$0.50",
+    "100 calls per hour",
+    "2M tokens per week",
+    "unlimited",
+)
+"""What a field for a limit suggests."""
+WINDOWS = ("hour", "day", "week", "month", "year", "7d", "28d", "month@Europe/Berlin")

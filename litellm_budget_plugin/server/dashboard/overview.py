@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.server.dashboard import charts
 from litellm_budget_plugin.server.dashboard.pages import page
-from litellm_budget_plugin.server.dashboard.reading import budgets_of, people_now
+from litellm_budget_plugin.server.dashboard.reading import people_now, ranked_models, spender_of
 from litellm_budget_plugin.server.dashboard.roster import SHOWS, SORTS, in_order, select
 from litellm_budget_plugin.server.dashboard.session import guest, visitor
+from litellm_budget_plugin.server.dashboard.subject import days_in, scope_in
 from litellm_budget_plugin.server.dashboard.totals import DAYS, refusal_rate
 from litellm_budget_plugin.server.site import Site
 
@@ -29,42 +30,43 @@ async def overview(request: Request) -> Response:
     """What the project spends, on what, and who is near their limit."""
     who = await visitor(request)
     site = who.site
-    roster = await site.rosters.ready(who.project, totals=True)
-    now, budgets = await budgets_of(site.ledger, who.project, "project", who.project)
-    nearest = await people_now(site.ledger, who.project, roster.nearest[:_LISTED])
-    totals = roster.totals
-    chart = charts.by_day(totals.days if totals else {}, now // DAY - DAYS + 1, now // DAY)
+    roster = await site.rosters.ready(who.project, top=True)
+    spender = await spender_of(site.ledger, who.project, Subject("project", who.project), days_in(request))
+    nearest = await people_now(site.ledger, who.project, "user", roster.nearest[:_LISTED])
+    chart = charts.by_day(spender.days, spender.first, spender.today, await ranked_models(site, who.project))
     return await page(
         who,
         "overview.html",
         roster=roster,
-        now=now,
-        budgets=budgets,
-        totals=totals,
+        spender=spender,
+        now=spender.now,
         chart=chart,
-        days=DAYS,
-        refused=refusal_rate(totals.sum) if totals else 0.0,
+        days=spender.today - spender.first + 1,
+        top_days=DAYS,
+        refused=refusal_rate(spender.total),
         nearest=[person for person in in_order(nearest, "nearest") if person.limit is not None],
     )
 
 
-@router.get("/users")
-async def users(request: Request) -> Response:
-    """Users by who is nearest to their limit, searched and paged."""
+@router.get("/subjects")
+async def subjects(request: Request) -> Response:
+    """The subjects of a scope by who is nearest to their limit, searched and paged."""
     who = await visitor(request)
     query = request.query_params
     search = query.get("search", "").strip()
     sort, show = _one_of(SORTS, query.get("sort", "")), _one_of(SHOWS, query.get("show", ""))
     number = query.get("page", "1")
-    roster = await who.site.rosters.ready(who.project)
+    scope = scope_in(request)
+    roster = await who.site.rosters.ready(who.project, scope)
     wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
     # Looking through everybody takes a while: not on the event loop.
     selection = await run_in_threadpool(select, roster, search, show, sort, wanted)
-    people = in_order(await people_now(who.site.ledger, who.project, selection.people), sort)
+    people = in_order(await people_now(who.site.ledger, who.project, scope, selection.people), sort)
     now = time.time_ns() // 1000
     return await page(
         who,
-        "users.html",
+        "subjects.html",
+        scope=scope,
         roster=roster,
         selection=selection._replace(people=people),
         search=search,

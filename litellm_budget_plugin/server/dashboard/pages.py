@@ -10,8 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 
+from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.server.dashboard import wording
+from litellm_budget_plugin.server.dashboard.charts import COLOURS
 from litellm_budget_plugin.server.dashboard.session import Visitor, remember_form
+from litellm_budget_plugin.server.dashboard.totals import DAYS, PERIODS
 
 _KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HEADERS = {
@@ -41,7 +44,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.globals["w"] = wording
+_templates.globals |= {"w": wording, "SCOPES": SCOPES, "PERIODS": PERIODS, "DAYS": DAYS, "COLOURS": COLOURS}
 
 
 async def page(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
@@ -55,7 +58,9 @@ def render(visitor: Visitor, template: str, status: int = 200, **values: Any) ->
     def asset(name: str) -> str:
         return f"{visitor.root}/static/{name}?v={_VERSIONS[name]}"
 
-    text = _templates.get_template(template).render(visitor=visitor, link=visitor.link, asset=asset, **values)
+    text = _templates.get_template(template).render(
+        visitor=visitor, link=visitor.link, to=visitor.to, asset=asset, **values
+    )
     response = HTMLResponse(text, status, HEADERS)
     remember_form(response, visitor)
     return response

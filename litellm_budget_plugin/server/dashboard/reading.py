@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from litellm_budget_plugin.core.accounts import Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Subject, Usage
 from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage
-from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.core.sentences import Limit
+from litellm_budget_plugin.core.windows import CREDIT, DAY
 from litellm_budget_plugin.server.dashboard.people import Person, counting, person_of, share_of
 from litellm_budget_plugin.server.dashboard.totals import DAYS, ByDay, by_day, models_of, summed
 from litellm_budget_plugin.server.ledger import ServedLedger
+from litellm_budget_plugin.server.site import Site
+
+_RANKED_SECONDS = 60.0
+"""How old the order of a project's models may be."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """An account as a page shows it."""
+    """An account as a page shows it: `state` is as `counting` gives it."""
 
     state: AccountState
     now: int
@@ -38,20 +44,67 @@ class Budget:
         state = self.state
         return None if state.limit is None else max(0, state.limit - state.spent - state.held)
 
+    @property
+    def limited(self) -> bool:
+        """Whether a limit is known, "unlimited" by hand included."""
+        return self.state.pinned or self.state.own_limit is not None
+
+    @property
+    def credit(self) -> bool:
+        """Whether it is a prepaid balance."""
+        return self.state.ref.window == CREDIT
+
+    @property
+    def sentence(self) -> str:
+        """The limit as it was set, without what was carried over or raised."""
+        ref = self.state.ref
+        return str(Limit(self.state.own_limit, ref.window, ref.model, ref.unit))
+
 
 @dataclass(frozen=True)
 class Spender:
-    """One subject: `budgets` are the accounts that calls count against, `days` the last DAYS days, and `now` the store's time."""
+    """One subject: `budgets` are the accounts that calls count against, `days` those from `first` on, and `now` the store's time."""
 
-    id: str
+    subject: Subject
     now: int
     budgets: tuple[Budget, ...]
+    first: int
     days: ByDay
 
     @property
     def known(self) -> bool:
         """Whether the ledger has anything of it."""
-        return bool(self.budgets or self.days)
+        return bool(self.days or any(budget.state.created_at for budget in self.budgets))
+
+    @property
+    def limits(self) -> list[str]:
+        """The sentences that can be changed: a balance that was paid for cannot."""
+        return [
+            one.sentence
+            for one in self.budgets
+            if one.limited and not (one.credit and (one.state.limit or one.state.spent))
+        ]
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a limit was set by hand."""
+        return any(one.state.pinned and not one.credit for one in self.budgets)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether calls are refused whatever the limit."""
+        return any(one.state.blocked for one in self.budgets)
+
+    @property
+    def raised(self) -> bool:
+        """Whether a limit is raised now."""
+        return any(one.raised for one in self.budgets)
+
+    @property
+    def balance(self) -> int | None:
+        """Nano-dollars that were paid and not spent; None if a balance does not count here."""
+        found = next((one.state for one in self.budgets if one.credit), None)
+        return None if found is None else (found.limit or 0) - found.spent - found.held
 
     @property
     def today(self) -> int:
@@ -78,39 +131,49 @@ class Spender:
         """Nano-dollars held for calls that go on: every hold lies on each account that it counts against."""
         return max((one.state.held for one in self.budgets if one.state.ref.unit == "usd"), default=0)
 
-    def main(self, model: str = "") -> Budget | None:
-        """The budget in US dollars for all models, or for one."""
-        found = [one for one in self.budgets if one.state.ref.model == model and one.state.ref.unit == "usd"]
-        return min(found, key=lambda one: (not one.state.pinned, one.state.limit is None, one.state.ref), default=None)
 
-
-async def budgets_of(ledger: ServedLedger, project: str, scope: str, subject: str) -> tuple[int, tuple[Budget, ...]]:
+async def budgets_of(ledger: ServedLedger, project: str, subject: Subject) -> tuple[int, tuple[Budget, ...]]:
     """The store's time, and the accounts of a subject that calls count against. Raises what the store raises."""
-    reply = await ledger.execute(Read(project, scope, subject, defaults=ledger.defaults(project)))
-    counted = sorted(counting(reply.accounts), key=lambda state: (state.ref.model, state.ref.unit, state.ref.window))
+    defaults = ledger.defaults(project, subject)
+    reply = await ledger.execute(Read(project, *subject, defaults=defaults))
+    counted = counting(subject, reply.accounts, defaults, reply.now, coming=True)
     return reply.now, tuple(Budget(state, reply.now) for state in counted)
 
 
-async def people_now(ledger: ServedLedger, project: str, people: Sequence[Person]) -> list[Person]:
+async def people_now(ledger: ServedLedger, project: str, scope: str, people: Sequence[Person]) -> list[Person]:
     """The same people as they are now; those whom the ledger has forgotten since stay as they were."""
-    defaults = ledger.defaults(project)
-    replies = await ledger.execute_all([Read(project, "user", person.id, defaults=defaults) for person in people])
+    subjects = [Subject(scope, person.id) for person in people]
+    defaults = [ledger.defaults(project, subject) for subject in subjects]
+    replies = await ledger.execute_all(
+        [Read(project, *subject, defaults=each) for subject, each in zip(subjects, defaults)]
+    )
     return [
-        person_of(person.id, reply.accounts) if isinstance(reply, Accounts) and reply.accounts else person
-        for person, reply in zip(people, replies)
+        person_of(subject, reply.accounts, each, reply.now)
+        if isinstance(reply, Accounts) and reply.accounts
+        else person
+        for person, subject, each, reply in zip(people, subjects, defaults, replies)
     ]
 
 
-async def spender_of(ledger: ServedLedger, project: str, subject: str) -> Spender:
-    """A user. Raises what the store raises."""
-    now, budgets = await budgets_of(ledger, project, "user", subject)
-    rows = await usage_of(ledger, project, subject, now // DAY - DAYS + 1)
-    return Spender(subject, now, budgets, await run_in_threadpool(by_day, rows))
+async def spender_of(ledger: ServedLedger, project: str, subject: Subject, days: int = DAYS) -> Spender:
+    """A subject, with so many days. Raises what the store raises."""
+    now, budgets = await budgets_of(ledger, project, subject)
+    first = now // DAY - days + 1
+    return Spender(subject, now, budgets, first, await _days_of(ledger, project, subject, first))
 
 
-async def usage_of(
-    ledger: ServedLedger, project: str, subject: str, since: int = 0
-) -> tuple[tuple[UsageKey, Usage], ...]:
-    """A user's totals from a day on. Raises what the store raises."""
-    reply = await ledger.execute(ReadUsage(project, "user", subject, since=since))
-    return reply.rows
+async def _days_of(ledger: ServedLedger, project: str, subject: Subject, first: int) -> ByDay:
+    reply = await ledger.execute(ReadUsage(project, *subject, since=first))
+    return await run_in_threadpool(by_day, reply.rows)
+
+
+async def ranked_models(site: Site, project: str) -> tuple[str, ...]:
+    """The project's models, those first that cost the most lately. Raises what the store raises."""
+    at, names = site.ranked.get(project, (0.0, ()))
+    if time.monotonic() - at > _RANKED_SECONDS or not names:
+        today = time.time_ns() // 1000 // DAY
+        days = await _days_of(site.ledger, project, Subject("project", project), today - DAYS + 1)
+        names = tuple(name for name, _ in models_of(days))
+        if names:
+            site.ranked[project] = time.monotonic(), names
+    return names

@@ -1,4 +1,4 @@
-"""Everybody of a project in memory: sorted, searched and paged without asking the store."""
+"""Everybody of a list in memory: sorted, searched and paged without asking the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from litellm_budget_plugin.server.dashboard.people import Person
-from litellm_budget_plugin.server.dashboard.totals import Totals
 
 Sort = Literal["nearest", "spent", "id"]
 Show = Literal["all", "near", "full", "blocked", "unlimited"]
@@ -19,8 +18,9 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class Roster:
-    """A project as one scan found it. `at` is the store's time when the scan began (microseconds), `seconds` how long reading
-    took. `complete` is False while the first scan goes on; `totals` come after it. `trouble` says why there is no newer one.
+    """The subjects of a scope as one scan found them. `at` is the store's time when the scan began (microseconds), `seconds` how long
+    reading took. `complete` is False while the first scan goes on. `top` are users and the nano-dollars that they spent in the last
+    days, most first; all of these days are in it when they are `added_up`. `trouble` says why there is no newer one.
     """
 
     at: int = 0
@@ -33,7 +33,8 @@ class Roster:
     near: int = 0
     full: int = 0
     blocked: int = 0
-    totals: Totals | None = None
+    top: tuple[tuple[str, int], ...] = ()
+    added_up: bool = False
     trouble: str = ""
 
 
@@ -86,7 +87,7 @@ def roster_of(pages: Sequence[Sequence[Person]], at: int, seconds: float, comple
 
 
 def select(roster: Roster, search: str, show: Show, sort: Sort, page: int) -> Selection:
-    """A page of the users whose id contains `search`, whatever its case. A page beyond the last is the last."""
+    """A page of the subjects whose id contains `search`, whatever its case. A page beyond the last is the last."""
     ordered = {"nearest": roster.nearest, "spent": roster.by_spent, "id": roster.by_id}[sort]
     found = ordered if show == "all" and not search else list(_matching(ordered, search.casefold(), show))
     pages = max(1, -(-len(found) // PAGE))

@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 from litellm_budget_plugin.core.commands import Read, ReadUsage
 from litellm_budget_plugin.core.windows import DAY
@@ -40,8 +42,15 @@ _PATIENCE = 30.0
 """How long (seconds) a question of a scan may take: a networked store reads a day of all users."""
 
 
+class Listed(NamedTuple):
+    """What somebody looks at: the subjects of a scope in a project."""
+
+    project: str
+    scope: str = "user"
+
+
 class _Watched:
-    """A project that somebody looks at. `stale`: its roster is of a time when somebody looked before."""
+    """A list that somebody looks at. `stale`: its roster is of a time when somebody looked before."""
 
     def __init__(self) -> None:
         self.roster = Roster()
@@ -65,19 +74,20 @@ class Rosters:
 
     def __init__(self, ledger: ServedLedger) -> None:
         self._ledger = ledger
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[Listed, _Watched] = {}
         self._lock, self._opening = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
 
-    def look(self, project: str) -> Roster:
-        """The newest roster of a project; reading it goes on for a while."""
+    def look(self, project: str, scope: str = "user") -> Roster:
+        """The newest roster of a project's subjects; reading it goes on for a while."""
+        listed = Listed(project, scope)
         with self._lock:
-            watched = self._watched.get(project)
+            watched = self._watched.get(listed)
             if watched is None:
-                watched = self._watched[project] = _Watched()
+                watched = self._watched[listed] = _Watched()
             elif time.monotonic() - watched.looked_at > _LOOKED:
                 watched.begin()
             watched.looked_at = time.monotonic()
@@ -87,24 +97,24 @@ class Rosters:
         self._wake.set()
         return watched.roster
 
-    def hurry(self, project: str) -> None:
-        """Something was changed: read the project at once."""
+    def hurry(self, project: str, scope: str) -> None:
+        """Something was changed: read the project's subjects at once."""
         with self._lock:
-            watched = self._watched.get(project)
+            watched = self._watched.get(Listed(project, scope))
             if watched is not None:
                 watched.due, watched.hurried = 0.0, True
         self._wake.set()
 
-    async def ready(self, project: str, totals: bool = False) -> Roster:
-        """Like `look`, but waits for the first scan of a project to be done, with `totals` for those too; only for the first
+    async def ready(self, project: str, scope: str = "user", top: bool = False) -> Roster:
+        """Like `look`, but waits for the first scan to be done, with `top` for who has spent the most too; only for the first
         seconds of it, so that a page of many users says how far it has come.
         """
-        self.look(project)
+        self.look(project, scope)
         with self._lock:
-            watched = self._watched[project]
+            watched = self._watched[Listed(project, scope)]
         until = watched.began + _FIRST_SECONDS
         while not (roster := watched.roster).trouble and time.monotonic() < until:
-            if not watched.stale and (not totals or (roster.totals is not None and roster.totals.complete)):
+            if not watched.stale and (not top or roster.added_up):
                 break
             await asyncio.sleep(0.02)  # what is waited for happens on a thread
         return roster
@@ -134,28 +144,30 @@ class Rosters:
             with self._lock:
                 self._forget(now)
                 looked = [item for item in self._watched.items() if now - item[1].looked_at <= _LOOKED]
-                project, watched = min(looked, key=lambda item: item[1].due, default=("", None))
+                listed, watched = min(looked, key=lambda item: item[1].due, default=(Listed(""), None))
             if watched is None or watched.due > now:
                 self._wake.wait(None if watched is None else watched.due - now)
                 self._wake.clear()
                 continue
             try:
-                self._scan(project, watched)
+                self._scan(listed, watched)
             except _Closing:
                 return
             except BudgetError as error:
-                _logger.error("the dashboard cannot read project %r: %s", project, error)
+                _logger.error(
+                    "the dashboard cannot read the %ss of project %r: %s", listed.scope, listed.project, error
+                )
                 watched.roster = replace(watched.roster, trouble="the ledger's store does not answer")
             except Exception:
-                _logger.exception("the dashboard cannot read project %r", project)
+                _logger.exception("the dashboard cannot read the %ss of project %r", listed.scope, listed.project)
                 watched.roster = replace(watched.roster, trouble="reading failed; see the server's log")
             watched.due = max(watched.due, time.monotonic() + _INTERVAL) if not watched.hurried else 0.0
             if watched.roster.trouble:
                 watched.hurried, watched.due = False, time.monotonic() + _INTERVAL
 
     def _forget(self, now: float) -> None:
-        for project in [name for name, one in self._watched.items() if now - one.looked_at > _FORGOTTEN]:
-            del self._watched[project]
+        for listed in [each for each, one in self._watched.items() if now - one.looked_at > _FORGOTTEN]:
+            del self._watched[listed]
 
     def _rest(self, watched: _Watched, took: float) -> None:
         if took and not watched.hurried and watched.roster.complete:
@@ -166,15 +178,16 @@ class Rosters:
         if self._closed:
             raise _Closing
 
-    def _scan(self, project: str, watched: _Watched) -> None:
-        store, defaults, fast = self.store(), self._ledger.defaults(project), watched.hurried
+    def _scan(self, listed: Listed, watched: _Watched) -> None:
+        store, (project, scope), fast = self.store(), listed, watched.hurried
+        defaults_of = partial(self._ledger.defaults, project)
         watched.hurried = False
         pages: list[list[Person]] = []
         began, after, seconds = 0, "", 0.0
         while True:
             start = time.monotonic()
-            reply = ask(store, Read(project, "user", after=after, page=_PAGE, defaults=defaults))
-            pages.append(list(people_of(reply.accounts)))
+            reply = ask(store, Read(project, scope, after=after, page=_PAGE, defaults=defaults_of()))
+            pages.append(list(people_of(reply.accounts, defaults_of, reply.now)))
             began = began or reply.now
             took = time.monotonic() - start
             seconds += took
@@ -184,9 +197,13 @@ class Rosters:
             if not watched.roster.complete and len(pages) % 10 == 0:
                 watched.roster = replace(watched.roster, at=began, by_id=tuple(each for page in pages for each in page))
             self._rest(watched, 0.0 if fast else took)
-        watched.roster = replace(roster_of(pages, began, seconds, complete=True), totals=watched.roster.totals)
+        before = watched.roster
+        watched.roster = replace(
+            roster_of(pages, began, seconds, complete=True), top=before.top, added_up=before.added_up
+        )
         watched.stale = False
-        self._add_up(project, watched, store, began // DAY)
+        if scope == "user":
+            self._add_up(project, watched, store, began // DAY)
         store.sync()
 
     def _add_up(self, project: str, watched: _Watched, store: Store, today: int) -> None:
@@ -234,4 +251,4 @@ class Rosters:
     def _show(self, watched: _Watched) -> None:
         adding = watched.adding or watched.renewing
         if adding is not None:
-            watched.roster = replace(watched.roster, totals=adding.totals())
+            watched.roster = replace(watched.roster, top=adding.top(), added_up=adding.complete)

@@ -15,15 +15,16 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.server.access import Caller, bearer
 from litellm_budget_plugin.server.failures import Problem
 from litellm_budget_plugin.server.keys import SESSION_SECONDS
 from litellm_budget_plugin.server.site import Site
-from litellm_budget_plugin.server.vetting import COMMANDS
+from litellm_budget_plugin.server.vetting import Vetting
 
 _MOST_FIELDS = 30
-_MOST_FORM = 16 * 1024
+_MOST_FORM = 32 * 1024
 
 
 class NotLoggedIn(Problem):
@@ -57,6 +58,11 @@ class Visitor:
         return "nobody" if self.caller is None else f"key {self.caller.name}" if self.logged_in else self.caller.name
 
     @property
+    def label(self) -> str:
+        """For people: what the key is called."""
+        return "nobody" if self.caller is None else self.caller.label or self.caller.name
+
+    @property
     def writes(self) -> bool:
         """Whether forms are shown."""
         return self.caller is not None and self.caller.writes
@@ -77,6 +83,11 @@ class Visitor:
         if self.project and self.caller is not None and self.caller.project is None:
             query = {"project": self.project, **query}
         return self.root + path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+    def to(self, subject: Subject, path: str = "/subject", **parameters: object) -> str:
+        """The address of a subject's page."""
+        scope = "" if subject.scope == "user" else subject.scope
+        return self.link(path, scope=scope, id="" if scope == "project" else subject.id, **parameters)
 
 
 def root_of(request: Request) -> str:
@@ -160,7 +171,8 @@ async def form_of(request: Request) -> dict[str, str]:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError as error:
         raise Problem(400, f"the body is not a form: {error!s:.200}") from None
-    COMMANDS.check(fields)
+    # A list of limits is longer than anything that a command says in one text.
+    Vetting(text=_MOST_FORM, number=0, depth=1).check(fields)
     return fields
 
 

@@ -1,15 +1,16 @@
-"""What all users of a project spent in the last days, by day and model, and who spent the most."""
+"""What was spent in the last days, by day and model, and which users spent the most."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
 
+PERIODS = (7, 30, 90, 400)
+"""How many days a page can show, today included."""
 DAYS = 30
-"""How many days the pages show, today included."""
+"""How many it shows unless told otherwise, and those that `Adding` adds up."""
 RECENT = 2
 """How many of them may still grow: a charge that is delivered late counts on the day of its call."""
 MOST_MODELS = 100
@@ -20,33 +21,6 @@ _TOP = 10
 Rows = Iterable[tuple[UsageKey, Usage]]
 ByModel = dict[str, Usage]
 ByDay = dict[int, ByModel]
-
-
-class Totals(NamedTuple):
-    """Of the days from `first` to `today` (days since 1970-01-01), or of the last of them while not `complete`. `top` are users
-    and nano-dollars, most first.
-    """
-
-    first: int
-    today: int
-    days: ByDay
-    top: tuple[tuple[str, int], ...]
-    complete: bool
-
-    @property
-    def sum(self) -> Usage:
-        """All of it."""
-        return summed(usage for models in self.days.values() for usage in models.values())
-
-    @property
-    def of_today(self) -> Usage:
-        """Today's."""
-        return summed(self.days.get(self.today, {}).values())
-
-    @property
-    def models(self) -> list[tuple[str, Usage]]:
-        """By model, the dearest first."""
-        return models_of(self.days)
 
 
 def summed(usages: Iterable[Usage]) -> Usage:
@@ -87,14 +61,13 @@ def _add(models: ByModel, model: str, usage: Usage) -> None:
 
 
 class Adding:
-    """Adds up the rows of all users from `today` back to `first`; `since` is how far it has come.
+    """Adds up what every user spent from `today` back to `first`; `since` is how far it has come.
 
     What may still grow is kept apart from what does not, so that reading it again replaces it.
     """
 
     def __init__(self, today: int) -> None:
         self.first, self.today, self.since = today - DAYS + 1, today, today + 1
-        self._days: ByDay = {}
         self._older: dict[str, int] = {}
         self._recent: dict[int, dict[str, int]] = {}
 
@@ -105,22 +78,18 @@ class Adding:
 
     def put(self, rows: Rows, since: int, until: int) -> None:
         """Take rows of the days from `since` to `until`, in place of those known where they are RECENT; others come once."""
-        for day in range(since, until + 1):
-            self._days[day] = {}
-            if day > self.today - RECENT:
-                self._recent[day] = {}
+        for day in range(max(since, self.today - RECENT + 1), until + 1):
+            self._recent[day] = {}
         for key, usage in rows:
-            _add(self._days[key.day], key.model, usage)
             if usage.spent:
                 users = self._recent.get(key.day, self._older)
                 users[key.subject] = users.get(key.subject, 0) + usage.spent
         self.since = min(self.since, since)
 
-    def totals(self) -> Totals:
-        """What is known so far."""
+    def top(self) -> tuple[tuple[str, int], ...]:
+        """Those who spent the most of what is known so far, most first, with nano-dollars."""
         spent = dict(self._older)
         for users in self._recent.values():
             for user, nanos in users.items():
                 spent[user] = spent.get(user, 0) + nanos
-        top = heapq.nsmallest(_TOP, spent.items(), key=lambda item: (-item[1], item[0]))
-        return Totals(self.first, self.today, dict(self._days), tuple(top), self.complete)
+        return tuple(heapq.nsmallest(_TOP, spent.items(), key=lambda item: (-item[1], item[0])))

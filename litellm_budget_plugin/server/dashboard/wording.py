@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -9,6 +10,8 @@ from litellm_budget_plugin.core.money import NANOS_PER_USD, usd_text
 from litellm_budget_plugin.core.windows import SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LAST_YEAR = 2200
+"""Later times may be larger numbers than a ledger keeps."""
 _WINDOWS = {
     "none": "no window",
     "1d": "1 day",
@@ -22,19 +25,29 @@ _WINDOWS = {
 }
 
 
-def usd(nanos: int) -> str:
-    """Nano-dollars for a page, rounded: to cents from a dollar on, to four decimals below, to six where those are noughts."""
-    size = abs(nanos)
-    if 0 < size <= 500:
-        return "<$0.000001"
-    places = 2 if size >= NANOS_PER_USD else 4 if size >= NANOS_PER_USD // 1000 else 6
-    rounded = (Decimal(size) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
-    return f"{'-' if nanos < 0 else ''}${usd_text(int(rounded * NANOS_PER_USD))}"
+def usd(nanos: int, places: int | None = None) -> str:
+    """Nano-dollars for a page, rounded to `places` decimals; else to cents from a dollar on, to four decimals below, to six where
+    those are zero, and then without the zeros at the end.
+    """
+    size, sign = abs(nanos), "-" if nanos < 0 else ""
+    shown = places or (2 if size >= NANOS_PER_USD else 4 if size >= NANOS_PER_USD // 1000 else 6)
+    rounded = (Decimal(size) / NANOS_PER_USD).quantize(Decimal(1).scaleb(-shown), ROUND_HALF_EVEN)
+    if size and not rounded:
+        return f"<${Decimal(1).scaleb(-shown):f}"
+    return f"{sign}${rounded:,f}" if places else f"{sign}${usd_text(int(rounded * NANOS_PER_USD))}"
 
 
-def amount(value: int, unit: str = "usd") -> str:
+def column(amounts: Iterable[int]) -> int:
+    """With how many decimals all amounts of a column are written, so that their decimal points stand below each other: as few as
+    leave something of the smallest.
+    """
+    smallest = min((abs(each) for each in amounts if each), default=NANOS_PER_USD)
+    return 2 if smallest >= NANOS_PER_USD // 100 else 4 if smallest >= NANOS_PER_USD // 10_000 else 6
+
+
+def amount(value: int, unit: str = "usd", places: int | None = None) -> str:
     """An amount in the unit of its account, rounded."""
-    return usd(value) if unit == "usd" else _counted(value, unit)
+    return usd(value, places) if unit == "usd" else _counted(value, unit)
 
 
 def whole(value: int, unit: str = "usd") -> str:

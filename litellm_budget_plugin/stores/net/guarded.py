@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
-from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject
-from litellm_budget_plugin.core.applying import default_of
+from litellm_budget_plugin.core.accounts import Hold, Subject
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
     Accounts,
@@ -34,7 +33,8 @@ from litellm_budget_plugin.core.commands import (
     UsageRows,
 )
 from litellm_budget_plugin.core.holding import MOST_DUE
-from litellm_budget_plugin.core.ledger import change, expire_some, state_of
+from litellm_budget_plugin.core.ledger import change, expire_some
+from litellm_budget_plugin.core.reading import states_of
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.net.engine import Engine, Seen, View
@@ -290,9 +290,9 @@ class GuardedStore:
             view, ids = self._rows_of(command, now, deadline)
         after = ids[-1] if command.subject is None and len(ids) == command.page else None
         states = [
-            state_of(account, default_of(account, command.defaults), view.now)
+            state
             for subject in ids
-            for account in sorted(view.subjects[Subject(command.scope, subject)].accounts, key=_ref)
+            for state in states_of(view.subjects[Subject(command.scope, subject)].accounts, command.defaults, view.now)
         ]
         return Accounts(view.now, tuple(states), after)
 
@@ -356,7 +356,3 @@ def _outcome(transaction: Transaction, command: Settle | Release) -> Outcome:
         return change(transaction, command, transaction.now)
     except BudgetInputError as error:
         return error
-
-
-def _ref(account: Account) -> Ref:
-    return account.ref

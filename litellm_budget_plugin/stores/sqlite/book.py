@@ -42,10 +42,11 @@ class SqliteBook:
     With `writable` false, what would change a row raises ReadOnly.
     """
 
-    __slots__ = ("_run", "writable")
+    __slots__ = ("_run", "_run_many", "writable")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._run = connection.execute
+        self._run_many = connection.executemany
         self.writable = True
 
     def accounts(self, project: str, subject: Subject) -> list[Account]:
@@ -75,16 +76,14 @@ class SqliteBook:
     def write(self, project: str, changes: Changes) -> None:
         """Write the changes; the transaction makes them one step."""
         self._must_be_writable()
-        run = self._run
-        for ref, account in changes.accounts.items():
-            if account is None:
-                run(_SQL["drop_account"], (project, *ref))
-            else:
-                run(_PUT_ACCOUNT, (project, *ref, *_row(account)))
+        run, many = self._run, self._run_many
+        for ref in [ref for ref, account in changes.accounts.items() if account is None]:
+            run(_SQL["drop_account"], (project, *ref))
+        kept = [(project, *ref, *_row(account)) for ref, account in changes.accounts.items() if account is not None]
+        many(_PUT_ACCOUNT, kept)
         for hold in changes.holds.values():
             run(_PUT_HOLD, (project, hold.id, hold.state, hold.at, _detail(hold), hold.reply or None))
-        for key, usage in changes.usage.items():
-            run(_ADD_USAGE, (project, *key, *usage))
+        many(_ADD_USAGE, [(project, *key, *usage) for key, usage in changes.usage.items()])
 
     def subjects(self, project: str, scope: str, after: str, most: int) -> list[str]:
         """Up to `most` ids with an account in `scope` that follow `after`, in order of their code points."""

@@ -10,7 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reset
+from litellm_budget_plugin.core.commands import (
+    Command,
+    DropBudget,
+    PutBudget,
+    Read,
+    ReadUsage,
+    Refund,
+    Reply,
+    Reset,
+    SetLimits,
+    TopUp,
+)
 from litellm_budget_plugin.core.ledger import apply
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError
 from litellm_budget_plugin.stores.clock import clock
@@ -29,7 +40,7 @@ T = TypeVar("T")
 _log = logging.getLogger("litellm_budget_plugin")
 
 _READS = (Read, ReadUsage)
-_SYNCED_AT_ONCE = (PutBudget, DropBudget, Reset)
+_SYNCED_AT_ONCE = (PutBudget, DropBudget, Reset, SetLimits, TopUp, Refund)
 _LOOK_EVERY = 1.0
 """How often (seconds) a command looks whether its file is still in its place."""
 _SYNC_WAIT = 60.0

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from litellm_budget_plugin.core.accounts import Account, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.applying import whole_mark
 from litellm_budget_plugin.core.commands import Accounts, AccountState, PutBudget, Read, Settle
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.server.keys import Access, create_key
@@ -56,8 +57,13 @@ def account(
 
 
 def load(url: str, accounts: Iterable[Account] = (), usage: Sequence[tuple[UsageKey, Usage]] = ()) -> None:
-    """Put rows into the ledger at `url`."""
+    """Put rows into the ledger at `url`; every call counts for the project, too."""
     store, accounts = open_store(url), tuple(accounts)
+    sums: dict[UsageKey, Usage] = {}
+    for key, one in usage:
+        total = UsageKey("project", PROJECT, key.day, key.model)
+        sums[total] = sums.get(total, Usage()).plus(one)
+    usage = [*usage, *sums.items()]
     for begin in range(0, max(1, len(accounts)), 5000):
         store.load(PROJECT, Rows(accounts[begin : begin + 5000], (), tuple(usage) if begin == 0 else ()))
     store.close()
@@ -70,7 +76,8 @@ def today() -> int:
 
 def charge(store: Store, user: str, cost: int, hold: str, model: str = "gpt-4o") -> None:
     """Charge a call."""
-    ask(store, Settle(hold, PROJECT, (Subject("user", user),), (model,), cost, model, 100, 20))
+    payers = (Subject("user", user), Subject("project", PROJECT))
+    ask(store, Settle(hold, PROJECT, payers, (model,), cost, model, 100, 20))
 
 
 def put(store: Store, user: str, limit: int | None, window: str = "none") -> None:
@@ -78,16 +85,16 @@ def put(store: Store, user: str, limit: int | None, window: str = "none") -> Non
     ask(store, PutBudget(f"put:{user}:{limit}", PROJECT, Subject("user", user), limit=limit, window=window))
 
 
-def states_of(store: Store, user: str) -> tuple[AccountState, ...]:
-    """A user's accounts in the ledger."""
-    reply = ask(store, Read(PROJECT, "user", user))
+def states_of(store: Store, user: str, scope: str = "user") -> tuple[AccountState, ...]:
+    """A subject's accounts in the ledger, without the mark of a list set by hand."""
+    reply = ask(store, Read(PROJECT, scope, user))
     assert isinstance(reply, Accounts)
-    return reply.accounts
+    return tuple(state for state in reply.accounts if state.ref != whole_mark(Subject(scope, user)))
 
 
-def state_of(store: Store, user: str) -> AccountState:
-    """A user's only account."""
-    (state,) = states_of(store, user)
+def state_of(store: Store, user: str, scope: str = "user") -> AccountState:
+    """A subject's only account."""
+    (state,) = states_of(store, user, scope)
     return state
 
 
@@ -106,10 +113,10 @@ class Form(NamedTuple):
 
 
 def form_on(page: str, ending: str) -> Form:
-    """The form whose action ends like this."""
+    """The first form whose action, or that of one of its buttons, ends like this."""
     for attributes, inside in re.findall(r"<form\b([^>]*)>(.*?)</form>", page, re.DOTALL):
-        action = html.unescape(_attribute(attributes, "action"))
-        if action.endswith(ending):
+        actions = [_attribute(attributes, "action"), *re.findall(r'formaction="([^"]*)"', inside)]
+        for action in (html.unescape(each) for each in actions if each.endswith(ending)):
             inputs = [
                 tag for tag in re.findall(r"<input\b[^>]*>", inside) if 'type="radio"' not in tag or "checked" in tag
             ]

@@ -10,7 +10,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import PutBudget, SetLimits, TopUp
+from litellm_budget_plugin.core.sentences import parse_limits
+from litellm_budget_plugin.server.history import note
 from litellm_budget_plugin.server.keys import begin_session
+from litellm_budget_plugin.stores.protocol import ask
 from tests.server.browser import NAME, Watched, chromium
 from tests.server.dashboard.conftest import fill
 from tests.server.dashboard.desk import NASTY, PROJECT, USD, charge, key_for, state_of
@@ -72,18 +77,18 @@ def test_a_walk_from_the_log_in_to_a_reset(watched: Open, served: tuple[Running,
     page.get_by_role("link", name="alice").click()
     expect(page.get_by_text("95 % of $10.00 is used")).to_be_visible()
 
-    page.get_by_label("Raise by, in USD").fill("10")
+    page.get_by_label("Raise by").fill("$10")
     page.get_by_label("Until (UTC)").fill("2090-01-01T12:00")
-    page.get_by_role("button", name="Raise the limit").click()
+    page.get_by_role("button", name="Raise the limits").click()
     expect(page.get_by_role("status")).to_have_text("The limit is raised.")
     expect(page.get_by_text("47 % of $20.00 is used")).to_be_visible()
 
-    page.get_by_label("Amount in USD").fill("a lot")
-    page.get_by_role("button", name="Set the limit").click()
-    expect(page.get_by_label("Amount in USD")).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_label("Amount in USD")).to_have_value("a lot")
-    page.get_by_label("Amount in USD").fill("40")
-    page.get_by_role("button", name="Set the limit").click()
+    page.get_by_label("Limit 1").fill("a lot")
+    page.get_by_role("button", name="Change").click()
+    expect(page.get_by_label("Limit 1")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Limit 1")).to_have_value("a lot")
+    page.get_by_label("Limit 1").fill("$40")
+    page.get_by_role("button", name="Change").click()
     expect(page.get_by_text("19 % of $50.00 is used")).to_be_visible()
 
     page.get_by_role("link", name="Reset what was spent").click()
@@ -97,7 +102,7 @@ def test_a_walk_from_the_log_in_to_a_reset(watched: Open, served: tuple[Running,
     expect(page.get_by_role("heading", name="Users", level=1)).to_be_visible()
     page.get_by_role("button", name="Log out").click()
     expect(page).to_have_url(f"{server.url}/login")
-    page.goto("/users")
+    page.goto("/subjects")
     expect(page).to_have_url(f"{server.url}/login")
 
 
@@ -109,9 +114,9 @@ def test_forms_work_on_a_plain_http_host(browser: Browser, served: tuple[Running
     page.goto("/login")
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Log in").click()
-    page.goto("/user?id=bob")
-    page.get_by_label("Amount in USD").fill("4")
-    page.get_by_role("button", name="Set the limit").click()
+    page.goto("/subject?id=bob")
+    page.get_by_label("Limit 1").fill("$4")
+    page.get_by_role("button", name="Change").click()
     expect(page.get_by_text("50 % of $4.00 is used")).to_be_visible()
     tab.close()
 
@@ -119,15 +124,15 @@ def test_forms_work_on_a_plain_http_host(browser: Browser, served: tuple[Running
 def test_numbers_go_live_without_a_reload(watched: Open, served: tuple[Running, str]) -> None:
     tab = watched()
     page, store = tab.page, served[0].site.ledger.store
-    page.goto("/user?id=bob")
+    page.goto("/subject?id=bob")
     page.evaluate("window.same = 1")
-    page.get_by_label("Amount in USD").fill("77")
+    page.get_by_label("Another limit").fill("$77")
     page.get_by_text("Table by day").click()
     expect(page.get_by_text("20 % of $10.00 is used")).to_be_visible()
     charge(store, "bob", 3 * USD, "h1")
     expect(page.get_by_text("50 % of $10.00 is used")).to_be_visible()
     # What somebody is about to type, and what they have opened, stays.
-    expect(page.get_by_label("Amount in USD")).to_have_value("77")
+    expect(page.get_by_label("Another limit")).to_have_value("$77")
     expect(page.get_by_role("columnheader", name="Day (UTC)")).to_be_visible()
     page.goto("/")
     expect(_spent(page)).to_contain_text("$10.75")
@@ -139,7 +144,7 @@ def test_numbers_go_live_without_a_reload(watched: Open, served: tuple[Running, 
 
 def test_the_focus_stays_where_it_was(watched: Open, served: tuple[Running, str]) -> None:
     page = watched().page
-    page.goto("/users")
+    page.goto("/subjects")
     page.get_by_role("link", name="carol").focus()
     charge(served[0].site.ledger.store, "carol", USD, "h1")
     expect(page.get_by_role("row", name="carol")).to_contain_text("$4.00")
@@ -150,8 +155,8 @@ def test_it_can_be_paused(watched: Open, served: tuple[Running, str]) -> None:
     tab = watched()
     page = tab.page
     page.clock.install()
-    page.goto("/user?id=bob")
-    with page.expect_request("**/user?id=bob"):
+    page.goto("/subject?id=bob")
+    with page.expect_request("**/subject?id=bob"):
         page.clock.run_for(4_000)
     button = page.get_by_role("button", name="Live")
     expect(button).to_have_attribute("aria-pressed", "true")
@@ -167,17 +172,17 @@ def test_it_can_be_paused(watched: Open, served: tuple[Running, str]) -> None:
 
 def test_an_ended_session_leads_to_the_log_in(watched: Open, served: tuple[Running, str]) -> None:
     tab = watched()
-    tab.page.goto("/users")
+    tab.page.goto("/subjects")
     tab.context.clear_cookies()
     expect(tab.page).to_have_url(f"{served[0].url}/login")
 
 
 def test_an_id_that_is_a_script_is_not_run(watched: Open) -> None:
     page = watched().page
-    for path in ("/", "/users", "/users?search=%3Cscript", "/user?id=alice"):
+    for path in ("/", "/subjects", "/subjects?search=%3Cscript", "/subject?id=alice"):
         page.goto(path)
         assert page.evaluate("window.hacked === undefined")
-    page.goto("/users?search=script")
+    page.goto("/subjects?search=script")
     page.get_by_role("link", name=NASTY).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(NASTY)
     page.get_by_role("link", name="Reset what was spent").click()
@@ -187,7 +192,7 @@ def test_an_id_that_is_a_script_is_not_run(watched: Open) -> None:
 
 def test_the_policy_would_stop_one_that_got_in(watched: Open) -> None:
     page = watched("Content Security Policy").page
-    page.goto("/users")
+    page.goto("/subjects")
     for script in (
         (
             "document.body.insertAdjacentHTML('beforeend', '<p onclick=\"window.hacked=1\">x</p>');"
@@ -200,13 +205,29 @@ def test_the_policy_would_stop_one_that_got_in(watched: Open) -> None:
         assert page.evaluate("window.hacked === undefined")
 
 
-PAGES = ("/", "/users", "/users?search=nobody", "/user?id=alice", "/user?id=new", "/user/reset?id=alice", "/nothing")
+PAGES = (
+    "/",
+    "/subjects",
+    "/subjects?search=nobody",
+    "/subject?id=alice",
+    "/subject?id=new",
+    "/subject/reset?id=alice",
+    "/nothing",
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_keeps_anybody_out(watched: Open, scheme: Any, width: int) -> None:
+def test_nothing_keeps_anybody_out(watched: Open, served: tuple[Running, str], scheme: Any, width: int) -> None:
     """No violation that axe can find, on any page, in both colour schemes and on a phone."""
+    store = served[0].site.ledger.store
+    for command in (
+        TopUp("invoice-17", PROJECT, Subject("user", "paying"), 5 * USD),
+        SetLimits("s", PROJECT, Subject("user", "paying"), parse_limits("$1/day, $10/month, 5 calls/hour for o3")),
+        PutBudget("b", PROJECT, Subject("user", "paying"), blocked=True),
+    ):
+        ask(store, command)
+    note(store, PROJECT, Subject("user", "paying"), "the shop's key", "limits: $1 per day", "x")
     tab = watched("404", "422", color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce")
     page = tab.page
     for path in PAGES:
@@ -215,14 +236,43 @@ def test_nothing_keeps_anybody_out(watched: Open, scheme: Any, width: int) -> No
             details.locator("summary").click()
         _check(page, path)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-    page.goto("/user?id=alice")
-    page.get_by_label("Amount in USD").fill("a lot")
-    page.get_by_role("button", name="Set the limit").click()
+    page.goto("/subject?id=alice")
+    page.get_by_label("Another limit").fill("a lot")
+    page.get_by_role("button", name="Add the limit").click()
     expect(page.get_by_role("alert")).to_be_visible()
     _check(page, "a form with an error")
     tab.context.clear_cookies()
     page.goto("/login")
     _check(page, "the log-in")
+
+
+def test_changes_are_near_the_top_on_a_phone(watched: Open) -> None:
+    page = watched(viewport={"width": 390, "height": 844}).page
+    page.goto("/subject?id=alice")
+    expect(page.get_by_role("link", name="Change", exact=True)).to_be_in_viewport()
+    page.get_by_role("link", name="Change", exact=True).click()
+    expect(page.get_by_label("Limit 1")).to_be_in_viewport()
+
+
+def test_a_field_suggests_windows_and_models_for_what_is_typed(watched: Open, served: tuple[Running, str]) -> None:
+    page = watched().page
+    page.goto("/subject?id=alice")
+
+    def suggested() -> list[str]:
+        found: list[str] = page.evaluate(
+            "[...document.querySelectorAll('#sentences option')].map((each) => each.value)"
+        )
+        return found
+
+    assert "$10 per month" in suggested() and "$2 per day for gpt-4o" in suggested()
+    page.get_by_label("Another limit").press_sequentially("$7.5")
+    assert {"$7.5 per month", "$7.5 per week", "$7.5 per day for gpt-4o"} <= set(suggested())
+    page.get_by_label("Another limit").fill("300 calls per h")
+    assert "300 calls per hour" in suggested()
+    page.get_by_label("Another limit").fill("300 calls per hour")
+    page.get_by_role("button", name="Add the limit").click()
+    expect(page.get_by_role("heading", name="300 calls per hour")).to_be_visible()
+    expect(page.get_by_role("heading", name="$10", exact=True)).to_be_visible()
 
 
 def _check(page: Page, what: str) -> None:
@@ -236,8 +286,8 @@ def test_everything_works_without_javascript(watched: Open, served: tuple[Runnin
     page.get_by_label("Search users").fill("bob")
     page.get_by_role("button", name="Search").click()
     page.get_by_role("link", name="bob").click()
-    page.get_by_label("Amount in USD").fill("4")
-    page.get_by_role("button", name="Set the limit").click()
+    page.get_by_label("Limit 1").fill("$4")
+    page.get_by_role("button", name="Change").click()
     expect(page.get_by_text("50 % of $4.00 is used")).to_be_visible()
     charge(served[0].site.ledger.store, "bob", USD, "h1")
     page.get_by_role("link", name="Reload").click()
@@ -250,25 +300,26 @@ def test_everything_works_without_javascript(watched: Open, served: tuple[Runnin
 
 def test_the_keyboard_reaches_everything(watched: Open) -> None:
     page = watched().page
-    page.goto("/user?id=alice")
+    page.goto("/subject?id=alice")
     page.keyboard.press("Tab")
     assert _focused(page) == "Skip to the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
     seen: list[str] = []
-    for _ in range(40):
+    for _ in range(50):
         page.keyboard.press("Tab")
         seen.append(_focused(page))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", seen[-1]
         if seen[-1].startswith("Reset what was spent"):
             break
     wanted = [
-        "Table by day",
-        "amount",
-        "Set the limit",
+        "Change",
+        "limit",
+        "Delete",
+        "Add the limit",
         "by",
         "until",
-        "Raise the limit",
+        "Raise the limits",
         "Block",
         "Reset what was spent…",
     ]

@@ -93,8 +93,8 @@ def test_one_users_days_are_too(house: House, store_url: str) -> None:
     assert isinstance(reply, UsageRows) and len(reply.rows) == 3
     dates = {0: "earlier", today(): time.strftime("%Y-%m-%d", time.gmtime(today() * 86400))}
     for rows in (
-        _rows(house.tab.get("/user/export.csv", id="alice")),
-        house.tab.get("/user/export.json", id="alice").json(),
+        _rows(house.tab.get("/subject/export.csv", id="alice")),
+        house.tab.get("/subject/export.json", id="alice").json(),
     ):
         for row, (key, usage) in zip(rows, reply.rows, strict=True):
             assert row["day"] == dates.get(key.day, row["day"]) and row["model"] == key.model
@@ -106,7 +106,7 @@ def test_one_users_days_are_too(house: House, store_url: str) -> None:
 def test_a_spreadsheet_runs_nothing(house: House, store_url: str, name: str) -> None:
     load(store_url, [account(name)], [(UsageKey("user", "alice", today(), name), Usage(1, 1))])
     assert f"'{name}" in [row["user"] for row in _rows(house.tab.get("/export.csv"))]
-    assert f"'{name}" in [row["model"] for row in _rows(house.tab.get("/user/export.csv", id="alice"))]
+    assert f"'{name}" in [row["model"] for row in _rows(house.tab.get("/subject/export.csv", id="alice"))]
     assert name in [row["user"] for row in house.tab.get("/export.json").json()]
     for row in _rows(house.tab.get("/export.csv")):
         assert not [value for value in row.values() if value[:1] in "=+-@\t\r\uff1d" and value]
@@ -122,7 +122,7 @@ def test_nor_after_what_some_spreadsheet_takes_for_the_end_of_a_cell(house: Hous
         [account(name, model=name, number=number) for number, name in enumerate(names)],
         [(UsageKey("user", "alice", today(), name), Usage(1, 1)) for name in names],
     )
-    files = house.tab.get("/export.csv"), house.tab.get("/user/export.csv", id="alice")
+    files = house.tab.get("/export.csv"), house.tab.get("/subject/export.csv", id="alice")
     told = [
         row[column]
         for answer, columns in zip(files, (("user", "model"), ("model",)))
@@ -152,4 +152,4 @@ def test_an_empty_project_is_an_empty_file(house: House) -> None:
     headers = {"authorization": f"Bearer {house.other_key}"}
     assert httpx.get(f"{house.server.url}/export.json", headers=headers).json() == []
     assert _rows(httpx.get(f"{house.server.url}/export.csv", headers=headers)) == []
-    assert httpx.get(f"{house.server.url}/user/export.json?id=x", headers=headers).json() == []
+    assert httpx.get(f"{house.server.url}/subject/export.json?id=x", headers=headers).json() == []

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from litellm_budget_plugin.core.accounts import Default, Subject, Usage, UsageKey
-from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, Settle
+from litellm_budget_plugin.core.commands import Accounts, PutBudget, Read, SetLimits, Settle
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.server.dashboard import charts, wording
-from litellm_budget_plugin.server.dashboard.people import person_of, share_of
-from litellm_budget_plugin.server.dashboard.totals import DAYS, MOST_MODELS, OTHERS, Adding, refusal_rate
+from litellm_budget_plugin.server.dashboard.people import counting, person_of, share_of
+from litellm_budget_plugin.server.dashboard.totals import (
+    DAYS,
+    MOST_MODELS,
+    OTHERS,
+    Adding,
+    by_day,
+    refusal_rate,
+    summed,
+)
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests.server.dashboard.desk import PROJECT, USD, put, state_of
@@ -73,8 +84,10 @@ def test_a_limit_of_nothing_is_used_up_and_the_nearest_account_counts() -> None:
     assert share_of(state_of(store, "zero")) == 1.0
     put(store, "free", None)
     assert share_of(state_of(store, "free")) == -1.0
-    assert person_of("free", [state_of(store, "free")]).limit is None
-    nearest = person_of("both", [state_of(store, "free"), state_of(store, "zero")])
+    free, zero = state_of(store, "free"), state_of(store, "zero")
+    assert person_of(Subject("user", "free"), [free], (), 0).limit is None
+    both = [free, replace(zero, ref=free.ref._replace(window="day@UTC"))]
+    nearest = person_of(Subject("user", "free"), both, (), 0)
     assert (nearest.limit, nearest.full, nearest.near) == (0, True, True)
     store.close()
 
@@ -88,8 +101,33 @@ def test_a_left_over_account_does_not_count() -> None:
     ask(store, PutBudget("p", PROJECT, user, window="28d", limit=5000))
     reply = ask(store, Read(PROJECT, "user", "a", defaults=defaults))
     assert isinstance(reply, Accounts)
-    assert [(state.ref.window, share_of(state)) for state in reply.accounts] == [("28d", 0.198), ("7d", 1.0)]
-    assert person_of("a", reply.accounts).window == "28d"
+    assert {state.ref.window for state in reply.accounts} == {"28d", "7d"}
+    counted = counting(user, reply.accounts, defaults, reply.now)
+    assert [(state.ref.window, share_of(state)) for state in counted] == [("28d", 0.198)]
+    assert person_of(user, reply.accounts, defaults, reply.now).window == "28d"
+    store.close()
+
+
+def test_limits_of_one_subject_take_the_place_of_its_scopes() -> None:
+    """Whatever the ledger was asked with; and the whole mark is no account."""
+    store, user = open_store("memory://"), Subject("user", "a")
+    scope = (Default("user", "1d", 1000),)
+    ask(store, Settle("h", PROJECT, (user,), ("m",), 90, "m", defaults=scope))
+    own = (*scope, Default("user", "1d", 100, subject="a"), Default("user", "day@UTC", 7, "gpt-4o", subject="a"))
+
+    def counted(defaults: tuple[Default, ...]) -> list[tuple[str, int | None, int]]:
+        reply = ask(store, Read(PROJECT, "user", "a", defaults=scope))
+        assert isinstance(reply, Accounts)
+        found = counting(user, reply.accounts, defaults, reply.now, coming=True)
+        return [(state.ref.model, state.limit, state.spent) for state in found]
+
+    assert counted(scope) == [("", 1000, 90)]
+    assert counted(own) == [("", 100, 90), ("gpt-4o", 7, 0)]
+    assert counted(()) == [("", None, 90)]
+    ask(store, SetLimits("s", PROJECT, user, (Limit(5, "month@UTC"),)))
+    assert counted(own) == [("", 5, 90)]
+    ask(store, SetLimits("t", PROJECT, user, ()))
+    assert counted(own) == []
     store.close()
 
 
@@ -104,20 +142,16 @@ def test_days_that_are_read_again_count_once() -> None:
     adding.put([_row(99, 6), _row(100, 4), _row(100, 10, "b")], 99, 100)
     assert not adding.complete
     adding.put([_row(80, 7, "b"), _row(98, 1, "c")], adding.first, 98)
-    totals = adding.totals()
-    assert adding.complete and totals.complete
-    assert (totals.sum.spent, totals.of_today.spent, totals.sum.calls) == (28, 14, 5)
-    assert totals.top == (("b", 17), ("a", 10), ("c", 1))
-    assert totals.today - totals.first == DAYS - 1
+    assert adding.complete
+    assert adding.top() == (("b", 17), ("a", 10), ("c", 1))
+    assert adding.today - adding.first == DAYS - 1
 
 
 def test_made_up_models_do_not_fill_the_memory() -> None:
-    adding = Adding(100)
-    adding.put([_row(100, 1, model=f"m{number}") for number in range(5 * MOST_MODELS)], 100, 100)
-    totals = adding.totals()
-    assert len(totals.days[100]) == MOST_MODELS + 1
-    assert totals.sum.spent == 5 * MOST_MODELS
-    assert totals.days[100][OTHERS].spent == 4 * MOST_MODELS
+    days = by_day(_row(100, 1, model=f"m{number}") for number in range(5 * MOST_MODELS))
+    assert len(days[100]) == MOST_MODELS + 1
+    assert days[100][OTHERS].spent == 4 * MOST_MODELS
+    assert summed(days[100].values()).spent == 5 * MOST_MODELS
 
 
 def test_a_rate_of_nothing_is_nothing() -> None:
@@ -128,14 +162,39 @@ def test_a_rate_of_nothing_is_nothing() -> None:
 def test_bars_stand_on_each_other_and_fit() -> None:
     chart = charts.by_day({10: {"a": Usage(30), "b": Usage(70)}, 11: {"b": Usage(20)}, 9: {"a": Usage(999)}}, 10, 12)
     assert chart.ticks == ["$0.0000001", "$0.00000005", "$0"]
+    (b, first), (a, second) = chart.names
+    assert (first, second) == ("b", "a") and a != b
     assert [(bar.series, float(bar.y), float(bar.height)) for bar in chart.bars] == [
-        (0, 54.0, 126.0),
-        (1, 0.0, 54.0),
-        (0, 144.0, 36.0),
+        (b, 54.0, 126.0),
+        (a, 0.0, 54.0),
+        (b, 144.0, 36.0),
     ]
-    assert chart.names == ["b", "a"]
     assert [(row.day, row.spent) for row in chart.rows] == [(12, 0), (11, 20), (10, 100)]
     assert all(float(bar.x[:-1]) >= 0 and float(bar.x[:-1]) + float(bar.width[:-1]) <= 100 for bar in chart.bars)
+
+
+def test_a_projects_models_have_their_colours_whatever_else_is_there() -> None:
+    ranked = [f"m{number}" for number in range(20)]
+    everywhere = charts.colours(ranked, ())
+    for others in (["x", "y"], ["m3", "z"], ["m12", "m13", "m14", "m15", "m16", "m17"]):
+        found = charts.colours(ranked, others)
+        assert everywhere.items() <= found.items() and len(set(found.values())) == len(found)
+        assert max(found.values()) < charts.COLOURS
+
+
+@pytest.mark.parametrize(
+    ("amounts", "texts"),
+    [
+        ([4 * USD, USD // 4, 0], ["$4.00", "$0.25", "$0.00"]),
+        ([1_234_567_890_123, USD // 1000], ["$1,234.5679", "$0.0010"]),
+        ([USD, 1_500, 1], ["$1.000000", "$0.000002", "<$0.000001"]),
+        ([-USD, USD], ["-$1.00", "$1.00"]),
+        ([], []),
+    ],
+)
+def test_amounts_of_a_column_have_their_points_below_each_other(amounts: list[int], texts: list[str]) -> None:
+    places = wording.column(amounts)
+    assert [wording.usd(nanos, places) for nanos in amounts] == texts
 
 
 def test_a_chart_of_nothing() -> None:

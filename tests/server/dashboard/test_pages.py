@@ -47,17 +47,20 @@ class Elements(HTMLParser):
 
 def _every_page(tab: Tab, user: str) -> dict[str, httpx.Response]:
     """Each kind of page, with a user's id wherever one can be."""
-    page = tab.page("/user", id=user)
+    page = tab.page("/subject", id=user)
     return {
         "overview": tab.get("/"),
-        "users": tab.get("/users", search=user),
-        "nobody": tab.get("/users", search=user + user),
-        "odd sort": tab.get("/users", sort=user, show=user, page=user),
-        "user": tab.get("/user", id=user, done=user),
-        "reset": tab.get("/user/reset", id=user),
-        "bad amount": tab.send(page, "/user/limit", amount=user, window=user, model=user + user),
-        "bad raise": tab.send(page, "/user/raise", by=user, until=user),
-        "no such form": tab.post("/user/" + user.replace("/", "_"), {}),
+        "users": tab.get("/subjects", search=user),
+        "nobody": tab.get("/subjects", search=user + user),
+        "odd sort": tab.get("/subjects", sort=user, show=user, page=user),
+        "user": tab.get("/subject", id=user, done=user),
+        "reset": tab.get("/subject/reset", id=user),
+        "bad limit": tab.send(page, "/subject/limit", limit=user),
+        "bad payment": tab.send(page, "/subject/top-up", amount=user, payment=user),
+        "team": tab.get("/subject", scope="team", id=user),
+        "bad scope": tab.get("/subjects", scope=user),
+        "bad raise": tab.send(page, "/subject/raise", by=user, until=user),
+        "no such form": tab.post("/subject/" + user.replace("/", "_"), {}),
         "other project": tab.get("/", project=user),
         "bad project": tab.get("/", project=user * 3),
         "missing": tab.get("/" + user.replace("..", "")),
@@ -79,11 +82,11 @@ def test_ids_are_text_on_every_page(house: House, user: str) -> None:
 
 @pytest.mark.parametrize("user", ODD_IDS)
 def test_a_page_of_each_id_can_be_reached_and_used(house: House, user: str) -> None:
-    listing = house.tab.page("/users", search=user)
+    listing = house.tab.page("/subjects", search=user)
     links = [
         attributes["href"]
         for tag, attributes in Elements(listing).found
-        if tag == "a" and "/user?" in attributes["href"]
+        if tag == "a" and "/subject?" in attributes["href"]
     ]
     assert len(links) == 1
     page = house.tab.page(links[0])
@@ -91,7 +94,7 @@ def test_a_page_of_each_id_can_be_reached_and_used(house: House, user: str) -> N
         f"<bdi>{html.escape(user, quote=True).replace('&#x27;', '&#39;').replace('&quot;', '&#34;')}</bdi></h1>" in page
     )
     assert "$5.00 is used" in text_of(page)
-    answer = house.tab.send(page, "/user/limit", amount="6")
+    answer = house.tab.send(page, "/subject/limit", limit="$6")
     assert answer.status_code == 303
     assert "$6.00 is used" in text_of(house.tab.page(answer.headers["location"]))
     assert state_of(house.server.site.ledger.store, user).own_limit == 6 * USD
@@ -99,13 +102,13 @@ def test_a_page_of_each_id_can_be_reached_and_used(house: House, user: str) -> N
 
 def test_every_page_has_the_headers(house: House) -> None:
     answers = _every_page(house.tab, NASTY)
-    answers["csv"], answers["json"] = house.tab.get("/export.csv"), house.tab.get("/user/export.json", id=NASTY)
+    answers["csv"], answers["json"] = house.tab.get("/export.csv"), house.tab.get("/subject/export.json", id=NASTY)
     _check_headers(answers)
 
 
 def test_so_have_those_of_a_server_without_keys(open_house: Running) -> None:
     tab = Tab(open_house.url)
-    _check_headers({"projects": tab.get("/projects"), "user": tab.get("/user", project=PROJECT, id=NASTY)})
+    _check_headers({"projects": tab.get("/projects"), "user": tab.get("/subject", project=PROJECT, id=NASTY)})
 
 
 def _check_headers(answers: dict[str, httpx.Response]) -> None:
@@ -154,16 +157,16 @@ def test_errors_are_pages_for_browsers_and_objects_for_programs(house: House) ->
     assert program.status_code == 404 and program.json()["error"] == "not_found"
     api = httpx.get(f"{house.server.url}/v1")
     assert api.status_code == 401 and api.json()["error"] == "unauthorized"
-    assert httpx.post(f"{house.server.url}/users").json()["error"] == "method_not_allowed"
+    assert httpx.post(f"{house.server.url}/subjects").json()["error"] == "method_not_allowed"
 
 
 def test_a_store_that_is_away_is_said(store_url: str) -> None:
     load(store_url, [account("alice")])
     with running(store_url, open_access=True) as server:
         tab = Tab(server.url)
-        assert "alice" in tab.page("/users", project=PROJECT)
+        assert "alice" in tab.page("/subjects", project=PROJECT)
         server.site.ledger.store.close()
-        answer = tab.get("/user", project=PROJECT, id="alice")
+        answer = tab.get("/subject", project=PROJECT, id="alice")
         assert answer.status_code == 503 and "<h1>The ledger does not answer</h1>" in answer.text
         assert store_url.removeprefix("sqlite:///") not in answer.text
 
@@ -207,6 +210,6 @@ def test_everything_works_below_a_path(store_url: str, stripped: bool) -> None:
                     if name in ("href", "src")
                 ]
                 waiting |= {each.partition("#")[0] for each in found if each and each[0] != "#"} - seen
-        assert {"/budgets/users", "/budgets/user?id=alice", "/budgets/export.csv"} <= seen
-        answer = send(get("/budgets/user?id=alice").text, "/user/limit", amount="4", cookie="")
-        assert answer.status_code == 303 and answer.headers["location"].startswith("/budgets/user?id=alice")
+        assert {"/budgets/subjects", "/budgets/subject?id=alice", "/budgets/export.csv"} <= seen
+        answer = send(get("/budgets/subject?id=alice").text, "/subject/limit", limit="$4", cookie="")
+        assert answer.status_code == 303 and answer.headers["location"].startswith("/budgets/subject?id=alice")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from litellm_budget_plugin.server import keys
+from litellm_budget_plugin.server.dashboard import forms
 from litellm_budget_plugin.server.keys import revoke_key
 from tests.server.dashboard.conftest import House
 from tests.server.dashboard.desk import PROJECT, USD, Tab, form_on, key_for, state_of
@@ -18,12 +19,12 @@ from tests.server.running import Running, running
 
 PAGES = (
     "/",
-    "/users",
-    "/user?id=alice",
-    "/user/reset?id=alice",
+    "/subjects",
+    "/subject?id=alice",
+    "/subject/reset?id=alice",
     "/export.csv",
     "/export.json",
-    "/user/export.csv?id=alice",
+    "/subject/export.csv?id=alice",
     "/projects",
 )
 
@@ -84,7 +85,7 @@ def test_guessing_is_slowed_down(house: House) -> None:
 
 
 def test_pages_without_a_cookie_are_no_guesses(house: House) -> None:
-    assert {httpx.get(f"{house.server.url}/users").status_code for _ in range(40)} == {303}
+    assert {httpx.get(f"{house.server.url}/subjects").status_code for _ in range(40)} == {303}
     assert Tab(house.server.url).log_in(house.key).status_code == 303
 
 
@@ -94,15 +95,15 @@ def test_logging_out_ends_it_for_a_stolen_cookie_too(house: House, store_url: st
     stolen = {"litellm-budget-session": house.tab.http.cookies["litellm-budget-session"]}
     with running(store_url) as second:
         for server in (house.server, second):
-            assert httpx.get(f"{server.url}/users", cookies=stolen).status_code == 200
+            assert httpx.get(f"{server.url}/subjects", cookies=stolen).status_code == 200
         answer = house.tab.send(house.tab.page("/"), "/logout")
         assert (answer.status_code, answer.headers["location"]) == (303, "/login")
         assert house.tab.get("/").status_code == 303
-        assert httpx.get(f"{house.server.url}/users", cookies=stolen).status_code == 303
+        assert httpx.get(f"{house.server.url}/subjects", cookies=stolen).status_code == 303
         end = time.monotonic() + 20
-        while httpx.get(f"{second.url}/users", cookies=stolen).status_code == 200:
+        while httpx.get(f"{second.url}/subjects", cookies=stolen).status_code == 200:
             assert time.monotonic() < end
-    assert other.get("/users").status_code == 200
+    assert other.get("/subjects").status_code == 200
     # It ended nothing but itself, and is no key.
     assert Tab(house.server.url).log_in(house.key).status_code == 303
     for kind in ("Bearer", "bearer"):
@@ -123,7 +124,7 @@ def test_a_session_ends_after_its_time(house: House, monkeypatch: pytest.MonkeyP
     later = time.time_ns() + (keys.SESSION_SECONDS + 60) * 10**9
     with monkeypatch.context() as patch:
         patch.setattr(keys, "time", SimpleNamespace(time_ns=lambda: later))
-        assert house.tab.get("/users").status_code == 303
+        assert house.tab.get("/subjects").status_code == 303
         assert len(list(keys.list_sessions(store))) == 2
         house.server.site.ledger._sweep()
     assert list(keys.list_sessions(store)) == []
@@ -133,8 +134,8 @@ def test_a_key_has_only_so_many_sessions(house: House, monkeypatch: pytest.Monke
     """The oldest ends for another one: what a server keeps in memory has a bound."""
     monkeypatch.setattr(keys, "_MOST_SESSIONS", 3)
     tabs = [Tab(house.server.url, house.key) for _ in range(4)]
-    assert [tab.get("/users").status_code for tab in tabs] == [303, 200, 200, 200]
-    assert house.tab.get("/users").status_code == 303 and house.reader.get("/users").status_code == 200
+    assert [tab.get("/subjects").status_code for tab in tabs] == [303, 200, 200, 200]
+    assert house.tab.get("/subjects").status_code == 303 and house.reader.get("/subjects").status_code == 200
     assert len(list(keys.list_sessions(house.server.site.ledger.store))) == 4
 
 
@@ -145,21 +146,21 @@ def test_the_ledger_keeps_no_session_that_could_be_used(house: House, tmp_path: 
 
 
 def test_revoking_the_key_ends_it(house: House) -> None:
-    assert house.tab.get("/users").status_code == 200
+    assert house.tab.get("/subjects").status_code == 200
     revoke_key(house.server.site.ledger.store, house.key)
     end = time.monotonic() + 20
-    while (answer := house.tab.get("/users")).status_code == 200:
+    while (answer := house.tab.get("/subjects")).status_code == 200:
         assert time.monotonic() < end
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
 
 
-CHANGES = ("limit", "raise", "lower", "block", "unblock", "reset")
-TYPED = {"amount": "1", "kind": "amount", "by": "1", "until": "2090-01-01T00:00", "window": "", "model": ""}
+CHANGES = tuple(forms.CHANGES)
+TYPED = {"limit": "$1", "amount": "$1", "payment": "i", "by": "$1", "until": "2090-01-01T00:00"}
 
 
 def _sent(house: House, change: str, fields: dict[str, str], **headers: str) -> httpx.Response:
     before = state_of(house.server.site.ledger.store, "alice")
-    answer = house.tab.post(f"/user/{change}", {**TYPED, **fields}, **headers)
+    answer = house.tab.post(f"/subject/{change}", {**TYPED, **fields}, **headers)
     if answer.status_code != 303:
         assert state_of(house.server.site.ledger.store, "alice") == before
     return answer
@@ -167,8 +168,8 @@ def _sent(house: House, change: str, fields: dict[str, str], **headers: str) -> 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_form_of_another_site_changes_nothing(house: House, change: str) -> None:
-    page = house.tab.page("/user", id="alice")
-    good = form_on(page, "/user/limit").fields
+    page = house.tab.page("/subject", id="alice")
+    good = form_on(page, "/subject/limit").fields
     assert _sent(house, change, good, origin="https://evil.example").status_code == 403
     assert _sent(house, change, good, origin="null").status_code == 403
     silent = _sent(house, change, good, origin="")
@@ -187,16 +188,16 @@ def test_a_form_of_another_site_changes_nothing(house: House, change: str) -> No
 
 def test_nor_does_one_without_keys(open_house: Running) -> None:
     tab = Tab(open_house.url)
-    page = tab.page("/user", id="alice", project=PROJECT)
-    good = {**form_on(page, "/user/limit").fields, "amount": "77"}
+    page = tab.page("/subject", id="alice", project=PROJECT)
+    good = {**form_on(page, "/subject/limit").fields, "limit": "$77"}
     store = open_house.site.ledger.store
-    assert tab.post("/user/limit", good, origin="https://evil.example").status_code == 403
-    assert tab.post("/user/limit", {**good, "token": "x" * 43}).status_code == 403
+    assert tab.post("/subject/limit", good, origin="https://evil.example").status_code == 403
+    assert tab.post("/subject/limit", {**good, "token": "x" * 43}).status_code == 403
     stranger = Tab(open_house.url)
-    assert stranger.post("/user/limit", good).status_code == 403
-    assert stranger.post("/user/limit", {**good, "token": ""}).status_code == 403
+    assert stranger.post("/subject/limit", good).status_code == 403
+    assert stranger.post("/subject/limit", {**good, "token": ""}).status_code == 403
     assert state_of(store, "alice").own_limit == 10 * USD
-    assert tab.post("/user/limit", good).status_code == 303
+    assert tab.post("/subject/limit", good).status_code == 303
     assert state_of(store, "alice").own_limit == 77 * USD
 
 
@@ -211,32 +212,32 @@ def test_nobody_is_logged_in_or_out_by_another_site(house: House) -> None:
 
 
 def test_a_form_must_be_a_form(house: House) -> None:
-    answer = house.tab.http.post("/user/limit", json={"id": "alice"}, headers={"origin": house.server.url})
+    answer = house.tab.http.post("/subject/limit", json={"id": "alice"}, headers={"origin": house.server.url})
     assert answer.status_code == 415
     many = {f"f{number}": "x" for number in range(200)}
-    assert house.tab.post("/user/limit", many).status_code == 400
+    assert house.tab.post("/subject/limit", many).status_code == 400
 
 
 def test_a_read_only_key_sees_no_forms_and_changes_nothing(house: House) -> None:
-    page = house.reader.page("/user", id="alice")
+    page = house.reader.page("/subject", id="alice")
     assert re.findall(r'action="([^"]*)"', page) == ["/logout"]
     token = form_on(page, "/logout").fields["token"]
-    good = form_on(house.tab.page("/user", id="alice"), "/user/limit").fields
+    good = form_on(house.tab.page("/subject", id="alice"), "/subject/limit").fields
     before = state_of(house.server.site.ledger.store, "alice")
     for change in CHANGES:
-        assert house.reader.post(f"/user/{change}", {**TYPED, **good, "token": token}).status_code == 403
-    assert house.reader.get("/user/reset", id="alice").status_code == 403
+        assert house.reader.post(f"/subject/{change}", {**TYPED, **good, "token": token}).status_code == 403
+    assert house.reader.get("/subject/reset", id="alice").status_code == 403
     assert state_of(house.server.site.ledger.store, "alice") == before
 
 
 def test_a_key_opens_its_project_alone(house: House) -> None:
     other = Tab(house.server.url, house.other_key)
-    for path in ("/", "/users", "/user", "/export.csv", "/export.json", "/user/export.csv"):
+    for path in ("/", "/subjects", "/subject", "/export.csv", "/export.json", "/subject/export.csv"):
         assert other.get(path, project=PROJECT, id="alice").status_code == 403, path
-    assert "no calls yet" in other.page("/user", id="alice")
-    assert "alice" not in other.page("/users") and "alice" not in other.page("/export.csv")
-    good = {**form_on(other.page("/user", id="alice"), "/user/limit").fields, "amount": "1"}
-    assert other.post("/user/limit", {**good, "project": PROJECT}).status_code == 403
+    assert "no calls yet" in other.page("/subject", id="alice")
+    assert "alice" not in other.page("/subjects") and "alice" not in other.page("/export.csv")
+    good = {**form_on(other.page("/subject", id="alice"), "/subject/limit").fields, "limit": "$1"}
+    assert other.post("/subject/limit", {**good, "project": PROJECT}).status_code == 403
     assert house.tab.get("/", project="litellm-budget:keys").status_code == 403
     assert state_of(house.server.site.ledger.store, "alice").own_limit == 10 * USD
 
@@ -246,5 +247,5 @@ def test_without_keys_there_are_projects_to_choose_from(open_house: Running) -> 
     assert tab.get("/").headers["location"] == "/projects"
     assert 'href="/?project=shop"' in tab.page("/projects")
     assert tab.get("/login").headers["location"] == "/"
-    assert tab.get("/users", project="litellm-budget:keys").status_code == 403
-    assert tab.http.get("/users?project=shop", headers={"host": "evil.example"}).status_code == 403
+    assert tab.get("/subjects", project="litellm-budget:keys").status_code == 403
+    assert tab.http.get("/subjects?project=shop", headers={"host": "evil.example"}).status_code == 403

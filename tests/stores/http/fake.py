@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-OURS = {"LiteLLM-Budget-Protocol": "1"}
-HELLO = b'{"service": "litellm-budget", "protocol": 1, "project": "p", "access": "read-write"}'
+from litellm_budget_plugin.stores.http.store import PROTOCOL
+
+OURS = {"LiteLLM-Budget-Protocol": str(PROTOCOL)}
+HELLO = f'{{"service": "litellm-budget", "protocol": {PROTOCOL}, "project": "p", "access": "read-write"}}'.encode()
 
 
 class Said(NamedTuple):

@@ -135,8 +135,8 @@ def test_pages_that_are_none(opened: Opener) -> None:
 
 def test_another_version_is_refused() -> None:
     with (
-        running(hello=Said(200, HELLO, {**OURS, "LiteLLM-Budget-Protocol": "2"})) as fake,
-        pytest.raises(BudgetStoreError, match="speaks version 2 .* update the older one"),
+        running(hello=Said(200, HELLO, {**OURS, "LiteLLM-Budget-Protocol": "1"})) as fake,
+        pytest.raises(BudgetStoreError, match="speaks version 1 .* update the older one"),
     ):
         open_store(f"http://{fake.base}")
 

@@ -1,4 +1,5 @@
-// Keeps the numbers of a page fresh: fetches the page again and puts its live part in place of the one that is shown.
+// Keeps the numbers of a page fresh: fetches the page again and puts its live parts in place of those that are shown.
+// And a field for a limit suggests windows and models for the amount that is typed.
 // Without this script every page works, and shows the numbers of the moment when it was loaded.
 "use strict";
 
@@ -9,8 +10,8 @@ let wait = EVERY;
 let timer = 0;
 let paused = false;
 
-function shown() {
-  return document.querySelector("[data-live]");
+function liveParts(root) {
+  return [...root.querySelectorAll("[data-live]")];
 }
 
 function replace(old, fresh) {
@@ -35,7 +36,6 @@ function selecting(old) {
 }
 
 async function refresh() {
-  const old = shown();
   try {
     const response = await fetch(from, { headers: { Accept: "text/html" }, cache: "no-store" });
     if (response.redirected) {
@@ -45,8 +45,10 @@ async function refresh() {
     }
     if (!response.ok) throw new Error(String(response.status));
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const fresh = page.querySelector("[data-live]");
-    if (fresh && old && !selecting(old)) replace(old, document.adoptNode(fresh));
+    const fresh = liveParts(page);
+    liveParts(document).forEach((old, place) => {
+      if (fresh[place] && !selecting(old)) replace(old, document.adoptNode(fresh[place]));
+    });
     wait = EVERY;
     say("Live");
   } catch {
@@ -70,7 +72,7 @@ function say(text) {
   if (!paused && button.textContent !== text) button.textContent = text;
 }
 
-if (from && shown()) {
+if (from && liveParts(document).length) {
   button.type = "button";
   button.className = "live";
   button.setAttribute("aria-pressed", "true");
@@ -89,3 +91,16 @@ if (from && shown()) {
   });
   plan();
 }
+
+const suggestions = document.getElementById("sentences");
+
+document.addEventListener("input", (event) => {
+  if (!suggestions || event.target.getAttribute("list") !== "sentences") return;
+  const amount = event.target.value.match(/^\s*(\$?[0-9][^/]*?)(?:\s*\/|\s+(?:per|for)\b|\s*$)/);
+  if (!amount) return;
+  const windows = suggestions.dataset.windows.split(" ").map((window) => `${amount[1]} per ${window}`);
+  const models = suggestions.dataset.models.split("\n").filter(Boolean);
+  const day = windows.find((each) => each.endsWith(" day"));
+  const sentences = [...windows, ...models.map((model) => `${day} for ${model}`)];
+  suggestions.replaceChildren(...sentences.map((value) => Object.assign(document.createElement("option"), { value })));
+});

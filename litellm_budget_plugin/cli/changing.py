@@ -1,0 +1,121 @@
+"""The commands of litellm-budget that change budgets. Each says what is in force afterwards."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import click
+
+from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
+from litellm_budget_plugin.cli.reading import show_limits
+from litellm_budget_plugin.cli.table import show
+from litellm_budget_plugin.core.commands import Sweep
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.budgets import Budgets
+from litellm_budget_plugin.manager.ledger import DAYS_KEPT
+
+
+@ledger_command("set")
+@click.argument("subject")
+@click.argument("sentences", nargs=-1, required=True, metavar="SENTENCE...")
+def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tuple[str, ...]) -> None:
+    """Make these the limits of SUBJECT, all of them: '$10 per month' '100 calls/hour' '$2/day for gpt-4o*'.
+
+    What was spent in a window that goes on still counts.
+    """
+    Budgets(ledger).set_limits(subject, *sentences)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("clear")
+@click.argument("subject")
+def clear(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+    """Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again."""
+    Budgets(ledger).clear_limits(subject)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("raise")
+@click.argument("subject")
+@click.argument("amount")
+@click.option("--until", required=True, metavar="TIME", help="Like 2026-12-24 or 2026-12-24T18:00+01:00.")
+def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str, until: str) -> None:
+    """Let SUBJECT spend AMOUNT more on each of its limits in US dollars, until a time.
+
+    A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
+    """
+    Budgets(ledger).raise_limit(subject, amount, until=_time(until, ledger.settings.timezone))
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("reset")
+@click.argument("subject")
+def reset(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+    """Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay."""
+    Budgets(ledger).reset(subject)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("block")
+@click.argument("subject")
+def block(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+    """Refuse every call of SUBJECT from now on, in every process."""
+    Budgets(ledger).block(subject)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("unblock")
+@click.argument("subject")
+def unblock(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+    """Let SUBJECT call again."""
+    Budgets(ledger).unblock(subject)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("top-up")
+@click.argument("subject")
+@click.argument("amount")
+@click.option("--id", "payment", required=True, metavar="ID", help="Counts once: an invoice's number, for instance.")
+def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, payment: str) -> None:
+    """Add AMOUNT to the balance of SUBJECT. Its calls need room in the balance from then on."""
+    Budgets(ledger).top_up(subject, amount, id=payment)
+    _done(ledger, as_json, subject)
+
+
+@ledger_command("refund")
+@click.argument("payment", metavar="ID")
+def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
+    """Take the whole of a top-up back, once. What was spent of it stays spent."""
+    Budgets(ledger).refund(payment)
+    ledger.flush()
+    show([{"refunded": payment}], as_json)
+
+
+@ledger_command("sweep")
+def sweep(ledger: CommandLedger, as_json: bool) -> None:
+    """Expire holds that are due and forget what is older than LITELLM_BUDGET_RETENTION.
+
+    Services do this every hour by themselves.
+    """
+    marks_kept = round(ledger.settings.retention * DAY)
+    swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
+    show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
+
+
+def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+    ledger.flush()
+    show_limits(ledger, as_json, subject)
+
+
+def _time(text: str, zone: str) -> datetime:
+    try:
+        # Python 3.10 reads no "Z".
+        found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in {"Z", "z"} else text)
+    except ValueError:
+        raise BudgetInputError(f"--until is a time like 2026-12-24T18:00+01:00, got {text!r:.80}") from None
+    return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
+
+
+COMMANDS = (set_limits, clear, raise_limit, reset, block, unblock, top_up, refund, sweep)

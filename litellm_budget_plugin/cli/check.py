@@ -1,0 +1,33 @@
+"""litellm-budget check: a budget file, before it is deployed."""
+
+from __future__ import annotations
+
+import click
+
+from litellm_budget_plugin.core.windows import checked_zone
+from litellm_budget_plugin.policy import Policy, read_file
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--timezone", default="UTC", show_default=True, metavar="ZONE", help="LITELLM_BUDGET_TIMEZONE of the service."
+)
+def check(file: str, timezone: str) -> None:
+    """Check the budget file FILE, in TOML or YAML.
+
+    Ends with 0 if a service would accept it, else with 1 and the line and key of the first mistake. A model that LiteLLM does not know is
+    a warning.
+    """
+    policy = read_file(file, checked_zone(timezone), {})
+    from litellm_budget_plugin.pricing.known_models import unknown_models
+
+    for warning in unknown_models(policy.models()):
+        click.echo(f"warning: {file}: {warning}", err=True)
+    click.echo(f"{file}: {_said(policy)}")
+
+
+def _said(policy: Policy) -> str:
+    tables = (*policy.scopes.values(), *policy.subjects.values(), *policy.classes.values())
+    limits = sum(len(table.limits or ()) for table in tables)
+    return f"no mistakes; {limits} {'limit' if limits == 1 else 'limits'} in {len(tables)} {'table' if len(tables) == 1 else 'tables'}"

@@ -1,0 +1,67 @@
+"""Runs that ended are forgotten, for there is a new one each time an agent works."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from itertools import groupby
+
+from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    AccountState,
+    Command,
+    DropBudget,
+    Read,
+    ReadUsage,
+    Reply,
+    UsageRows,
+)
+from litellm_budget_plugin.core.windows import CREDIT, DAY
+from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+
+_logger = logging.getLogger("litellm_budget_plugin")
+_SCOPE = "run"
+
+
+class EndedRuns:
+    """Forgets a project's runs that were not used for `kept`, those that are blocked for `blocked_kept` (microseconds), a page at a time:
+    a process that looks often must not read all of them each time. Totals stay, and a run with a balance.
+    """
+
+    def __init__(self, project: str, kept: int, blocked_kept: int) -> None:
+        self._project = project
+        self._kept, self._blocked_kept = kept, max(kept, blocked_kept)
+        self._after: str | None = ""
+
+    def forget(self, ask: Callable[[Command], Reply]) -> int:
+        """Look at the next page of runs; returns how many have ended."""
+        reply = ask(Read(self._project, _SCOPE, after=self._after or ""))
+        if not isinstance(reply, Accounts):
+            return 0
+        self._after = reply.after
+        ended = 0
+        for run, found in groupby(reply.accounts, key=lambda state: state.ref.subject):
+            states = tuple(found)
+            if not self._ended(ask, run, states, reply.now):
+                continue
+            # What begins in this moment has changed the accounts, and they stay.
+            subject = Subject(_SCOPE, run)
+            try:
+                ask(DropBudget(f"ended:{uuid.uuid4().hex}", self._project, subject, seen=states))
+            except BudgetStoreUnavailable:
+                raise
+            except (BudgetInputError, BudgetStoreError) as error:
+                # A key that only reads, or an endpoint of an earlier version: another process looks after the runs.
+                _logger.debug("runs that ended are not forgotten from here: %s", error)
+                break
+            ended += 1
+        return ended
+
+    def _ended(self, ask: Callable[[Command], Reply], run: str, states: tuple[AccountState, ...], now: int) -> bool:
+        before = now - (self._blocked_kept if any(state.blocked for state in states) else self._kept)
+        if any(state.held or state.created_at >= before or state.ref.window == CREDIT for state in states):
+            return False
+        reply = ask(ReadUsage(self._project, _SCOPE, run, since=before // DAY))
+        return isinstance(reply, UsageRows) and not reply.rows

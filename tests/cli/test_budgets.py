@@ -1,0 +1,228 @@
+"""The commands for budgets: what they say on a terminal and in a pipe, how they end, and what they leave in the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from litellm_budget_plugin.core.accounts import Amounts, Subject
+from litellm_budget_plugin.core.commands import Reserve, SetLimits, Settle
+from litellm_budget_plugin.core.sentences import parse_limits
+from litellm_budget_plugin.stores.protocol import Store, ask
+from litellm_budget_plugin.stores.registry import open_store
+from tests.cli.test_copy import COMMAND, run
+
+PROJECT = Subject("project", "p")
+DOLLAR = 10**9
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as of a callback."""
+    monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "sqlite:///ledger.db")
+    monkeypatch.setenv("LITELLM_BUDGET_PROJECT", "p")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Alice has spent $2 of $10, in the team search and in the run 42."""
+    with closing(open_store(f"sqlite:///{tmp_path}/ledger.db")) as opened:
+        alice = Subject("user", "alice")
+        ask(opened, SetLimits("limits", "p", alice, parse_limits("$10 per month"), ()))
+        subjects = (alice, Subject("team", "search"), Subject("run", "42"), PROJECT)
+        for subject in subjects[1:3]:
+            ask(opened, SetLimits(subject.id, "p", subject, parse_limits("$100"), ()))
+        ask(opened, Settle("call", "p", subjects, ("m",), 2 * DOLLAR, "m"))
+        yield opened
+
+
+def _rows(directory: Path, *arguments: str, code: int = 0) -> list[dict[str, object]]:
+    done = run(directory, *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _on_terminal(directory: Path, *arguments: str) -> tuple[int, str]:
+    mine, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=directory,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "PYTHONUTF8": "1"},
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other side is closed
+        while part := os.read(mine, 65536):
+            seen += part
+    os.close(mine)
+    return process.wait(60), seen.decode()
+
+
+# Each command, and what it says wherever it is read.
+COMMANDS = [
+    (("status",), "nobody is near a limit"),
+    (("users",), "user:alice"),
+    (("teams",), "team:search"),
+    (("runs",), "run:42"),
+    (("show", "alice"), "$10 per month"),
+    (("set", "alice", "$20 per month", "100 calls/hour"), "100 calls per hour"),
+    (("clear", "alice"), "user:alice"),
+    (("raise", "alice", "$5", "--until", "2099-01-01"), "$13"),
+    (("reset", "alice"), "$10"),
+    (("block", "alice"), "yes"),
+    (("unblock", "alice"), "no"),
+    (("top-up", "alice", "$3", "--id", "invoice"), "$3"),
+    (("refund", "earlier"), "earlier"),
+    (("usage", "--by", "model"), "$2"),
+    (("sweep",), "forgotten"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), COMMANDS, ids=[arguments[0] for arguments, _ in COMMANDS])
+def test_each_command_on_a_terminal_and_in_a_pipe(
+    store: Store, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    if arguments[0] == "refund":
+        assert run(tmp_path, "top-up", "alice", "$1", "--id", "earlier").returncode == 0
+    code, seen = _on_terminal(tmp_path, *arguments)
+    assert code == 0 and said in re.sub(r"\x1b\[[0-9;]*m", "", seen), seen
+    piped = run(tmp_path, *arguments)
+    assert piped.returncode == 0 and said in piped.stdout + piped.stderr
+    assert "\x1b" not in piped.stdout + piped.stderr and "█" not in piped.stdout and "░" not in piped.stdout
+    for row in _rows(tmp_path, *arguments):
+        assert isinstance(row, dict)
+    # No journal is opened by looking or by changing.
+    assert not (tmp_path / "litellm_budget_journal").exists()
+
+
+def test_a_terminal_shows_bars_and_colours(store: Store, tmp_path: Path) -> None:
+    run(tmp_path, "set", "alice", "$2.40")
+    code, seen = _on_terminal(tmp_path, "status")
+    assert code == 1 and "██████████░░ 83%" in seen.replace("\x1b[0m", "") and "\x1b[33m" in seen, seen
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("$10", 0), ("$2.51", 0), ("$2.50", 1), ("$2.01", 1), ("$2", 2), ("$1", 2)]
+)
+def test_status_says_by_its_code_how_near_somebody_is(store: Store, tmp_path: Path, limit: str, code: int) -> None:
+    run(tmp_path, "set", "alice", limit)
+    assert [row["subject"] for row in _rows(tmp_path, "status", code=code)] == ["user:alice"] * (code > 0)
+
+
+def test_held_money_counts(store: Store, tmp_path: Path) -> None:
+    ask(store, Reserve("hold", "p", (Subject("user", "alice"),), ("m",), Amounts(8 * DOLLAR), 60_000_000))
+    [row] = _rows(tmp_path, "status", code=2)
+    assert (row["spent"], row["held"], row["left"], row["used"]) == ("2", "8", "0", 1.0)
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    """2 for status, 1 for the others; nothing listens there."""
+    for command, code in (("status", 2), ("users", 1)):
+        done = run(tmp_path, command, "--store", "redis://127.0.0.1:1/0")
+        assert done.returncode == code and done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
+
+
+def test_what_is_changed_is_said_as_it_is_in_force(store: Store, tmp_path: Path) -> None:
+    month, hour = _rows(tmp_path, "set", "alice", "$20/month", "100 calls/hour")  # what is used most comes first
+    assert (month["budget"], month["spent"], month["left"]) == ("$20 per month", "2", "18")
+    assert (hour["budget"], hour["left"]) == ("100 calls per hour", 100)
+    assert _rows(tmp_path, "raise", "alice", "$5", "--until", "2099-01-01T00:00Z")[0]["left"] == "23"
+    assert _rows(tmp_path, "reset", "alice")[1]["left"] == "25"
+    assert all(row["blocked"] for row in _rows(tmp_path, "block", "alice"))
+    assert not any(row["blocked"] for row in _rows(tmp_path, "unblock", "alice"))
+    [row] = _rows(tmp_path, "clear", "alice")
+    assert row["left"] is None
+
+
+def test_a_top_up_counts_once_and_is_taken_back_once(store: Store, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert _rows(tmp_path, "top-up", "alice", "$3", "--id", "i1")[-1] == {"balance": "3"}
+    assert _rows(tmp_path, "top-up", "alice", "$0.000000001", "--id", "i2")[-1] == {"balance": "3.000000001"}
+    for _ in range(2):
+        assert run(tmp_path, "refund", "i1").returncode == 0
+    assert {"balance": "0.000000001"} in _rows(tmp_path, "show", "alice")
+
+
+def test_limits_of_the_environment_count(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_TEAM_LIMITS", "$2.50 per day")
+    run(tmp_path, "clear", "team:search")
+    [row] = _rows(tmp_path, "show", "team:search")[:1]
+    assert row["budget"] == "$2.50 per day"
+
+
+def test_usage_is_summed(store: Store, tmp_path: Path) -> None:
+    ask(store, Settle("other", "p", (Subject("user", "=1+1"), PROJECT), ("m2",), DOLLAR // 2, "m2"))
+    sums = {row["key"]: row["spent"] for row in _rows(tmp_path, "usage", "--by", "model")}
+    assert sums == {"m": "2", "m2": "0.5"}
+    table = list(csv.reader(run(tmp_path, "usage", "--by", "user", "--csv").stdout.splitlines()))
+    assert [line[:3] for line in table] == [["key", "spent", "calls"], ["'=1+1", "0.5", "1"], ["alice", "2", "1"]]
+    assert _rows(tmp_path, "usage", "--until", "2001-01-01") == []
+    assert [row["spent"] for row in _rows(tmp_path, "usage", "--subject", "alice", "--since", "2001-01-01")] == ["2"]
+
+
+def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the settings are those of an endpoint."""
+    assert _rows(tmp_path, "users", "--project", "other") == []
+    monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "https://budgets.invalid")
+    monkeypatch.setenv("LITELLM_BUDGET_API_KEY", "secret")
+    monkeypatch.setenv("LEDGER", f"sqlite:///{tmp_path}/ledger.db")
+    assert [row["subject"] for row in _rows(tmp_path, "users", "--store", "env:LEDGER")] == ["user:alice"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("set", "alice", "ten"), "'ten' is no budget"),
+        (("set", "alice"), "Missing argument 'SENTENCE...'"),
+        (("set", "team:", "$1"), "team"),
+        (("raise", "alice", "$5", "--until", "soon"), "--until is a time"),
+        (("raise", "alice", "5 calls", "--until", "2099-01-01"), "an amount of US dollars"),
+        (("top-up", "alice", "$5"), "Missing option '--id'"),
+        (("top-up", "alice", "five", "--id", "x"), "'five' is no budget"),
+        (("refund", "nobody"), "no top-up 'nobody'"),
+        (("usage", "--by", "hour"), "'hour' is not one of"),
+        (("usage", "--since", "yesterday"), "yesterday"),
+        (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
+        (("usage", "--csv", "--json"), "exclude each other"),
+        (("users", "--store", "memory://"), "memory:// ends with its process"),
+        (("users", "--store", "nosql://x"), "no store is called nosql://"),
+        (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),
+        (("users", "--store", "sqlite:///other.db"), "there is no ledger"),
+        (("users", "--project", ""), "PROJECT: it must have 1 to 256"),
+    ],
+)
+def test_a_mistake_is_said_without_a_traceback(
+    store: Store, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = _rows(tmp_path, "show", "alice")
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "other.db").exists() and _rows(tmp_path, "show", "alice") == before
+
+
+def test_they_start_without_litellm_and_without_a_thread(store: Store, tmp_path: Path) -> None:
+    program = (
+        "import sys, threading\n"
+        "sys.modules['litellm'] = None\n"
+        "def refuse(self): raise AssertionError('a thread was started')\n"
+        "threading.Thread.start = refuse\n"
+        "from litellm_budget_plugin.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+    )
+    for arguments in (("users",), ("set", "alice", "$3"), ("top-up", "alice", "$3", "--id", "i"), ("usage",)):
+        subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, timeout=60)
