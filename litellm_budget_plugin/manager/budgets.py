@@ -284,7 +284,10 @@ class Budgets:
 
     def top_up(self, subject: str | Subject, amount: str | Decimal | int, *, id: str) -> None:  # noqa: A002  # the payment's own word
         """Add to a subject's balance, once for each `id`, such as an invoice's number. Its calls need room in the balance from then on."""
-        self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), _dollars(amount)))
+        paid = _dollars(amount)
+        if not paid:
+            raise BudgetInputError(f"a balance is topped up by more than nothing, got {amount!r:.80}")
+        self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), paid))
 
     def refund(self, id: str) -> None:  # noqa: A002
         """Take the whole of a top-up back, once. What was spent of it stays spent: the balance can become negative."""
@@ -384,8 +387,9 @@ _KEYS: dict[str, Callable[[UsageKey], str]] = {
 
 def _dollars(amount: str | Decimal | int) -> int:
     """An amount of US dollars as nano-dollars, exactly."""
-    paid = parse_limit(amount if isinstance(amount, str) else f"${Decimal(amount):f}")
-    if paid.unit != "usd" or not paid.amount or paid[1:3] != ("none", ""):
+    number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
+    paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # what is no text is refused there
+    if paid.unit != "usd" or paid.amount is None or paid[1:3] != ("none", ""):
         raise BudgetInputError(f"an amount of US dollars is written like '$10', got {amount!r:.80}")
     return paid.amount
 

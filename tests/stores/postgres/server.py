@@ -10,6 +10,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -112,7 +113,8 @@ class Server:
             return
         victims = self.processes() if how == signal.SIGKILL else [self.pid]
         for victim in victims:
-            os.kill(victim, how)
+            with suppress(ProcessLookupError):  # a worker can have ended by itself
+                os.kill(victim, how)
         assert process.stdin
         process.stdin.close()
         process.wait(_PATIENCE)
