@@ -200,7 +200,10 @@ def set_limits(work: UnitOfWork, command: SetLimits) -> Done | RollNeeded:
         if account is not None and not (ref.window == CREDIT and account.pinned):
             account.pinned, account.limit = True, limits[ref].amount
             work.put(account)
-    _count_on_new(work, command.subject, opened.keys() - before, limits.keys())
+    new = opened.keys() - before
+    for ref in new:
+        _take_spend_over(work, command.subject, ref, limits.keys())
+    _hold_on_new(work, command.subject, new)
     for row in list(work.accounts(command.subject).values()):
         paid = row.ref == whole_mark(command.subject) or (row.ref.window == CREDIT and (row.limit or row.spent))
         if row.pinned and row.ref not in limits and not paid:
@@ -213,24 +216,27 @@ def set_limits(work: UnitOfWork, command: SetLimits) -> Done | RollNeeded:
     return _done(work, command)
 
 
-def _count_on_new(work: UnitOfWork, subject: Subject, refs: Collection[Ref], kept: Collection[Ref]) -> None:
-    """What was spent on a limit goes on counting on the one that takes its place with another length; what calls in flight hold counts
-    on all new ones.
+def _take_spend_over(work: UnitOfWork, subject: Subject, new: Ref, kept: Collection[Ref]) -> None:
+    """What was spent on a limit that goes away counts on the one that takes its place with another length. A calendar window begins with
+    its own totals, and a balance with nothing: it was paid for.
     """
-    for ref in refs:
-        account = work.accounts(subject)[ref]
-        before = [
-            row
-            for row in work.accounts(subject).values()
-            if row.ref not in kept
-            and row.ref.window != CREDIT
-            and not row.over(work.now)
-            and (row.ref.model, row.ref.unit) == (ref.model, ref.unit)
-        ]
-        if before and not account.spent and not parse_window(ref.window).period:
-            most = max(before, key=lambda row: row.spent)
-            account.spent, account.models = most.spent, dict(most.models)
-            work.put(account)
+    account = work.accounts(subject)[new]
+    before = [
+        row
+        for row in work.accounts(subject).values()
+        if row.ref not in kept
+        and row.ref.window != CREDIT
+        and not row.over(work.now)
+        and (row.ref.model, row.ref.unit) == (new.model, new.unit)
+    ]
+    if before and new.window != CREDIT and not parse_window(new.window).period:
+        most = max(before, key=lambda row: row.spent)
+        account.spent, account.models = most.spent, dict(most.models)
+        work.put(account)
+
+
+def _hold_on_new(work: UnitOfWork, subject: Subject, refs: Collection[Ref]) -> None:
+    """What calls in flight hold counts on their subject's new accounts, too."""
     for hold in work.open_holds() if refs else ():
         added = [ref for ref in sorted(refs) if subject in hold.subjects and covers_any(ref.model, (hold.model,))]
         for ref in added:
@@ -266,6 +272,7 @@ def top_up(work: UnitOfWork, command: TopUp) -> Done:
         return Done(command.id)
     made_by = f"T:{command.id}"
     ref = Ref(*command.subject, window=CREDIT)
+    new = work.account(ref) is None
     account = open_window(work, ref, None, {}, made_by)
     assert account is not None, "this window never ends"
     limit = (account.limit or 0) + command.amount
@@ -273,6 +280,7 @@ def top_up(work: UnitOfWork, command: TopUp) -> Done:
         raise BudgetInputError(f"a balance is at most ${usd_text(MAX_NANOS)}; this top-up would make it more")
     account.pinned, account.limit = True, limit
     work.put(account)
+    _hold_on_new(work, command.subject, (ref,) if new else ())
     entry = Ref(history_scope(command.subject.scope), command.subject.id, command.id)
     work.put(Account(entry, work.new_row_id(made_by), work.now, work.now, None, pinned=True, limit=command.amount))
     reply = wire.dumps(replace(command, now=None))

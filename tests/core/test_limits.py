@@ -273,3 +273,24 @@ def test_the_subject_of_another_scope_is_another() -> None:
     desk = Desk(limit(10), limit(5, scope="team"))
     desk.granted("a", 10, subjects=(ALICE,))
     assert desk.refused("b", 6, subjects=(Subject("team", "alice"),)).limit == 5
+
+
+def test_a_new_balance_begins_with_nothing_spent() -> None:
+    """A limit that goes away at the same time leaves its spend to limits, and not to what is paid for."""
+    desk = Desk()
+    set_limits(desk, "c1", Limit(100))
+    desk.charge(60)
+    set_limits(desk, "c2", Limit(0, "credit"))
+    top_up(desk, "invoice-1", 50)
+    assert balance(desk) == 50
+    desk.granted("a", 50)
+
+
+def test_a_new_balance_counts_what_calls_in_flight_hold() -> None:
+    desk = Desk()
+    desk.granted("a", 60)
+    top_up(desk, "invoice-1", 100)
+    assert balance(desk) == 40
+    assert desk.refused("b", 41).account == ref("credit")
+    desk.settle("a", 50)
+    assert desk.spent_held("credit") == (50, 0)

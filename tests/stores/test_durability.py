@@ -7,11 +7,25 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from litellm_budget_plugin.core.accounts import Hold, Subject
-from litellm_budget_plugin.core.commands import DropBudget, PutBudget, Reset
+from litellm_budget_plugin.core.commands import (
+    Change,
+    DropBudget,
+    PutBudget,
+    Refund,
+    Release,
+    Renew,
+    Reserve,
+    Reset,
+    SetLimits,
+    Settle,
+    TopUp,
+)
+from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.stores import disk
 from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.rows import Rows
@@ -61,7 +75,16 @@ def test_budget_changes_are_flushed_before_they_are_acknowledged(
 ) -> None:
     """Also a repeated one: the first may have been cut off between its commit and its flush."""
     store = opened(f"sqlite:///{database}")
-    changes = (PutBudget("c1", "p", ALICE, limit=5), Reset("c2", "p", ALICE), DropBudget("c3", "p", ALICE))
+    changes: tuple[Change, ...] = (
+        PutBudget("c1", "p", ALICE, limit=5),
+        Reset("c2", "p", ALICE),
+        DropBudget("c3", "p", ALICE),
+        SetLimits("c4", "p", ALICE, (Limit(5),)),
+        TopUp("invoice-1", "p", ALICE, 5),
+        Refund("invoice-1", "p"),
+    )
+    of_calls = {Reserve, Settle, Release, Renew}
+    assert {type(change) for change in changes} == set(get_args(Change)) - of_calls
     for change in (*changes, changes[0]):
         flushed.clear()
         store.execute(change)
