@@ -20,7 +20,7 @@ from litellm_budget_plugin.core.commands import Granted, Refused, Reserve, Settl
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.manager.budgets import Payment, Remaining, UsageRow, parse_subject
 from litellm_budget_plugin.manager.ids import new_id
-from litellm_budget_plugin.manager.policies import Given
+from litellm_budget_plugin.manager.principal import Given
 from tests.manager.conftest import OpenManager
 from tests.stores.processes import Child
 
@@ -265,9 +265,10 @@ def test_who_needs_a_balance_and_has_none_is_refused(open_manager: OpenManager) 
     assert manager.limits("alice") == ["credit", "$5 per day"] and manager.remaining("alice")[:2] == (0, "credit")
     manager.top_up("alice", "$1", id="1")
     assert manager.remaining("alice").usd == 1 and isinstance(hold(manager, "alice", "1"), Granted)
-    for subject in ("team:red", "project"):
+    # Alice's call in flight is one of the project, and none of this team.
+    for subject, balance in (("team:red", 1), ("project", 0)):
         manager.top_up(subject, "$1", id=f"for {subject}")
-        assert manager.balance(subject) == 1
+        assert manager.balance(subject) == balance
 
 
 def test_payments_survive_a_kill_and_are_not_taken_twice(open_manager: OpenManager) -> None:
