@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         refusal_in,
     )
     from litellm_budget_plugin.hooks.callback import BudgetCallback
+    from litellm_budget_plugin.hooks.context import budget_context
     from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
-    from litellm_budget_plugin.hooks.principal import budget_context
     from litellm_budget_plugin.hooks.runs import budget_run
     from litellm_budget_plugin.hooks.selfcheck import check
     from litellm_budget_plugin.manager.manager import BudgetManager
@@ -63,7 +63,7 @@ _MODULES = {
     "BudgetExceeded": "hooks.exceptions",
     "BudgetManager": "manager.manager",
     "BudgetSettings": "settings",
-    "budget_context": "hooks.principal",
+    "budget_context": "hooks.context",
     "budget_run": "hooks.runs",
     "check": "hooks.selfcheck",
 }

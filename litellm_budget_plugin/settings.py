@@ -19,13 +19,14 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from litellm_budget_plugin.budget_file import read_file
 from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import checked_zone, parse_window
 from litellm_budget_plugin.errors import BudgetInputError, BudgetSettingsError
-from litellm_budget_plugin.policy import Policy, Table, read_file
+from litellm_budget_plugin.policy import Policy, Table
 
 PREFIX = "LITELLM_BUDGET_"
 USER_SOURCES = ("context", "metadata", "user", "proxy", "default")

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_budget_plugin import BudgetInputError, BudgetSettings, BudgetSettingsError
+from litellm_budget_plugin.budget_file import read_file
 from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.sentences import parse_limits
-from litellm_budget_plugin.policy import Policy, Table, read_file
+from litellm_budget_plugin.policy import Policy, Table
 from tests.generated import examples
 
 

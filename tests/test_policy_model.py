@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litellm_budget_plugin.budget_file import read_file
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Granted, Refused, Reserve, Settle
-from litellm_budget_plugin.policy import Policy, read_file
+from litellm_budget_plugin.policy import Policy
 from litellm_budget_plugin.stores.protocol import ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests import limits_model as model

@@ -23,7 +23,8 @@ BELOW = {
     "errors": set(),
     "core": {"errors"},
     "policy": {"errors", "core"},
-    "settings": {"errors", "core", "policy"},
+    "budget_file": {"errors", "core", "policy"},
+    "settings": {"errors", "core", "policy", "budget_file"},
     "stores": {"errors", "core"},
     "pricing": {"errors", "core"},
     "metrics": {"errors", "core"},
@@ -32,7 +33,7 @@ BELOW = {
     "proxy": {"hooks"},
     "testing": {"hooks"},
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
-    "cli": {"errors", "core", "policy", "settings", "stores", "pricing", "manager", "server"},
+    "cli": {"errors", "core", "policy", "budget_file", "settings", "stores", "pricing", "manager", "server"},
     "__main__": {"cli"},
 }
 

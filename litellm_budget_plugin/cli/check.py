@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from litellm_budget_plugin.budget_file import read_file
 from litellm_budget_plugin.core.windows import checked_zone
-from litellm_budget_plugin.policy import Policy, read_file
+from litellm_budget_plugin.policy import Policy
 
 
 @click.command()

@@ -22,7 +22,7 @@ from litellm_budget_plugin.hooks.near_limit.plan import Plan
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
-from litellm_budget_plugin.manager.policies import Principal
+from litellm_budget_plugin.manager.principal import Principal
 from litellm_budget_plugin.pricing.usage import field
 
 _logger = logging.getLogger("litellm_budget_plugin")

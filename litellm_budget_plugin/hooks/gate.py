@@ -32,7 +32,7 @@ from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.hooks.streams import ask_for_usage
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.manager.policies import Principal
+from litellm_budget_plugin.manager.principal import Principal
 
 # Weak: a context can live on in tasks and timers.
 _of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litellm_budget_plugin.manager.policies import Principal
+from litellm_budget_plugin.manager.principal import Principal
 
 _MOST = 10_000
 _payers: dict[str, Principal] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from litellm_budget_plugin import pricing
 from litellm_budget_plugin.hooks.call import Call
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.manager.policies import Principal
+from litellm_budget_plugin.manager.principal import Principal
 
 CALL_TYPE = "pass_through_endpoint"
 

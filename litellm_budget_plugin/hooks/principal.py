@@ -2,323 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-)
-from contextvars import Context, ContextVar, copy_context
-from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.names import checked_id
-from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetInputError, BudgetUserMissing
+from litellm_budget_plugin.hooks.context import NOBODY, Payer, checked_ids, ever_entered, payer_here
 from litellm_budget_plugin.hooks.proxy_identity import account_of, caller_of, tags_of, team_of
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.manager.policies import Given, Principal
+from litellm_budget_plugin.manager.principal import Given, Principal
 from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_Y = TypeVar("_Y")
-_S = TypeVar("_S")
-
-
-class Payer(NamedTuple):
-    """What a place in the program says about who pays; None and nothing where it says nothing."""
-
-    user: str | None = None
-    given: Given = Given()
-
-    def inside(self, outer: Payer) -> Payer:
-        """What counts in a block of `outer`: an inner user and team take the place of outer ones, tags, runs and limits add up."""
-        mine, theirs = self.given, outer.given
-        return Payer(
-            outer.user if self.user is None else self.user,
-            Given(
-                theirs.team if mine.team is None else mine.team,
-                _added(theirs.tags, mine.tags),
-                _added(theirs.runs, mine.runs),
-                theirs.user_class if self.user is None and mine.user_class is None else mine.user_class,
-                (*theirs.limits, *mine.limits),
-            ),
-        )
-
-
-_NOBODY = Payer()
-
-
-def _added(outer: tuple[str, ...], inner: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*outer, *inner)))
-
-
-class _Entry:
-    """What is said about who pays for the length of a `with` block. Entered once. Without `within`, nothing that was said outside
-    of the block counts.
-    """
-
-    def __init__(self, payer: Payer, *, within: bool = False) -> None:
-        self.payer = payer
-        self.ended = False
-        self._within = within
-        self._entered = False
-        self._parent: _Entry | None = None
-
-    def __enter__(self) -> Any:
-        if self._entered:
-            raise RuntimeError("a budget_context can be entered once; make a new one for each block")
-        self._entered = True
-        self._parent = parent = _innermost()
-        if parent is not None:
-            # Blocks that overlap without end must not become a chain without end.
-            parent._parent = _first_open(parent._parent)
-            if self._within:
-                self.payer = self.payer.inside(parent.payer)
-        _current.set(self)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # A generator may leave its block in another context than it entered it in, or after a block that it entered
-        # later: no token can be reset then. The mark is seen in every context that has a copy.
-        self.ended = True
-        if _current.get() is self:
-            _current.set(_first_open(self._parent))
-
-
-_current: ContextVar[_Entry | None] = ContextVar("litellm_budget_payer", default=None)
-
-
-def _first_open(entry: _Entry | None) -> _Entry | None:
-    while entry is not None and entry.ended:
-        entry = entry._parent
-    return entry
-
-
-def _innermost() -> _Entry | None:
-    return _first_open(_current.get())
-
-
-def _payer_here() -> Payer:
-    entry = _innermost()
-    return _NOBODY if entry is None else entry.payer
-
-
-class budget_context(_Entry):  # noqa: N801  # used like a function
-    """Within this context, LiteLLM calls are paid by `user`, and count against the budgets of `team`, `tags` and `run`, too.
-
-    Ids are 1 to 256 printable characters; integers become text. Inside of another context, its user and team take the place of
-    the outer ones, while tags, runs and limits add up. `limits` are sentences such as "$1/day", one or a list: for the run if there
-    is one here, else for the user, else for the team, beside those of the environment and the file; of two for the same, the smaller one counts. Where limits were set by hand,
-    those count alone. `user_class` names a class of that file.
-
-    It holds in the same thread or task and, while the block lasts, in tasks started from it and in `asyncio.to_thread`.
-    Threads, executors and tasks that outlive the block need `carry`; generators that are read in turns, or by a web
-    framework, need `iterate`. Leaving the block never raises. Can also decorate a function or a coroutine function.
-    Raises BudgetInputError for a bad id or a sentence that cannot be read.
-    """
-
-    # Whether a block was ever entered in this process: a call without a payer may have lost it then.
-    _used = False
-
-    def __init__(
-        self,
-        *,
-        user: str | int | None = None,
-        team: str | int | None = None,
-        tags: Iterable[str | int] | str = (),
-        run: str | int | None = None,
-        limits: Iterable[str] | str = (),
-        user_class: str | None = None,
-    ) -> None:
-        given = Given(
-            _id(team, "team"),
-            _ids(tags, "budget_context(tags=...)"),
-            () if run is None else (checked_id(run, "budget_context(run=...)"),),
-            _id(user_class, "user_class"),
-        )
-        payer = Payer(_id(user, "user"), given)
-        if limits:
-            subject = _limited_here(payer)
-            parse_limits(limits)
-            texts = (limits,) if isinstance(limits, str) else tuple(limits)
-            payer = Payer(payer.user, given._replace(limits=((subject, texts),)))
-        if payer == _NOBODY:
-            raise BudgetInputError("budget_context names nobody: give user=, team=, tags= or run=")
-        super().__init__(payer, within=True)
-
-    def __enter__(self) -> Any:
-        super().__enter__()
-        budget_context._used = True
-        return None
-
-    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function: each call of it runs in a context of its own for this user."""
-        return _paid_by(self.payer, function, within=True)
-
-    @staticmethod
-    def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """`function`, to be called anywhere, with the payer of the place where `carry` is called, also if there is none.
-
-        For threads, executors and tasks that outlive the block: `executor.submit(budget_context.carry(work), item)`. A
-        coroutine function stays one; a coroutine or generator that `function` returns has the same payer.
-        """
-        return _paid_by(_payer_here(), function)
-
-    @overload
-    @staticmethod
-    def iterate(generator: Generator[_Y, _S, _R]) -> Generator[_Y, _S, _R]: ...
-    @overload
-    @staticmethod
-    def iterate(generator: AsyncGenerator[_Y, _S]) -> AsyncGenerator[_Y, _S]: ...
-    @overload
-    @staticmethod
-    def iterate(generator: Iterator[_Y]) -> Iterator[_Y]: ...
-    @overload
-    @staticmethod
-    def iterate(generator: AsyncIterator[_Y]) -> AsyncIterator[_Y]: ...
-    @staticmethod
-    def iterate(generator: Any) -> Any:
-        """`generator`, sync or async, each step of which runs in one context of its own.
-
-        Its payer at first is that of the place where `iterate` is called; a `budget_context` that the generator enters
-        holds in all of its later steps, whichever thread or task asks for them, and nowhere else. `send`, `throw` and
-        `close`, or `asend`, `athrow` and `aclose`, reach the generator. Raises TypeError for what is no iterator.
-        """
-        return _iterated(_payer_here(), generator)
-
-
-def _limited_here(payer: Payer) -> Subject:
-    if payer.given.runs:
-        return Subject("run", payer.given.runs[-1])
-    if payer.user is not None:
-        return Subject("user", payer.user)
-    if payer.given.team is not None:
-        return Subject("team", payer.given.team)
-    raise BudgetInputError("budget_context(limits=...) is for a run, a user or a team: give one of them, too")
-
-
-def _id(value: Any, what: str) -> str | None:
-    return None if value is None else checked_id(value, f"budget_context({what}=...)")
-
-
-def _ids(values: Any, what: str) -> tuple[str, ...]:
-    if isinstance(values, (str, int)):
-        values = (values,)
-    if not isinstance(values, Iterable):
-        raise BudgetInputError(f"{what} must be a list of tags, got {type(values).__name__}")
-    return tuple(dict.fromkeys(checked_id(value, what) for value in values))
-
-
-def _paid_by(payer: Payer, function: Callable[_P, _R], *, within: bool = False) -> Callable[_P, _R]:
-    if inspect.iscoroutinefunction(function):
-
-        async def awaited(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with _Entry(payer, within=within):
-                return await function(*args, **kwargs)
-
-        paid: Any = awaited
-    else:
-
-        def called(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-            with (entry := _Entry(payer, within=within)):
-                result = function(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                return _awaited(entry.payer, result)
-            if inspect.isgenerator(result) or inspect.isasyncgen(result):
-                return _iterated(entry.payer, result)
-            return result
-
-        paid = called
-    return cast(Callable[_P, _R], functools.wraps(function)(paid))
-
-
-async def _awaited(payer: Payer, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with _Entry(payer):
-        return await coroutine
-
-
-def _iterated(payer: Payer, generator: Any) -> Any:
-    context = copy_context()
-    # The block where `iterate` was called may end before the generator does.
-    context.run(_current.set, _Entry(payer))
-    if hasattr(generator, "__anext__"):
-        return _AsyncSteps(generator, context)
-    if hasattr(generator, "__next__"):
-        return _Steps(generator, context)
-    raise TypeError(f"iterate needs a generator or another iterator, not {type(generator).__name__}")
-
-
-class _Steps(Generator[Any, Any, Any]):
-    """An iterator whose steps run in `context`."""
-
-    def __init__(self, iterator: Any, context: Context) -> None:
-        self._iterator = iterator
-        self._context = context
-
-    def __next__(self) -> Any:
-        return self._context.run(next, self._iterator)
-
-    def send(self, value: Any) -> Any:
-        return self.__next__() if value is None else self._context.run(self._iterator.send, value)
-
-    def throw(self, *error: Any) -> Any:
-        if not hasattr(self._iterator, "throw"):
-            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
-        return self._context.run(self._iterator.throw, *error)
-
-    def close(self) -> None:
-        if hasattr(self._iterator, "close"):
-            self._context.run(self._iterator.close)
-
-
-class _AsyncSteps(AsyncGenerator[Any, Any]):
-    """An asynchronous iterator whose steps run in `context`."""
-
-    def __init__(self, iterator: Any, context: Context) -> None:
-        self._iterator = iterator
-        self._context = context
-
-    async def __anext__(self) -> Any:
-        return await _InContext(self._iterator.__anext__(), self._context)
-
-    async def asend(self, value: Any) -> Any:
-        step = self._iterator.__anext__() if value is None else self._iterator.asend(value)
-        return await _InContext(step, self._context)
-
-    async def athrow(self, *error: Any) -> Any:
-        if not hasattr(self._iterator, "athrow"):
-            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
-        return await _InContext(self._iterator.athrow(*error), self._context)
-
-    async def aclose(self) -> None:
-        if hasattr(self._iterator, "aclose"):
-            await _InContext(self._iterator.aclose(), self._context)
-
-
-class _InContext:
-    """An awaitable that the running task awaits, in `context`: a task of its own would be cancelled apart from it."""
-
-    def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
-        self._awaitable = awaitable
-        self._context = context
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return _Steps(self._awaitable.__await__(), self._context)
-
-
 _LOST = (
     "; a budget_context was entered elsewhere in this process: budget_context.carry takes it into threads, executors and "
     "tasks, budget_context.iterate into generators"
@@ -350,7 +46,7 @@ def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
     sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
     said = [(source, _FINDERS[source](params)) for source in sources if source != "default"]
     # The settings say where a user is looked for. What a block of the program counts against beside, it always does.
-    payer = _NOBODY if "context" in sources else _payer_here()._replace(user=None)
+    payer = NOBODY if "context" in sources else payer_here()._replace(user=None)
     for source, one in reversed(said):
         user = None if one.user in (None, "") else checked_id(one.user, f"the user of this call (from {source})")
         payer = Payer(user, one.given).inside(payer)
@@ -358,7 +54,7 @@ def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
 
 
 def _missing_user(settings: BudgetSettings, sources: tuple[str, ...]) -> str:
-    lost = _LOST if budget_context._used and "context" in sources else ""
+    lost = _LOST if ever_entered() and "context" in sources else ""
     if settings.on_missing_user == "reject":
         raise BudgetUserMissing(
             "this call names no user; a user is looked for in "
@@ -373,7 +69,7 @@ def _missing_user(settings: BudgetSettings, sources: tuple[str, ...]) -> str:
 
 
 def _from_metadata(params: Mapping[str, Any]) -> Payer:
-    payer = _NOBODY
+    payer = NOBODY
     for name in ("metadata", "litellm_metadata"):
         metadata = params.get(name)
         if isinstance(metadata, Mapping):
@@ -395,7 +91,7 @@ def _of_metadata(metadata: Mapping[str, Any]) -> Payer:
         given("budget_user"),
         Given(
             checked("budget_team"),
-            () if tags is None else _ids(tags, "metadata['budget_tags']"),
+            () if tags is None else checked_ids(tags, "metadata['budget_tags']"),
             () if run is None else (run,),
             checked("budget_class"),
         ),
@@ -405,15 +101,15 @@ def _of_metadata(metadata: Mapping[str, Any]) -> Payer:
 def _from_proxy(params: Mapping[str, Any]) -> Payer:
     caller = caller_of(params)
     if caller is None:
-        return _NOBODY
+        return NOBODY
     team = team_of(caller)
-    tags = _ids(tags_of(caller), "a tag of this key or team")
+    tags = checked_ids(tags_of(caller), "a tag of this key or team")
     return Payer(account_of(caller), Given(None if team is None else checked_id(team, "the team of this key"), tags))
 
 
 _PROXY_SOURCES = ("proxy", "context")
 _FINDERS: dict[str, Callable[[Mapping[str, Any]], Payer]] = {
-    "context": lambda params: _payer_here(),
+    "context": lambda params: payer_here(),
     "metadata": _from_metadata,
     "user": lambda params: Payer(params.get("user")),
     "proxy": _from_proxy,

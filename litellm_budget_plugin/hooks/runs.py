@@ -14,7 +14,7 @@ from litellm_budget_plugin.core.commands import PutBudget, SetLimits
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetError
-from litellm_budget_plugin.hooks.principal import budget_context
+from litellm_budget_plugin.hooks.context import budget_context
 from litellm_budget_plugin.hooks.registration import opened_ledger
 from litellm_budget_plugin.manager.budgets import Budgets, RunState
 from litellm_budget_plugin.manager.ids import new_id

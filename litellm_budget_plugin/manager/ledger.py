@@ -29,7 +29,8 @@ from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.live_holds import LiveHold
-from litellm_budget_plugin.manager.policies import Given, Policies, Principal
+from litellm_budget_plugin.manager.policies import Policies
+from litellm_budget_plugin.manager.principal import Given, Principal
 from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
 from litellm_budget_plugin.metrics import process_metrics

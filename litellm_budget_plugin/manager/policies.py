@@ -6,12 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
 
-from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.errors import BudgetSettingsError
 from litellm_budget_plugin.policy import Policy
 from litellm_budget_plugin.settings import BudgetSettings
@@ -23,26 +18,6 @@ _SETTLED_SECONDS = 1.0
 """For how long a changed file must stay as it is before it counts: it may be half of what somebody writes."""
 
 _Stamp = tuple[int, int, int, int] | None
-
-
-class Given(NamedTuple):
-    """What an application says about who pays for a call, beside the user. `limits` are sentences, by the subject that they are for."""
-
-    team: str | None = None
-    tags: tuple[str, ...] = ()
-    runs: tuple[str, ...] = ()
-    user_class: str | None = None
-    limits: tuple[tuple[Subject, tuple[str, ...]], ...] = ()
-
-
-class Principal(NamedTuple):
-    """Whose budgets a call counts against, the paying user first, and the limits of those that have none set by hand."""
-
-    subjects: tuple[Subject, ...]
-    defaults: tuple[Default, ...]
-    policy: Policy
-    user_class: str | None = None
-    limits: Mapping[Subject, tuple[Limit, ...]] = MappingProxyType({})
 
 
 class Policies:

@@ -20,7 +20,7 @@ from litellm_budget_plugin.hooks.call_binding import mark_free
 from litellm_budget_plugin.hooks.jobs import started
 from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-from litellm_budget_plugin.manager.policies import Principal
+from litellm_budget_plugin.manager.principal import Principal
 from tests.hooks.desk import WORTH, Desk
 
 FILE = """\

@@ -14,10 +14,11 @@ import tempfile
 import threading
 from pathlib import Path
 
+from litellm_budget_plugin.budget_file import read_file
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Command, Granted, Refused, Release, Reply, Reserve, Settle
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
-from litellm_budget_plugin.policy import Policy, read_file
+from litellm_budget_plugin.policy import Policy
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests import limits_model as model

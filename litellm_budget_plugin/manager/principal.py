@@ -1,0 +1,31 @@
+"""Whose budgets a call counts against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.sentences import Limit
+from litellm_budget_plugin.policy import Policy
+
+
+class Given(NamedTuple):
+    """What an application says about who pays for a call, beside the user. `limits` are sentences, by the subject that they are for."""
+
+    team: str | None = None
+    tags: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    user_class: str | None = None
+    limits: tuple[tuple[Subject, tuple[str, ...]], ...] = ()
+
+
+class Principal(NamedTuple):
+    """Whose budgets a call counts against, the paying user first, and the limits of those that have none set by hand."""
+
+    subjects: tuple[Subject, ...]
+    defaults: tuple[Default, ...]
+    policy: Policy
+    user_class: str | None = None
+    limits: Mapping[Subject, tuple[Limit, ...]] = MappingProxyType({})
