@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -29,14 +30,6 @@ def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tu
     _done(ledger, as_json, subject)
 
 
-@ledger_command("clear")
-@click.argument("subject")
-def clear(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again."""
-    Budgets(ledger).clear_limits(subject)
-    _done(ledger, as_json, subject)
-
-
 @ledger_command("raise")
 @click.argument("subject")
 @click.argument("amount")
@@ -47,30 +40,6 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
     A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
     """
     Budgets(ledger).raise_limit(subject, amount, until=_time(until, ledger.settings.timezone))
-    _done(ledger, as_json, subject)
-
-
-@ledger_command("reset")
-@click.argument("subject")
-def reset(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay."""
-    Budgets(ledger).reset(subject)
-    _done(ledger, as_json, subject)
-
-
-@ledger_command("block")
-@click.argument("subject")
-def block(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Refuse every call of SUBJECT from now on, in every process."""
-    Budgets(ledger).block(subject)
-    _done(ledger, as_json, subject)
-
-
-@ledger_command("unblock")
-@click.argument("subject")
-def unblock(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Let SUBJECT call again."""
-    Budgets(ledger).unblock(subject)
     _done(ledger, as_json, subject)
 
 
@@ -104,6 +73,17 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
 
 
+def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) -> click.Command:
+    """A command that takes a subject and nothing else."""
+
+    def run(ledger: CommandLedger, as_json: bool, subject: str) -> None:
+        change(Budgets(ledger), subject)
+        _done(ledger, as_json, subject)
+
+    run.__doc__ = what
+    return ledger_command(name)(click.argument("subject")(run))
+
+
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
     ledger.flush()
     show_limits(ledger, as_json, subject)
@@ -118,4 +98,22 @@ def _time(text: str, zone: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
 
 
-COMMANDS = (set_limits, clear, raise_limit, reset, block, unblock, top_up, refund, sweep)
+COMMANDS = (
+    set_limits,
+    _of_subject(
+        "clear",
+        Budgets.clear_limits,
+        "Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again.",
+    ),
+    raise_limit,
+    _of_subject(
+        "reset",
+        Budgets.reset,
+        "Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay.",
+    ),
+    _of_subject("block", Budgets.block, "Refuse every call of SUBJECT from now on, in every process."),
+    _of_subject("unblock", Budgets.unblock, "Let SUBJECT call again."),
+    top_up,
+    refund,
+    sweep,
+)
