@@ -18,7 +18,7 @@ from litellm_budget_plugin.errors import BudgetRefused
 class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignore[misc]  # LiteLLM's classes are Any
     """A call was refused, because a budget has no room for what it may cost. No request has left the process.
 
-    `scope` and `subject` name the budget. `limit`, `spent`, `held` and `requested` are USD (or calls or tokens, as `unit`
+    `scope` and `subject` name the budget. `limit`, `spent`, `held`, `requested` and `remaining` (never below 0) are USD (or calls or tokens, as `unit`
     says); `budget` is its sentence, with what was raised or carried over; `resets_at` is when the window ends, None if never. `reason` is
     "spent" if waiting for calls in flight cannot help, "held" if only they stand in the way, "blocked" if the account is blocked.
     `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
@@ -35,6 +35,7 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
         self.model = model
         self.limit, self.spent = self._amount(refused.limit), self._amount(refused.spent)
         self.held, self.requested = self._amount(refused.held), self._amount(refused.requested)
+        self.remaining = self._amount(max(0, refused.limit - refused.spent - refused.held))
         self.resets_at = _time(refused.resets_at)
         self._refused = refused
         litellm.BudgetExceededError.__init__(

@@ -33,6 +33,7 @@ def test_it_says_who_has_spent_what_and_when_that_ends(open_desk: Callable[..., 
     assert isinstance(error, BudgetRefused)
     assert (error.status_code, error.scope, error.subject, error.unit) == (422, "user", "alice", "usd")
     assert (error.limit, error.spent, error.held, error.requested) == (0.0125, 0.0125, 0.0, 0.0125)
+    assert error.remaining == 0.0
     assert (error.current_cost, error.max_budget) == (0.0125, 0.0125)
     assert error.resets_at is not None
     assert error.resets_at.tzinfo is timezone.utc
