@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
-from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded, shown
 from litellm_budget_plugin.hooks.near_limit.plan import floor_of, want_of
+from litellm_budget_plugin.hooks.ways_out import ways_out
 
 if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call
@@ -65,7 +67,8 @@ def _hold(call: Call) -> None:
         _take_back(call)
         raise
     if isinstance(reply, Refused):
-        _refuse(call, BudgetExceeded(reply, call.called), reply.account.scope, reply.reason)
+        refusal = BudgetExceeded(reply, call.called, ways_out(call, reply))
+        _refuse(call, refusal, reply.account.scope, reply.reason)
 
 
 def _take_back(call: Call) -> None:
@@ -110,19 +113,31 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
 
 def _unpriced_goes_on(call: Call) -> bool:
     """Whether a call of unknown price may be made, under limits of calls and tokens. Raises BudgetPriceUnknown."""
-    ledger, model = call.ledger, call.called
-    if ledger.settings.on_unknown_price == "reject" and _limited(call):
-        error = BudgetPriceUnknown(
-            f"no price is known for {model!r}, and {call.user!r} has a limit; give a price with litellm.register_model "
-            "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
-        )
-        _refuse(call, error, "model", "price")
+    if call.ledger.settings.on_unknown_price == "reject" and (limited := _limited(call)) is not None:
+        _refuse(call, _price_unknown(call.called, limited), "model", "price")
         return False
     return True
 
 
-def _limited(call: Call) -> bool:
-    """Whether any limit applies to this attempt's subjects and models."""
+def _price_unknown(model: str, limited: Subject) -> BudgetPriceUnknown:
+    who = f"{limited.scope} {shown(limited.id)!r} has a limit"
+    if not model.strip():
+        return BudgetPriceUnknown(
+            f"this call names no model, and {who}; pass model=...", "Name a model: pass model=..."
+        )
+    near = pricing.nearest_model(model)
+    meant = f" (did you mean {near!r}?)" if near else ""
+    return BudgetPriceUnknown(
+        f"no price is known for {shown(model)!r}{meant}, and {who}; give a price with litellm.register_model "
+        "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow",
+        f"Use {near!r} if that is the model you mean, else give {shown(model)!r} a price with litellm.register_model."
+        if near
+        else "Give the model a price with litellm.register_model, or call a model that LiteLLM has a price for.",
+    )
+
+
+def _limited(call: Call) -> Subject | None:
+    """The first of this attempt's subjects to which a limit in US dollars applies; None if none does."""
     ledger = call.ledger
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
@@ -131,8 +146,8 @@ def _limited(call: Call) -> bool:
             limit is not None and ref.unit == "usd"
             for ref, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)
         ):
-            return True
-    return False
+            return subject
+    return None
 
 
 def _unheld(call: Call, scope: str, reason: str) -> None:

@@ -125,6 +125,11 @@ class Plan:
         """Something can be done for this call."""
         return self._movable or self._cap is not None
 
+    @property
+    def caps(self) -> bool:
+        """The call's output can be capped."""
+        return self._cap is not None
+
     def allowance(self, request: Request) -> int:
         """Output tokens to hold for an attempt that states no limit: all that its model can write, if that is known. So a
         call far from its limits goes out as it is, and is covered all the same.
