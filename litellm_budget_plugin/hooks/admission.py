@@ -31,14 +31,28 @@ def admit(call: Call) -> None:
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds no money, and needs room only under limits of calls and tokens.
     """
+    _try(call, may_wait=False)
+
+
+def try_to_hold(call: Call) -> Refused | None:
+    """`admit` for a call that may wait: the refusal where only held money stands in the way, which is neither raised nor recorded;
+    None if the call may go out.
+    """
+    return _try(call, may_wait=True)
+
+
+def _try(call: Call, *, may_wait: bool) -> Refused | None:
     if call.span is None:
         call.span = tracing.span_for(call.request.params)
     with call.ledger.one_call():
-        _hold(call)
-    call.ledger.track(call.hold, call.abandon, call.granted)
+        refused = _hold(call, may_wait=may_wait)
+    if refused is None:
+        call.admitted = True
+        call.ledger.track(call.hold, call.abandon, call.granted)
+    return refused
 
 
-def _hold(call: Call) -> None:
+def _hold(call: Call, *, may_wait: bool) -> Refused | None:
     ledger = call.ledger
     if call.estimate is None:
         call.estimate = call.bound()
@@ -46,29 +60,36 @@ def _hold(call: Call) -> None:
     free = estimate.priced and estimate.usd == 0
     try:
         if not estimate.priced and not _unpriced_goes_on(call):
-            return
-        reply = _reserve(call, estimate)
+            return None
+        reply = _reserve(call, estimate, may_wait=may_wait)
         if isinstance(reply, Granted):
-            call.held, call.granted = True, reply.amounts.usd
-            if estimate.usd and estimate.priced:
-                tracing.held(call.span, ledger.project, call.hold, call.granted)
-            else:
-                _unheld(call, "model", "free" if free else "price")
+            _granted(call, reply, estimate)
     except BudgetStoreError as error:
         _take_back(call)
         if free:
             _unheld(call, "model", "free")
         else:
             _without_store(call, error)
-        return
+        return None
     except BudgetRefused:
         raise
     except BaseException:
         _take_back(call)
         raise
     if isinstance(reply, Refused):
+        if may_wait and reply.reason == "held":
+            return reply
         refusal = BudgetExceeded(reply, call.called, ways_out(call, reply))
         _refuse(call, refusal, reply.account.scope, reply.reason)
+    return None
+
+
+def _granted(call: Call, reply: Granted, estimate: pricing.Estimate) -> None:
+    call.held, call.granted = True, reply.amounts.usd
+    if estimate.usd and estimate.priced:
+        tracing.held(call.span, call.ledger.project, call.hold, call.granted)
+    else:
+        _unheld(call, "model", "price" if estimate.usd or not estimate.priced else "free")
 
 
 def _take_back(call: Call) -> None:
@@ -77,8 +98,9 @@ def _take_back(call: Call) -> None:
         call.ledger.release_later(call.hold)
 
 
-def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
+def _reserve(call: Call, estimate: pricing.Estimate, *, may_wait: bool) -> ReserveReply:
     ledger = call.ledger
+    reclaims = ledger.can_reclaim()
     # Only the first attempt is changed; a retry is sent as the call was changed then, or not at all.
     plan = call.plan if call.first else None
     command = Reserve(
@@ -93,19 +115,20 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
         # What this process has yet to settle must not refuse its own calls.
-        patient=ledger.can_reclaim(),
+        patient=reclaims or may_wait,
     )
     reply = ledger.reserve(command)
     if isinstance(reply, CountExactly) and plan is not None:
-        command = replace(command, patient=False)
-        reply = plan.reserve(call, command)
+        # A plan reclaims by itself.
+        reclaims = False
+        reply = plan.reserve(call, replace(command, patient=may_wait))
     elif isinstance(reply, CountExactly):
         call.estimate = exact = call.bound(exact=True)
         command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.reserve(command)
-    if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
+    if isinstance(reply, Refused) and reply.reason == "held" and reclaims:
         ledger.reclaim(command.subjects)
-        reply = ledger.reserve(replace(command, patient=False))
+        reply = ledger.reserve(replace(command, patient=may_wait))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {call.hold} was closed before it was granted")
     return reply
