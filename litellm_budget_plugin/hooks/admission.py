@@ -53,7 +53,6 @@ def _try(call: Call, *, may_wait: bool) -> Refused | None:
 
 
 def _hold(call: Call, *, may_wait: bool) -> Refused | None:
-    ledger = call.ledger
     if call.estimate is None:
         call.estimate = call.bound()
     estimate = call.estimate

@@ -62,7 +62,8 @@ def function_setup(
     call: Call | None = None
     try:
         call = _new_call(ledger, kind, args, params)
-        binding = _admit(logging_obj, call, _place_of(kind, params))
+        place = _place_of(kind, params) if ledger.settings.wait_for_held else Place.NOWHERE
+        binding = _admit(logging_obj, call, place)
         if call.to_be_routed:
             _of_request.set(weakref.ref(binding))
         if call.plan is not None and call.waiter is None:
@@ -140,7 +141,7 @@ async def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_
             opened.admit()
             opened.release()
         elif call is None:
-            binding = _admit(logging_obj, opened, place_of(True))
+            binding = _admit(logging_obj, opened, Place.LATER)
             _of_request.set(weakref.ref(binding))
             await wait_deferred(opened)
     elif call is not None and "," in call.asked.model:

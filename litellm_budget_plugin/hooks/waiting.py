@@ -43,11 +43,14 @@ class Place(Enum):
 def place_of(asynchronous: bool) -> Place:
     """Where a call can wait that LiteLLM makes in this thread now."""
     try:
-        asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         return Place.NOWHERE if asynchronous else Place.THREAD
-    # A synchronous call made on an event loop blocks it, and with it the calls that it would wait for.
-    return Place.LATER if asynchronous else Place.NOWHERE
+    if asynchronous:
+        return Place.LATER
+    # A synchronous call blocks the loop that it is made on, and with it the calls that it would wait for. The Router makes its
+    # synchronous calls on loops that run nothing else.
+    return Place.THREAD if len(asyncio.all_tasks(loop)) <= 1 else Place.NOWHERE
 
 
 def hold_or_wait(call: Call, place: Place) -> None:
