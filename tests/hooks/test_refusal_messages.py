@@ -180,7 +180,9 @@ def test_the_ways_out_are_those_that_help(
     open_desk: Callable[..., Desk], settings: dict[str, Any], tokens: int, ways: set[str]
 ) -> None:
     desk = open_desk(**{"default_limit": "0.05", **settings})
-    error = _refusal(**_without_limit(desk))
+    entry = {**litellm.model_cost[CHAT], "max_output_tokens": 4096}
+    litellm.register_model({"openai/gate-short": entry})
+    error = _refusal(**_without_limit(desk, model="openai/gate-short"))
     assert f"without max_tokens, {tokens:,} output tokens are held for it" in str(error)
     assert {way for way in (GIVE, CAP, ALLOW) if way in str(error)} == ways
     assert {way for way in (GIVE, CAP, ALLOW) if way[1:] in str(error.suggestion)} == ways
