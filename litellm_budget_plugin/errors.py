@@ -71,10 +71,14 @@ class BudgetRefused(BudgetError):
     """
 
     status_code = 422
-    suggestion: str | None = None
+    suggestion: str | None
     """What the caller or the operator can do about it, as one sentence; None where there is nothing to say."""
     # LiteLLM's Router does not count an exception with this mark against the deployment.
     _litellm_advisor_orchestration_failure = True
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
 
 
 class BudgetPriceUnknown(BudgetRefused):

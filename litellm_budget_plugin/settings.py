@@ -138,6 +138,12 @@ class BudgetSettings(BaseSettings):
     stream_usage: bool = Field(
         True, description="Ask providers for the usage of streams whose callers do not; callers see the same chunks."
     )
+    wait_for_held: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds that a call waits for money that only calls in flight hold, before it is refused.",
+    )
     cap_output: bool = Field(
         False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
     )

@@ -125,6 +125,14 @@ class Account:
             return None
         return min(limit + self.carried + (self.raised_by if now < self.raised_until else 0), MAX_NANOS)
 
+    def added_to_limit(self, default: Default | None, now: int) -> tuple[int, int]:
+        """What a raise in force, and what was carried over, add to the limit that counts now."""
+        own, limit = self.own_limit(default), self.effective_limit(default, now)
+        if own is None or limit is None:
+            return 0, 0
+        carried = min(self.carried, limit - own)
+        return limit - own - carried, carried
+
     def charge(self, amount: int, model: str) -> None:
         """Add `amount` (negative to correct) to what was spent, under `model`."""
         if not amount:

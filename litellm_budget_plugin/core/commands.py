@@ -275,7 +275,8 @@ class Refused:
     """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
 
     `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
-    way). Amounts are in the account's unit.
+    way). Amounts are in the account's unit. `limit` is what counts now; `raised` and `carried` are the parts of it that a temporary
+    raise and the window before add.
     """
 
     hold: str
@@ -286,6 +287,8 @@ class Refused:
     held: int
     requested: int
     resets_at: int | None
+    raised: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True, slots=True)

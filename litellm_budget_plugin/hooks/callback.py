@@ -96,7 +96,7 @@ class BudgetCallback(BudgetHook):
         if ledger is None:
             return data
         if is_caller(user_api_key_dict):
-            gate.proxied(ledger, user_api_key_dict, data, call_type)
+            await gate.proxied(ledger, user_api_key_dict, data, call_type)
         elif call_type in CALL_TYPES:
             request = request_of(CALL_TYPES[call_type], data)
             call = Call(ledger, principal_of(ledger, data), request, plan=plan_for(self.settings, request, frozenset()))

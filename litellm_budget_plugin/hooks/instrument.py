@@ -35,6 +35,7 @@ _NESTED = ("model", "contents", "kwargs")
 # docs/guarantees.md gives the reason for each; the contract tests hold each against the installed LiteLLM.
 PATCH_POINTS = (
     PatchPoint("litellm.utils:function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
+    PatchPoint("litellm.utils:async_pre_call_deployment_hook", gate.deployment_hook, ("kwargs", "call_type")),
     PatchPoint(f"{_LOGGING}.pre_call", gate.pre_call, ("self", "additional_args")),
     PatchPoint(f"{_BY_CHAT}.generate_content_handler", gate.nested_in_chat, _NESTED),
     PatchPoint(f"{_BY_CHAT}.async_generate_content_handler", gate.async_nested_in_chat, _NESTED),

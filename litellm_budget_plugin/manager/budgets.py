@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
@@ -31,10 +33,12 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.pricing import unknown_models
 from litellm_budget_plugin.stores.protocol import spent_since
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
+_logger = logging.getLogger("litellm_budget_plugin")
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -150,6 +154,9 @@ class Budgets:
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
             )
         self._set(self._subject(subject), limits)
+        # Importing LiteLLM takes seconds, and who only keeps the books need not know its models.
+        if "litellm" in sys.modules and (unknown := unknown_models(limit.model for limit in limits if limit.model)):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
         return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:

@@ -33,6 +33,7 @@ from litellm_budget_plugin.manager.policies import Policies
 from litellm_budget_plugin.manager.principal import Given, Principal
 from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
+from litellm_budget_plugin.manager.waiting_line import WaitingLine
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.policy import smaller
@@ -84,6 +85,8 @@ class BudgetLedger:
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.reported = Recent()
         """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
+        self.waiting_line = WaitingLine()
+        """The calls that wait for money of calls in flight."""
         self._slices: SliceKeeper | None = None
         if settings.slice and self.store.remote:
             self._slices = SliceKeeper(self, charge_nanos(settings.slice))
@@ -268,6 +271,7 @@ class BudgetLedger:
         """Settle what waits and release the store. May be called twice."""
         if not self._closed:
             self._closed = True
+            self.waiting_line.wake_all()
             if self._slices is not None:
                 self._slices.retire()
             self.observing.forget(self.project)
