@@ -65,6 +65,7 @@ def _hold(call: Call) -> None:
         _take_back(call)
         raise
     if isinstance(reply, Refused):
+        ledger.refused_by(reply.account, call.defaults)
         _refuse(call, BudgetExceeded(reply, call.called), reply.account.scope, reply.reason)
 
 

@@ -105,6 +105,11 @@ class StoreWorker:
         """Run a task from now on."""
         self._tasks.append(task)
 
+    def remove_task(self, task: PeriodicTask) -> None:
+        """Run a task no more."""
+        # The thread may go through the list now.
+        self._tasks = [each for each in self._tasks if each is not task]
+
     def set_retention(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
         """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))

@@ -23,6 +23,7 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     Sweep,
     Swept,
+    is_claim,
 )
 from litellm_budget_plugin.core.money import usd_float
 from litellm_budget_plugin.errors import BudgetInputError
@@ -58,6 +59,8 @@ class ServerMetrics:
             self._count(command, reply, seconds)
 
     def _count(self, command: Command, reply: Reply, seconds: float) -> None:
+        if is_claim(command):
+            return
         families, new = self._families, True
         if isinstance(command, Reserve):
             families.reserved(command.project, "store", seconds)
