@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -28,38 +29,31 @@ class Crowd:
     """Processes that make the calls of `tests.alerts.crowd` at the same time."""
 
     def __init__(self, url: str, receiver: Receiver, size: int, calls: int, deadly: Path | None = None) -> None:
-        command = [sys.executable, "-m", "tests.alerts.crowd", url, receiver.url, str(calls)]
+        command = [sys.executable, "-m", "tests.alerts.crowd", str(size), url, receiver.url, str(calls)]
         command += [] if deadly is None else [str(deadly)]
-        self._members = [
-            subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            for _ in range(size)
-        ]
-        self._wait_for("ready")
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._line() == "here"
 
-    def _wait_for(self, word: str) -> None:
-        for member in self._members:
-            assert member.stdout is not None
-            line = member.stdout.readline().strip()
-            assert line == word or member.wait(20) == -signal.SIGKILL, line
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _tell(self) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._line()
 
     def go(self) -> None:
         """Let them make their calls."""
-        self._tell()
-        self._wait_for("done")
+        assert self._tell() == "here"
 
     def end(self) -> list[int]:
-        """Let them end; returns how."""
-        self._tell()
-        return sorted(member.wait(30) for member in self._members)
-
-    def _tell(self) -> None:
-        for member in self._members:
-            assert member.stdin is not None
-            try:
-                member.stdin.write("\n")
-                member.stdin.flush()
-            except BrokenPipeError:
-                continue
+        """Let them end; returns how they did."""
+        ends = json.loads(self._tell())
+        self._process.communicate()
+        assert self._process.returncode == 0
+        return ends  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "redis", "postgres", "http"])
