@@ -260,7 +260,7 @@ class BudgetSettings(BaseSettings):
     @classmethod
     def _mails(cls, value: str | None) -> str | None:
         for address in _listed(value):
-            if not re.fullmatch(r"[^@<>\s,;]+@[^@<>\s,;]+", address) or not address.isprintable():
+            if not re.fullmatch(r"[^@<>\s,;:()\"\\]+@[^@<>\s,;:()\"\\]+", address) or not address.isprintable():
                 raise ValueError(f"{address!r:.80} is no address like ops@example.com")
         return value
 

@@ -53,14 +53,10 @@ def call(ledger: BudgetLedger, user: str, cost: int = COST) -> None:
     """Hold and charge, like one call."""
     principal, hold = ledger.principal(user), new_id()
     reply = ledger.reserve(
-        Reserve(
-            hold, ledger.project, principal.subjects, ("m",), Amounts(cost, 1), MINUTE, defaults=principal.defaults
-        )
+        Reserve(hold, ledger.project, principal.subjects, ("m",), Amounts(cost, 1), MINUTE, defaults=principal.defaults)
     )
     if isinstance(reply, Granted):
-        ledger.deliver(
-            Settle(hold, ledger.project, principal.subjects, ("m",), cost, "m", defaults=principal.defaults)
-        )
+        ledger.deliver(Settle(hold, ledger.project, principal.subjects, ("m",), cost, "m", defaults=principal.defaults))
 
 
 def work(wait: Callable[[], None], url: str, webhook: str, calls: int, directory: str | None = None) -> None:

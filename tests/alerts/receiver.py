@@ -35,7 +35,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver._take(self)
 
-            do_GET = do_POST
+            do_GET = do_POST  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 """Nothing."""

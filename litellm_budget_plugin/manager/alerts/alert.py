@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Literal
 
-from litellm_budget_plugin.core.accounts import Default, Ref, Subject
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.commands import MICROS, AccountState
-from litellm_budget_plugin.core.sentences import Limit, amount_text
-from litellm_budget_plugin.core.windows import CREDIT
+from litellm_budget_plugin.core.sentences import amount_text
+from litellm_budget_plugin.manager.forecasts import budget_text
 
 Kind = Literal["threshold", "refused", "forecast", "outage", "recovered", "journal", "test"]
 
@@ -118,7 +118,7 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
         limit,
         now,
         zone,
-        f"has used {used} % of",
+        f" has used {used} % of",
         key=(limit, threshold),
         threshold=threshold,
     )
@@ -129,15 +129,12 @@ def refused_alert(
 ) -> Alert:
     """The alert that an account refuses calls; with `shadow`, that it would."""
     verb = "would refuse" if shadow else "refuses"
-    said = f"is blocked: it {verb} calls under" if state.blocked else f"{verb} calls; it has used"
-    if not state.blocked and limit:
-        said += f" {100 * (state.spent + state.held) // limit} % of"
+    said = f" is blocked, and {verb} calls under" if state.blocked else f" {verb} calls under"
     return _about("refused", project, state, limit or 0, now, zone, said)
 
 
 def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
     """The alert that a budget ends, at `runs_out` (microseconds), before its window does."""
-    day = _time(runs_out).date().isoformat()
     return _about(
         "forecast",
         project,
@@ -145,7 +142,7 @@ def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int,
         limit,
         now,
         zone,
-        f"runs out on {day} at this rate:",
+        ": at this rate",
         key=(limit,),
         runs_out_at=_time(runs_out),
     )
@@ -170,9 +167,11 @@ def _about(
     runs_out_at: datetime | None = None,
 ) -> Alert:
     ref, unit = state.ref, state.ref.unit
-    budget = budget_text(ref, limit, zone)
+    budget, budget_ends = budget_text(ref, limit, zone), ""
     who = "project" if ref.scope == "project" else f"{ref.scope} {ref.subject!r}"
-    text = f"{who} {said} {budget}: {amount_text(state.spent, unit)} spent"
+    if runs_out_at is not None:
+        budget_ends = f" runs out on {runs_out_at.date().isoformat()}"
+    text = f"{who}{said} {budget}{budget_ends}; {amount_text(state.spent, unit)} spent"
     if state.held:
         text += f", {amount_text(state.held, unit)} held for calls in flight"
     resets_at = None if state.end is None else _time(state.end)
@@ -207,13 +206,6 @@ def window_end(id_: str) -> int | None:
     """When the window ends that a claim's id names (microseconds); None if it never does."""
     end = id_.partition("-")[0]
     return int(end) or None if end.isascii() and end.isdigit() else None
-
-
-def budget_text(ref: Ref, limit: int, zone: str) -> str:
-    """A budget as a sentence, with what was raised, carried over or paid."""
-    if ref.window == CREDIT:
-        return f"a balance of {amount_text(limit, ref.unit)}"
-    return Limit(limit, ref.window, ref.model, ref.unit).sentence(zone)
 
 
 def _amount(amount: int, unit: str) -> Decimal:

@@ -73,7 +73,7 @@ class Sender:
         self._lock, self._stepping = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._said_full = False
 
     @property
     def waiting(self) -> int:
@@ -92,6 +92,9 @@ class Sender:
                 if alert.claimed and failing.times >= _TRIES and now < failing.until:
                     continue
                 if len(self._waiting) >= MOST_WAITING:
+                    if self._said_full:
+                        break
+                    self._said_full = True
                     _logger.warning("%d alerts wait to be sent: further ones wait for a later scan", MOST_WAITING)
                     break
                 self._waiting[sending.name] = sending
@@ -235,3 +238,4 @@ class Sender:
             if len(self._over) > 10 * MOST_WAITING:
                 self._over.clear()
             self._over.add(sending.name)
+            self._said_full = self._said_full and bool(self._waiting)

@@ -13,22 +13,25 @@ from datetime import datetime, timezone
 from itertools import groupby
 
 from litellm_budget_plugin.core.accounts import CLAIMS, SCOPES, Default, Ref, Subject
-from litellm_budget_plugin.core.applying import limits_on
+from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.commands import (
     Accounts,
     AccountState,
     BaseCommand,
     Command,
     Read,
+    ReadUsage,
     ReplyT_co,
     Reserve,
     Settle,
+    UsageRows,
 )
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetError, BudgetStoreError
 from litellm_budget_plugin.manager.alerts.alert import (
     Alert,
     crossed,
+    forecast_alert,
     may_cross,
     plain_alert,
     refused_alert,
@@ -39,6 +42,7 @@ from litellm_budget_plugin.manager.alerts.channels import channels_of
 from litellm_budget_plugin.manager.alerts.claims import Claim, Claims
 from litellm_budget_plugin.manager.alerts.sender import Sender
 from litellm_budget_plugin.manager.ended_runs import Forgotten
+from litellm_budget_plugin.manager.forecasts import first_day, first_run_out
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.policies import Policies
 from litellm_budget_plugin.manager.worker import StoreWorker
@@ -50,6 +54,7 @@ _LOOK_SECONDS = 0.5
 """How often the accounts that were touched are read."""
 _MOST_LOOKS, _MOST_TOUCHED = 50, 10_000
 _PAGE, _PAGE_SECONDS = 1000, 1.0
+_FORECAST_SECONDS = 3600.0
 _CLOSE_SECONDS = 5.0
 _JOURNAL_AT = 0.8
 _OUTAGE_SECONDS = 60.0
@@ -85,6 +90,9 @@ class AlertWatch:
         self._look_at = self._lead_at = self._scan_at = self._forget_at = 0.0
         self._lead: Claim | None = None
         self._scope, self._after = 0, ""
+        self._forecast_at = self._forecast_page_at = 0.0
+        self._forecasting = True
+        self._to_forecast: dict[Subject, tuple[Default, ...]] = {}
         self._away_since: float | None = None
         self._said_away_at = -_OUTAGE_SECONDS
         self._said_full = False
@@ -131,28 +139,41 @@ class AlertWatch:
         """
         now = self._clock()
         try:
-            if self._away_since is not None and not self._worker.client.breaker.open:
-                if self._said_away_at >= self._away_since:
-                    self._say("recovered", f"the budget ledger answers again, after {now - self._away_since:.0f} s")
-                self._away_since = None
-            if self._said_full and self._worker.delivery.waiting < _JOURNAL_AT * self._worker.delivery.most / 2:
-                self._said_full = False
+            self._notice(now)
             if self._touched and now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
-            if now >= self._lead_at:
-                self._lead_at = now + self.scan_seconds / 2
-                self._take_lead()
-            if self._lead is not None and now >= self._scan_at:
-                self._scan_at = now + _PAGE_SECONDS
-                self._scan()
-            if now >= self._forget_at and self._lead is not None:
-                self._forget_at = now + _FORGET_SECONDS
-                self._forgotten.forget(self._ask)
+            self._lead_on(now)
         except BudgetError as error:
             _logger.debug("alerts wait for the ledger: %s", error)
         except Exception:
             _logger.exception("a search for alerts failed")
+
+    def _notice(self, now: float) -> None:
+        """Whether the store answers again, and whether the journal has room again."""
+        if self._away_since is not None and not self._worker.client.breaker.open:
+            if self._said_away_at >= self._away_since:
+                self._say("recovered", f"the budget ledger answers again, after {now - self._away_since:.0f} s")
+            self._away_since = None
+        if self._said_full and self._worker.delivery.waiting < _JOURNAL_AT * self._worker.delivery.most / 2:
+            self._said_full = False
+
+    def _lead_on(self, now: float) -> None:
+        """Do the next part of what one process does for all, if it is this one."""
+        if now >= self._lead_at:
+            self._lead_at = now + self.scan_seconds / 2
+            self._take_lead()
+        if self._lead is None:
+            return
+        if now >= self._scan_at:
+            self._scan_at = now + _PAGE_SECONDS
+            self._scan()
+        if self._to_forecast and now >= self._forecast_page_at:
+            self._forecast_page_at = now + _PAGE_SECONDS
+            self._forecast()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_SECONDS
+            self._forgotten.forget(self._ask)
 
     def retire(self) -> None:
         """Send what is due, within a few seconds, and stop."""
@@ -188,7 +209,13 @@ class AlertWatch:
             self._touched.clear()
             self._refused.clear()
         reads: Sequence[Command] = [Read(self.project, *subject, defaults=defaults) for subject, defaults in touched]
-        for (subject, defaults), outcome in zip(touched, self._worker.client.ask_all(reads, self._timeout)):
+        try:
+            outcomes = self._worker.client.ask_all(reads, self._timeout)
+        except BudgetStoreError:
+            for subject, defaults in touched:
+                self._touched.setdefault(subject, defaults)
+            raise
+        for (subject, defaults), outcome in zip(touched, outcomes):
             if isinstance(outcome, Accounts):
                 self._judge(subject, outcome.accounts, defaults, outcome.now)
 
@@ -228,6 +255,8 @@ class AlertWatch:
             if not any(state.spent or state.held for state in states):
                 continue
             own = self._policies.current().defaults_of((subject,))
+            if self._forecasting and _may_run_out(subject, states, own, reply.now):
+                self._to_forecast[subject] = own
             if may_cross(subject, states, own, self._thresholds(subject)):
                 if own != defaults:
                     states = self._ask(Read(self.project, *subject, defaults=own)).accounts
@@ -237,7 +266,53 @@ class AlertWatch:
             return
         self._scope, self._after = (self._scope + 1) % len(SCOPES), ""
         if not self._scope:
-            self._scan_at = self._clock() + self.scan_seconds
+            now = self._clock()
+            self._scan_at = now + self.scan_seconds
+            if self._forecasting:
+                self._forecast_at = now + _FORECAST_SECONDS
+            self._forecasting = now >= self._forecast_at
+
+    def _forecast(self) -> None:
+        """Read the days of the next accounts that may run out early, and put the alerts that they are due."""
+        batch = list(self._to_forecast.items())[:_MOST_LOOKS]
+        for subject, _ in batch:
+            del self._to_forecast[subject]
+        client = self._worker.client
+        accounts = client.ask_all([Read(self.project, *each, defaults=given) for each, given in batch], self._timeout)
+        since = min((first_day(found.now) for found in accounts if isinstance(found, Accounts)), default=0)
+        totals = client.ask_all([ReadUsage(self.project, *each, since=since) for each, _ in batch], self._timeout)
+        for (subject, defaults), found, days in zip(batch, accounts, totals):
+            if isinstance(found, Accounts) and isinstance(days, UsageRows):
+                out = first_run_out(subject, found.accounts, defaults, days.rows, found.now)
+                if out is None or out.state is None or out.at <= found.now:
+                    continue
+                if out.state.end is not None or out.at <= found.now + _SOON:
+                    zone = self._settings.timezone
+                    self.sender.put(forecast_alert(self.project, out.state, out.limit, out.at, found.now, zone))
+
+
+_SOON = 7 * DAY
+"""A budget without an end runs out early if it does so within this time."""
+
+
+def _may_run_out(subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], now: int) -> bool:
+    """Whether the days of a subject are worth reading, by its accounts alone: at the rate of the window so far four fifths of a
+    limit would be used; of a limit without an end, half of it is.
+    """
+    followers = defaults_for(subject, states, defaults)
+    for state in states:
+        followed = followers.get(state.ref)
+        limit = state.own_limit if state.pinned else None if followed is None else followed.limit
+        if limit is None or state.ended or state.blocked:
+            continue
+        used = state.spent + state.held
+        if state.end is None:
+            likely = 2 * used >= limit
+        else:
+            likely = 5 * used * (state.end - state.start) >= 4 * limit * max(1, now - state.start)
+        if likely:
+            return True
+    return False
 
 
 def _over(_: object, name: str, states: tuple[AccountState, ...], now: int) -> bool:
