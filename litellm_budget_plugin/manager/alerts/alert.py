@@ -209,7 +209,7 @@ def window_end(id_: str) -> int | None:
 
 
 def _amount(amount: int, unit: str) -> Decimal:
-    return Decimal(amount).scaleb(-9).normalize() if unit == "usd" else Decimal(amount)
+    return Decimal(f"{Decimal(amount).scaleb(-9).normalize():f}") if unit == "usd" else Decimal(amount)
 
 
 def _time(micros: int) -> datetime:
