@@ -53,7 +53,7 @@ SCAN_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 """How often the accounts that were touched are read."""
 _MOST_LOOKS, _MOST_TOUCHED = 50, 10_000
-_PAGE, _PAGE_SECONDS = 1000, 1.0
+_PAGE, _PAGE_SECONDS = 500, 1.0
 _FORECAST_SECONDS = 3600.0
 _CLOSE_SECONDS = 5.0
 _JOURNAL_AT = 0.8
@@ -167,7 +167,7 @@ class AlertWatch:
             return
         if now >= self._scan_at:
             self._scan_at = now + _PAGE_SECONDS
-            self._scan()
+            self.scan_page()
         if self._to_forecast and now >= self._forecast_page_at:
             self._forecast_page_at = now + _PAGE_SECONDS
             self._forecast()
@@ -245,7 +245,12 @@ class AlertWatch:
         found = claims.take("scan")
         self._lead = found or None
 
-    def _scan(self) -> None:
+    @property
+    def scanning(self) -> bool:
+        """Whether a scan has begun and is not over."""
+        return bool(self._scope or self._after)
+
+    def scan_page(self) -> None:
         """Read the next page of the project's accounts. One a second, so that a large project takes longer and not more."""
         scope = SCOPES[self._scope]
         defaults = self._policies.current().defaults
