@@ -287,10 +287,7 @@ async def _answer(site: Site, project: str, subject: Subject) -> Response:
     paid = await site.ledger.run(site.ledger.budgets(project).payments, subject)
     found = await site.ledger.run(site.ledger.budgets(project).forecast, subject)
     forecast = None if found is None else {**found._asdict(), "runs_out_at": wording.iso(_micros(found.runs_out_at))}
-    payments = [
-        {**each._asdict(), "amount": _usd(each.amount), "at": wording.iso(_micros(each.at))}
-        for each in paid
-    ]
+    payments = [{**each._asdict(), "amount": _usd(each.amount), "at": wording.iso(_micros(each.at))} for each in paid]
     return as_json({**_said(Spender(subject, now, budgets, 0, {})), "payments": payments, "forecast": forecast})
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import BaseCommand, ReadUsage, ReplyT_co, TopUp
@@ -14,6 +16,7 @@ from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.manager.forecasts import Forecast
 from litellm_budget_plugin.manager.ids import new_id
+from litellm_budget_plugin.metrics.process import ProcessMetrics
 from tests.alerts.conftest import NOON, Clocked, Process
 
 ALICE = Subject("user", "alice")
@@ -108,7 +111,23 @@ def test_the_scan_reads_no_days_of_accounts_that_are_far_from_ending(process: Ma
     store.commands.clear()
     for _ in range(10):
         one.tick()
-    assert not [command for command in store.commands if isinstance(command, ReadUsage)]
+    assert not [each for each in store.commands if isinstance(each, ReadUsage) and each.scope == "user"]
+
+
+def test_metrics_say_when_the_project_runs_out(process: Make, store: Clocked) -> None:
+    registry, one = CollectorRegistry(), process(project_limits="$20", user_limits="$1000")
+    shown = ProcessMetrics(registry)
+    shown.watch(one.worker)
+    project = Subject("project", "p")
+    family = "litellm_budget_runs_out_timestamp_seconds"
+    assert registry.get_sample_value(family, {"project": "p"}) is None
+    one.tick()
+    assert registry.get_sample_value(family, {"project": "p"}) == math.inf
+    days_pass(one, 6, "1", ALICE, project)
+    one.tick()
+    found = forecast(one, project)
+    assert found is not None
+    assert registry.get_sample_value(family, {"project": "p"}) == pytest.approx(found.runs_out_at.timestamp(), abs=1)
 
 
 def test_a_budget_without_a_window_is_alerted_a_week_before_its_end(process: Make, store: Clocked) -> None:

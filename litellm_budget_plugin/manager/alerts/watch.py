@@ -7,6 +7,7 @@ Nothing is remembered that could be lost: an alert is due while its account is o
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from itertools import groupby
 from litellm_budget_plugin.core.accounts import CLAIMS, SCOPES, Default, Ref, Subject
 from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.commands import (
+    MICROS,
     Accounts,
     AccountState,
     BaseCommand,
@@ -93,6 +95,8 @@ class AlertWatch:
         self._forecast_at = self._forecast_page_at = 0.0
         self._forecasting = True
         self._to_forecast: dict[Subject, tuple[Default, ...]] = {}
+        self.runs_out: float | None = None
+        self._foresee_at = 0.0
         self._away_since: float | None = None
         self._said_away_at = -_OUTAGE_SECONDS
         self._said_full = False
@@ -143,6 +147,9 @@ class AlertWatch:
             if self._touched and now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
+            if self._settings.metrics and now >= self._foresee_at:
+                self._foresee_at = now + _FORECAST_SECONDS
+                self._foresee()
             self._lead_on(now)
         except BudgetError as error:
             _logger.debug("alerts wait for the ledger: %s", error)
@@ -232,6 +239,15 @@ class AlertWatch:
                 if found == ref and account is not None:
                     zone = self._settings.timezone
                     self.sender.put(refused_alert(self.project, account, refused_limit, now, zone, shadow=shadow))
+
+    def _foresee(self) -> None:
+        """When the project's own budgets run out, for metrics."""
+        subject = Subject("project", self.project)
+        defaults = self._policies.current().defaults_of((subject,))
+        found = self._ask(Read(self.project, *subject, defaults=defaults))
+        days = self._ask(ReadUsage(self.project, *subject, since=first_day(found.now)))
+        out = first_run_out(subject, found.accounts, defaults, days.rows, found.now)
+        self.runs_out = math.inf if out is None else out.at / MICROS
 
     def _thresholds(self, subject: Subject) -> tuple[int, ...]:
         own = self._policies.current().alert_at(subject)

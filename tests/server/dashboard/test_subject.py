@@ -59,6 +59,9 @@ def test_what_runs_out_early_is_foretold(house: House, store_url: str) -> None:
     said = httpx.get(f"{house.server.url}/v1/subjects/fred", **asked).json()["forecast"]
     assert said["budget"] == "$8 per 30d" and said["sentence"].endswith(said["runs_out_at"][:10])
     assert httpx.get(f"{house.server.url}/v1/subjects/bob", **asked).json()["forecast"] is None
+    metrics = httpx.get(f"{house.server.url}/metrics", **asked).text
+    (line,) = [line for line in metrics.splitlines() if line.startswith("litellm_budget_runs_out_timestamp_seconds{")]
+    assert f'project="{PROJECT}"' in line and time.time() < float(line.split()[-1]) < time.time() + 60 * 86_400
 
 
 def test_spend_by_day_and_model_is_drawn_and_told(house: House) -> None:
