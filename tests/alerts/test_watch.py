@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from litellm_budget_plugin.core.accounts import Subject
-from litellm_budget_plugin.core.commands import PutBudget, Read, ReadUsage, Reset, SetLimits, TopUp
+from litellm_budget_plugin.core.commands import PutBudget, Read, ReadUsage, Reserve, Reset, SetLimits, Settle, TopUp
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.alerts.alert import Alert
+from litellm_budget_plugin.metrics.process import ProcessMetrics
+from litellm_budget_plugin.metrics.server import ServerMetrics
 from tests.alerts.conftest import Clocked, Process
 
 ALICE = Subject("user", "alice")
@@ -253,3 +256,68 @@ def test_what_nobody_asked_for_is_not_alerted(process: Make) -> None:
     for _ in range(5):
         one.tick(61)
     assert one.sent == []
+
+
+def test_a_claim_that_is_done_is_only_read(process: Make, store: Clocked) -> None:
+    """Asking for it would leave a mark each time."""
+    one, later = process(user_limits="$1", alert_at="80"), process(user_limits="$1", alert_at="80")
+    one.charge("0.9")
+    one.tick()
+    later.charge("0.01")
+    store.commands.clear()
+    for _ in range(10):
+        later.tick(61)
+    held = [each for each in store.commands if isinstance(each, Reserve) and each.subjects[0].id != "scan"]
+    assert later.watch.sender.waiting == 0 and held == []
+
+
+def test_what_was_touched_is_looked_at_again_when_the_store_comes_back(process: Make, store: Clocked) -> None:
+    one = process(user_limits="$1", alert_at="80")
+    one.charge("0.9")
+    store.failure = BudgetStoreUnavailable("gone")
+    one.tick()
+    one.watch._lead_at = one.watch._foresee_at = 1e18  # no scan finds it
+    store.failure = None
+    one.tick()
+    assert one.said() == [("threshold", "alice", 80)]
+
+
+def test_a_store_that_comes_and_goes_is_told_once_a_minute(process: Make, store: Clocked) -> None:
+    one = process(user_limits="$1")
+    for _ in range(10):
+        store.failure = BudgetStoreUnavailable("gone")
+        for _ in range(3):
+            with pytest.raises(BudgetStoreUnavailable):
+                one.charge("0.01")
+        store.failure = None
+        one.charge("0.01")
+        one.tick(9)
+    assert one.said().count(("outage", None, None)) == one.said().count(("recovered", None, None)) == 2
+
+
+def test_a_scan_asks_for_single_subjects_only_near_their_limits(process: Make, store: Clocked, tmp_path: Path) -> None:
+    file = tmp_path / "limits.toml"
+    file.write_text('[class.big]\nusers = ["u*"]\nlimits = ["$10/day"]\n')
+    one = process(file=str(file))
+    one.client.watched = []
+    for number in range(20):
+        one.charge("9" if number == 7 else "0.01", Subject("user", f"u{number}"))
+    store.commands.clear()
+    for _ in range(6):
+        one.tick()
+    assert {each.subject for each in store.commands if isinstance(each, Read) and each.scope == "user"} == {None, "u7"}
+    assert one.said() == [("threshold", "u7", 80)]
+
+
+def test_metrics_count_no_claims(process: Make, store: Clocked) -> None:
+    registry, one, server = CollectorRegistry(), process(user_limits="$1"), ServerMetrics()
+    one.client.observing.add("p", ProcessMetrics(registry), one.worker)
+    one.charge("0.9")
+    one.tick()
+    for command in list(store.commands):
+        if isinstance(command, (Reserve, Settle)):
+            server.observe_reply(command, store.execute(command), 0.001)
+    for text in (generate_latest(registry).decode(), server.exposition()[0].decode()):
+        spent = [line for line in text.splitlines() if line.startswith("litellm_budget_spend_usd_total{")]
+        assert spent == ['litellm_budget_spend_usd_total{model="gpt",project="p"} 0.9']
+        assert "reserve_seconds_count{" not in text
