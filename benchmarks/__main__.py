@@ -21,6 +21,7 @@ NAMES = (
     "contention",
     "pause",
     "metrics",
+    "alerts",
     "manager",
     "overspend",
     "budgets",

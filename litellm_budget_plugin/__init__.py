@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
     from litellm_budget_plugin.hooks.runs import budget_run
     from litellm_budget_plugin.hooks.selfcheck import check
+    from litellm_budget_plugin.manager.alerts.alert import Alert
     from litellm_budget_plugin.manager.manager import BudgetManager
     from litellm_budget_plugin.settings import BudgetSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
     "BudgetCallback",
     "BudgetError",
     "BudgetExceeded",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Alert": "manager.alerts.alert",
     "BudgetCallback": "hooks.callback",
     "BudgetExceeded": "hooks.exceptions",
     "BudgetManager": "manager.manager",

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from litellm_budget_plugin.budget_file import read_file
+from litellm_budget_plugin.budget_file import MOST_PER_CENT, read_file
 from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
@@ -36,7 +36,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
 _DEFAULT_URL = "sqlite:///litellm_budget.db"
 _LITELLM_HOSTED = "https://api.litellm.ai"
-_SECRET = ("store_url", "api_base", "api_key", "headers")
+_SECRET = ("store_url", "api_base", "api_key", "headers", "alert_webhook", "alert_secret", "alert_smtp_url")
 """Fields that hold secrets, URLs too: they are SecretStr, and errors do not show them."""
 
 
@@ -167,6 +167,26 @@ class BudgetSettings(BaseSettings):
         description="Days that settled calls are remembered, against doubled charges; day totals stay 400.",
     )
 
+    alert_at: str = Field(
+        "80,100",
+        description="Per cent of a limit at which an alert is sent, separated by commas, money held counted as spent; `off`: no alerts. "
+        "A table's `alert_at` in FILE goes before it.",
+    )
+    alert_webhook: SecretStr | None = Field(
+        None,
+        description="URLs that alerts are posted to, separated by white space or commas. Slack, Teams and Discord get "
+        "messages of their own form, others JSON.",
+    )
+    alert_secret: SecretStr | None = Field(
+        None, description="The key that signs alerts in JSON, by HMAC-SHA256; see docs/how-to/get-alerts.md."
+    )
+    alert_mail_to: str | None = Field(None, description="Addresses that alerts are mailed to, separated by commas.")
+    alert_mail_from: str | None = Field(None, description="The sender's address of alerts by mail.")
+    alert_smtp_url: SecretStr | None = Field(
+        None,
+        description="The mail server: `smtp://user:password@host:587` (with STARTTLS; `?starttls=off` without) or "
+        "`smtps://…:465`.",
+    )
     metrics: bool = Field(
         True, description="Prometheus metrics of this process, where `prometheus-client` is installed."
     )
@@ -223,6 +243,46 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
         return ",".join(names)
 
+    @field_validator("alert_at", mode="before")
+    @classmethod
+    def _per_cents(cls, value: object) -> object:
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("alert_at")
+    @classmethod
+    def _thresholds(cls, value: str) -> str:
+        per_cents(value)
+        return value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhooks(cls, value: SecretStr | None) -> SecretStr | None:
+        for url in _listed(value):
+            if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname or not url.isascii():
+                raise ValueError("it is a list of URLs like https://hooks.example.com/budgets")
+        return value
+
+    @field_validator("alert_mail_to", "alert_mail_from")
+    @classmethod
+    def _mails(cls, value: str | None) -> str | None:
+        for address in _listed(value):
+            if not re.fullmatch(r"[^@<>\s,;:()\"\\]+@[^@<>\s,;:()\"\\]+", address) or not address.isprintable():
+                raise ValueError(f"{address!r:.80} is no address like ops@example.com")
+        return value
+
+    @field_validator("alert_smtp_url")
+    @classmethod
+    def _mail_servers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                parts = urlsplit(value.get_secret_value())
+                good = parts.scheme.lower() in ("smtp", "smtps") and parts.hostname and (parts.port or 1)
+            except ValueError:  # what it says may hold a password
+                good = False
+            if not good or parts.query not in ("", "starttls=off"):
+                raise ValueError("it is a URL like smtp://user:password@mail.example.com:587")
+        return value
+
     @field_validator("fallback_models", mode="before")
     @classmethod
     def _models(cls, value: object) -> object:
@@ -267,6 +327,11 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"{PREFIX}API_BASE needs {PREFIX}CLIENT_TYPE=client or hosted")
         if self.api_key or self.headers:
             self._check_endpoint()
+        mail = (self.alert_mail_to, self.alert_mail_from, self.alert_smtp_url)
+        if any(mail) and not all(mail):
+            raise ValueError(
+                f"alerts by mail take all of {PREFIX}ALERT_MAIL_TO, {PREFIX}ALERT_MAIL_FROM and {PREFIX}ALERT_SMTP_URL"
+            )
         self._check_limits()
         return self
 
@@ -308,6 +373,21 @@ class BudgetSettings(BaseSettings):
         return tuple(self.user_from.split(","))
 
     @cached_property
+    def alert_per_cents(self) -> tuple[int, ...] | None:
+        """ALERT_AT as numbers, in their order; None: no alerts."""
+        return per_cents(self.alert_at)
+
+    @cached_property
+    def alert_webhooks(self) -> tuple[str, ...]:
+        """The URLs of ALERT_WEBHOOK: secrets."""
+        return _listed(self.alert_webhook)
+
+    @cached_property
+    def alert_recipients(self) -> tuple[str, ...]:
+        """The addresses of ALERT_MAIL_TO."""
+        return _listed(self.alert_mail_to)
+
+    @cached_property
     def unbounded_hold_nanos(self) -> int:
         """UNBOUNDED_HOLD in nano-dollars."""
         return charge_nanos(self.unbounded_hold)
@@ -335,6 +415,23 @@ class BudgetSettings(BaseSettings):
         if self.file is None:
             return Policy(self.scope_limits, recorded=recorded)
         return read_file(self.file, self.timezone, self.scope_limits, recorded)
+
+
+def per_cents(text: str) -> tuple[int, ...] | None:
+    """Thresholds from a text like "80,100", in their order; None for "off" and for nothing. Raises ValueError."""
+    words = [word.strip().removesuffix("%").strip() for word in text.split(",") if word.strip()]
+    if not words or [word.lower() for word in words] == ["off"]:
+        return None
+    if not all(
+        word.isascii() and word.isdigit() and len(word) <= 4 and 0 < int(word) <= MOST_PER_CENT for word in words
+    ):
+        raise ValueError(f"it is a list of per cent from 1 to {MOST_PER_CENT} like 80,100, or off")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _listed(value: SecretStr | str | None) -> tuple[str, ...]:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+    return tuple(dict.fromkeys(re.split(r"[\s,]+", text.strip(" \t\r\n,")))) if text.strip(" \t\r\n,") else ()
 
 
 def url_from(given: str) -> str:

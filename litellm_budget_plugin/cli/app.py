@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from litellm_budget_plugin.cli import changing, reading
+from litellm_budget_plugin.cli.alerts import alerts
 from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.journal import journal
@@ -37,5 +38,5 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, journal, keys, serve):
+for command in (*reading.COMMANDS, *changing.COMMANDS, alerts, check, copy, journal, keys, serve):
     app.add_command(command)

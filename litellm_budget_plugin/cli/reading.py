@@ -13,6 +13,7 @@ from litellm_budget_plugin.cli.standing import UNLIMITED, read_standings, standi
 from litellm_budget_plugin.cli.table import NEAR, show
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
 from litellm_budget_plugin.manager.budgets import PERIODS, Budgets, UsageRow, parse_subject
+from litellm_budget_plugin.manager.forecasts import Forecast
 
 _DATE = click.DateTime(["%Y-%m-%d"])
 _DAYS = 7
@@ -27,9 +28,15 @@ def status(ledger: CommandLedger, as_json: bool) -> None:
     """
     near = [one for scope in SCOPES for one in standings(ledger, scope) if one.used >= NEAR]
     near.sort(key=lambda one: -one.used)
-    show((one.row() for one in near), as_json, "nobody is near a limit")
+    budgets = Budgets(ledger)
+    rows = ({**one.row(), "runs_out_at": _run_out(budgets.forecast(one.subject))} for one in near)
+    show(rows, as_json, "nobody is near a limit")
     if near:
         raise click.exceptions.Exit(2 if near[0].used >= 1 else 1)
+
+
+def _run_out(forecast: Forecast | None) -> datetime | None:
+    return None if forecast is None else forecast.runs_out_at
 
 
 def _list(name: str, scope: str) -> click.Command:
@@ -43,9 +50,11 @@ def _list(name: str, scope: str) -> click.Command:
 @ledger_command("show")
 @click.argument("subject")
 def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Show the limits of SUBJECT, what was spent and held, its balance, and its last seven days."""
+    """Show the limits of SUBJECT, what was spent and held, its balance, a forecast, and its last seven days."""
     show_limits(ledger, as_json, subject)
     budgets = Budgets(ledger)
+    if (forecast := budgets.forecast(subject)) is not None:
+        show([{"forecast": forecast.sentence}], as_json)
     since = datetime.now(timezone.utc).date() - timedelta(days=_DAYS - 1)
     show(
         (row._asdict() for row in budgets.usage(since=since, subject=subject)),

@@ -12,6 +12,8 @@ from litellm_budget_plugin.core.windows import DAY
 UNITS = ("usd", "calls", "tokens")
 SCOPES = ("user", "team", "tag", "run", "project")
 """What can have a budget."""
+CLAIMS = "alert"
+"""The scope of what a process claims before it sends an alert. It has no budgets and no totals, and callers cannot name it."""
 
 
 class Subject(NamedTuple):

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Literal, NamedTuple, TypeVar, Union
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union
 
-from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import CLAIMS, NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
@@ -418,6 +418,11 @@ class Swept:
     expired: int
     forgotten: int
     folded: int
+
+
+def is_claim(command: BaseCommand[Any]) -> bool:
+    """Whether a command claims an alert, and is about no call."""
+    return isinstance(command, (Reserve, Settle)) and any(subject.scope == CLAIMS for subject in command.subjects)
 
 
 ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]

@@ -78,6 +78,7 @@ def _hold(call: Call, *, may_wait: bool) -> Refused | None:
     if isinstance(reply, Refused):
         if may_wait and reply.reason == "held":
             return reply
+        call.ledger.refused_by(reply.account, call.defaults)
         refusal = BudgetExceeded(reply, call.called, ways_out(call, reply))
         _refuse(call, refusal, reply.account.scope, reply.reason)
     return None

@@ -33,6 +33,7 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.forecasts import Forecast, as_forecast, first_day, first_run_out
 from litellm_budget_plugin.pricing import unknown_models
 from litellm_budget_plugin.stores.protocol import spent_since
 
@@ -207,6 +208,16 @@ class Budgets:
             return 0
         since = -(-bounds(window, now)[0] // DAY)
         return sum(spent for _, spent in spent_since(self._totals(*subject, (since, 2**31)), ref, since))
+
+    def forecast(self, subject: str | Subject) -> Forecast | None:
+        """Which of the subject's budgets runs out first if spending goes on at the rate of the last four weeks, and when; None if all of
+        them last until their windows end, or there are less than three days of history.
+        """
+        named = self._subject(subject)
+        defaults = self._ledger.defaults_of(named)
+        found = self._ledger.ask_settled(Read(self._ledger.project, *named, defaults=defaults))
+        rows = self._totals(*named, (first_day(found.now), 2**31))
+        return as_forecast(first_run_out(named, found.accounts, defaults, rows, found.now), self._ledger.timezone)
 
     def block(self, subject: str | Subject) -> None:
         """Refuse every call of a subject from now on, in every process. A run is stopped by this."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import Default, Ref, Subject
 from litellm_budget_plugin.core.commands import (
     MICROS,
     BaseCommand,
@@ -27,6 +27,8 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.alerts.alert import Alert
+from litellm_budget_plugin.manager.alerts.watch import AlertWatch
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.live_holds import LiveHold
 from litellm_budget_plugin.manager.policies import Policies
@@ -62,7 +64,9 @@ class BudgetLedger:
     can only read raises BudgetStoreError.
     """
 
-    def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
+    def __init__(
+        self, settings: BudgetSettings, *, charging: bool = False, on_alert: Callable[[Alert], object] | None = None
+    ) -> None:
         self.settings = settings
         self.project = settings.project
         self.policies = Policies(settings)
@@ -94,8 +98,19 @@ class BudgetLedger:
             self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
+        self.alerts: AlertWatch | None = None
+        if settings.alert_per_cents is not None and charging and settings.mode != "off":
+            self._watch(on_alert)
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
+
+    def _watch(self, on_alert: Callable[[Alert], object] | None) -> None:
+        self.alerts = AlertWatch(self.settings, self.policies, self.worker, self.patience, on_alert)
+        self.worker.add_task(self.alerts)
+        self.client.watched.append(self.alerts)
+        if len(self.alerts.sender.channels) > 1:
+            # Somebody waits for what an earlier process did not send.
+            self.worker.ensure_running()
 
     def _check_key(self, charging: bool) -> None:
         """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
@@ -190,6 +205,11 @@ class BudgetLedger:
             slices.finish(Release(command.replaces, self.project))
         return reply
 
+    def refused_by(self, account: Ref, defaults: tuple[Default, ...]) -> None:
+        """Tell alerts that `account` has refused a call, or would have in shadow mode."""
+        if self.alerts is not None:
+            self.alerts.refused(account, defaults)
+
     def refused(self, scope: str, reason: str) -> None:
         """Tell metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
         if self.observing.any:
@@ -274,5 +294,12 @@ class BudgetLedger:
             self.waiting_line.wake_all()
             if self._slices is not None:
                 self._slices.retire()
+            if self.alerts is not None:
+                self._stop_watching(self.alerts)
             self.observing.forget(self.project)
             self.worker.release()
+
+    def _stop_watching(self, alerts: AlertWatch) -> None:
+        alerts.retire()
+        self.client.watched = [each for each in self.client.watched if each is not alerts]
+        self.worker.remove_task(alerts)

@@ -105,6 +105,11 @@ class StoreWorker:
         """Run a task from now on."""
         self._tasks.append(task)
 
+    def remove_task(self, task: PeriodicTask) -> None:
+        """Run a task no more."""
+        # The thread may go through the list now.
+        self._tasks = [each for each in self._tasks if each is not task]
+
     def set_retention(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
         """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
@@ -203,7 +208,8 @@ class StoreWorker:
             unused[task.project] += task.unused_held()
         in_journal = self.delivery.in_journal
         in_memory = self.delivery.waiting - in_journal
-        return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused)
+        runs_out = {watch.project: watch.runs_out for watch in self.client.watched if watch.runs_out is not None}
+        return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused, runs_out)
 
     def retain(self) -> bool:
         """One ledger more uses the store. False if it has been closed."""
