@@ -21,6 +21,8 @@ class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are A
 
     budget_ledger: BudgetLedger | None = None
     _ledger: BudgetLedger
+    automatic = False
+    """Whether the application knows nothing of it: then it stands aside while another one is open."""
 
 
 _open: list[BudgetHook] = []
@@ -46,7 +48,8 @@ def deregister(callback: BudgetHook) -> None:
 
 def current_ledger() -> BudgetLedger | None:
     """The ledger that calls are held on: that of the first open callback in `litellm.callbacks`, else of the one that was
-    there last, else of the newest. None if none is open, or inside `disabled`.
+    there last, else of the newest. One that the application has made goes before an automatic one. None if none is open, or inside
+    `disabled`.
 
     That a list without the callback was assigned is logged once: applications and frameworks do that without meaning to.
     """
@@ -55,8 +58,9 @@ def current_ledger() -> BudgetLedger | None:
     candidates = [callback for callback in _open.copy() if callback.budget_ledger is not None]
     if not candidates or _disabled:
         return None
+    candidates = [callback for callback in candidates if not callback.automatic] or candidates
     listed = getattr(litellm, "callbacks", None) or ()
-    callback = next((c for c in listed if isinstance(c, BudgetHook) and c.budget_ledger is not None), None)
+    callback = next((c for c in listed if isinstance(c, BudgetHook) and c in candidates), None)
     if callback is None:
         callback = _in_force if _in_force in candidates else candidates[-1]
         assert callback is not None

@@ -1,0 +1,155 @@
+"""Arms budgets as soon as LiteLLM has been imported, before anybody can call it.
+
+This imports only what every Python has imported by then: it runs at the start of programs that never import LiteLLM. It also runs, as
+a module of its own, in interpreters that do not have this package.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+EXIT_CODE = 3
+"""How a process ends that cannot enforce budgets. gunicorn does not start a worker again that ends so before it serves."""
+
+
+class BudgetStartError(SystemExit):
+    """Budgets cannot be enforced, and ON_START_ERROR is `stop`. No `except ImportError` or `except Exception` takes it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = EXIT_CODE
+
+
+class ImportHook:
+    """Finds LiteLLM as the finders after it do, and arms budgets when it has been executed. `importlib.reload` comes here, too."""
+
+    arms_litellm_budgets = True
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the other finders say of LiteLLM; None for every other module."""
+        if name != "litellm":
+            return None
+        finders = sys.meta_path[:]
+        for finder in finders[finders.index(self) + 1 if self in finders else 0 :]:
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
+            if spec is not None:
+                # A directory that happens to be called litellm is no module.
+                if spec.loader is not None and spec.origin is not None:
+                    spec.loader = _ArmingLoader(spec.loader)  # type: ignore[assignment]  # a loader by what it does
+                return spec
+        return None
+
+
+class _ArmingLoader:
+    """LiteLLM's own loader, and arming after it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self._loader.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        # LiteLLM reads its own files by its loader, and should find the one that it has without us.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        arm()
+
+
+_failed = False
+_told = False
+
+
+def watch() -> None:
+    """Arm budgets when LiteLLM is imported, at once if it has been. Called again, it changes nothing."""
+    if not any(getattr(finder, "arms_litellm_budgets", False) for finder in sys.meta_path):
+        sys.meta_path.insert(0, ImportHook())  # type: ignore[arg-type]  # a finder by what it does
+    if "litellm" in sys.modules:
+        # Another thread may be in the middle of it, and may need what is imported next: wait for it first.
+        import litellm  # noqa: F401
+
+        arm()
+
+
+def arm() -> None:
+    """Open a BudgetCallback from the environment, unless one was opened here before.
+
+    If that fails, raises BudgetStartError, outside of the main thread ends the process, or with ON_START_ERROR=warn logs one ERROR.
+    """
+    global _failed
+    try:
+        from litellm_budget_plugin.hooks.automatic import arm_automatic
+
+        arm_automatic()
+    except Exception as error:
+        _fail(error)
+    else:
+        _failed = False
+
+
+def _fail(error: Exception) -> None:
+    global _failed, _told
+    reason = (
+        str(error) if type(error).__module__ == "litellm_budget_plugin.errors" else f"{type(error).__name__}: {error}"
+    )
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("litellm_budget_plugin"):
+        reason = f"{sys.executable} has no litellm-budget-plugin, or an older one"
+    told, _told = _told, True
+    if _may_go_on():
+        if not told:
+            import logging
+
+            logging.getLogger("litellm_budget_plugin").error(
+                "budgets are not enforced in this process, all calls go out (LITELLM_BUDGET_ON_START_ERROR=warn): %s",
+                reason,
+            )
+        return
+    import threading
+
+    if not _failed:
+        # Before LiteLLM's own, which imports it again.
+        atexit.register(_exit_as_failed)
+    _failed = True
+    message = f"litellm-budget: budgets cannot be enforced, so this process ends (LITELLM_BUDGET_ON_START_ERROR=stop): {reason}"
+    if sys.stderr is not None and not told:
+        sys.stderr.write(message + "\n")
+    if threading.current_thread() is threading.main_thread():
+        raise BudgetStartError(message)
+    # There it would end the thread alone.
+    _exit_as_failed()
+
+
+def _may_go_on() -> bool:
+    try:
+        from litellm_budget_plugin.settings import on_start_error
+    except ImportError:
+        return os.environ.get("LITELLM_BUDGET_ON_START_ERROR") == "warn"
+    return on_start_error() == "warn"
+
+
+def _exit_as_failed() -> None:
+    """A process whose BudgetStartError somebody has caught ends with its exit code all the same."""
+    if not _failed:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(EXIT_CODE)
