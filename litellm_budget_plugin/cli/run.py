@@ -12,6 +12,7 @@ from contextlib import closing
 
 import click
 
+from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.environment import STARTUP, hook_into_python, put_absolute_paths, put_dotenv, put_settings
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError
@@ -78,7 +79,7 @@ def _put_options(store: str | None, project: str | None, limits: tuple[str, ...]
             parse_limits(limits)
             put_settings(user_limits="; ".join(limits))
         if project is not None:
-            put_settings(project=project)
+            put_settings(project=checked_id(project, "--project"))
         if store is not None:
             url = url_from(store)
             put_settings(store_url=url, client_type="local", api_base="")
@@ -113,16 +114,16 @@ def _check_python(program: str, words: Sequence[str]) -> None:
     flags = _start_flags(python[1:])
     probe = [python[0], *flags, "-c", _PROBE]
     try:
-        code = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS, check=False).returncode
+        done = subprocess.run(probe, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603  # what was asked for
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BudgetInputError(f"{python[0]} does not answer: {error}") from error
     shown = " ".join([python[0], *flags])
-    if code == 10:
+    if done.returncode == 10:
         raise BudgetInputError(
             f"{shown} does not import sitecustomize from PYTHONPATH ({STARTUP}), so budgets cannot be put into it; "
             "the options -I, -E and -S of Python do that"
         )
-    if code == 11:
+    if done.returncode == 11:
         raise BudgetInputError(f"{shown} cannot import litellm_budget_plugin: install the package for it")
 
 
@@ -163,9 +164,10 @@ def _execute(program: str, words: list[str]) -> None:
     sys.stderr.flush()
     if os.name == "nt":
         # There a program that takes the place of another one is not waited for.
-        raise click.exceptions.Exit(subprocess.run(words, executable=program, check=False).returncode)
+        done = subprocess.run(words, executable=program, check=False)  # noqa: S603  # what was asked for
+        raise click.exceptions.Exit(done.returncode)
     try:
-        os.execv(program, words)
+        os.execv(program, words)  # noqa: S606  # what was asked for
     except OSError as error:
         click.echo(f"Error: {program}: {error.strerror}", err=True)
         raise click.exceptions.Exit(_CANNOT_EXECUTE) from error

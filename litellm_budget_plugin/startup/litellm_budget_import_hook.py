@@ -81,7 +81,7 @@ _told = False
 def watch() -> None:
     """Arm budgets when LiteLLM is imported, at once if it has been. Called again, it changes nothing."""
     if not any(getattr(finder, "arms_litellm_budgets", False) for finder in sys.meta_path):
-        sys.meta_path.insert(0, ImportHook())  # type: ignore[arg-type]  # a finder by what it does
+        sys.meta_path.insert(0, ImportHook())
     if "litellm" in sys.modules:
         # Another thread may be in the middle of it, and may need what is imported next: wait for it first.
         import litellm  # noqa: F401
@@ -99,7 +99,7 @@ def arm() -> None:
         from litellm_budget_plugin.hooks.automatic import arm_automatic
 
         arm_automatic()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, calls must not go out
         _fail(error)
     else:
         _failed = False
@@ -107,12 +107,8 @@ def arm() -> None:
 
 def _fail(error: Exception) -> None:
     global _failed, _told
-    reason = (
-        str(error) if type(error).__module__ == "litellm_budget_plugin.errors" else f"{type(error).__name__}: {error}"
-    )
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("litellm_budget_plugin"):
-        reason = f"{sys.executable} has no litellm-budget-plugin, or an older one"
     told, _told = _told, True
+    reason = _reason(error)
     if _may_go_on():
         if not told:
             import logging
@@ -135,6 +131,17 @@ def _fail(error: Exception) -> None:
         raise BudgetStartError(message)
     # There it would end the thread alone.
     _exit_as_failed()
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__module__ == "litellm_budget_plugin.errors":
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("litellm_budget_plugin"):
+        return f"{sys.executable} has no litellm-budget-plugin, or an older one"
+    if isinstance(error, ImportError):
+        place = getattr(sys.modules.get("litellm"), "__file__", None)
+        return f"the LiteLLM at {place} lacks what budgets rely on: {error}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _may_go_on() -> bool:

@@ -18,7 +18,7 @@ _position = sys.path.index(_here)
 _ours = sys.modules.pop(__name__)
 del sys.path[_position]
 try:
-    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, I001
+    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
 except ImportError as error:
     if error.name != __name__:
         raise
