@@ -12,6 +12,7 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.unregistered import registered
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
@@ -36,6 +37,7 @@ _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_l
 
 def register(callback: BudgetHook) -> None:
     """The gate acts for this callback from now on."""
+    registered()
     _open.append(callback)
 
 
