@@ -31,7 +31,8 @@ BELOW = {
     "manager": {"errors", "core", "policy", "settings", "stores", "pricing", "metrics"},
     "hooks": {"errors", "core", "policy", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
-    "testing": {"hooks"},
+    "testing": {"errors", "core", "settings", "stores", "manager", "hooks"},
+    "pytest_plugin": {"testing"},
     # Imported when LiteLLM is.
     "startup": {"hooks", "settings"},
     "auto": {"startup"},

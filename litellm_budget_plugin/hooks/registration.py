@@ -30,6 +30,8 @@ _open: list[BudgetHook] = []
 _in_force: BudgetHook | None = None
 """The callback that the gate acted for last."""
 _replaced: set[BudgetHook] = set()
+_overriding: list[BudgetHook] = []
+"""Callbacks that act before all others, whatever is in the list: the newest."""
 _disabled = 0
 _disabling = threading.Lock()
 _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_ledger_override", default=None)
@@ -60,6 +62,9 @@ def current_ledger() -> BudgetLedger | None:
     candidates = [callback for callback in _open.copy() if callback.budget_ledger is not None]
     if not candidates or _disabled:
         return None
+    overriding = [callback for callback in _overriding.copy() if callback in candidates]
+    if overriding:
+        return _overridden() or overriding[-1].budget_ledger
     candidates = [callback for callback in candidates if not callback.automatic] or candidates
     listed = getattr(litellm, "callbacks", None) or ()
     callback = next((c for c in listed if isinstance(c, BudgetHook) and c in candidates), None)
@@ -72,7 +77,13 @@ def current_ledger() -> BudgetLedger | None:
                 "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
             )
     _in_force = callback
-    return _ledger_override.get() or callback.budget_ledger
+    return _overridden() or callback.budget_ledger
+
+
+def _overridden() -> BudgetLedger | None:
+    ledger = _ledger_override.get()
+    # A task that goes on after the block has a copy of its context.
+    return None if ledger is None or ledger.closed else ledger
 
 
 def opened_ledger() -> BudgetLedger | None:
@@ -83,11 +94,30 @@ def opened_ledger() -> BudgetLedger | None:
 @contextmanager
 def override_ledger(ledger: BudgetLedger) -> Iterator[None]:
     """Within this context, calls that would be held on the current ledger are held on `ledger` instead."""
-    token = _ledger_override.set(ledger)
+    before = _ledger_override.get()
+    _ledger_override.set(ledger)
     try:
         yield
     finally:
-        _ledger_override.reset(token)
+        # The block of a generator may be left in another context than it was entered in: no token can be reset then.
+        if _ledger_override.get() is ledger:
+            _ledger_override.set(before)
+
+
+@contextmanager
+def override_callback(callback: BudgetHook) -> Iterator[None]:
+    """Within this block the gate acts for `callback`, in all threads, and in this context also while another such block is open.
+    `litellm.callbacks` is the same after it as before.
+    """
+    listed, content = litellm.callbacks, list(litellm.callbacks)
+    _overriding.append(callback)
+    try:
+        with override_ledger(callback._ledger):
+            yield
+    finally:
+        _overriding.remove(callback)
+        listed[:] = content
+        litellm.callbacks = listed
 
 
 @contextmanager

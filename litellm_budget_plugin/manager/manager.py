@@ -189,7 +189,7 @@ class BudgetManager(Budgets):
         """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`. With an
         endpoint there is nothing to import: every method reads it.
         """
-        if self.client_type == "local":
+        if self.client_type == "local" and not self._ledger.of_a_test:
             Snapshot(self._users).load()
 
     def save_data(self) -> dict[str, str]:
