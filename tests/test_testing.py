@@ -176,15 +176,16 @@ def test_a_dropped_stream_is_counted_when_its_objects_have_gone() -> None:
         with MemoryBudget() as budget:
             place = {"model": "openai/gpt-4o", "api_base": upstream.url, "api_key": "x", "mock_response": None}
             stream = complete(stream=True, **place)
-            next(iter(stream))
-            cycle: list[Any] = [stream]
+            chunks = iter(stream)
+            next(chunks)
+            cycle: list[Any] = [stream, chunks]
             cycle.append(cycle)
-            del stream, cycle
+            del stream, chunks, cycle
             with pytest.raises(AssertionError, match="alice has spent"):
                 budget.assert_spent("alice", 0)
             budget.assert_spent("alice", budget.spent("alice"))
-            kept = complete("bob", stream=True, **place)
-            next(iter(kept))
+            kept = iter(complete("bob", stream=True, **place))
+            next(kept)
         assert kept is not None
     finally:
         upstream.close()
