@@ -41,7 +41,7 @@ __all__ = ["FixedClock", "MemoryBudget", "disabled"]
 _NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _JOIN_SECONDS = 30
-_COLLECTIONS = 4
+_COLLECTIONS = 3
 _numbers = itertools.count()
 
 
@@ -164,11 +164,11 @@ class MemoryBudget:
         """What a subject was charged in this block, in US dollars, whichever windows have ended meanwhile. Calls that were dropped or
         cancelled are counted: while calls are in flight, this collects garbage first.
         """
-        collections = 0
-        # A generator that a collection closes gives up what it holds, which the next one finds.
-        while self._ledger.worker.live and collections < _COLLECTIONS and gc.collect():
-            self.callback.flush()
-            collections += 1
+        for _ in range(_COLLECTIONS):
+            # A generator that a collection closes gives up what it holds, which the next one finds.
+            if self._ledger.worker.live:
+                gc.collect()
+                self.callback.flush()
         return sum((row.spent for row in self._rows(subject)), Decimal(0))
 
     def remaining(self, subject: str, model: str | None = None) -> Remaining:
