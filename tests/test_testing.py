@@ -17,6 +17,7 @@ import litellm
 import pytest
 
 from litellm_budget_plugin import BudgetCallback, BudgetExceeded, BudgetSettingsError, BudgetUserMissing
+from litellm_budget_plugin.hooks import registration
 from litellm_budget_plugin.testing import FixedClock, MemoryBudget, disabled
 from tests.upstream import Upstream
 
@@ -115,9 +116,10 @@ def test_the_clock_stands_still_and_does_not_go_back() -> None:
             bad()
 
 
-def test_it_overrides_what_the_application_has_and_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_overrides_what_the_application_has_and_makes() -> None:
     own = BudgetCallback(store_url="memory://", default_limit=0)
     litellm.callbacks.append(own)
+    lists = {name: list(getattr(litellm, name)) for name in registration._LISTS}
     try:
         with MemoryBudget() as budget:
             complete()
@@ -135,11 +137,13 @@ def test_it_overrides_what_the_application_has_and_makes(monkeypatch: pytest.Mon
                     complete()
                 assert (len(inner.refusals), budget.refusals) == (1, [])
             complete()
+        assert {name: list(getattr(litellm, name)) for name in lists} == lists
         with pytest.raises(BudgetExceeded):
             complete()
         assert own.manager.usage(by="user") == [] or own.manager.usage(by="user")[0].calls == 0
     finally:
-        litellm.callbacks.remove(own)
+        for name in lists:
+            getattr(litellm, name)[:] = [each for each in getattr(litellm, name) if each is not own]
         own.close()
         own._ledger.worker.join(10)
 

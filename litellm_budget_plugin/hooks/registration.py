@@ -26,6 +26,15 @@ class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are A
     """Whether the application knows nothing of it: then it stands aside while another one is open."""
 
 
+_LISTS = (
+    "callbacks",
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "_async_input_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+)
 _open: list[BudgetHook] = []
 _in_force: BudgetHook | None = None
 """The callback that the gate acted for last."""
@@ -107,17 +116,18 @@ def override_ledger(ledger: BudgetLedger) -> Iterator[None]:
 @contextmanager
 def override_callback(callback: BudgetHook) -> Iterator[None]:
     """Within this block the gate acts for `callback`, in all threads, and in this context also while another such block is open.
-    `litellm.callbacks` is the same after it as before.
+    `litellm.callbacks`, and the lists into which LiteLLM copies it at a call, are the same after it as before.
     """
-    listed, content = litellm.callbacks, list(litellm.callbacks)
+    listed = [(name, getattr(litellm, name), list(getattr(litellm, name))) for name in _LISTS if hasattr(litellm, name)]
     _overriding.append(callback)
     try:
         with override_ledger(callback._ledger):
             yield
     finally:
         _overriding.remove(callback)
-        listed[:] = content
-        litellm.callbacks = listed
+        for name, held, content in listed:
+            held[:] = content
+            setattr(litellm, name, held)
 
 
 @contextmanager
