@@ -24,6 +24,7 @@ NAMES = (
     "manager",
     "overspend",
     "budgets",
+    "start",
 )
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

@@ -9,7 +9,7 @@ While the application has a BudgetCallback of its own open, that one acts, and t
 
 from __future__ import annotations
 
-from litellm_budget_plugin.startup.litellm_budget_import_hook import watch
+from litellm_budget_plugin.startup.sitecustomize import watch
 
 __all__ = list[str]()
 

@@ -88,12 +88,12 @@ def test_only_the_settings_read_the_environment() -> None:
         if re.search(r"os\.(environ|getenv)", path.read_text())
     ]
     # pricing/tokens.py reads where LiteLLM keeps its tokenizer, a variable of LiteLLM's own. environment.py prepares the environment
-    # of a program. The import hook also runs in interpreters that have no settings.py.
+    # of a program. What arms also runs in interpreters that have no settings.py.
     assert sorted(readers) == [
         "environment.py",
         "pricing/tokens.py",
         "settings.py",
-        "startup/litellm_budget_import_hook.py",
+        "startup/litellm_budget_arming.py",
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from litellm_budget_plugin.startup import litellm_budget_import_hook as import_hook
+from litellm_budget_plugin.environment import STARTUP
+from litellm_budget_plugin.startup import sitecustomize
 from tests.warm import in_processes
 from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, charged, environment, hooked, run
 
@@ -192,7 +194,7 @@ def test_what_is_done_before_the_process_ends(no_litellm: Path) -> None:
 
 def test_pytest_reports_it(no_litellm: Path) -> None:
     (no_litellm / "test_it.py").write_text("import litellm\n\n\ndef test_it():\n    litellm.completion()\n")
-    given = environment(import_hook.__file__.rpartition("/")[0], no_litellm, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    given = environment(STARTUP, no_litellm, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     done = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], no_litellm, given)
     assert done.returncode == 3 and "budgets cannot be enforced" in done.stdout + done.stderr
     assert not (no_litellm / "went-out").exists()
@@ -213,7 +215,7 @@ def test_with_warn_one_line_says_that_calls_go_out(bad: str, place: str, no_lite
 
 def test_an_interpreter_without_the_package_cannot_use_litellm(no_litellm: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "other"], cwd=no_litellm, check=True)
-    given = environment() | {"PYTHONPATH": import_hook.__file__.rpartition("/")[0]}
+    given = environment() | {"PYTHONPATH": STARTUP}
     other = str(no_litellm / "other" / "bin" / "python")
     assert run([other, "-c", "import json"], no_litellm, given).returncode == 0
     for policy, code in (("stop", 3), ("warn", 0)):
@@ -244,33 +246,35 @@ def test_a_program_without_litellm_imports_next_to_nothing_more(tmp_path: Path) 
     program = "import sys; print(sorted(sys.modules))"
     plain = run([sys.executable, "-c", program], tmp_path)
     more = set(eval(hooked(tmp_path, program).stdout)) - set(eval(plain.stdout))
-    assert more == {"__future__", "atexit", "sitecustomize", "litellm_budget_import_hook"}
+    assert more == {"sitecustomize"}
     auto = run([sys.executable, "-c", "import litellm_budget_plugin.auto\n" + program], tmp_path)
     ours = {name for name in set(eval(auto.stdout)) - set(eval(plain.stdout)) if "litellm_budget_plugin" not in name}
-    assert ours == {"__future__", "atexit"}
+    assert ours == {"__future__"}
 
 
 class TestFinding:
     """What the hook answers to others that look for LiteLLM."""
 
     @pytest.fixture
-    def hook(self, no_litellm: Path, monkeypatch: pytest.MonkeyPatch) -> import_hook.ImportHook:
-        hook = import_hook.ImportHook()
+    def hook(self, no_litellm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sitecustomize.ImportHook]:
+        hook = sitecustomize.ImportHook()
         monkeypatch.syspath_prepend(str(no_litellm))
-        monkeypatch.delitem(sys.modules, "litellm", raising=False)
+        before = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "litellm"}
         monkeypatch.setattr(sys, "meta_path", [hook, PathFinder])
-        return hook
+        yield hook
+        sys.modules.pop("litellm", None)
+        sys.modules.update(before)
 
-    def test_looking_executes_nothing(self, hook: import_hook.ImportHook, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(import_hook, "arm", lambda: pytest.fail("armed"))
+    def test_looking_executes_nothing(self, hook: sitecustomize.ImportHook, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sitecustomize.arming(), "arm", lambda: pytest.fail("armed"))
         spec = find_spec("litellm")
         assert spec is not None and spec.loader is not None
         assert spec.loader.get_source("litellm") == NO_LITELLM  # type: ignore[attr-defined]
 
     def test_a_directory_that_is_called_litellm_is_none(
-        self, hook: import_hook.ImportHook, no_litellm: Path, monkeypatch: pytest.MonkeyPatch
+        self, hook: sitecustomize.ImportHook, no_litellm: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(import_hook, "arm", lambda: pytest.fail("armed"))
+        monkeypatch.setattr(sitecustomize.arming(), "arm", lambda: pytest.fail("armed"))
         (no_litellm / "litellm" / "__init__.py").unlink()
         monkeypatch.setattr(sys, "path", [str(no_litellm)])
         import litellm
@@ -278,16 +282,16 @@ class TestFinding:
         assert litellm.__path__
 
     @pytest.mark.parametrize("name", ["litellm_other", "litellm.types", "lite"])
-    def test_other_modules_are_not_its_own(self, hook: import_hook.ImportHook, name: str) -> None:
+    def test_other_modules_are_not_its_own(self, hook: sitecustomize.ImportHook, name: str) -> None:
         assert hook.find_spec(name) is None
 
     def test_a_lazy_loader_arms_when_the_module_is_used(
-        self, hook: import_hook.ImportHook, monkeypatch: pytest.MonkeyPatch
+        self, hook: sitecustomize.ImportHook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from importlib.util import LazyLoader, module_from_spec
 
         armed: list[types.ModuleType] = []
-        monkeypatch.setattr(import_hook, "arm", lambda: armed.append(module))
+        monkeypatch.setattr(sitecustomize.arming(), "arm", lambda: armed.append(module))
         spec = find_spec("litellm")
         assert spec is not None and spec.loader is not None
         spec.loader = LazyLoader(spec.loader)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
-"""Arms budgets as soon as LiteLLM has been imported, before anybody can call it.
+"""Arms budgets when LiteLLM has been executed, or ends the process where that fails.
 
-This imports only what every Python has imported by then: it runs at the start of programs that never import LiteLLM. It also runs, as
-a module of its own, in interpreters that do not have this package.
+Like sitecustomize.py beside it, this also runs in interpreters that do not have this package.
 """
 
 from __future__ import annotations
@@ -9,13 +8,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
-    from typing import Any
+import threading
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 EXIT_CODE = 3
 """How a process ends that cannot enforce budgets. gunicorn does not start a worker again that ends so before it serves."""
@@ -29,30 +25,7 @@ class BudgetStartError(SystemExit):
         self.code = EXIT_CODE
 
 
-class ImportHook:
-    """Finds LiteLLM as the finders after it do, and arms budgets when it has been executed. `importlib.reload` comes here, too."""
-
-    arms_litellm_budgets = True
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """What the other finders say of LiteLLM; None for every other module."""
-        if name != "litellm":
-            return None
-        finders = sys.meta_path[:]
-        for finder in finders[finders.index(self) + 1 if self in finders else 0 :]:
-            find = getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None if find is None else find(name, path, target)
-            if spec is not None:
-                # A directory that happens to be called litellm is no module.
-                if spec.loader is not None and spec.origin is not None:
-                    spec.loader = _ArmingLoader(spec.loader)  # type: ignore[assignment]  # a loader by what it does
-                return spec
-        return None
-
-
-class _ArmingLoader:
+class ArmingLoader:
     """LiteLLM's own loader, and arming after it."""
 
     def __init__(self, loader: Any) -> None:
@@ -62,10 +35,12 @@ class _ArmingLoader:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """What LiteLLM's loader creates."""
         created: ModuleType | None = self._loader.create_module(spec)
         return created
 
     def exec_module(self, module: ModuleType) -> None:
+        """Execute LiteLLM, and arm budgets."""
         # LiteLLM reads its own files by its loader, and should find the one that it has without us.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
@@ -76,17 +51,6 @@ class _ArmingLoader:
 
 _failed = False
 _told = False
-
-
-def watch() -> None:
-    """Arm budgets when LiteLLM is imported, at once if it has been. Called again, it changes nothing."""
-    if not any(getattr(finder, "arms_litellm_budgets", False) for finder in sys.meta_path):
-        sys.meta_path.insert(0, ImportHook())
-    if "litellm" in sys.modules:
-        # Another thread may be in the middle of it, and may need what is imported next: wait for it first.
-        import litellm  # noqa: F401
-
-        arm()
 
 
 def arm() -> None:
@@ -118,8 +82,6 @@ def _fail(error: Exception) -> None:
                 reason,
             )
         return
-    import threading
-
     if not _failed:
         # Before LiteLLM's own, which imports it again.
         atexit.register(_exit_as_failed)
