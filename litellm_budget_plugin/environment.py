@@ -6,6 +6,7 @@ import os
 
 from dotenv import dotenv_values
 
+from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.sharing import journal_directory, store_key
 from litellm_budget_plugin.settings import PREFIX, BudgetSettings
 
@@ -14,7 +15,13 @@ STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
 
 
 def hook_into_python() -> None:
-    """Have every Python that inherits this environment import our sitecustomize before it does anything else."""
+    """Have every Python that inherits this environment import our sitecustomize before it does anything else. Raises
+    BudgetInputError if the package lies where PYTHONPATH cannot name it.
+    """
+    if os.pathsep in STARTUP:
+        raise BudgetInputError(
+            f"PYTHONPATH cannot name {STARTUP}: install the package in a directory without {os.pathsep!r}"
+        )
     others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != STARTUP]
     os.environ["PYTHONPATH"] = os.pathsep.join([STARTUP, *others])
 

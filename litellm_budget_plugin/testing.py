@@ -115,6 +115,8 @@ class MemoryBudget:
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
+        if self._callback is not None:
+            raise RuntimeError("a MemoryBudget can be entered once; make a new one for each block")
         with ExitStack() as opened:
             worker = provide(self._settings.url, MemoryStore(now=lambda: self.clock.micros))
             opened.callback(worker.join, _JOIN_SECONDS)

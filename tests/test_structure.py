@@ -36,7 +36,7 @@ BELOW = {
     # Imported when LiteLLM is.
     "startup": {"hooks", "settings"},
     "auto": {"startup"},
-    "environment": {"settings", "manager"},
+    "environment": {"errors", "settings", "manager"},
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
     "cli": {
         "errors",

@@ -172,6 +172,8 @@ def test_settings_are_those_that_are_given() -> None:
         MemoryBudget("$1 per fortnight")
     with pytest.raises(RuntimeError, match="with block"):
         MemoryBudget().manager  # noqa: B018
+    with pytest.raises(RuntimeError, match="once"), MemoryBudget() as budget, budget:
+        """Not reached."""
 
 
 def test_a_dropped_stream_is_counted_when_its_objects_have_gone() -> None:

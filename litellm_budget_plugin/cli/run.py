@@ -21,7 +21,7 @@ from litellm_budget_plugin.settings import BudgetSettings, on_start_error, url_f
 
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127
 """The exit codes that shells have for these."""
-_PYTHON = re.compile(r"(python|pypy)[\d.]*w?(\.exe)?", re.IGNORECASE)
+_PYTHON = re.compile(r"(python|pypy)[\d.]*[a-z]*(-dbg)?(\.exe)?", re.IGNORECASE)
 _PROBE_SECONDS = 30
 _PROBE = """
 import sys
