@@ -26,6 +26,7 @@ NAMES = (
     "overspend",
     "budgets",
     "phantom",
+    "start",
 )
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

@@ -10,10 +10,11 @@ The public names are loaded when they are first used: importing the package does
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not from typing, which takes longer to import than all the rest of a program that never imports LiteLLM.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from litellm_budget_plugin.errors import (
         BudgetError,
         BudgetFileError,
@@ -78,6 +79,8 @@ _OLD_NAMES = ("LiteLLMChanged",)
 def __getattr__(name: str) -> Any:
     if name not in __all__ and name not in _OLD_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value

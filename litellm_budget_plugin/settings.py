@@ -190,6 +190,11 @@ class BudgetSettings(BaseSettings):
     metrics: bool = Field(
         True, description="Prometheus metrics of this process, where `prometheus-client` is installed."
     )
+    on_start_error: Literal["stop", "warn"] = Field(
+        "stop",
+        description="What `litellm-budget run` and `litellm_budget_plugin.auto` do where budgets cannot be enforced: end the process, "
+        "or log one ERROR and go on without budgets.",
+    )
 
     def __init__(self, **values: Any) -> None:
         unknown = values.keys() - type(self).model_fields.keys()
@@ -466,6 +471,21 @@ def _object(value: object, what: str) -> object:
     if not isinstance(value, dict):
         raise ValueError(what)  # noqa: TRY004  # pydantic adds the setting's name
     return value
+
+
+def on_start_error() -> str:
+    """ON_START_ERROR, also where another setting is bad: `warn` if that is what it says, else `stop`."""
+    name = f"{PREFIX}ON_START_ERROR"
+    given = {**_dotenv(), **os.environ}
+    said = next((value for key, value in reversed(given.items()) if key.upper() == name and value), None)
+    return "warn" if said == "warn" else "stop"
+
+
+def _dotenv() -> dict[str, str | None]:
+    try:
+        return dotenv_values(".env")
+    except (OSError, ValueError):
+        return {}
 
 
 def set_env_default(name: str, value: str) -> None:

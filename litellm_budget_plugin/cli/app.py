@@ -13,6 +13,7 @@ from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
+from litellm_budget_plugin.cli.run import run
 from litellm_budget_plugin.cli.serve import serve
 from litellm_budget_plugin.errors import BudgetError
 
@@ -38,5 +39,5 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, alerts, check, copy, journal, keys, serve):
+for command in (*reading.COMMANDS, *changing.COMMANDS, alerts, check, copy, journal, keys, run, serve):
     app.add_command(command)

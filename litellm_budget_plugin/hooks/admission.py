@@ -185,6 +185,7 @@ def _refuse(call: Call, error: BudgetRefused, scope: str, reason: str) -> None:
         _logger.warning("shadow mode: this call would be refused: %s", error)
         return
     _tell_refused(call, scope, reason)
+    ledger.tell_refusal(error)
     raise error
 
 

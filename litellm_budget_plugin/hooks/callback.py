@@ -66,7 +66,7 @@ class BudgetCallback(BudgetHook):
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         register(self)
         policy = self._ledger.policies.current()
-        if not policy.limited:
+        if not policy.limited and not self._ledger.of_a_test:
             _logger.warning(
                 "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
             )

@@ -120,8 +120,9 @@ def _principal(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
     """Whose budgets count."""
     try:
         return principal_of(ledger, params)
-    except BudgetUserMissing:
+    except BudgetUserMissing as error:
         ledger.refused("user", "missing")
+        ledger.tell_refusal(error)
         raise
 
 

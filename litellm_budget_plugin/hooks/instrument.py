@@ -118,6 +118,26 @@ def uninstrument() -> None:
             _restore()
 
 
+def put_back() -> None:
+    """Put the gate back where LiteLLM, executed again by `importlib.reload`, has put its own functions in its place.
+
+    Raises IncompatibleLiteLLMError if LiteLLM's modules were loaded a second time: the gate stands around the old ones.
+    """
+    with _lock:
+        for (_, name), (owner, original, wrapper) in _patched.items():
+            module = owner.__module__ if isinstance(owner, type) else owner.__name__
+            loaded = sys.modules.get(module)
+            if loaded is not owner and (
+                loaded is None or getattr(loaded, getattr(owner, "__name__", ""), None) is not owner
+            ):
+                raise IncompatibleLiteLLMError(
+                    f"{module} was loaded a second time in this process, and the gate stands around the first one; "
+                    "start a new process instead of removing LiteLLM from sys.modules"
+                )
+            if inspect.getattr_static(owner, name, None) is original:
+                setattr(owner, name, wrapper)
+
+
 def _restore() -> None:
     for key, (owner, original, wrapper) in reversed(_patched.copy().items()):
         if inspect.getattr_static(owner, key[1], None) is wrapper:

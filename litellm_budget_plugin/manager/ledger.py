@@ -26,7 +26,7 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.alerts.alert import Alert
 from litellm_budget_plugin.manager.alerts.watch import AlertWatch
 from litellm_budget_plugin.manager.ids import new_id
@@ -83,10 +83,12 @@ class BudgetLedger:
             raise
         kept = round(settings.retention * DAY)
         # A ledger in memory gets nothing from a journal or from another process.
-        marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
+        marks_kept = min(kept, _HOUR) if self._key.startswith("memory:") else kept
         self.worker.set_retention(self.project, marks_kept, DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
+        self.refusal_listeners: list[Callable[[BudgetRefused], None]] = []
+        """Called with each refusal before the caller of LiteLLM gets it."""
         self.reported = Recent()
         """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
         self.waiting_line = WaitingLine()
@@ -215,6 +217,16 @@ class BudgetLedger:
         if self.observing.any:
             self.observing.refused(self.project, scope, reason, self.settings.mode)
 
+    def tell_refusal(self, error: BudgetRefused) -> None:
+        """Tell the listeners of a refusal that is about to be raised."""
+        for listener in self.refusal_listeners:
+            listener(error)
+
+    @property
+    def of_a_test(self) -> bool:
+        """Whether this is the ledger of one test, which knows nothing of files and of other ledgers."""
+        return self._key.startswith("memory://") and self._key != "memory://"
+
     def deliver(self, command: Settle | Release) -> None:
         """Apply the end of an attempt, at once or as soon as possible."""
         if self._slices is None or not self._slices.finish(command):
@@ -286,6 +298,11 @@ class BudgetLedger:
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
         self.worker.flush()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def close(self) -> None:
         """Settle what waits and release the store. May be called twice."""

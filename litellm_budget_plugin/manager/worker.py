@@ -245,8 +245,14 @@ class StoreWorker:
             # Processes that share a directory of metrics leave their last values in it.
             self.client.observing.refresh()
 
+    def join(self, timeout: float) -> None:
+        """After it was closed: return when its thread has ended, or after `timeout` seconds."""
+        self._signal.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def abandon_all(self) -> None:
-        """The interpreter ends: settle the calls that go on as dropped, and close."""
+        """Nobody waits any more: settle the calls that go on as dropped, and close."""
         if self._closed:
             return
         for live in list(self.live.values()):
