@@ -35,6 +35,9 @@ BELOW = {
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
     "cli": {"errors", "core", "policy", "budget_file", "settings", "stores", "pricing", "manager", "server"},
     "__main__": {"cli"},
+    "web": {"errors", "core", "hooks", "cli"},
+    "asgi": {"errors", "web"},
+    "wsgi": {"errors", "web"},
 }
 
 
