@@ -10,9 +10,11 @@ import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from litellm_budget_plugin import web
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.web import Middleware, Problem, Request, error_handler, problem_of
+from litellm_budget_plugin.web.problems import Problem, bad_id, error_handler, problem_of
+from litellm_budget_plugin.web.remaining import remaining as caller_budgets
+from litellm_budget_plugin.web.remaining import remaining_answer
+from litellm_budget_plugin.web.requests import Middleware, Request
 
 __all__ = ["BudgetMiddleware", "error_handler", "exception_handler", "remaining"]
 
@@ -49,12 +51,12 @@ class BudgetMiddleware(Middleware):
         try:
             request = Request(self, await self._found(scope))
         except BudgetInputError as error:
-            await response.replace(web.bad_id(error))
+            await response.replace(bad_id(error))
             return
         with request.entered():
             try:
                 if self._asks_for_remaining(scope):
-                    await response.replace(await asyncio.to_thread(web.remaining_answer))
+                    await response.replace(await asyncio.to_thread(remaining_answer))
                 else:
                     await self.app(scope, receive, response.send)
                     await response.finish()
@@ -86,8 +88,9 @@ class BudgetMiddleware(Middleware):
 class _Response:
     """What the application sends, held back until the first byte of the body: as long as that is not there, it can be replaced.
 
-    Frameworks answer an error with a small complete response of 500, and some raise it again after that: a complete response of 500
-    and above is held back until the application returns.
+    Frameworks answer an error with a small complete response and raise it again after that. What may be one is held back until the
+    application returns: a complete response of 500 and above, and what Starlette's BaseHTTPMiddleware makes of a stream that fails
+    before its first byte, an empty body of unknown length.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -106,13 +109,18 @@ class _Response:
                 more = message.get("more_body", False)
                 if more and not message.get("body"):
                     return
-                if not more and self._held[0]["status"] >= 500 and len(self._held) == 1:
+                if not more and len(self._held) == 1 and self._may_be_an_error(message):
                     self._held.append(message)
                     return
             if self._held or kind in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
                 await self.finish()
                 self.sent = True
         await self._send(message)
+
+    def _may_be_an_error(self, body: Message) -> bool:
+        status = self._held[0]["status"]
+        sized = any(name.lower() == b"content-length" for name, _ in self._held[0].get("headers", ()))
+        return status >= 500 or not (body.get("body") or sized or status in (204, 304))
 
     async def finish(self, *, failed: bool = False) -> None:
         """Send what is held back. Of an application that `failed`, only if it is complete: the server answers for it otherwise."""
@@ -145,7 +153,7 @@ async def remaining() -> dict[str, Any]:
     Within a `BudgetMiddleware` or a `budget_context`. Raises BudgetUserMissing if nobody is named, BudgetStoreError if the ledger does
     not answer, BudgetError without an open callback.
     """
-    return await asyncio.to_thread(web.remaining)
+    return await asyncio.to_thread(caller_budgets)
 
 
 class _ProblemResponse:

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from contextvars import Context, copy_context
 from typing import Any
 
-from litellm_budget_plugin import web
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.web import Middleware, Problem, Request, error_handler, problem_of, remaining
+from litellm_budget_plugin.web.problems import Problem, bad_id, error_handler, problem_of
+from litellm_budget_plugin.web.remaining import remaining, remaining_answer
+from litellm_budget_plugin.web.requests import Headers, Middleware, Request
 
 __all__ = ["BudgetMiddleware", "DjangoRefusals", "error_handler", "remaining"]
 
@@ -39,7 +40,7 @@ class BudgetMiddleware(Middleware):
             found = {name: read(environ, _headers_of(environ)) for name, read in self.sources.items()}
             request = Request(self, found)
         except BudgetInputError as error:
-            return _answer(web.bad_id(error), environ, start_response)
+            return _answer(bad_id(error), environ, start_response)
         response = _Response(environ, start_response)
         return response.begin(request, self._remaining if self._asks_for_remaining(environ) else self.app)
 
@@ -49,10 +50,10 @@ class BudgetMiddleware(Middleware):
 
     @staticmethod
     def _remaining(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        return _answer(web.remaining_answer(), environ, start_response)
+        return _answer(remaining_answer(), environ, start_response)
 
 
-def _headers_of(environ: Environ) -> web.Headers:
+def _headers_of(environ: Environ) -> Headers:
     def headers(name: str) -> list[bytes]:
         value = environ.get("HTTP_" + name.upper().replace("-", "_"))
         try:
@@ -186,11 +187,12 @@ class DjangoRefusals:
         """Serve one request."""
         return self._get_response(request)
 
-    def process_exception(self, request: Any, error: Exception) -> Any:  # noqa: ARG002  # Django's form
+    def process_exception(self, request: Any, error: Exception) -> Any:
         """The problem document of a refusal, else None: Django goes on as it would."""
         problem = problem_of(error)
         if problem is None:
             return None
         from django.http import HttpResponse
 
-        return HttpResponse(problem.body, status=problem.status, headers=problem.headers)
+        body = b"" if request.method == "HEAD" else problem.body
+        return HttpResponse(body, status=problem.status, headers=problem.headers)

@@ -2,6 +2,7 @@
 
 - `/sync`, `/async`: a handler of that kind; `/thread`: in a thread that the handler asks for; `/background`: after the answer
 - `/stream`, `/sync-stream`: the call is made when the body is iterated; `/late`: after the first chunk of it
+- `/endless`: goes on after the call's first chunk until the client has gone
 - `/wrapped`: a framework's error is made of the refusal
 - `/handled`: the refusal is handled, and the answer is a 500 that the application means; `/bug`, `/input`: mistakes of its own
 """
@@ -18,16 +19,22 @@ from typing import Any
 
 import litellm
 import uvicorn
+from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from litestar import Litestar, MediaType, Response, get
+from litestar.background_tasks import BackgroundTask
+from litestar.middleware import DefineMiddleware
+from litestar.response import Stream
+from starlette.concurrency import run_in_threadpool
 from werkzeug.serving import make_server
 
 from litellm_budget_plugin import BudgetRefused, asgi, budget_context, wsgi
-from litellm_budget_plugin.errors import BudgetInputError
 
 OPTIONS: dict[str, Any] = {"user": "X-User", "team": "X-Team", "remaining_path": "/budget"}
 CALL: dict[str, Any] = {}
 """The arguments of the calls, set by the tests."""
 DONE = threading.Event()
-"""Set after each call in the background."""
+"""Set after each call in the background, and when an endless stream is closed."""
 
 
 class AgentError(Exception):
@@ -62,6 +69,27 @@ async def alate() -> AsyncIterator[str]:
     yield await acomplete()
 
 
+def endless() -> Iterator[str]:
+    stream = iter(chunks())
+    try:
+        yield next(stream)
+        while True:
+            yield "." * 10_000
+    finally:
+        DONE.set()
+
+
+async def aendless() -> AsyncIterator[str]:
+    stream = achunks()
+    try:
+        yield await stream.__anext__()
+        while True:
+            yield "." * 10_000
+            await asyncio.sleep(0)
+    finally:
+        DONE.set()
+
+
 def wrapped() -> str:
     try:
         return complete()
@@ -87,10 +115,8 @@ def bad_input() -> str:
 
 def starlette() -> Any:
     from starlette.applications import Starlette
-    from starlette.background import BackgroundTask
-    from starlette.concurrency import run_in_threadpool
+    from starlette.background import BackgroundTask as Task
     from starlette.middleware import Middleware
-    from starlette.responses import PlainTextResponse, StreamingResponse
     from starlette.routing import Mount, Route, WebSocketRoute
 
     async def aasync(request: Any) -> Any:
@@ -127,8 +153,10 @@ def starlette() -> Any:
         Route("/stream", streamed(achunks)),
         Route("/sync-stream", streamed(chunks)),
         Route("/late", streamed(alate)),
+        Route("/endless", streamed(aendless)),
+        Route("/sync-endless", streamed(endless)),
         Route("/wrapped", plain(wrapped)),
-        Route("/background", lambda request: PlainTextResponse("begun", background=BackgroundTask(in_background))),
+        Route("/background", lambda request: PlainTextResponse("begun", background=Task(in_background))),
         Route("/handled", handled),
         Route("/bug", plain(bug)),
         Route("/input", plain(bad_input)),
@@ -141,20 +169,11 @@ def starlette() -> Any:
 
 
 def fastapi() -> Any:
-    from fastapi import BackgroundTasks, Depends, FastAPI
-    from fastapi.responses import PlainTextResponse, StreamingResponse
-    from starlette.concurrency import run_in_threadpool
-
     def session() -> Iterator[None]:
         yield
 
     app = FastAPI(dependencies=[Depends(session)], default_response_class=PlainTextResponse)
     app.add_middleware(asgi.BudgetMiddleware, **OPTIONS)
-
-    @app.middleware("http")
-    async def timed(request: Any, call_next: Any) -> Any:
-        return await call_next(request)
-
     app.get("/sync")(complete)
     app.get("/async")(acomplete)
     app.get("/wrapped")(wrapped)
@@ -183,11 +202,26 @@ def fastapi() -> Any:
     return app
 
 
+async def _timed(request: Any, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+def layered() -> Any:
+    """FastAPI with middlewares inside and outside that pass the response on by themselves."""
+    app = FastAPI(default_response_class=PlainTextResponse)
+    app.middleware("http")(_timed)
+    app.add_middleware(asgi.BudgetMiddleware, **OPTIONS)
+    app.middleware("http")(_timed)
+    app.get("/sync")(complete)
+    app.get("/async")(acomplete)
+    app.get("/wrapped")(wrapped)
+    app.get("/stream")(lambda: StreamingResponse(achunks(), media_type="text/plain"))
+    app.get("/sync-stream")(lambda: StreamingResponse(chunks(), media_type="text/plain"))
+    return app
+
+
 def outermost() -> Any:
     """The middleware outside of all that FastAPI brings, which answers with a 500 of its own before it raises."""
-    from fastapi import FastAPI
-    from fastapi.responses import PlainTextResponse
-
     app = FastAPI(default_response_class=PlainTextResponse)
     app.get("/sync")(complete)
     app.get("/async")(acomplete)
@@ -205,12 +239,7 @@ def outermost() -> Any:
     return asgi.BudgetMiddleware(app, **OPTIONS)
 
 
-def litestar() -> Any:
-    from litestar import Litestar, MediaType, Response, get
-    from litestar.background_tasks import BackgroundTask
-    from litestar.middleware import DefineMiddleware
-    from litestar.response import Stream
-
+def litestar() -> Any:  # noqa: C901  # one function a route
     def text(path: str, function: Callable[[], Any]) -> Any:
         if asyncio.iscoroutinefunction(function):
 
@@ -255,6 +284,8 @@ def litestar() -> Any:
             streamed("/stream", achunks),
             streamed("/sync-stream", chunks),
             streamed("/late", alate),
+            streamed("/endless", aendless),
+            streamed("/sync-endless", endless),
             background,
             handled,
         ],
@@ -289,6 +320,10 @@ def quart() -> Any:
     async def late() -> Any:
         return alate(), 200, {"Content-Type": "text/plain"}
 
+    @app.route("/endless")
+    async def never_ending() -> Any:
+        return aendless(), 200, {"Content-Type": "text/plain"}
+
     @app.route("/background")
     async def background() -> str:
         # These tasks outlive the request.
@@ -306,7 +341,8 @@ def quart() -> Any:
 
 
 def flask() -> Any:
-    from flask import Flask, Response, stream_with_context
+    from flask import Flask, stream_with_context
+    from flask import Response as FlaskResponse
 
     app = Flask(__name__)
     app.wsgi_app = wsgi.BudgetMiddleware(app.wsgi_app, **OPTIONS)  # type: ignore[method-assign]
@@ -325,19 +361,23 @@ def flask() -> Any:
 
     @app.route("/stream")
     def stream() -> Any:
-        return Response(chunks(), mimetype="text/plain")
+        return FlaskResponse(chunks(), mimetype="text/plain")
 
     @app.route("/sync-stream")
     def sync_stream() -> Any:
-        return Response(stream_with_context(chunks()), mimetype="text/plain")
+        return FlaskResponse(stream_with_context(chunks()), mimetype="text/plain")
 
     @app.route("/late")
     def late_stream() -> Any:
-        return Response(late(), mimetype="text/plain")
+        return FlaskResponse(late(), mimetype="text/plain")
+
+    @app.route("/endless")
+    def never_ending() -> Any:
+        return FlaskResponse(endless(), mimetype="text/plain")
 
     @app.route("/background")
     def background() -> Any:
-        response = Response("begun", mimetype="text/plain")
+        response = FlaskResponse("begun", mimetype="text/plain")
         response.call_on_close(in_background)
         return response
 
@@ -385,6 +425,7 @@ def django() -> Any:
             path("stream", streamed(chunks)),
             path("sync-stream", streamed(chunks)),
             path("late", streamed(late)),
+            path("endless", streamed(endless)),
             path("background", background),
             path("handled", handled),
         ]

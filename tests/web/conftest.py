@@ -25,37 +25,37 @@ def provider() -> Iterator[Upstream]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def opened(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    path = tmp_path_factory.mktemp("ledger")
-    callback = BudgetCallback(
-        default_limit="0.1", default_window="month", store_timeout=10.0, store_url=f"sqlite:///{path}/ledger.db"
-    )
-    desk = Desk(callback, provider.url)
-    apps.CALL.update(desk.arguments("nobody"))
-    del apps.CALL["user"]
-    yield desk
-    callback.close()
+@pytest.fixture
+def open_desk(provider: Upstream, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    """Opens ledgers; the calls of the applications are held on the one that was opened last."""
+    opened: list[BudgetCallback] = []
+
+    def open_one(**settings: Any) -> Desk:
+        url = f"sqlite:///{tmp_path}/ledger.db"
+        common = {"default_limit": "0.1", "default_window": "month", "store_timeout": 10.0, "store_url": url}
+        opened.append(BudgetCallback(**{**common, **settings}))
+        litellm.callbacks = [opened[-1]]
+        desk = Desk(opened[-1], provider.url)
+        apps.CALL.update(desk.arguments("nobody"))
+        del apps.CALL["user"]
+        return desk
+
+    yield open_one
+    for callback in opened:
+        callback.close()
     for name in _CALLBACK_LISTS:
         setattr(litellm, name, [])
 
 
 @pytest.fixture
-def desk(opened: Desk) -> Desk:
-    litellm.callbacks = [opened.callback]
-    return opened
+def desk(open_desk: Callable[..., Desk]) -> Desk:
+    return open_desk()
 
 
 @pytest.fixture
-def away(opened: Desk, tmp_path: Path) -> Iterator[None]:
-    """Calls are to be held on a ledger whose store is not there."""
-    callback = BudgetCallback(
-        default_limit="0.1", store_timeout=0.05, store_url="redis://127.0.0.1:1/0", journal=str(tmp_path / "journal")
-    )
-    litellm.callbacks = [callback]
-    yield
-    litellm.callbacks = [opened.callback]
-    callback.close()
+def away(open_desk: Callable[..., Desk], tmp_path: Path) -> Desk:
+    """A ledger whose store is not there."""
+    return open_desk(store_timeout=0.05, store_url="redis://127.0.0.1:1/0", journal=str(tmp_path / "journal"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def url_of() -> Iterator[Callable[[str], str]]:
 
     def served(name: str) -> str:
         if name not in running:
-            makers: dict[str, Callable[[], Any]] = {**apps.ASGI, **apps.WSGI, "outermost": apps.outermost}
+            makers = {**apps.ASGI, **apps.WSGI, "outermost": apps.outermost, "layered": apps.layered}
             running[name] = apps.Served(makers[name](), is_asgi=name not in apps.WSGI)
         return running[name].url
 

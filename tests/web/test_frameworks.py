@@ -17,6 +17,7 @@ UrlOf = Callable[[str], str]
 # Django's own way into a thread is a view's that is called there.
 CASES = [case for case in product(FRAMEWORKS, ROUTES) if case != ("django", "/thread")]
 CASES += [("outermost", route) for route in ("/sync", "/async", "/wrapped")]
+CASES += [("layered", route) for route in ("/sync", "/async", "/stream", "/sync-stream", "/wrapped")]
 CASES += [("starlette", f"/mounted{route}") for route in ("/sync", "/stream", "/wrapped")]
 
 
@@ -40,7 +41,7 @@ def test_served_then_refused(desk: Desk, url_of: UrlOf, framework: str, route: s
 
 
 @pytest.mark.parametrize(("framework", "route"), CASES)
-def test_the_store_is_away(away: None, url_of: UrlOf, framework: str, route: str) -> None:
+def test_the_store_is_away(away: Desk, url_of: UrlOf, framework: str, route: str) -> None:
     answer = _get(url_of(framework) + route, "alice")
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
@@ -75,9 +76,10 @@ def test_after_the_first_byte_the_connection_ends(desk: Desk, url_of: UrlOf, fra
     user = f"{framework} late"
     desk.callback.manager.set_limits(user, "$0.001 per month")
     received = b""
-    with pytest.raises(httpx.RemoteProtocolError), httpx.stream(
-        "GET", url_of(framework) + "/late", headers={"X-User": user}, timeout=60
-    ) as answer:
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        httpx.stream("GET", url_of(framework) + "/late", headers={"X-User": user}, timeout=60) as answer,
+    ):
         assert answer.status_code == 200
         for chunk in answer.iter_raw():
             received += chunk
