@@ -35,6 +35,7 @@ _HIDDEN = {
     "held": "calls in flight leave no room in a budget that this request counts against; try again in a moment",
     "blocked": "an account that this request counts against is blocked",
 }
+_FIGURES = ("budget", "unit", "limit", "spent", "held", "remaining", "requested")
 _USED_UP = "a budget that this request counts against has no room for it"
 
 
@@ -93,32 +94,23 @@ def nobody() -> Problem:
 
 def _exceeded(request: Request, refusal: Any) -> Problem:
     exceeded: BudgetExceeded = refusal
-    resets_at: datetime | None = None if exceeded.reason == "blocked" else exceeded.resets_at
+    blocked = exceeded.reason == "blocked"
+    resets_at: datetime | None = None if blocked else exceeded.resets_at
     wait = None if resets_at is None else max(1, math.ceil(resets_at.timestamp() - time.time()))
     if exceeded.reason == "held":
         wait = _HELD_SECONDS if wait is None else min(_HELD_SECONDS, wait)
-    if not _may_see(request, exceeded):
-        detail = _HIDDEN.get(exceeded.reason, _USED_UP)
-        members: dict[str, Any] = {"reason": exceeded.reason}
-        return _document("budget-exceeded", request.middleware.status, "Budget exceeded", detail, members, wait)
-    members = {
-        "scope": exceeded.scope,
-        "subject": exceeded.subject,
-        "budget": exceeded.budget,
-        "unit": exceeded.unit,
-        "limit": exceeded.limit,
-        "spent": exceeded.spent,
-        "held": exceeded.held,
-        "remaining": exceeded.remaining,
-        "requested": exceeded.requested,
-        "resets_at": None if resets_at is None else resets_at.isoformat(),
-        "reason": exceeded.reason,
-        "suggestion": exceeded.suggestion,
-    }
-    problem = _document("budget-exceeded", request.middleware.status, "Budget exceeded", str(exceeded), members, wait)
-    problem.headers["Budget-Limit"] = _plain(exceeded.limit)
-    problem.headers["Budget-Remaining"] = _plain(exceeded.remaining)
-    problem.headers["Budget-Unit"] = exceeded.unit
+    detail, headers = _HIDDEN.get(exceeded.reason, _USED_UP), {}
+    members: dict[str, Any] = {"reason": exceeded.reason}
+    if _may_see(request, exceeded):
+        detail = str(exceeded)
+        members |= {name: getattr(exceeded, name) for name in ("scope", "subject", "suggestion")}
+        if not blocked:
+            members |= {name: getattr(exceeded, name) for name in _FIGURES}
+            members["resets_at"] = None if resets_at is None else resets_at.isoformat()
+            headers = {"Budget-Limit": _plain(exceeded.limit), "Budget-Remaining": _plain(exceeded.remaining)}
+            headers["Budget-Unit"] = exceeded.unit
+    problem = _document("budget-exceeded", request.middleware.status, "Budget exceeded", detail, members, wait)
+    problem.headers.update(headers)
     return problem
 
 

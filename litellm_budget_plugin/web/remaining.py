@@ -50,7 +50,7 @@ def remaining() -> dict[str, Any]:
                     "limit": _number(limit),
                     "spent": _number(line.spent),
                     "held": _number(line.held),
-                    "remaining": None if line.left is None else _number(max(line.left, 0)),
+                    "remaining": 0 if standing.blocked else None if line.left is None else _number(max(line.left, 0)),
                     "resets_at": None if line.resets_at is None else line.resets_at.isoformat(),
                     "blocked": standing.blocked,
                 }

@@ -340,7 +340,7 @@ def quart() -> Any:
     return app
 
 
-def flask() -> Any:
+def flask() -> Any:  # noqa: C901
     from flask import Flask, stream_with_context
     from flask import Response as FlaskResponse
 
