@@ -217,6 +217,7 @@ def layered() -> Any:
     app.get("/wrapped")(wrapped)
     app.get("/stream")(lambda: StreamingResponse(achunks(), media_type="text/plain"))
     app.get("/sync-stream")(lambda: StreamingResponse(chunks(), media_type="text/plain"))
+    app.get("/endless")(lambda: StreamingResponse(aendless(), media_type="text/plain"))
     return app
 
 
@@ -391,10 +392,9 @@ def flask() -> Any:  # noqa: C901
     return app
 
 
-def django() -> Any:
+def _django() -> None:
     import django
     from django.conf import settings
-    from django.core.handlers.wsgi import WSGIHandler
     from django.http import HttpResponse, StreamingHttpResponse
     from django.urls import path
 
@@ -409,6 +409,9 @@ def django() -> Any:
         response._resource_closers.append(in_background)
         return response
 
+    async def in_the_loop(request: Any) -> Any:
+        return HttpResponse(await acomplete())
+
     def streamed(function: Callable[[], Any]) -> Any:
         return lambda request: StreamingHttpResponse(function(), content_type="text/plain")
 
@@ -418,14 +421,16 @@ def django() -> Any:
     class Urls:
         urlpatterns = [
             path("sync", plain(complete)),
-            path("async", plain(lambda: asyncio.run(acomplete()))),
+            path("async", in_the_loop),
             path("wrapped", plain(wrapped)),
             path("bug", plain(bug)),
             path("input", plain(bad_input)),
             path("stream", streamed(chunks)),
             path("sync-stream", streamed(chunks)),
+            path("astream", streamed(achunks)),
             path("late", streamed(late)),
             path("endless", streamed(endless)),
+            path("aendless", streamed(aendless)),
             path("background", background),
             path("handled", handled),
         ]
@@ -439,7 +444,20 @@ def django() -> Any:
             MIDDLEWARE=["litellm_budget_plugin.wsgi.DjangoRefusals", "django.middleware.common.CommonMiddleware"],
         )
         django.setup()
+
+
+def django() -> Any:
+    from django.core.handlers.wsgi import WSGIHandler
+
+    _django()
     return wsgi.BudgetMiddleware(WSGIHandler(), **OPTIONS)
+
+
+def django_asgi() -> Any:
+    from django.core.handlers.asgi import ASGIHandler
+
+    _django()
+    return asgi.BudgetMiddleware(ASGIHandler(), **OPTIONS)
 
 
 class Served:

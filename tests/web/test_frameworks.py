@@ -7,6 +7,8 @@ from itertools import product
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
 
 from tests.hooks.desk import WORTH, Desk
 from tests.web import apps
@@ -17,6 +19,7 @@ UrlOf = Callable[[str], str]
 # Django's own way into a thread is a view's that is called there.
 CASES = [case for case in product(FRAMEWORKS, ROUTES) if case != ("django", "/thread")]
 CASES += [("outermost", route) for route in ("/sync", "/async", "/wrapped")]
+CASES += [("django-asgi", route) for route in ("/sync", "/async", "/astream", "/wrapped")]
 CASES += [("layered", route) for route in ("/sync", "/async", "/stream", "/sync-stream", "/wrapped")]
 CASES += [("starlette", f"/mounted{route}") for route in ("/sync", "/stream", "/wrapped")]
 
@@ -59,7 +62,7 @@ def test_the_user_pays_in_the_background(desk: Desk, url_of: UrlOf, framework: s
     assert desk.calm(user) == WORTH
 
 
-@pytest.mark.parametrize("framework", [*FRAMEWORKS, "outermost"])
+@pytest.mark.parametrize("framework", [*FRAMEWORKS, "outermost", "django-asgi"])
 def test_what_the_application_means_stays(desk: Desk, url_of: UrlOf, framework: str) -> None:
     user = f"{framework} handled"
     desk.callback.manager.set_limits(user, "$0.001 per month")
@@ -84,3 +87,17 @@ def test_after_the_first_byte_the_connection_ends(desk: Desk, url_of: UrlOf, fra
         for chunk in answer.iter_raw():
             received += chunk
     assert received == b"first"
+
+
+def test_websockets_under_a_real_server(desk: Desk, url_of: UrlOf) -> None:
+    url = url_of("starlette").replace("http:", "ws:") + "/socket"
+    headers = {"X-User": "socket"}
+    with connect(url, additional_headers=headers) as socket:
+        assert socket.recv() == "hello"
+    assert desk.calm("socket") == WORTH
+    desk.callback.manager.block("socket")
+    with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers):
+        pass
+    assert refused.value.response.status_code == 403
+    with connect(url + "?accept=1", additional_headers=headers) as socket, pytest.raises(ConnectionClosedError):
+        socket.recv()

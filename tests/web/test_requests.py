@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -351,9 +352,26 @@ def test_a_list_and_a_file_stay_what_they_are() -> None:
         assert begun == ["200 OK"]
 
 
-def test_threads_that_copy_the_context_have_the_user() -> None:
-    import contextvars
+@pytest.mark.parametrize("body", [[b"x"], iter([b"x"])], ids=["list", "iterator"])
+def test_a_thread_that_outlives_its_request_does_not_pay_for_others(body: Any) -> None:
+    contexts: list[contextvars.Context] = []
 
+    def app(environ: Any, start_response: Any) -> Any:
+        contexts.append(contextvars.copy_context())
+        assert who() == user("alice")
+        start_response("200 OK", [])
+        return body
+
+    answer = wsgi.BudgetMiddleware(app, user="X-User")(
+        {"REQUEST_METHOD": "GET", "HTTP_X_USER": "alice"}, lambda *_: None
+    )
+    assert list(answer) == [b"x"]
+    if hasattr(answer, "close"):
+        answer.close()
+    assert contexts[0].run(who) == NONE
+
+
+def test_threads_that_copy_the_context_have_the_user() -> None:
     def in_thread() -> str:
         found: list[str] = []
         context = contextvars.copy_context()

@@ -98,7 +98,8 @@ def test_forty_streams_under_gunicorn(desk: Desk, eight_at_once: Upstream, tmp_p
 @pytest.mark.parametrize(
     ("framework", "route"),
     [("starlette", "/endless"), ("starlette", "/sync-endless"), ("litestar", "/endless")]
-    + [("litestar", "/sync-endless"), ("quart", "/endless"), ("flask", "/endless"), ("django", "/endless")],
+    + [("litestar", "/sync-endless"), ("quart", "/endless"), ("flask", "/endless"), ("django", "/endless")]
+    + [("django-asgi", "/aendless"), ("layered", "/endless")],
 )
 def test_a_client_goes_away(desk: Desk, url_of: UrlOf, framework: str, route: str) -> None:
     """The generator is closed, and the call is charged for what it received."""
