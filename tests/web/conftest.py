@@ -65,7 +65,13 @@ def url_of() -> Iterator[Callable[[str], str]]:
 
     def served(name: str) -> str:
         if name not in running:
-            makers = {**apps.ASGI, **apps.WSGI, "outermost": apps.outermost, "layered": apps.layered, "django-asgi": apps.django_asgi}
+            makers = {
+                **apps.ASGI,
+                **apps.WSGI,
+                "outermost": apps.outermost,
+                "layered": apps.layered,
+                "django-asgi": apps.django_asgi,
+            }
             running[name] = apps.Served(makers[name](), is_asgi=name not in apps.WSGI)
         return running[name].url
 

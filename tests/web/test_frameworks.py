@@ -62,6 +62,15 @@ def test_the_user_pays_in_the_background(desk: Desk, url_of: UrlOf, framework: s
     assert desk.calm(user) == WORTH
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_next_request_of_a_connection_has_its_own_user(desk: Desk, url_of: UrlOf, framework: str) -> None:
+    with httpx.Client(base_url=url_of(framework), timeout=60) as client:
+        for user in ("first", None, "second", None):
+            for route in ("/sync", "/sync-stream"):
+                assert client.get(route, headers={"X-User": user} if user else {}).status_code == 200
+    assert [desk.calm(user) for user in ("first", "second", "anonymous")] == [2 * WORTH, 2 * WORTH, 4 * WORTH]
+
+
 @pytest.mark.parametrize("framework", [*FRAMEWORKS, "outermost", "django-asgi"])
 def test_what_the_application_means_stays(desk: Desk, url_of: UrlOf, framework: str) -> None:
     user = f"{framework} handled"

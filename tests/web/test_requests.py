@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from litellm_budget_plugin import BudgetInputError, asgi, budget_context, wsgi
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.hooks.context import NOBODY, payer_here
+from litellm_budget_plugin.web.requests import serving
 from tests.web.doors import DOORS, Answer, Headers
 
 Door = Callable[..., Answer]
@@ -382,3 +383,62 @@ def test_threads_that_copy_the_context_have_the_user() -> None:
 
     for door in DOORS.values():
         assert door(in_thread, [(b"x-user", b"alice")], user="X-User").body.decode() == user("alice")
+
+
+class _Broken:
+    """An application that answers and then raises."""
+
+    def __init__(self, *messages: Any) -> None:
+        self.sent: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            for message in messages:
+                await send(message)
+            raise ValueError("a mistake")
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        with pytest.raises(ValueError, match="a mistake"):
+            asyncio.run(asgi.BudgetMiddleware(app)(scope, None, send))  # type: ignore[arg-type]
+
+
+def _start(status: int) -> Any:
+    return {"type": "http.response.start", "status": status, "headers": []}
+
+
+def _body(body: bytes, *, more: bool) -> Any:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def test_an_answer_to_an_error_that_is_raised_again_is_sent() -> None:
+    page = [_start(500), _body(b"sorry", more=False)]
+    assert _Broken(*page).sent == page
+
+
+def test_a_response_that_was_begun_ends_where_it_fails() -> None:
+    begun = [_start(200), _body(b"x", more=True)]
+    assert _Broken(*begun).sent == begun
+    # Nothing was sent yet: the server, or the framework outside, answers.
+    assert _Broken(_start(200)).sent == []
+    assert _Broken(_start(200), _body(b"", more=True)).sent == []
+
+
+@pytest.mark.parametrize("status", [200, 204, 500])
+@pytest.mark.parametrize("extra", ["http.response.pathsend", "http.response.zerocopysend"])
+def test_other_messages_go_on_in_order(status: int, extra: str) -> None:
+    messages = [{"type": "http.response.early_hint", "links": []}, _start(status), {"type": extra}]
+    assert _Broken(*messages).sent == messages
+
+
+def test_the_next_of_one_task_is_a_request_of_its_own() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert serving().user == "alice"
+
+    async def serve() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-user", b"alice")]}
+        await asgi.BudgetMiddleware(app, user="X-User")(scope, None, None)  # type: ignore[arg-type]
+        assert (serving().user, payer_here()) == (None, NOBODY)
+
+    asyncio.run(serve())
