@@ -51,6 +51,9 @@ BELOW = {
         "environment",
     },
     "__main__": {"cli"},
+    "web": {"errors", "core", "hooks", "cli"},
+    "asgi": {"errors", "web"},
+    "wsgi": {"errors", "web"},
 }
 
 
