@@ -12,6 +12,8 @@ from litellm_budget_plugin.core.windows import DAY
 UNITS = ("usd", "calls", "tokens")
 SCOPES = ("user", "team", "tag", "run", "project")
 """What can have a budget."""
+ESTIMATED = "estimated"
+"""The scope in which a project, by its name, has totals of those charges that were estimated. It has no budgets, and is no part of sums."""
 
 
 class Subject(NamedTuple):

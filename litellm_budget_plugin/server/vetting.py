@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
-from litellm_budget_plugin.core.accounts import SCOPES, UNITS, Subject
+from litellm_budget_plugin.core.accounts import ESTIMATED, SCOPES, UNITS, Subject
 from litellm_budget_plugin.core.budgets import history_scope
-from litellm_budget_plugin.core.commands import Command, PutBudget, Read, ReadUsage, Reply
+from litellm_budget_plugin.core.commands import Command, PutBudget, Read, ReadUsage, Reply, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
@@ -102,9 +102,11 @@ def check_scopes(command: Command) -> None:
     accepted: tuple[str, ...] = SCOPES
     if isinstance(command, PutBudget):
         accepted = (*SCOPES, SNAPSHOT)
+    elif isinstance(command, Settle):
+        accepted = (*SCOPES, ESTIMATED)
     elif isinstance(command, (Read, ReadUsage)):
         named.add(command.scope)
-        accepted = _READ
+        accepted = (*_READ, ESTIMATED)
     for scope in named:
         check_scope(scope, accepted)
 
