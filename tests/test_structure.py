@@ -33,7 +33,7 @@ BELOW = {
     "proxy": {"hooks"},
     "testing": {"hooks"},
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
-    "cli": {"errors", "core", "policy", "budget_file", "settings", "stores", "pricing", "manager", "server"},
+    "cli": {"errors", "core", "policy", "budget_file", "settings", "stores", "pricing", "manager", "hooks", "server"},
     "__main__": {"cli"},
 }
 

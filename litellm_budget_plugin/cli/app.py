@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,22 +11,36 @@ import click
 from litellm_budget_plugin.cli import changing, reading
 from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
+from litellm_budget_plugin.cli.doctor import doctor
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
 from litellm_budget_plugin.cli.serve import serve
 from litellm_budget_plugin.errors import BudgetError
 
+UNKNOWN = 3
+"""How commands that monitoring systems run end where they cannot say anything; 2 is a finding of theirs."""
+_MONITORS = ("status", "doctor")
+
 
 class _App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except BudgetError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads the output has gone; click ends quietly
-                raise
-            raise click.ClickException(str(error)) from error
+            return _without_traceback(super().invoke, ctx)
+        except click.ClickException as error:
+            if ctx.invoked_subcommand in _MONITORS:
+                error.exit_code = UNKNOWN  # type: ignore[misc]  # of this error, not of its class
+            raise
+
+
+def _without_traceback(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+    try:
+        return invoke(ctx)
+    except BudgetError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of the output has gone; click ends quietly
+            raise
+        raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,5 +52,5 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, journal, keys, serve):
+for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, doctor, journal, keys, serve):
     app.add_command(command)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import litellm
 
@@ -142,8 +142,7 @@ KINDS: dict[str, Callable[[], None]] = {
 """The kinds of calls that `rehearse` makes."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
+class Rehearsal(NamedTuple):
     """What became of a kind of call: whether one over budget was refused, and one within it charged."""
 
     kind: str

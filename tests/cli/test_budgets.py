@@ -53,7 +53,7 @@ def _rows(directory: Path, *arguments: str, code: int = 0) -> list[dict[str, obj
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _on_terminal(directory: Path, *arguments: str) -> tuple[int, str]:
+def on_terminal(directory: Path, *arguments: str) -> tuple[int, str]:
     mine, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, *arguments],
@@ -98,7 +98,7 @@ def test_each_command_on_a_terminal_and_in_a_pipe(
 ) -> None:
     if arguments[0] == "refund":
         assert run(tmp_path, "top-up", "alice", "$1", "--id", "earlier").returncode == 0
-    code, seen = _on_terminal(tmp_path, *arguments)
+    code, seen = on_terminal(tmp_path, *arguments)
     assert code == 0 and said in re.sub(r"\x1b\[[0-9;]*m", "", seen), seen
     piped = run(tmp_path, *arguments)
     assert piped.returncode == 0 and said in piped.stdout + piped.stderr
@@ -111,7 +111,7 @@ def test_each_command_on_a_terminal_and_in_a_pipe(
 
 def test_a_terminal_shows_bars_and_colours(store: Store, tmp_path: Path) -> None:
     run(tmp_path, "set", "alice", "$2.40")
-    code, seen = _on_terminal(tmp_path, "status")
+    code, seen = on_terminal(tmp_path, "status")
     assert code == 1 and "██████████░░ 83%" in seen.replace("\x1b[0m", "") and "\x1b[33m" in seen, seen
 
 
