@@ -15,6 +15,7 @@ from litellm_budget_plugin.cli.doctor import doctor
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
 from litellm_budget_plugin.cli.serve import serve
+from litellm_budget_plugin.cli.usage import usage
 from litellm_budget_plugin.errors import BudgetError
 
 UNKNOWN = 3
@@ -52,5 +53,5 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, doctor, journal, keys, serve):
+for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, doctor, journal, keys, serve, usage):
     app.add_command(command)

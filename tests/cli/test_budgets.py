@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import pty
@@ -164,16 +163,6 @@ def test_limits_of_the_environment_count(store: Store, tmp_path: Path, monkeypat
     assert row["budget"] == "$2.50 per day"
 
 
-def test_usage_is_summed(store: Store, tmp_path: Path) -> None:
-    ask(store, Settle("other", "p", (Subject("user", "=1+1"), PROJECT), ("m2",), DOLLAR // 2, "m2"))
-    sums = {row["key"]: row["spent"] for row in _rows(tmp_path, "usage", "--by", "model")}
-    assert sums == {"m": "2", "m2": "0.5"}
-    table = list(csv.reader(run(tmp_path, "usage", "--by", "user", "--csv").stdout.splitlines()))
-    assert [line[:3] for line in table] == [["key", "spent", "calls"], ["'=1+1", "0.5", "1"], ["alice", "2", "1"]]
-    assert _rows(tmp_path, "usage", "--until", "2001-01-01") == []
-    assert [row["spent"] for row in _rows(tmp_path, "usage", "--subject", "alice", "--since", "2001-01-01")] == ["2"]
-
-
 def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the settings are those of an endpoint."""
     assert _rows(tmp_path, "users", "--project", "other") == []
@@ -194,10 +183,15 @@ def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch:
         (("top-up", "alice", "$5"), "Missing option '--id'"),
         (("top-up", "alice", "five", "--id", "x"), "'five' is no budget"),
         (("refund", "nobody"), "no top-up 'nobody'"),
-        (("usage", "--by", "hour"), "'hour' is not one of"),
+        (("usage", "--by", "hour"), "each at most once, got 'hour'"),
+        (("usage", "--by", "user,team"), "no totals by user and team"),
+        (("usage", "--days", "3", "--since", "2026-01-01"), "exclude each other"),
+        (("usage", "--since", "2026-01-02", "--until", "2026-01-01"), "--since is after --until"),
+        (("usage", "--format", "focus", "--by", "day"), "is by one of"),
+        (("usage", "--provider", "OpenAI"), "--provider is for"),
         (("usage", "--since", "yesterday"), "yesterday"),
         (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
-        (("usage", "--csv", "--json"), "exclude each other"),
+        (("usage", "--format", "csv", "--json"), "give one"),
         (("users", "--store", "memory://"), "memory:// ends with its process"),
         (("users", "--store", "nosql://x"), "no store is called nosql://"),
         (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),

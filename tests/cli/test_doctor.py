@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,18 +31,10 @@ from litellm_budget_plugin.stores.registry import open_store
 from tests.cli.test_budgets import on_terminal
 from tests.cli.test_copy import run
 from tests.stores.engines import ENGINES
-from tests.stores.postgres import server as postgres
 
 ROOT = Path(__file__).parents[2]
 PROJECT = Subject("project", "default")
 DOLLAR = 10**9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers() -> Iterator[None]:
-    """What was started ends here."""
-    yield
-    postgres.remove_shared()
 
 
 @pytest.fixture(autouse=True)
