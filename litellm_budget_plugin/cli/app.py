@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from litellm_budget_plugin.cli import changing, reading
+from litellm_budget_plugin.cli import changing, reading, transfer
 from litellm_budget_plugin.cli.check import check
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.doctor import doctor
@@ -53,5 +53,16 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, doctor, journal, keys, serve, usage):
+for command in (
+    *reading.COMMANDS,
+    *changing.COMMANDS,
+    *transfer.COMMANDS,
+    check,
+    copy,
+    doctor,
+    journal,
+    keys,
+    serve,
+    usage,
+):
     app.add_command(command)

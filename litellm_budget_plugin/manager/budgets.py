@@ -235,7 +235,7 @@ class Budgets:
         if not refs:
             raise BudgetInputError(f"{named.scope} {named.id!r:.80} has no limit in US dollars that could be raised")
         for ref in refs:
-            self._put(named, ref, raised_by=raised, raised_until=round(until.timestamp() * MICROS))
+            self._put(named, ref, raised_by=raised, raised_until=max(0, round(until.timestamp() * MICROS)))
 
     def reset(self, subject: str | Subject) -> None:
         """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
@@ -294,7 +294,7 @@ class Budgets:
         else:
             named = named or Subject("project", self._ledger.project)
             rows = self._totals(*named, days)
-        keys = [_KEYS.get(each, lambda key: key.subject) for each in by]
+        keys = [_KEYS.get(each, _subject_of) for each in by]
         return _summed(rows, lambda key: tuple(each(key) for each in keys))
 
     def runs(self) -> Iterator[RunState]:
@@ -413,6 +413,10 @@ _KEYS: dict[str, Callable[[UsageKey], str]] = {
     "day": lambda key: "before" if not key.day else date.fromordinal(key.day + _EPOCH).isoformat(),
     "model": lambda key: key.model,
 }
+
+
+def _subject_of(key: UsageKey) -> str:
+    return key.subject
 
 
 def _dollars(amount: str | Decimal | int) -> int:
