@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import click
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
+from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
 from litellm_budget_plugin.core.commands import MICROS, Sweep
@@ -69,7 +70,8 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     Services do this every hour by themselves.
     """
     marks_kept = round(ledger.settings.retention * DAY)
-    swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
+    with counted("sweeping"):
+        swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import click
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
+from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.standing import UNLIMITED, read_standings, standings
 from litellm_budget_plugin.cli.table import NEAR, show
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
@@ -22,7 +23,8 @@ def status(ledger: CommandLedger, as_json: bool) -> None:
     Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer. Money held for calls in flight
     counts as spent.
     """
-    near = [one for scope in SCOPES for one in standings(ledger, scope) if one.used >= NEAR]
+    with counted("reading") as step:
+        near = [one for scope in SCOPES for one in standings(ledger, scope, step) if one.used >= NEAR]
     near.sort(key=lambda one: -one.used)
     show((one.row() for one in near), as_json, "nobody is near a limit")
     if near:
@@ -31,7 +33,10 @@ def status(ledger: CommandLedger, as_json: bool) -> None:
 
 def _list(name: str, scope: str) -> click.Command:
     def listed(ledger: CommandLedger, as_json: bool) -> None:
-        show((one.row() for one in standings(ledger, scope)), as_json, f"no {name}")
+        with counted("reading") as step:
+            rows = (one.row() for one in standings(ledger, scope, step))
+            found = rows if as_json else list(rows)
+        show(found, as_json, f"no {name}")
 
     listed.__doc__ = f"List the {name}: what was spent and held on the budget that binds first, and what is left of it."
     return ledger_command(name)(listed)
