@@ -10,11 +10,13 @@ import click
 
 from litellm_budget_plugin.cli import changing, reading, transfer
 from litellm_budget_plugin.cli.check import check
+from litellm_budget_plugin.cli.completion import completion
 from litellm_budget_plugin.cli.copy import copy
 from litellm_budget_plugin.cli.doctor import doctor
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
 from litellm_budget_plugin.cli.serve import serve
+from litellm_budget_plugin.cli.top import top
 from litellm_budget_plugin.cli.usage import usage
 from litellm_budget_plugin.errors import BudgetError
 
@@ -28,6 +30,10 @@ class _App(click.Group):
         try:
             return _without_traceback(super().invoke, ctx)
         except click.ClickException as error:
+            # A terminal would take an argument's control characters for its own.
+            error.message = "".join(
+                one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in error.message
+            )
             if ctx.invoked_subcommand in _MONITORS:
                 error.exit_code = UNKNOWN  # type: ignore[misc]  # of this error, not of its class
             raise
@@ -53,16 +59,19 @@ def app() -> None:
     """
 
 
-for command in (
+_COMMANDS = (
     *reading.COMMANDS,
     *changing.COMMANDS,
     *transfer.COMMANDS,
     check,
+    completion,
     copy,
     doctor,
     journal,
     keys,
     serve,
+    top,
     usage,
-):
+)
+for command in _COMMANDS:
     app.add_command(command)

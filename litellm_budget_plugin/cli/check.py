@@ -11,7 +11,7 @@ from litellm_budget_plugin.core.windows import checked_zone
 
 
 @click.command()
-@click.argument("file", type=click.Path())
+@click.argument("file")
 @click.option(
     "--timezone", default="UTC", show_default=True, metavar="ZONE", help="LITELLM_BUDGET_TIMEZONE of the service."
 )

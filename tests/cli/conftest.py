@@ -59,7 +59,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 @pytest.fixture(params=sorted(set(ENGINES) - {"memory"}))
 def on(request: pytest.FixtureRequest, tmp_path: Path, command: Callable[[str], Command]) -> Command:
     """Commands on an empty ledger, on each engine in turn."""
-    return command(ENGINES[request.param](tmp_path))
+    made = command(ENGINES[request.param](tmp_path))
+    with closing(open_store(made.url)):  # commands make no file
+        return made
 
 
 @pytest.fixture
