@@ -13,6 +13,7 @@ from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
 from litellm_budget_plugin.core.commands import MICROS, Sweep
 from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.manager.entries import micros_from
 from litellm_budget_plugin.manager.ledger import DAYS_KEPT
@@ -39,7 +40,10 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
 
     A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
     """
-    micros = micros_from(until, ledger.timezone)
+    try:
+        micros = micros_from(until, ledger.timezone)
+    except BudgetInputError as error:
+        raise click.UsageError(f"--until: {error}") from error
     Budgets(ledger).raise_limit(subject, amount, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
     _done(ledger, as_json, subject)
 

@@ -28,8 +28,7 @@ from litellm_budget_plugin.hooks import admission, call, instrument, selfcheck, 
 from litellm_budget_plugin.settings import GivenSettings
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
-from tests.cli.test_budgets import on_terminal
-from tests.cli.test_copy import run
+from tests.cli.shells import in_pipe, on_terminal
 from tests.stores.engines import ENGINES
 
 ROOT = Path(__file__).parents[2]
@@ -280,9 +279,9 @@ def test_a_check_that_breaks_is_a_finding(broken: str, monkeypatch: pytest.Monke
 
 def test_on_a_terminal_and_in_a_pipe(tmp_path: Path) -> None:
     _filled("sqlite:///litellm_budget.db")
-    code, seen = on_terminal(tmp_path, "doctor")
+    code, seen, _ = on_terminal(tmp_path, "doctor")
     assert code == 0 and "\x1b[32mok" in seen and "looking at" in seen and "Traceback" not in seen
-    done = run(tmp_path, "doctor")
+    done = in_pipe(tmp_path, "doctor")
     assert done.returncode == 0 and "\x1b" not in done.stdout and done.stderr == ""
     assert (
         "ok       gate: completion: a call over budget is refused, one within it is charged" in done.stdout.splitlines()

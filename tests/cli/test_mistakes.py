@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.cli.app import app
 from tests.cli.conftest import Command
+from tests.cli.shells import on_terminal
 from tests.cli.test_copy import COMMAND
 
 _BAD = [
-    "", " ", "\0", "a\0b", "\ud800", "é" * 10_000, "x" * 10_000, "team:", ":", "user:\n", "tags:x", "-1", "--", "$-5", "-$5", "$5", "0",
+    "", " ", "\0", "a\0b", "\udcff", "é" * 10_000, "x" * 10_000, "team:", ":", "user:\n", "tags:x", "-1", "--", "$-5", "-$5", "$5", "0",
     "$1e400", "$0.0000000001", "$9e99", "99999999999999999999", "ten", "$1/fortnight", "5 calls", "nan", "inf", "2026-13-01", "soon",
-    "9999-12-31T23:59-23:59", "0001-01-01", "2099-01-01", "2026-02-30T00:00+99:99", "\x1b[2J", "sqlite:///a\0b", "sqlite:///\ud800", "sqlite:///missing.db", "sqlite:///", "sqlite://x",
+    "9999-12-31T23:59-23:59", "0001-01-01", "2099-01-01", "2026-02-30T00:00+99:99", "\x1b[2J", "sqlite:///a\0b", "sqlite:///\udcff", "sqlite:///missing.db", "sqlite:///", "sqlite://x",
     "sqlite:///.", "sqlite:///binary", "memory://", "redis://127.0.0.1:1", "redis://[", "redis://h:port", "http://", "http://127.0.0.1:1",
     "https://:k@", "postgresql://", "postgresql://x:y@127.0.0.1:1/z", "nosql://x", "env:", "env:NO_SUCH", "://", "missing.toml", "binary",
     "directory", "/dev/null/x", "bad.toml", "bad.yaml", "bad.jsonl", "-", ".", "a=b", "🦊", "'; DROP TABLE", "%s%n", "$(id)", "../../etc",
@@ -156,10 +157,8 @@ def test_ctrl_c(place: Path) -> None:
 
 
 def test_no_color_is_respected(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.cli.test_budgets import on_terminal
-
     monkeypatch.setenv("NO_COLOR", "1")
-    _, seen = on_terminal(place, "users")
+    seen = on_terminal(place, "users").stdout
     assert "user:alice" in seen and "\x1b[3" not in seen
 
 

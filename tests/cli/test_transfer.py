@@ -135,6 +135,7 @@ MISTAKES = [
     ("a.jsonl", '{"limits": ["$1"]}', "the subject is missing"),
     ("a.jsonl", '{"subject": ""}', "must have 1 to 256"),
     ("a.jsonl", '{"subject": null}', "a.jsonl:1"),
+    ("a.jsonl", '{"subject": "\\ud800"}', "printable"),
     ("a.jsonl", '{"subject": "project:other"}', "this is the project 'p'"),
     ("a.jsonl", '{"subject": "a", "limits": []}', "limits are a list"),
     ("a.jsonl", '{"subject": "a", "limits": "$1"}', "limits are a list"),
