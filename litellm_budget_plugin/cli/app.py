@@ -31,12 +31,14 @@ class _App(click.Group):
             return _without_traceback(super().invoke, ctx)
         except click.ClickException as error:
             # A terminal would take an argument's control characters for its own.
-            error.message = "".join(
-                one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in error.message
-            )
+            error.message = _printable(error.message)  # type: ignore[misc]  # final for subclasses
             if ctx.invoked_subcommand in _MONITORS:
                 error.exit_code = UNKNOWN  # type: ignore[misc]  # of this error, not of its class
             raise
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def _without_traceback(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:

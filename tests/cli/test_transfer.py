@@ -211,6 +211,8 @@ def test_what_was_interrupted_is_imported_again(
                 patched.setattr(Budgets, name, lambda self, *a, method=method, **m: stop(self, *a, method=method, **m))
             done = on_file.run("import", "a.jsonl", code=1)
         assert "import the file again" in done.stderr and ": gone;" in done.stderr
+        # Nobody has new limits before they are blocked.
+        assert all(one["blocked"] for one in _lines(on_file.run("export", "-").stdout))
         on_file.run("import", "a.jsonl")
         assert on_file.rows("import", "a.jsonl") == []
         assert len(_lines(on_file.run("export", "-").stdout)) == 3
@@ -218,6 +220,22 @@ def test_what_was_interrupted_is_imported_again(
             on_file.run("clear", name)
             on_file.run("unblock", name)
         on_file.run("import", "-", code=0)
+
+
+def test_unblocking_comes_last(on_file: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_file.run("set", "a", "$100")
+    on_file.run("block", "a")
+    (tmp_path / "a.jsonl").write_text('{"subject": "a", "limits": ["$1"], "blocked": false}')
+
+    def gone(*_: object, **__: object) -> None:
+        raise BudgetStoreUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Budgets, "set_limits", gone)
+        on_file.run("import", "a.jsonl", code=1)
+    assert on_file.rows("show", "a")[0]["blocked"] is True
+    on_file.run("import", "a.jsonl")
+    assert [(row["budget"], row["blocked"]) for row in on_file.rows("show", "a")] == [("$1", False)]
 
 
 def test_litellms_file_both_ways(on_file: Command, opened: Opened, tmp_path: Path) -> None:
