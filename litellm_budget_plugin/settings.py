@@ -463,7 +463,8 @@ def origins(given: Mapping[str, object]) -> list[Origin]:
             source, text = ".env", file[key]
         else:
             source = "default"
-        found.append(Origin(key, source, text, name in _SECRET))
+        secret = "SecretStr" in str(BudgetSettings.model_fields[name].annotation)
+        found.append(Origin(key, source, text, secret))
     return found
 
 

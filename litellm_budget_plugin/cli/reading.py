@@ -20,8 +20,8 @@ _DAYS = 7
 def status(ledger: CommandLedger, as_json: bool) -> None:
     """Show who is near a limit (80 %) or at it.
 
-    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer. Money held for calls in flight
-    counts as spent.
+    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer, 3 bad arguments or settings. Money
+    held for calls in flight counts as spent.
     """
     with counted("reading") as step:
         near = [one for scope in SCOPES for one in standings(ledger, scope, step) if one.used >= NEAR]

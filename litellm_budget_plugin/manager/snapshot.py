@@ -125,7 +125,10 @@ def _imported(budget: Budget, record: dict[str, Any], zone: str) -> dict[str, An
 
 
 def replace_file(path: str, text: str) -> None:
-    """Write a file so that it is whole at every moment, and survives a power cut. Raises BudgetFileError."""
+    """Write a file so that it is whole at every moment, and survives a power cut. Raises BudgetFileError; devices are not replaced."""
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BudgetFileError(f"{path} is no file; '-' is standard output")
     try:
         _replace(path, text)
     except OSError as error:

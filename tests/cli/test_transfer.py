@@ -184,7 +184,13 @@ def test_bytes_that_are_no_text(on_file: Command, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
     assert "no text in UTF-8" in on_file.run("import", "a.jsonl", code=2).stderr
     assert "cannot be read" in on_file.run("import", "d.jsonl", code=2).stderr
-    on_file.run("export", "d.jsonl", code=1)
+    for place in ("d.jsonl", "/dev/null", "/dev/stdout"):
+        assert "is no file" in on_file.run("export", place, "--format", "jsonl", code=1).stderr
+    assert not Path("/dev/null").is_file()
+    (tmp_path / "there.jsonl").write_text("before")
+    (tmp_path / "link.jsonl").symlink_to("there.jsonl")
+    on_file.run("export", "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink() and (tmp_path / "there.jsonl").read_text() == ""
 
 
 def test_what_was_interrupted_is_imported_again(
@@ -220,6 +226,24 @@ def test_what_was_interrupted_is_imported_again(
             on_file.run("clear", name)
             on_file.run("unblock", name)
         on_file.run("import", "-", code=0)
+
+
+def test_a_balance_counts_whether_it_is_named_or_not(on_file: Command, tmp_path: Path) -> None:
+    on_file.run("set", "paid", "$5 per day", "credit")
+    on_file.run("set", "owes", "credit")
+    assert [line["limits"] for line in _lines(on_file.run("export", "-").stdout)] == [
+        ["credit"],
+        ["$5 per day@UTC", "credit"],
+    ]
+    for name in ("paid", "owes"):
+        on_file.run("top-up", name, "$3", "--id", name)
+    assert [line["limits"] for line in _lines(on_file.run("export", "-").stdout)] == [["credit"], ["$5 per day@UTC"]]
+    for limits in (["$5 per day", "credit"], ["$5 per day"]):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"subject": "paid", "limits": limits}))
+        assert on_file.rows("import", "a.jsonl") == []
+    (tmp_path / "a.jsonl").write_text(json.dumps({"subject": "paid", "limits": None}))
+    on_file.run("import", "a.jsonl")
+    assert on_file.rows("show", "paid")[-1] == {"balance": "3"}
 
 
 def test_unblocking_comes_last(on_file: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
