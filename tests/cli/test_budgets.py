@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -121,6 +121,14 @@ def test_each_command_on_a_terminal_and_in_a_pipe(
             assert isinstance(row, dict)
     # No journal is opened by looking or by changing.
     assert not (tmp_path / "litellm_budget_journal").exists()
+
+
+@pytest.mark.parametrize("start", [on_terminal, in_pipe])
+def test_a_key_is_revoked(start: Callable[..., Done], in_file: Store, tmp_path: Path) -> None:
+    [made] = _rows(tmp_path, "keys", "create", "sqlite:///ledger.db", "--project", "p")
+    done = start(tmp_path, "keys", "revoke", "sqlite:///ledger.db", str(made["id"]))
+    assert done.returncode == 0 and f"revoked {made['id']}" in done.stdout and str(made["key"]) not in done.stdout
+    assert _rows(tmp_path, "keys", "list", "sqlite:///ledger.db") == []
 
 
 def test_a_terminal_shows_bars_and_colours(in_file: Store, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,30 +202,40 @@ def test_the_tested_versions_are_those_of_the_documentation() -> None:
     assert f'"litellm>={versions.TESTED[0]}"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
-class _Slow:
-    """A store that takes its time, and whose clock is another one."""
+class _Clocks:
+    """A store that takes its time, and whose clock is another one; and the clock of a machine that nobody else keeps busy."""
 
-    def __init__(self, seconds: float = 0.0, ahead: float = 0.0) -> None:
-        self._seconds, self._ahead = seconds, ahead
+    def __init__(self, seconds: float, ahead: float) -> None:
+        self._seconds, self._ahead, self._now = seconds, ahead, 1e9
 
     def execute(self, command: object, timeout: float | None = None) -> Accounts:
-        time.sleep(self._seconds)
-        return Accounts(round((time.time() + self._ahead) * 1e6), (), None)
+        self._now += self._seconds
+        return Accounts(round((self._now + self._ahead) * 1e6), (), None)
+
+    def time(self) -> float:
+        return self._now
+
+    perf_counter = time
 
 
 @pytest.mark.parametrize(
-    ("store", "states"),
+    ("seconds", "ahead", "states"),
     [
-        (_Slow(), ["ok", "ok"]),
-        (_Slow(seconds=0.005), ["warning", "ok"]),
-        (_Slow(seconds=0.015), ["failed", "ok"]),
-        (_Slow(ahead=1), ["ok", "ok"]),
-        (_Slow(ahead=5), ["ok", "warning"]),
-        (_Slow(ahead=-3600), ["ok", "failed"]),
+        (0.0, 0, ["ok", "ok"]),
+        (0.1, 0, ["warning", "ok"]),
+        (0.3, 0, ["failed", "ok"]),
+        (0.0, 1, ["ok", "ok"]),
+        (0.0, 5, ["ok", "warning"]),
+        (0.0, -3600, ["ok", "failed"]),
+        (9.0, 5, ["failed", "ok"]),  # an answer that took nine seconds says little about the clock
     ],
 )
-def test_a_slow_store_and_a_wrong_clock(store: Any, states: list[str]) -> None:
-    found = list(on_store.check_answers(store, GivenSettings(store_timeout=0.01)))
+def test_a_slow_store_and_a_wrong_clock(
+    seconds: float, ahead: float, states: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = _Clocks(seconds, ahead)
+    monkeypatch.setattr(on_store, "time", store)
+    found = list(on_store.check_answers(store, GivenSettings(store_timeout=0.25)))
     assert [one.state for one in found] == states
 
 

@@ -23,6 +23,7 @@ from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
 from tests.cli.conftest import Command
+from tests.generated import examples
 
 PROJECT = Subject("project", "p")
 DOLLAR = 10**9
@@ -184,7 +185,7 @@ def test_bytes_that_are_no_text(on_file: Command, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
     assert "no text in UTF-8" in on_file.run("import", "a.jsonl", code=2).stderr
     assert "cannot be read" in on_file.run("import", "d.jsonl", code=2).stderr
-    for place in ("d.jsonl", "/dev/null", "/dev/stdout"):
+    for place in ("d.jsonl", "/dev/null", "/dev/zero"):
         assert "is no file" in on_file.run("export", place, "--format", "jsonl", code=1).stderr
     assert not Path("/dev/null").is_file()
     (tmp_path / "there.jsonl").write_text("before")
@@ -300,6 +301,7 @@ _entry = st.fixed_dictionaries(
 )
 
 
+@examples(40)
 @given(st.lists(_entry, max_size=6, unique_by=lambda entry: entry["subject"]), st.sampled_from(["jsonl", "csv"]))
 def test_any_file_is_imported_whole_or_not_at_all_and_only_once(lines: list[dict[str, Any]], form: str) -> None:
     """What is then exported, and imported into another ledger, is the same."""
