@@ -10,14 +10,15 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from litellm_budget_plugin.budget_file import MOST_PER_CENT, read_file
 from litellm_budget_plugin.core.accounts import SCOPES
@@ -35,6 +36,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 # What Kubernetes injects into every container for a service named "litellm-budget".
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
 _DEFAULT_URL = "sqlite:///litellm_budget.db"
+_ENV_FILE = ".env"
 _LITELLM_HOSTED = "https://api.litellm.ai"
 _SECRET = ("store_url", "api_base", "api_key", "headers", "alert_webhook", "alert_secret", "alert_smtp_url")
 """Fields that hold secrets, URLs too: they are SecretStr, and errors do not show them."""
@@ -45,13 +47,15 @@ class BudgetSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=_ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         validate_default=True,
         hide_input_in_errors=True,
     )
+
+    _reads_environment: ClassVar[bool] = True
 
     project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
     store_url: SecretStr | None = Field(
@@ -204,7 +208,8 @@ class BudgetSettings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise BudgetSettingsError(_explain(error)) from None
-        _check_names()
+        if self._reads_environment:
+            _check_names()
 
     @field_validator("project", "default_user")
     @classmethod
@@ -422,6 +427,27 @@ class BudgetSettings(BaseSettings):
         return read_file(self.file, self.timezone, self.scope_limits, recorded)
 
 
+class GivenSettings(BudgetSettings):
+    """Settings of constructor arguments and defaults alone: for a ledger that has nothing to do with the application's."""
+
+    _reads_environment: ClassVar[bool] = False
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The arguments."""
+        return (init_settings,)
+
+
 def per_cents(text: str) -> tuple[int, ...] | None:
     """Thresholds from a text like "80,100", in their order; None for "off" and for nothing. Raises ValueError."""
     words = [word.strip().removesuffix("%").strip() for word in text.split(",") if word.strip()]
@@ -507,19 +533,69 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
+class UnknownName(NamedTuple):
+    """A name with the settings' prefix that is no setting. `suggestion` is the setting that it is close to, "" if none is."""
+
+    given: str
+    suggestion: str
+
+
+def unknown_names() -> list[UnknownName]:
+    """Every name in the environment and the .env file that looks like a setting and is none."""
+    known = {name.upper() for name in BudgetSettings.model_fields}
+    found = []
+    for given in sorted({*os.environ, *dotenv_values(_ENV_FILE)}):
+        name = given.upper().removeprefix(PREFIX)
+        if name != given.upper() and name not in known and not _KUBERNETES.fullmatch(name):
+            found.append(UnknownName(given, _closest(name)))
+    return found
+
+
 def _check_names() -> None:
     """A misspelt setting must not go unnoticed: an unlimited service looks just like a limited one."""
-    known = {name.upper() for name in BudgetSettings.model_fields}
-    for given in {*os.environ, *dotenv_values(".env")}:
-        name = given.upper().removeprefix(PREFIX)
-        if name == given.upper() or name in known or _KUBERNETES.fullmatch(name):
-            continue
-        suggestion = _suggest(name)
+    for given, suggestion in unknown_names():
         if suggestion:
-            raise BudgetSettingsError(f"unknown setting {given}{suggestion}")
+            raise BudgetSettingsError(f"unknown setting {given}; did you mean {suggestion}?")
         _logger.warning("unknown setting %s is ignored; docs/reference.md lists what there is", given)
 
 
+class Origin(NamedTuple):
+    """Where a setting's value comes from: "argument", "environment", ".env" or "default". `text` is the value as it was written
+    there, which can be a secret (`secret`); None for a default.
+    """
+
+    setting: str
+    source: str
+    text: str | None
+    secret: bool
+
+
+def origins(given: Mapping[str, object]) -> list[Origin]:
+    """Where each setting would come from for `BudgetSettings(**given)`, also where a value is bad."""
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    file = {name.upper(): value for name, value in dotenv_values(_ENV_FILE).items() if value}
+    found = []
+    for name in BudgetSettings.model_fields:
+        key = f"{PREFIX}{name}".upper()
+        text: str | None = None
+        if name in given:
+            source, text = "argument", str(given[name])
+        elif key in environment:
+            source, text = "environment", environment[key]
+        elif key in file:
+            source, text = ".env", file[key]
+        else:
+            source = "default"
+        secret = "SecretStr" in str(BudgetSettings.model_fields[name].annotation)
+        found.append(Origin(key, source, text, secret))
+    return found
+
+
 def _suggest(name: str) -> str:
+    close = _closest(name)
+    return f"; did you mean {close}?" if close else ""
+
+
+def _closest(name: str) -> str:
     close = difflib.get_close_matches(name.upper(), [known.upper() for known in BudgetSettings.model_fields], 1, 0.75)
-    return f"; did you mean {PREFIX}{close[0]}?" if close else ""
+    return f"{PREFIX}{close[0]}" if close else ""

@@ -47,6 +47,7 @@ BELOW = {
         "stores",
         "pricing",
         "manager",
+        "hooks",
         "server",
         "environment",
     },

@@ -14,6 +14,8 @@ SCOPES = ("user", "team", "tag", "run", "project")
 """What can have a budget."""
 CLAIMS = "alert"
 """The scope of what a process claims before it sends an alert. It has no budgets and no totals, and callers cannot name it."""
+ESTIMATED = "estimated"
+"""The scope in which a project, by its name, has totals of those charges that were estimated. It has no budgets, and is no part of sums."""
 
 
 class Subject(NamedTuple):

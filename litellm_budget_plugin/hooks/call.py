@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import ESTIMATED, Default, Subject
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.hooks import tracing
@@ -381,10 +381,12 @@ def settlement_of(
     unless: str | None = None,
 ) -> Settle:
     """The command that charges `nanos` for `cost`. With `unless`, nothing if a mark of that name is there."""
+    guessed = nanos > 0 and (cost.estimated or cost.usd is None)
+    estimated = (Subject(ESTIMATED, ledger.project),) if guessed else ()
     return Settle(
         hold=hold,
         project=ledger.project,
-        subjects=principal.subjects,
+        subjects=(*principal.subjects, *estimated),
         models=models,
         cost=nanos,
         model=cost.model,

@@ -17,6 +17,7 @@ from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
+from litellm_budget_plugin.hooks.versions import litellm_version, untested
 from litellm_budget_plugin.manager.alerts.alert import Alert
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
@@ -65,6 +66,8 @@ class BudgetCallback(BudgetHook):
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         register(self)
+        if said := untested(litellm_version()):
+            _logger.warning("%s; `litellm-budget doctor` shows whether budgets hold", said)
         policy = self._ledger.policies.current()
         if not policy.limited and not self._ledger.of_a_test:
             _logger.warning(

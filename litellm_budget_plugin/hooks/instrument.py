@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.errors import IncompatibleLiteLLMError
 from litellm_budget_plugin.hooks import gate, sdk_retries, settlement, streams
+from litellm_budget_plugin.hooks.versions import litellm_version
 
 
 class PatchPoint(NamedTuple):
@@ -237,11 +237,3 @@ def _wrapper(around: Callable[..., Any], original: Callable[..., Any]) -> Callab
         return around(original, *args, **kwargs)
 
     return sync_wrapper
-
-
-def litellm_version() -> str:
-    """The version of the installed LiteLLM."""
-    try:
-        return version("litellm")
-    except PackageNotFoundError:
-        return "(unknown version)"

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
-from litellm_budget_plugin.core.accounts import CLAIMS, SCOPES, UNITS, Subject
+from litellm_budget_plugin.core.accounts import CLAIMS, ESTIMATED, SCOPES, UNITS, Subject
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reserve, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
@@ -102,11 +102,13 @@ def check_scopes(command: Command) -> None:
     accepted: tuple[str, ...] = SCOPES
     if isinstance(command, PutBudget):
         accepted = (*SCOPES, SNAPSHOT)
-    elif isinstance(command, (Reserve, Settle, DropBudget)):
+    elif isinstance(command, Settle):
+        accepted = (*SCOPES, CLAIMS, ESTIMATED)
+    elif isinstance(command, (Reserve, DropBudget)):
         accepted = (*SCOPES, CLAIMS)
     elif isinstance(command, (Read, ReadUsage)):
         named.add(command.scope)
-        accepted = _READ
+        accepted = (*_READ, ESTIMATED)
     for scope in named:
         check_scope(scope, accepted)
 
