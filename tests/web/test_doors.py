@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 from flask import Flask, session
 from litestar import Litestar, get
 from starlette.middleware.sessions import SessionMiddleware
@@ -135,3 +135,24 @@ def test_a_frameworks_own_handlers_come_first() -> None:
     app.route("/refused")(refused)
     assert app.test_client().get("/refused").text == "mine"
     assert app.test_client().get("/nowhere").text == "not here"
+
+
+def test_a_handlers_answer_to_a_websocket_is_a_close() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = FastAPI()
+    app.add_exception_handler(BudgetUserMissing, asgi.exception_handler)
+
+    @app.websocket("/socket")
+    async def socket(websocket: WebSocket) -> None:
+        raise BudgetUserMissing("nobody")
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b"", "subprotocols": []}
+    asyncio.run(app(scope, receive, send))
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
