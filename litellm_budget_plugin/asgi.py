@@ -1,6 +1,8 @@
-"""BudgetMiddleware for ASGI: FastAPI, Starlette, Litestar, Quart, Django, and whatever else speaks it. It imports none of them.
+"""BudgetMiddleware for ASGI, in FastAPI or Starlette:
 
-app.add_middleware(BudgetMiddleware, user=lambda scope: scope["session"].get("user"))
+    app.add_middleware(BudgetMiddleware, user=lambda scope: scope["session"].get("user"))
+
+Litestar, Quart and Django take it as well, and whatever else speaks ASGI. None of them is imported here.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ class _ProblemResponse:
         self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's form
-        await _answer(self._problem, scope, send)
+        await _Response(scope, send).replace(self._problem)
 
     def to_asgi_response(self, *_: Any, **__: Any) -> _ProblemResponse:
         """Litestar's name for it."""
@@ -175,8 +177,8 @@ def exception_handler(request: Any, error: Exception) -> Any:
     """An exception handler for Litestar, `Litestar(exception_handlers={500: exception_handler})`, and for Starlette and FastAPI where
     something inside of the middleware answers errors.
 
-    The problem document of a refusal, also of one that another error was made of. Other errors get Litestar's own response, and
-    are raised again elsewhere.
+    The problem document of a refusal, also of one that another error was made of. Other errors get the response that Litestar makes
+    of them, and are raised again in other frameworks.
     """
     problem = problem_of(error)
     if problem is not None:

@@ -1,7 +1,9 @@
-"""BudgetMiddleware for WSGI: Flask, Django, and whatever else speaks it. It imports none of them.
+"""BudgetMiddleware for WSGI, in Flask:
 
-app.wsgi_app = BudgetMiddleware(app.wsgi_app, user="X-User")
-app.register_error_handler(Exception, error_handler)
+    app.wsgi_app = BudgetMiddleware(app.wsgi_app, user="X-User")
+    app.register_error_handler(Exception, error_handler)
+
+Django takes it as well, and whatever else speaks WSGI. None of them is imported here.
 """
 
 from __future__ import annotations
