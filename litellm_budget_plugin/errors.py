@@ -72,7 +72,7 @@ class BudgetRefused(BudgetError):
     """
 
     status_code = 422
-    suggestion: str | None
+    suggestion: str | None = None
     """What the caller or the operator can do about it, as one sentence; None where there is nothing to say."""
     # LiteLLM's Router does not count an exception with this mark against the deployment.
     _litellm_advisor_orchestration_failure = True

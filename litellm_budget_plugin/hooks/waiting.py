@@ -118,14 +118,16 @@ def _arrive(call: Call) -> Waiter | None:
     until = time.monotonic() + seconds
     if call.estimate is None:
         call.estimate = call.bound()
-    want = want_of(call.estimate)
-    account = line.ahead(call.subjects, call.models, want)
+    account = line.ahead(call.subjects, call.models, want_of(call.estimate))
+    if account is not None and call.estimate.loose:
+        # A loose bound that does not fit says nothing, and a call that tries now would overtake.
+        call.estimate = call.bound(exact=True)
     if account is None or not _could_fit(call):
         refused = try_to_hold(call)
         if refused is None:
             return None
         account = refused.account
-    waiter = Waiter(call.subjects, call.models, want, account, until)
+    waiter = Waiter(call.subjects, call.models, want_of(call.estimate), account, until)
     # Before it stands in the line: an interrupt can fall between any two lines, and the call's end takes it out.
     call.waiter = waiter
     line.enter(waiter)

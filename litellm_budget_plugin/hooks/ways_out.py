@@ -37,7 +37,7 @@ def ways_out(call: Call, refused: Refused) -> WaysOut | None:
     capping = call.plan is not None and call.plan.caps
     ways = []
     if fits(shortest):
-        ways.append(f"give {LIMITS.get(call.request.call_type, ('max_tokens',))[0]}")
+        ways.append(f"give {LIMITS.get(call.request.call_type, ('an output limit',))[0]}")
     if not settings.cap_output and call.first and not call.to_be_routed and len(call.candidates) == 1:
         capped = _capped(call, call.request)
         if capped is not None and fits(capped):

@@ -18,6 +18,7 @@ import pytest
 from litellm import Router
 
 from litellm_budget_plugin import BudgetExceeded, BudgetStoreUnavailable
+from litellm_budget_plugin.core.commands import Granted
 from litellm_budget_plugin.hooks import waiting
 from tests.hooks.desk import CHAT, OTHER, WORTH, Desk
 from tests.stores.redis.server import redis_url
@@ -88,21 +89,48 @@ def served(desk: Desk, upstream: Upstream) -> list[int]:
     return [body["max_tokens"] for body in upstream.bodies]
 
 
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what ends in this process wakes a call."""
+    monkeypatch.setattr(waiting, "_SOONEST", LONG)
+    monkeypatch.setattr(waiting, "_LATEST", LONG)
+
+
+def granted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The nano-dollars of every hold that is granted from now on, in their order: requests can overtake each other afterwards."""
+    reserve, found = desk.callback._ledger.reserve, list[int]()
+
+    def noted(command: Any) -> Any:
+        reply = reserve(command)
+        if isinstance(reply, Granted):
+            found.append(reply.amounts.usd)
+        return reply
+
+    monkeypatch.setattr(desk.callback._ledger, "reserve", noted)
+    return found
+
+
 # In threads.
 
 
-def test_calls_are_served_in_the_order_of_their_arrival(open_one: Callable[..., Desk], upstream: Upstream) -> None:
+@pytest.mark.usefixtures("no_polling")
+def test_calls_are_served_in_the_order_of_their_arrival(
+    open_one: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = open_one(default_limit="0.07")
-    release, calls = desk.hold("alice", 70_000_000), Calls(desk)
-    for tokens in range(1000, 995, -1):
+    release, calls, order = desk.hold("alice", 70_000_000), Calls(desk), [998, 1000, 997, 999, 996]
+    for tokens in order:
         calls.start(str(tokens), max_tokens=tokens)
     assert (desk.waiting, upstream.requests) == (5, 0)
+    holds = granted(desk, monkeypatch)
     release()
     calls.end()
-    assert (sorted(served(desk, upstream)), desk.waiting) == ([996, 997, 998, 999, 1000], 0)
+    assert (holds, desk.waiting) == ([tokens * 12_500 for tokens in order], 0)
 
 
-def test_a_small_call_does_not_overtake_a_large_one(open_one: Callable[..., Desk], upstream: Upstream) -> None:
+def test_a_small_call_does_not_overtake_a_large_one(
+    open_one: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would fit at any time: a stream of such calls would keep the large one waiting for ever."""
     desk = open_one(default_limit="0.04")
     upstream.usage = upstream.usage._replace(completion=1)
@@ -113,9 +141,10 @@ def test_a_small_call_does_not_overtake_a_large_one(open_one: Callable[..., Desk
     assert (desk.waiting, upstream.requests) == (4, 0)
     calls.start("bob", user="bob", max_tokens=8)
     assert served(desk, upstream) == [8]
+    holds = granted(desk, monkeypatch)
     release()
     calls.end()
-    assert served(desk, upstream)[1] == 3000
+    assert holds == [3000 * 12_500, *[8 * 12_500] * 3]
 
 
 def test_a_call_that_what_is_spent_leaves_no_room_for_does_not_wait(open_one: Callable[..., Desk]) -> None:
@@ -139,6 +168,7 @@ def test_its_time_over_a_call_is_refused_as_before(open_one: Callable[..., Desk]
     assert (desk.usage("alice").refusals, desk.held("alice"), desk.waiting, upstream.requests) == (1, WORTH, 0, 0)
 
 
+@pytest.mark.usefixtures("no_polling")
 def test_an_interrupt_leaves_nothing_and_lets_the_next_one_go(
     open_one: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, upstream: Upstream
 ) -> None:
@@ -236,6 +266,7 @@ def test_a_child_that_is_forked_meanwhile_waits_for_nothing(open_one: Callable[.
 # On an event loop.
 
 
+@pytest.mark.usefixtures("no_polling")
 def test_the_event_loop_goes_on_while_calls_wait(open_one: Callable[..., Desk], upstream: Upstream) -> None:
     """What is waited for ends on the loop itself: were it blocked, nobody would ever be served."""
     desk = open_one()
@@ -256,6 +287,7 @@ def test_the_event_loop_goes_on_while_calls_wait(open_one: Callable[..., Desk], 
     assert desk.calm("alice") <= 8 * 12_500
 
 
+@pytest.mark.usefixtures("no_polling")
 @pytest.mark.parametrize("cancelled", ["first", "last"])
 def test_a_cancelled_call_leaves_nothing_and_lets_the_next_one_go(
     open_one: Callable[..., Desk], upstream: Upstream, cancelled: str
