@@ -228,6 +228,8 @@ class StoreWorker:
             self._close()
 
     def _close(self) -> None:
+        if self._closed or self.users > 0:
+            return
         for task in self._tasks:
             task.retire()
         with self._starting:
