@@ -94,7 +94,7 @@ class Webhook:
             trust = trusted(None) if parts.scheme.lower() == "https" else None
             with (
                 httpcore.ConnectionPool(ssl_context=trust, network_backend=DeadlineBackend()) as pool,
-                pool.stream("POST", self._url, headers=headers, content=body) as answer,
+                pool.stream("POST", self._url, headers=list(headers.items()), content=body) as answer,
             ):
                 status, size = answer.status, 0
                 wait = next(
