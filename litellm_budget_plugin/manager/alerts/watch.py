@@ -95,7 +95,7 @@ class AlertWatch:
         self._forecast_at = self._forecast_page_at = 0.0
         self._forecasting = True
         self._to_forecast: dict[Subject, tuple[Default, ...]] = {}
-        self.runs_out: float | None = None
+        self.runs_out = math.inf
         self._foresee_at = 0.0
         self._away_since: float | None = None
         self._said_away_at = -_OUTAGE_SECONDS
