@@ -14,11 +14,11 @@ from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 
 class Watch(Protocol):
     """Looks for alerts. Any thread may tell it; it only takes notes. `runs_out` is when the project's own budgets do, in seconds since
-    1970; None while nobody has looked.
+    1970; infinity if they last, or nobody has looked yet.
     """
 
     project: str
-    runs_out: float | None
+    runs_out: float
 
     def touched(self, command: Reserve | Settle) -> None:
         """Something was held or charged."""

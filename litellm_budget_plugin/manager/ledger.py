@@ -110,6 +110,8 @@ class BudgetLedger:
         self.alerts = AlertWatch(self.settings, self.policies, self.worker, self.patience, on_alert)
         self.worker.add_task(self.alerts)
         self.client.watched.append(self.alerts)
+        # prometheus_client makes a file for a family when it is first shown: not while somebody reads the directory.
+        self.observing.refresh()
         if len(self.alerts.sender.channels) > 1:
             # Somebody waits for what an earlier process did not send.
             self.worker.ensure_running()

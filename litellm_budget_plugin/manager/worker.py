@@ -208,7 +208,7 @@ class StoreWorker:
             unused[task.project] += task.unused_held()
         in_journal = self.delivery.in_journal
         in_memory = self.delivery.waiting - in_journal
-        runs_out = {watch.project: watch.runs_out for watch in self.client.watched if watch.runs_out is not None}
+        runs_out = {watch.project: watch.runs_out for watch in self.client.watched}
         return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused, runs_out)
 
     def retain(self) -> bool:
@@ -228,6 +228,8 @@ class StoreWorker:
             self._close()
 
     def _close(self) -> None:
+        if self._closed or self.users > 0:
+            return
         for task in self._tasks:
             task.retire()
         with self._starting:

@@ -22,7 +22,9 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Answers 200, or what `script` says next: a status, a status with headers, or "hang" (no answer until `close`)."""
+    """Answers 200, or what `script` says next: a status, a status with headers, "hang" (no answer until `close`), "drip" (headers without an
+    end) or "flood" (a body without one).
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -58,12 +60,24 @@ class Receiver:
         if step == "hang":
             self._over.wait()
             return
+        if step in ("drip", "flood"):
+            self._trickle(handler, step)
+            return
         status, extra = step if isinstance(step, tuple) else (step, {})
         handler.send_response(status)
         for name, value in extra.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
+
+    def _trickle(self, handler: BaseHTTPRequestHandler, step: str) -> None:
+        """Headers that go on for ever, or a body that does."""
+        try:
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if step == "drip" else b"HTTP/1.1 200 OK\r\n\r\n")
+            while not self._over.wait(0.05 if step == "drip" else 0):
+                handler.wfile.write(b"X: x\r\n" if step == "drip" else b"x" * 65536)
+        except OSError:
+            return
 
     def wait_for(self, count: int, seconds: float = 20.0) -> list[Request]:
         """The requests, once there are so many."""

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -85,6 +86,30 @@ def test_a_receiver_may_ask_to_wait(receiver: Receiver, said: str, seconds: floa
     with pytest.raises(NotSent) as raised:
         Webhook(receiver.url).send(ALERT, 5)
     assert raised.value.retry_after == seconds and not raised.value.final
+
+
+def test_no_log_has_the_address(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    receiver.script += [200, 500]
+    with caplog.at_level(logging.DEBUG):
+        Webhook(receiver.url.replace("//", "//user:SECRET@") + "/SECRET?token=SECRET").send(ALERT, 5)
+        with pytest.raises(NotSent):
+            Webhook(receiver.url + "/SECRET").send(ALERT, 5)
+    assert receiver.requests[0].headers["authorization"] == "Basic dXNlcjpTRUNSRVQ="
+    assert receiver.requests[0].path == "/hook/SECRET?token=SECRET"
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize("step", ["drip", "flood"])
+def test_an_answer_has_an_end(receiver: Receiver, step: str) -> None:
+    """One that trickles in ends with the time, and of one that does not end no more is read than an answer needs."""
+    receiver.script.append(step)
+    begun = time.monotonic()
+    if step == "drip":
+        with pytest.raises(NotSent, match="no answer"):
+            Webhook(receiver.url).send(ALERT, 0.5)
+    else:
+        Webhook(receiver.url).send(ALERT, 5)
+    assert time.monotonic() - begun < 5
 
 
 def test_a_receiver_that_is_away() -> None:

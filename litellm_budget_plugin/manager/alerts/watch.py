@@ -95,7 +95,7 @@ class AlertWatch:
         self._forecast_at = self._forecast_page_at = 0.0
         self._forecasting = True
         self._to_forecast: dict[Subject, tuple[Default, ...]] = {}
-        self.runs_out: float | None = None
+        self.runs_out = math.inf
         self._foresee_at = 0.0
         self._away_since: float | None = None
         self._said_away_at = -_OUTAGE_SECONDS
@@ -188,14 +188,16 @@ class AlertWatch:
             if not self._worker.client.breaker.open:
                 # What is charged at last may have crossed a threshold.
                 self._worker.settle_waiting()
-                while self._touched:
+                until = time.monotonic() + _CLOSE_SECONDS  # calls of other threads may go on
+                while self._touched and time.monotonic() < until:
                     self._look()
         except BudgetError as error:
             _logger.debug("alerts are left to other processes: %s", error)
         self.sender.close(_CLOSE_SECONDS)
+        lead, self._lead = self._lead, None
         try:
-            if self._lead is not None:
-                self.sender.claims.give_back(self._lead)
+            if lead is not None:
+                self.sender.claims.give_back(lead)
         except BudgetError as error:
             _logger.debug("another process scans once this one's turn is over: %s", error)
 
