@@ -37,7 +37,11 @@ DOLLAR = 10**9
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of the test's own; neither a busy machine, a full disk, nor a new LiteLLM is anything to warn of."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITELLM_BUDGET_STORE_TIMEOUT", "30")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(on_litellm, "litellm_version", lambda: versions.TESTED[-1])
 
 
 def _filled(url: str) -> None:

@@ -32,6 +32,7 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
     Makes mock calls on a ledger in memory to prove that the installed LiteLLM is stopped and charged; shows the settings in force and
     where each comes from; asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
     used in the last 30 days with LiteLLM's prices. No request to a provider is made, and nothing is charged or left in the ledger.
+    LiteLLM fetches its list of prices when it is imported, as it does in a service.
 
     Exit codes: 0 all is well, 1 there are warnings, 2 something failed, 3 bad arguments.
     """
