@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from litellm_budget_plugin.cli.app import app as command_line
-from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, RUN, charged, environment, run
+from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, PACKAGE, RUN, charged, environment, run
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("the program was started"))
 
     def run_here(*words: str, **given: str) -> Result:
-        os.environ.update(given)
+        os.environ.update({"PYTHONPATH": PACKAGE, **given})
         return CliRunner().invoke(command_line, ["run", *words])
 
     yield run_here
@@ -155,7 +155,14 @@ def test_nor_is_a_script_of_such_a_python(line: str, invoke: Callable[..., Resul
 
 
 @pytest.mark.parametrize(
-    "words", [["-c", "import sys; sys.exit(5)", "-I"], ["app.py", "-E"], ["-m", "app", "-S"], ["-u", "-", "-I"]]
+    "words",
+    [
+        ["-c", "import sys; sys.exit(5)", "-I"],
+        ["-cimport sys; ISE = 5; sys.exit(ISE)"],
+        ["app.py", "-E"],
+        ["-m", "app", "-S"],
+        ["-u", "-", "-I"],
+    ],
 )
 def test_the_same_letters_after_the_program_are_its_own(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import sys; sys.exit(5)")
@@ -184,19 +191,20 @@ def test_a_python_without_the_package_is_not_started(tmp_path: Path) -> None:
 
 
 BAD = {
-    "setting": {"LITELLM_BUDGET_DEFAULT_LIMIT": "five"},
-    "name": {"LITELLM_BUDGET_USER_LIMIT": "$5"},
-    "file": {"LITELLM_BUDGET_FILE": "nowhere.toml"},
-    "store": {"LITELLM_BUDGET_STORE_URL": "sqlite:////nowhere/at/all.db"},
-    "url": {"LITELLM_BUDGET_STORE_URL": "ledger.db"},
-    "policy": {"LITELLM_BUDGET_ON_START_ERROR": "wran"},
+    "DEFAULT_LIMIT": ("five", "DEFAULT_LIMIT"),
+    "USER_LIMIT": ("$5", "did you mean LITELLM_BUDGET_USER_LIMITS"),
+    "FILE": ("nowhere.toml", "nowhere.toml"),
+    "STORE_URL": ("sqlite:////nowhere/at/all.db", "/nowhere/at does not exist"),
+    "PROJECT_LIMITS": ("$5 per fortnight", "PROJECT_LIMITS"),
+    "ON_START_ERROR": ("wran", "'stop' or 'warn'"),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_nothing_is_started_with_a_bad_setting(bad: str, invoke: Callable[..., Result]) -> None:
-    done = invoke("--", sys.executable, "-c", "pass", **BAD[bad])
-    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.startswith("Error: ")
+    value, says = BAD[bad]
+    done = invoke("--", sys.executable, "-c", "pass", **{f"LITELLM_BUDGET_{bad}": value})
+    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.startswith("Error: ") and says in done.stderr
 
 
 def test_a_bad_setting_in_a_dotenv_file_stops_the_start_unless_it_says_warn(tmp_path: Path) -> None:
