@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from litellm_budget_plugin.cli.app import app as command_line
+from litellm_budget_plugin.environment import STARTUP, hook_into_python
 from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, PACKAGE, RUN, charged, environment, run
 
 
@@ -272,6 +273,27 @@ def test_the_program_sees_the_settings_that_counted_where_it_was_started(tmp_pat
         "LITELLM_BUDGET_JOURNAL": str(tmp_path / "litellm_budget_journal"),
         "LITELLM_BUDGET_USER_LIMITS": "$1/day; 5 calls",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        (None, "{0}"),
+        ("", "{0}"),
+        ("/a:b", "{0}:/a:b"),
+        ("/a::b:", "{0}:/a::b:"),
+        ("/a:{0}", "{0}:/a"),
+        ("{0}", "{0}"),
+    ],
+)
+def test_the_path_keeps_its_entries(given: str | None, becomes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    if given is None:
+        monkeypatch.delenv("PYTHONPATH")
+    else:
+        monkeypatch.setenv("PYTHONPATH", given.format(STARTUP))
+    hook_into_python()
+    assert os.environ["PYTHONPATH"] == becomes.format(STARTUP)
 
 
 def test_gunicorn_ends_where_budgets_cannot_be_enforced_and_starts_no_worker_again(app: Path) -> None:
