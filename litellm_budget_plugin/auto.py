@@ -11,6 +11,6 @@ from __future__ import annotations
 
 from litellm_budget_plugin.startup.sitecustomize import watch
 
-__all__ = list[str]()
+__all__: list[str] = []
 
 watch()

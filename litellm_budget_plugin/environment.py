@@ -22,7 +22,9 @@ def hook_into_python() -> None:
         raise BudgetInputError(
             f"PYTHONPATH cannot name {STARTUP}: install the package in a directory without {os.pathsep!r}"
         )
-    others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != STARTUP]
+    given = os.environ.get("PYTHONPATH")
+    # An empty entry is the working directory, an empty list is none.
+    others = [entry for entry in given.split(os.pathsep) if entry != STARTUP] if given else []
     os.environ["PYTHONPATH"] = os.pathsep.join([STARTUP, *others])
 
 

@@ -97,7 +97,8 @@ def _overridden() -> BudgetLedger | None:
 
 def opened_ledger() -> BudgetLedger | None:
     """The ledger of an open callback, also inside `disabled` and in mode `off`, where calls are not held on it; None if none is open."""
-    return current_ledger() or (_open[-1]._ledger if _open else None)
+    newest = _overriding or _open
+    return current_ledger() or (newest[-1]._ledger if newest else None)
 
 
 @contextmanager

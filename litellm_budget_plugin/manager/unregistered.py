@@ -6,7 +6,6 @@ import logging
 import sys
 
 from litellm_budget_plugin.errors import BudgetError
-from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _known = False
@@ -26,6 +25,9 @@ def warn_if_unregistered(place: str) -> None:
     if _known or "litellm" not in sys.modules:
         return
     _known = True
+    # Not before it is needed: budget_context is imported by programs that never call LiteLLM.
+    from litellm_budget_plugin.settings import BudgetSettings
+
     try:
         settings = BudgetSettings()
         policy = settings.read_policy()

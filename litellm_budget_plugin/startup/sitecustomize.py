@@ -28,7 +28,7 @@ class ImportHook:
             spec: Any = find and find(name, path, target)
             if spec is not None:
                 # A directory that happens to be called litellm is no module.
-                if spec.loader is not None and spec.origin is not None:
+                if spec.loader is not None:
                     spec.loader = arming().ArmingLoader(spec.loader)
                 return spec
         return None

@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from litellm_budget_plugin.cli.app import app as command_line
-from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, RUN, charged, environment, run
+from litellm_budget_plugin.environment import STARTUP, hook_into_python
+from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, PACKAGE, RUN, charged, environment, run
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("the program was started"))
 
     def run_here(*words: str, **given: str) -> Result:
-        os.environ.update(given)
+        os.environ.update({"PYTHONPATH": PACKAGE, **given})
         return CliRunner().invoke(command_line, ["run", *words])
 
     yield run_here
@@ -155,7 +156,14 @@ def test_nor_is_a_script_of_such_a_python(line: str, invoke: Callable[..., Resul
 
 
 @pytest.mark.parametrize(
-    "words", [["-c", "import sys; sys.exit(5)", "-I"], ["app.py", "-E"], ["-m", "app", "-S"], ["-u", "-", "-I"]]
+    "words",
+    [
+        ["-c", "import sys; sys.exit(5)", "-I"],
+        ["-cimport sys; ISE = 5; sys.exit(ISE)"],
+        ["app.py", "-E"],
+        ["-m", "app", "-S"],
+        ["-u", "-", "-I"],
+    ],
 )
 def test_the_same_letters_after_the_program_are_its_own(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("import sys; sys.exit(5)")
@@ -184,19 +192,20 @@ def test_a_python_without_the_package_is_not_started(tmp_path: Path) -> None:
 
 
 BAD = {
-    "setting": {"LITELLM_BUDGET_DEFAULT_LIMIT": "five"},
-    "name": {"LITELLM_BUDGET_USER_LIMIT": "$5"},
-    "file": {"LITELLM_BUDGET_FILE": "nowhere.toml"},
-    "store": {"LITELLM_BUDGET_STORE_URL": "sqlite:////nowhere/at/all.db"},
-    "url": {"LITELLM_BUDGET_STORE_URL": "ledger.db"},
-    "policy": {"LITELLM_BUDGET_ON_START_ERROR": "wran"},
+    "DEFAULT_LIMIT": ("five", "DEFAULT_LIMIT"),
+    "USER_LIMIT": ("$5", "did you mean LITELLM_BUDGET_USER_LIMITS"),
+    "FILE": ("nowhere.toml", "nowhere.toml"),
+    "STORE_URL": ("sqlite:////nowhere/at/all.db", "/nowhere/at does not exist"),
+    "PROJECT_LIMITS": ("$5 per fortnight", "PROJECT_LIMITS"),
+    "ON_START_ERROR": ("wran", "'stop' or 'warn'"),
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_nothing_is_started_with_a_bad_setting(bad: str, invoke: Callable[..., Result]) -> None:
-    done = invoke("--", sys.executable, "-c", "pass", **BAD[bad])
-    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.startswith("Error: ")
+    value, says = BAD[bad]
+    done = invoke("--", sys.executable, "-c", "pass", **{f"LITELLM_BUDGET_{bad}": value})
+    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.startswith("Error: ") and says in done.stderr
 
 
 def test_a_bad_setting_in_a_dotenv_file_stops_the_start_unless_it_says_warn(tmp_path: Path) -> None:
@@ -264,6 +273,27 @@ def test_the_program_sees_the_settings_that_counted_where_it_was_started(tmp_pat
         "LITELLM_BUDGET_JOURNAL": str(tmp_path / "litellm_budget_journal"),
         "LITELLM_BUDGET_USER_LIMITS": "$1/day; 5 calls",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        (None, "{0}"),
+        ("", "{0}"),
+        ("/a:b", "{0}:/a:b"),
+        ("/a::b:", "{0}:/a::b:"),
+        ("/a:{0}", "{0}:/a"),
+        ("{0}", "{0}"),
+    ],
+)
+def test_the_path_keeps_its_entries(given: str | None, becomes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    if given is None:
+        monkeypatch.delenv("PYTHONPATH")
+    else:
+        monkeypatch.setenv("PYTHONPATH", given.format(STARTUP))
+    hook_into_python()
+    assert os.environ["PYTHONPATH"] == becomes.format(STARTUP)
 
 
 def test_gunicorn_ends_where_budgets_cannot_be_enforced_and_starts_no_worker_again(app: Path) -> None:
