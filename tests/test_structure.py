@@ -52,7 +52,7 @@ BELOW = {
         "environment",
     },
     "__main__": {"cli"},
-    "web": {"errors", "core", "hooks", "cli"},
+    "web": {"errors", "core", "manager", "hooks"},
     "asgi": {"errors", "web"},
     "wsgi": {"errors", "web"},
 }

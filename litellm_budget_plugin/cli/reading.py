@@ -8,11 +8,11 @@ import click
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
-from litellm_budget_plugin.cli.standing import UNLIMITED, read_standings, standings
 from litellm_budget_plugin.cli.table import NEAR, show
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
 from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
 from litellm_budget_plugin.manager.forecasts import Forecast
+from litellm_budget_plugin.manager.standing import UNLIMITED, read_standings, standings
 
 _DAYS = 7
 

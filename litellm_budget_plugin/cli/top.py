@@ -20,10 +20,10 @@ from rich.text import Text
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
-from litellm_budget_plugin.cli.standing import SubjectStanding, standings
 from litellm_budget_plugin.cli.table import show, table_of
 from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.manager.standing import SubjectStanding, standings
 
 _LOOK_SECONDS = 0.2
 """How often keys are looked for and the screen is drawn."""

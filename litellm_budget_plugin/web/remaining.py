@@ -19,8 +19,8 @@ def remaining() -> dict[str, Any]:
 
     Raises BudgetUserMissing if nobody is named, BudgetStoreError if the ledger does not answer, BudgetError without an open callback.
     """
-    from litellm_budget_plugin.cli.standing import read_standings
     from litellm_budget_plugin.hooks.registration import opened_ledger
+    from litellm_budget_plugin.manager.standing import read_standings
 
     user, given = payer_here()[:2]
     if user is None:
