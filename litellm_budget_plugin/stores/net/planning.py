@@ -200,7 +200,6 @@ def _sum(command: Guarded, book: KnownRows, old: Account, new: Account, now: int
         new.held - old.held,
         clean_label(command.model) if isinstance(command, Settle) else "",
         None if exact else most,
-        None,
         (old.spent, old.held) if exact else None,
     )
 
