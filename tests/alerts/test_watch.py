@@ -128,6 +128,34 @@ def test_a_refusal_is_alerted_once_in_a_window(process: Make, store: Clocked) ->
     assert one.sent[-1].text.startswith("user 'bob' is blocked, and refuses calls")
 
 
+CHANGES: dict[str, Callable[[Process], object]] = {
+    "a raise": lambda one: one.ask(
+        PutBudget(
+            "raise", "p", ALICE, raised_by=500_000_000, raised_until=one.store.now + DAY, defaults=one.defaults(ALICE)
+        )
+    ),
+    "another limit": lambda one: one.ask(SetLimits("more", "p", ALICE, parse_limits("$1.5/day"))),
+    "a limit of nothing": lambda one: one.ask(SetLimits("zero", "p", ALICE, parse_limits("$0/day"))),
+    "a block": lambda one: one.block("alice"),
+}
+
+
+@pytest.mark.parametrize("limit", ["$1/day", "$0/day"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_refusal_after_a_change_is_alerted_anew(process: Make, change: str, limit: str) -> None:
+    one = process(user_limits=limit, alert_at="1000")
+    for _ in range(2):
+        one.hold("2")
+        one.tick()
+    CHANGES[change](one)
+    for _ in range(2):
+        one.hold("2")
+        one.tick()
+    anew = (change, limit) != ("a limit of nothing", "$0/day")
+    assert one.said() == [("refused", "alice", None)] * (2 if anew else 1)
+    assert len({(alert.id, alert.text) for alert in one.sent}) == len(one.sent)
+
+
 def test_thresholds_of_the_file_go_before_the_setting(process: Make, tmp_path: Path) -> None:
     file = tmp_path / "limits.toml"
     file.write_text(

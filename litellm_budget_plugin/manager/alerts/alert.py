@@ -127,10 +127,10 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
 def refused_alert(
     project: str, state: AccountState, limit: int | None, now: int, zone: str, *, shadow: bool = False
 ) -> Alert:
-    """The alert that an account refuses calls; with `shadow`, that it would."""
+    """The alert that an account refuses calls; with `shadow`, that it would. Another limit, or a block, makes another alert of it."""
     verb = "would refuse" if shadow else "refuses"
     said = f" is blocked, and {verb} calls under" if state.blocked else f" {verb} calls under"
-    return _about("refused", project, state, limit or 0, now, zone, said)
+    return _about("refused", project, state, limit or 0, now, zone, said, key=(limit or 0, int(state.blocked)))
 
 
 def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
