@@ -201,6 +201,28 @@ def test_claims_are_forgotten_when_their_window_is_over(process: Make, store: Cl
     assert one.claims() == ["scan"]
 
 
+def test_claims_are_forgotten_in_one_round_and_looked_at_once_an_hour(process: Make, store: Clocked) -> None:
+    """Of many users there are more claims in an hour than one look takes."""
+    one = process()
+    one.tick()
+    for end, many in ((store.now - 2 * DAY, 1100), (store.now + 2 * DAY, 250)):
+        for number in range(many):
+            claim = one.watch.sender.claims.take(f"{end:017d}-{number} log")
+            if claim:
+                one.watch.sender.claims.done(claim)
+    one.tick(3601)
+    store.commands.clear()
+    for _ in range(15):
+        one.tick()
+    assert len(one.claims()) == 251  # one is of the scan
+    looks = [each for each in store.commands if isinstance(each, Read) and each.scope == "alert" and not each.subject]
+    assert 0 < len(looks) <= 15
+    store.commands.clear()
+    for _ in range(20):
+        one.tick()
+    assert [each for each in store.commands if isinstance(each, Read) and each.scope == "alert"] == []
+
+
 def test_an_alert_that_was_not_sent_is_sent_later_by_anybody(process: Make, store: Clocked) -> None:
     def broken(alert: Alert) -> None:
         raise OSError(alert.id)

@@ -61,7 +61,10 @@ _CLOSE_SECONDS = 5.0
 _JOURNAL_AT = 0.8
 _OUTAGE_SECONDS = 60.0
 _ENDLESS_KEPT = 400 * DAY
-_FORGET_SECONDS = 3600.0
+_FORGET_SECONDS, _FORGET_PAGE = 3600.0, 100
+"""How often a round begins, and how many claims one step looks at: each that is forgotten is a command of its own, and money waits for
+it.
+"""
 
 
 class AlertWatch:
@@ -82,7 +85,7 @@ class AlertWatch:
         self._timeout, self._clock = timeout, clock
         claims = Claims(self.project, self._ask, lambda command: worker.deliver(command, timeout))
         self.sender = Sender(claims, channels_of(settings, on_alert), clock)
-        self._forgotten = Forgotten(self.project, CLAIMS, _over)
+        self._forgotten = Forgotten(self.project, CLAIMS, _over, _FORGET_PAGE)
         self.reset()
 
     def reset(self) -> None:
@@ -179,8 +182,10 @@ class AlertWatch:
             self._forecast_page_at = now + _PAGE_SECONDS
             self._forecast()
         if now >= self._forget_at:
-            self._forget_at = now + _FORGET_SECONDS
+            self._forget_at = now + _PAGE_SECONDS
             self._forgotten.forget(self._ask)
+            if not self._forgotten.in_round:
+                self._forget_at = now + _FORGET_SECONDS
 
     def retire(self) -> None:
         """Send what is due, within a few seconds, and stop."""
