@@ -39,6 +39,18 @@ def test_each_threshold_is_alerted_once_and_money_held_counts(process: Make) -> 
     assert one.said() == [("threshold", "alice", 80), ("threshold", "alice", 100)]
 
 
+@pytest.mark.parametrize("spent", ["0.8", "0.85", "1", "1.01", "1.5", "3"])
+def test_thresholds_that_one_charge_passes_are_told_apart(process: Make, spent: str) -> None:
+    one = process(user_limits="$1/day", alert_at="50,80,100,150")
+    one.charge(spent)
+    one.tick()
+    used = int(float(spent) * 100)
+    assert [alert.threshold for alert in one.sent] == [each for each in (50, 80, 100, 150) if each <= used]
+    for alert in one.sent:
+        passed = "" if alert.threshold == used else f" (alert at {alert.threshold} %)"
+        assert alert.text.startswith(f"user 'alice' has used {used} % of $1 per day{passed}; ")
+
+
 def test_two_processes_send_it_once_and_one_that_comes_later_does_not(process: Make) -> None:
     one, two = process(user_limits="$1"), process(user_limits="$1")
     for each in (one, two):
@@ -255,15 +267,17 @@ def test_the_lease_of_a_process_that_died_ends(process: Make) -> None:
     assert two.said() == [("threshold", "alice", 80)]
 
 
-def test_an_outage_and_its_end_are_told_once(process: Make, store: Clocked) -> None:
+def test_an_outage_and_its_end_are_told_once(process: Make, store: Clocked, caplog: pytest.LogCaptureFixture) -> None:
     one = process(user_limits="$1")
     one.tick()
-    store.failure = BudgetStoreUnavailable("gone")
+    store.failure = BudgetStoreUnavailable("no answer of postgresql://budgets:SECRET@10.0.0.7/ledger")
     for _ in range(10):
         with pytest.raises(BudgetStoreUnavailable):
             one.charge("0.1")
     one.tick()
     assert one.said() == [("outage", None, None)]
+    assert one.sent[0].text == "the budget ledger does not answer; the log of this process says why"
+    assert "10.0.0.7" not in repr(one.sent) and caplog.text.count("10.0.0.7") == 1
     store.failure = None
     one.charge("0.1")
     one.tick(5)

@@ -119,14 +119,15 @@ class AlertWatch:
         self._refused[account] = defaults
         self._touched[Subject(account.scope, account.subject)] = defaults
 
-    def failed(self, error: BudgetStoreError) -> None:
+    def failed(self, error: BudgetStoreError) -> None:  # noqa: ARG002  # the protocol's
         """The store did not answer."""
         now, breaker, delivery = self._clock(), self._worker.client.breaker, self._worker.delivery
         if breaker.open and self._away_since is None:
             self._away_since = now
             if now - self._said_away_at >= _OUTAGE_SECONDS:
                 self._said_away_at = now
-                self._say("outage", f"the budget ledger does not answer: {error}")
+                # The breaker has logged why: what an error says of the store's address is for the log alone.
+                self._say("outage", "the budget ledger does not answer; the log of this process says why")
         if delivery.waiting >= _JOURNAL_AT * delivery.most and not self._said_full:
             self._said_full = True
             self._say(
