@@ -111,6 +111,8 @@ def may_cross(
 def threshold_alert(project: str, threshold: int, limit: int, state: AccountState, now: int, zone: str) -> Alert:
     """The alert that an account is at or over a threshold, at `now` (microseconds)."""
     used = 100 * (state.spent + state.held) // limit
+    # A charge may pass several thresholds at once.
+    passed = "" if used == threshold else f" (alert at {threshold} %)"
     return _about(
         "threshold",
         project,
@@ -119,6 +121,7 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
         now,
         zone,
         f" has used {used} % of",
+        passed,
         key=(limit, threshold),
         threshold=threshold,
     )
@@ -127,10 +130,10 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
 def refused_alert(
     project: str, state: AccountState, limit: int | None, now: int, zone: str, *, shadow: bool = False
 ) -> Alert:
-    """The alert that an account refuses calls; with `shadow`, that it would."""
+    """The alert that an account refuses calls; with `shadow`, that it would. Another limit, or a block, makes another alert of it."""
     verb = "would refuse" if shadow else "refuses"
     said = f" is blocked, and {verb} calls under" if state.blocked else f" {verb} calls under"
-    return _about("refused", project, state, limit or 0, now, zone, said)
+    return _about("refused", project, state, limit or 0, now, zone, said, key=(limit or 0, int(state.blocked)))
 
 
 def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
@@ -143,6 +146,7 @@ def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int,
         now,
         zone,
         ": at this rate",
+        f" runs out on {_time(runs_out).date().isoformat()}",
         key=(limit,),
         runs_out_at=_time(runs_out),
     )
@@ -161,17 +165,16 @@ def _about(
     now: int,
     zone: str,
     said: str,
+    more: str = "",
     *,
     key: tuple[int, ...] = (),
     threshold: int | None = None,
     runs_out_at: datetime | None = None,
 ) -> Alert:
     ref, unit = state.ref, state.ref.unit
-    budget, budget_ends = budget_text(ref, limit, zone), ""
+    budget = budget_text(ref, limit, zone)
     who = "project" if ref.scope == "project" else f"{ref.scope} {ref.subject!r}"
-    if runs_out_at is not None:
-        budget_ends = f" runs out on {runs_out_at.date().isoformat()}"
-    text = f"{who}{said} {budget}{budget_ends}; {amount_text(state.spent, unit)} spent"
+    text = f"{who}{said} {budget}{more}; {amount_text(state.spent, unit)} spent"
     if state.held:
         text += f", {amount_text(state.held, unit)} held for calls in flight"
     resets_at = None if state.end is None else _time(state.end)
