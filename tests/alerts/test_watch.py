@@ -137,7 +137,7 @@ def test_a_refusal_is_alerted_once_in_a_window(process: Make, store: Clocked) ->
     one.block("bob")
     one.hold("0.1", Subject("user", "bob"))
     one.tick()
-    assert one.sent[-1].text.startswith("user 'bob' is blocked, and refuses calls")
+    assert one.sent[-1].text == "user 'bob' is blocked, and has all calls refused"
 
 
 CHANGES: dict[str, Callable[[Process], object]] = {
