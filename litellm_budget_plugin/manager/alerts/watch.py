@@ -244,7 +244,8 @@ class AlertWatch:
             self._refused.pop(ref, None)
             shadow = self._settings.mode == "shadow"
             for found, refused_limit, account in limits_on(subject, states, None, defaults):
-                if found == ref and account is not None:
+                # A limit that was taken away meanwhile refuses nobody.
+                if found == ref and account is not None and (refused_limit is not None or account.blocked):
                     zone = self._settings.timezone
                     self.sender.put(refused_alert(self.project, account, refused_limit, now, zone, shadow=shadow))
 
