@@ -9,6 +9,7 @@ import click
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import NEAR, show
+from litellm_budget_plugin.cli.unnamed import warn, warned
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
 from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
 from litellm_budget_plugin.manager.forecasts import Forecast
@@ -21,17 +22,22 @@ _DAYS = 7
 def status(ledger: CommandLedger, as_json: bool) -> None:
     """Show who is near a limit (80 %) or at it.
 
-    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer, 3 bad arguments or settings. Money
-    held for calls in flight counts as spent.
+    Exit codes: 0 nobody, 1 somebody is near, or the ledger counts under limits that these settings do not name, 2 somebody is at a limit,
+    or the store does not answer, 3 bad arguments or settings. Money held for calls in flight counts as spent.
     """
+    near, accounts = [], 0
     with counted("reading") as step:
-        near = [one for scope in SCOPES for one in standings(ledger, scope, step) if one.used >= NEAR]
+        for one in (one for scope in SCOPES for one in standings(ledger, scope, step)):
+            accounts += one.unnamed if one.subject.scope != "run" else 0  # its limits may come with its calls
+            if one.used >= NEAR:
+                near.append(one)
     near.sort(key=lambda one: -one.used)
     budgets = Budgets(ledger)
     rows = ({**one.row(), "runs_out_at": _run_out(budgets.forecast(one.subject))} for one in near)
     show(rows, as_json, "nobody is near a limit")
-    if near:
-        raise click.exceptions.Exit(2 if near[0].used >= 1 else 1)
+    warn(accounts)
+    if near or accounts:
+        raise click.exceptions.Exit(2 if near and near[0].used >= 1 else 1)
 
 
 def _run_out(forecast: Forecast | None) -> datetime | None:
@@ -41,7 +47,7 @@ def _run_out(forecast: Forecast | None) -> datetime | None:
 def _list(name: str, scope: str) -> click.Command:
     def listed(ledger: CommandLedger, as_json: bool) -> None:
         with counted("reading") as step:
-            rows = (one.row() for one in standings(ledger, scope, step))
+            rows = (one.row() for one in warned(standings(ledger, scope, step)))
             found = rows if as_json else list(rows)
         show(found, as_json, f"no {name}")
 
@@ -68,7 +74,7 @@ def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
 def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
     """Print each budget of a subject that is in force, and its balance if it was ever topped up."""
     named = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
-    [found] = read_standings(ledger, [named])
+    [found] = warned(read_standings(ledger, [named]))
     show((found.row() | line._asdict() for line in found.lines or [UNLIMITED]), as_json)
     budgets = Budgets(ledger)
     if budgets.payments(subject):

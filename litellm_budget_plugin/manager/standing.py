@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.applying import defaults_for, limits_on
+from litellm_budget_plugin.core.applying import defaults_for, limits_on, whole_mark
 from litellm_budget_plugin.core.commands import MICROS, Accounts, AccountState, Read
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.policy import Policy
 
 
 class BudgetLine(NamedTuple):
@@ -31,11 +32,14 @@ UNLIMITED = BudgetLine("unlimited", Decimal(0), Decimal(0), None, None, None)
 
 
 class SubjectStanding(NamedTuple):
-    """A subject with its budgets, that of which the largest part is used first."""
+    """A subject with its budgets, that of which the largest part is used first. `unnamed` is how many more of its accounts count something
+    under limits that the settings do not name.
+    """
 
     subject: Subject
     lines: list[BudgetLine]
     blocked: bool
+    unnamed: int = 0
 
     @property
     def used(self) -> float:
@@ -64,7 +68,7 @@ def standings(
             subject, subjects = Subject(scope, name), subjects + 1
             defaults = policy.defaults_of((subject,))
             if defaults == everybody:
-                yield _standing(subject, tuple(states), everybody)
+                yield _standing(subject, tuple(states), everybody, policy)
             else:
                 yield from read_standings(ledger, [subject])
         seen(subjects)
@@ -80,10 +84,34 @@ def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterato
             raise reply
         assert isinstance(reply, Accounts)
         assert command.subject is not None
-        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults)
+        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults, policy)
 
 
-def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...]) -> SubjectStanding:
+def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy: Policy) -> int:
+    """How many of a subject's accounts, which are these, count something in an open window though nothing that is set by hand or in `policy`
+    is limited by them: services have other settings, or had.
+    """
+    pinned = {(state.ref.model.casefold(), state.ref.unit) for state in states if state.pinned}
+    if any(state.pinned and state.ref == whole_mark(subject) for state in states):
+        return 0
+    followed = defaults_for(subject, states, policy.defaults_of((subject,)))
+    named = {(ref.model, ref.window, ref.unit) for ref in followed}
+    if subject.scope == "user":
+        named.add(("", "none", "usd"))  # what users without a limit spend is recorded there
+        # The application may say of which class a user is.
+        named |= {(one.model, one.window, one.unit) for each in policy.classes.values() for one in each.limits or ()}
+    return sum(
+        not (state.pinned or state.blocked or state.ended)
+        and bool(state.spent or state.held)
+        and (state.ref.model, state.ref.window, state.ref.unit) not in named
+        and (state.ref.model.casefold(), state.ref.unit) not in pinned  # such a limit goes before every default
+        for state in states
+    )
+
+
+def _standing(
+    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], policy: Policy
+) -> SubjectStanding:
     followed = defaults_for(subject, states, defaults)
     lines = []
     for ref, limit, state in limits_on(subject, states, None, defaults):
@@ -106,7 +134,8 @@ def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tupl
             )
         )
     lines.sort(key=lambda line: -1.0 if line.used is None else line.used, reverse=True)
-    return SubjectStanding(subject, lines, any(state.blocked for state in states))
+    blocked = any(state.blocked for state in states)
+    return SubjectStanding(subject, lines, blocked, unnamed_accounts(subject, states, policy))
 
 
 def _amount(amount: int, unit: str) -> Decimal | int:

@@ -15,8 +15,9 @@ from rich.console import Console
 from litellm_budget_plugin.cli.doctor import litellm as on_litellm
 from litellm_budget_plugin.cli.doctor import settings as on_settings
 from litellm_budget_plugin.cli.doctor import store as on_store
-from litellm_budget_plugin.cli.doctor.finding import CODES, Finding, failed, printable
+from litellm_budget_plugin.cli.doctor.finding import CODES, Finding, failed, printable, warning
 from litellm_budget_plugin.cli.ledgers import given_settings, ledger_options
+from litellm_budget_plugin.cli.unnamed import ADVICE, unnamed
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
@@ -62,15 +63,17 @@ def findings(given: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[F
         say("the store")
         opened, found = on_store.open_it(settings)
         yield found
-        by_hand = False
+        by_hand, accounts = False, 0
         if opened is not None:
             with contextlib.closing(opened) as asked:
                 yield from _safely("store", lambda: _store_findings(asked, settings))
                 with contextlib.suppress(BudgetError):  # that it does not answer was said
                     by_hand = True
-                    by_hand = on_store.limited_by_hand(asked, settings.project)
+                    by_hand, accounts = on_store.limited(asked, settings.project, policy)
                     recent = on_litellm.recent(asked, settings.project)
-        if policy is not None and not (policy.limited or by_hand):
+        if accounts:
+            yield warning("limits", unnamed(accounts), ADVICE)
+        elif policy is not None and not (policy.limited or by_hand):
             yield on_settings.NOTHING_LIMITED
         yield from _safely("disk", lambda: on_store.check_disk(settings))
         yield from _safely("journal", lambda: [on_store.check_journal(settings)])
