@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -11,12 +14,14 @@ from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
-from litellm_budget_plugin.core.commands import MICROS, Sweep
+from litellm_budget_plugin.core.commands import MICROS, Read, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.budgets import Budgets
-from litellm_budget_plugin.manager.entries import micros_from
+from litellm_budget_plugin.manager.entries import iso_of, micros_from, nanos_from
 from litellm_budget_plugin.manager.ledger import DAYS_KEPT
+
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 @ledger_command("set")
@@ -34,17 +39,27 @@ def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tu
 @ledger_command("raise")
 @click.argument("subject")
 @click.argument("amount")
-@click.option("--until", required=True, metavar="TIME", help="Like 2026-12-24 or 2026-12-24T18:00+01:00.")
+@click.option(
+    "--until",
+    required=True,
+    metavar="TIME",
+    help="Like 2026-12-24, 2026-12-24T18:00+01:00, tomorrow, friday, 5d or 12h.",
+)
 def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str, until: str) -> None:
     """Let SUBJECT spend AMOUNT more on each of its limits in US dollars, until a time.
 
-    A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
+    A day stands for its beginning: the day before is the last. A TIME without a zone is in LITELLM_BUDGET_TIMEZONE. An AMOUNT of $0 ends
+    a raise.
     """
+    more = _dollars(amount)
+    now = ledger.ask(Read(ledger.project, "project", ledger.project)).now
     try:
-        micros = micros_from(until, ledger.timezone)
+        micros = _until(until, now, ledger.timezone)
     except BudgetInputError as error:
-        raise click.UsageError(f"--until: {error}") from error
-    Budgets(ledger).raise_limit(subject, amount, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
+        raise click.UsageError(f"--until: {error}; tomorrow, friday, 5d and 12h are accepted, too") from error
+    if micros <= now:
+        raise click.UsageError(f"--until: {iso_of(micros)} has passed: a raise is until a time that is to come")
+    Budgets(ledger).raise_limit(subject, more, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
     _done(ledger, as_json, subject)
 
 
@@ -54,7 +69,7 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
 @click.option("--id", "payment", required=True, metavar="ID", help="Counts once: an invoice's number, for instance.")
 def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, payment: str) -> None:
     """Add AMOUNT to the balance of SUBJECT. Its calls need room in the balance from then on."""
-    Budgets(ledger).top_up(subject, amount, id=payment)
+    Budgets(ledger).top_up(subject, _dollars(amount), id=payment)
     _done(ledger, as_json, subject)
 
 
@@ -77,6 +92,25 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     with counted("sweeping"):
         swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
+
+
+def _dollars(amount: str) -> Decimal:
+    return Decimal(nanos_from(amount)).scaleb(-9)
+
+
+def _until(text: str, now: int, zone: str) -> int:
+    """A time, in microseconds since 1970: one as ISO 8601 writes it, a day to come by its name, or so many days or hours from now."""
+    given = text.strip().lower()
+    if found := re.fullmatch(r"([0-9]{1,5}) ?([dh])", given):
+        return now + int(found[1]) * (DAY if found[2] == "d" else DAY // 24)
+    today = datetime.fromtimestamp(now / MICROS, ZoneInfo(zone)).date()
+    if given == "tomorrow":
+        given = (today + timedelta(days=1)).isoformat()
+    elif given in _WEEKDAYS:
+        given = (today + timedelta(days=(_WEEKDAYS.index(given) - today.weekday() - 1) % 7 + 1)).isoformat()
+    else:
+        given = text
+    return micros_from(given, zone)
 
 
 def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) -> click.Command:

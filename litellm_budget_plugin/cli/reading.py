@@ -11,9 +11,9 @@ from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import NEAR, show
 from litellm_budget_plugin.cli.unnamed import warn, warned
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
-from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
+from litellm_budget_plugin.manager.budgets import Budgets, UsageTotals, parse_subject
 from litellm_budget_plugin.manager.forecasts import Forecast
-from litellm_budget_plugin.manager.standing import UNLIMITED, read_standings, standings
+from litellm_budget_plugin.manager.standing import read_standings, standings
 
 _DAYS = 7
 
@@ -65,17 +65,22 @@ def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
         show([{"forecast": forecast.sentence}], as_json)
     since = datetime.now(timezone.utc).date() - timedelta(days=_DAYS - 1)
     show(
-        (row._asdict() for row in budgets.usage(since=since, subject=subject)),
+        ({"day": row.key, **UsageTotals(*row[1:])._asdict()} for row in budgets.usage(since=since, subject=subject)),
         as_json,
         f"no calls since {since}",
     )
 
 
 def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Print each budget of a subject that is in force, and its balance if it was ever topped up."""
+    """Print each budget of a subject that is in force, what is raised and until when, and its balance if it was ever topped up."""
     named = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
     [found] = warned(read_standings(ledger, [named]))
-    show((found.row() | line._asdict() for line in found.lines or [UNLIMITED]), as_json)
+    rows = list(found.rows())
+    if not as_json and not any(row["raised"] for row in rows):  # the sentence says the limit
+        rows = [
+            {name: one for name, one in row.items() if name not in ("limit", "raised", "raised_until")} for row in rows
+        ]
+    show(rows, as_json)
     budgets = Budgets(ledger)
     if budgets.payments(subject):
         show([{"balance": budgets.balance(subject)}], as_json)

@@ -17,7 +17,10 @@ from litellm_budget_plugin.policy import Policy
 
 
 class BudgetLine(NamedTuple):
-    """One budget. Amounts are US dollars for budgets in US dollars, else numbers; `left` and `used` are None without a limit."""
+    """One budget. Amounts are US dollars for budgets in US dollars, else numbers; `left`, `used` and `limit` are None without a limit.
+
+    `limit` is what counts now, with what was carried over and with `raised`, which is None unless a raise is in force, until `raised_until`.
+    """
 
     budget: str
     spent: Decimal | int
@@ -25,8 +28,12 @@ class BudgetLine(NamedTuple):
     left: Decimal | int | None
     used: float | None
     resets_at: datetime | None
+    limit: Decimal | int | None = None
+    raised: Decimal | int | None = None
+    raised_until: datetime | None = None
 
 
+_RAISE = ("limit", "raised", "raised_until")
 UNLIMITED = BudgetLine("unlimited", Decimal(0), Decimal(0), None, None, None)
 """What is shown of a subject without budgets."""
 
@@ -49,7 +56,13 @@ class SubjectStanding(NamedTuple):
     def row(self) -> dict[str, Any]:
         """A row of a list: the budget that binds first."""
         binding = self.lines[0] if self.lines else UNLIMITED
-        return {"subject": f"{self.subject.scope}:{self.subject.id}", **binding._asdict(), "blocked": self.blocked}
+        shown = {name: one for name, one in binding._asdict().items() if name not in _RAISE}
+        return {"subject": f"{self.subject.scope}:{self.subject.id}", **shown, "blocked": self.blocked}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each budget, or one that says that there is none, with what is raised."""
+        for line in self.lines or [UNLIMITED]:
+            yield self.row() | line._asdict()
 
 
 def standings(
@@ -68,7 +81,7 @@ def standings(
             subject, subjects = Subject(scope, name), subjects + 1
             defaults = policy.defaults_of((subject,))
             if defaults == everybody:
-                yield _standing(subject, tuple(states), everybody, policy)
+                yield _standing(subject, tuple(states), everybody, policy, reply.now)
             else:
                 yield from read_standings(ledger, [subject])
         seen(subjects)
@@ -84,7 +97,7 @@ def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterato
             raise reply
         assert isinstance(reply, Accounts)
         assert command.subject is not None
-        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults, policy)
+        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults, policy, reply.now)
 
 
 def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy: Policy) -> int:
@@ -110,7 +123,7 @@ def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy:
 
 
 def _standing(
-    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], policy: Policy
+    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], policy: Policy, now: int
 ) -> SubjectStanding:
     followed = defaults_for(subject, states, defaults)
     lines = []
@@ -122,7 +135,8 @@ def _standing(
         left, used = None, None
         if limit is not None:
             left, used = limit - spent - held, (spent + held) / limit if limit > 0 else 1.0
-        end = None if state is None or state.ended or state.end is None else state.end
+        end = None if state is None or state.ended else state.end
+        raised = state is not None and limit is not None and state.raised_by and state.raised_until > now
         lines.append(
             BudgetLine(
                 str(Limit(own, ref.window, ref.model, ref.unit)),
@@ -130,12 +144,19 @@ def _standing(
                 _amount(held, ref.unit),
                 None if left is None else _amount(left, ref.unit),
                 used,
-                None if end is None else datetime.fromtimestamp(end / MICROS, timezone.utc),
+                _time(end),
+                None if limit is None else _amount(limit, ref.unit),
+                _amount(state.raised_by, ref.unit) if state is not None and raised else None,
+                _time(state.raised_until) if state is not None and raised else None,
             )
         )
     lines.sort(key=lambda line: -1.0 if line.used is None else line.used, reverse=True)
     blocked = any(state.blocked for state in states)
     return SubjectStanding(subject, lines, blocked, unnamed_accounts(subject, states, policy))
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / MICROS, timezone.utc)
 
 
 def _amount(amount: int, unit: str) -> Decimal | int:
