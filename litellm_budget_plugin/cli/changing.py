@@ -24,7 +24,7 @@ from litellm_budget_plugin.manager.ledger import DAYS_KEPT
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-@ledger_command("set")
+@ledger_command("set", creates=True)
 @click.argument("subject")
 @click.argument("sentences", nargs=-1, required=True, metavar="SENTENCE...")
 def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tuple[str, ...]) -> None:
@@ -63,7 +63,7 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
     _done(ledger, as_json, subject)
 
 
-@ledger_command("top-up")
+@ledger_command("top-up", creates=True)
 @click.argument("subject")
 @click.argument("amount")
 @click.option("--id", "payment", required=True, metavar="ID", help="Counts once: an invoice's number, for instance.")
@@ -113,7 +113,7 @@ def _until(text: str, now: int, zone: str) -> int:
     return micros_from(given, zone)
 
 
-def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) -> click.Command:
+def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str, creates: bool = False) -> click.Command:
     """A command that takes a subject and nothing else."""
 
     def run(ledger: CommandLedger, as_json: bool, subject: str) -> None:
@@ -121,7 +121,11 @@ def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) ->
         _done(ledger, as_json, subject)
 
     run.__doc__ = what
-    return ledger_command(name)(click.argument("subject")(run))
+    return ledger_command(name, creates=creates)(click.argument("subject")(run))
+
+
+def _block(budgets: Budgets, subject: str) -> None:
+    budgets.block(subject)
 
 
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
@@ -142,7 +146,7 @@ COMMANDS = (
         Budgets.reset,
         "Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay.",
     ),
-    _of_subject("block", Budgets.block, "Refuse every call of SUBJECT from now on, in every process."),
+    _of_subject("block", _block, "Refuse every call of SUBJECT from now on, in every process.", creates=True),
     _of_subject("unblock", Budgets.unblock, "Let SUBJECT call again."),
     top_up,
     refund,

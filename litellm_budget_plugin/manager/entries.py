@@ -5,6 +5,7 @@ An entry that is read names what is to change; what it does not name stays. An e
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -112,11 +113,11 @@ def _increase(given: object, zone: str) -> Raise | None:
 
 def nanos_from(text: object) -> int:
     """An amount of US dollars, like "$5" or "5", in nano-dollars. Raises BudgetInputError."""
-    number = isinstance(text, str) and re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text)
-    try:
-        found = parse_limit(f"${text.strip()}" if number else text)  # type: ignore[union-attr, arg-type]  # what is no text is refused
-    except BudgetInputError:
-        found = None
+    found = None
+    if isinstance(text, str):
+        number = re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text)
+        with contextlib.suppress(BudgetInputError):  # which says what a whole limit can be
+            found = parse_limit(f"${text.strip()}" if number else text)
     if found is None or found.unit != "usd" or found.amount is None or found[1:3] != ("none", ""):
         raise BudgetInputError(f"an amount of US dollars like '$5' is expected, got {text!r:.80}")
     return found.amount

@@ -265,7 +265,7 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
         (("users", "--store", "memory://"), "memory:// ends with its process"),
         (("users", "--store", "nosql://x"), "no store is called nosql://"),
         (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),
-        (("users", "--store", "sqlite:///other.db"), "there is no ledger"),
+        (("import", "in.jsonl", "--create", "--dry-run"), "exclude each other"),
         (("users", "--project", ""), "PROJECT: it must have 1 to 256"),
     ],
 )
@@ -277,6 +277,27 @@ def test_a_mistake_is_said_without_a_traceback(
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "other.db").exists() and _rows(tmp_path, "show", "alice") == before
+
+
+_FIRST = [("set", "alice", "$1"), ("block", "alice"), ("import", "in.jsonl"), ("top-up", "alice", "$5", "--id", "i")]
+
+
+@pytest.mark.parametrize("arguments", [*_FIRST, ("raise", "alice", "$5", "--until", "5d"), ("users",), ("sweep",)])
+def test_a_ledger_that_is_not_there_is_made_on_demand_only(
+    settings: None, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """A mistyped name is not an empty ledger."""
+    (tmp_path / "in.jsonl").write_text('{"subject": "alice", "limits": ["$1"]}')
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (1, "") and "Usage" not in done.stderr
+    assert f"there is no ledger {tmp_path}/ledger.db" in done.stderr and "--create" in done.stderr
+    assert not (tmp_path / "ledger.db").exists()
+    if arguments in _FIRST:
+        assert (
+            _rows(tmp_path, *arguments, "--create") == _rows(tmp_path, *arguments, "--create")
+            or arguments[0] == "import"
+        )
+        assert [row["subject"] for row in _rows(tmp_path, "users")] == ["user:alice"]
 
 
 def test_they_start_without_litellm_and_without_a_thread(in_file: Store, tmp_path: Path) -> None:

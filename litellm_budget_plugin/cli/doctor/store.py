@@ -46,7 +46,7 @@ def open_it(settings: BudgetSettings) -> tuple[Store | None, Finding]:
         return None, warning("store", "memory:// ends with each process: nothing is shared or kept", advice)
     try:
         store = opened(url)
-    except click.UsageError as error:
+    except click.ClickException as error:
         if url.lower().startswith("sqlite:") and not os.path.exists(path := path_from(url.partition("://")[2])):
             if os.access(os.path.dirname(path) or ".", os.W_OK):
                 return None, warning("store", f"there is no ledger {path} yet", "a service makes it when it starts")
