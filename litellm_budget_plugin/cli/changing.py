@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -14,10 +15,12 @@ from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
-from litellm_budget_plugin.core.commands import MICROS, Read, Sweep
+from litellm_budget_plugin.core.accounts import SCOPES, Subject
+from litellm_budget_plugin.core.budgets import history_scope
+from litellm_budget_plugin.core.commands import MICROS, Read, ReadUsage, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.budgets import Budgets
+from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
 from litellm_budget_plugin.manager.entries import iso_of, micros_from, nanos_from
 from litellm_budget_plugin.manager.ledger import DAYS_KEPT
 
@@ -77,9 +80,12 @@ def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, paym
 @click.argument("payment", metavar="ID")
 def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
     """Take the whole of a top-up back, once. What was spent of it stays spent."""
-    Budgets(ledger).refund(payment)
+    budgets = Budgets(ledger)
+    budgets.refund(payment)
     ledger.flush()
-    show([{"refunded": payment}], as_json)
+    owner, amount = _paid(ledger, payment)
+    row = {"refunded": payment, "subject": ":".join(owner), "amount": amount, "balance": budgets.balance(owner)}
+    show([row], as_json)
 
 
 @ledger_command("sweep")
@@ -92,6 +98,19 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     with counted("sweeping"):
         swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
+
+
+def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal]:
+    """For whom a top-up was made, and over how much. The ledger finds payments by their subjects."""
+    for scope in SCOPES:
+        after: str | None = ""
+        while after is not None:
+            reply = ledger.ask(Read(ledger.project, history_scope(scope), after=after))
+            for state in reply.accounts:
+                if state.ref.model == payment:
+                    return Subject(scope, state.ref.subject), Decimal(state.own_limit or 0).scaleb(-9).normalize()
+            after = reply.after
+    raise BudgetInputError(f"there is no top-up {payment!r:.80}")
 
 
 def _dollars(amount: str) -> Decimal:
@@ -113,19 +132,32 @@ def _until(text: str, now: int, zone: str) -> int:
     return micros_from(given, zone)
 
 
-def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str, creates: bool = False) -> click.Command:
+def _of_subject(
+    name: str, change: Callable[[CommandLedger, str], None], what: str, creates: bool = False
+) -> click.Command:
     """A command that takes a subject and nothing else."""
 
     def run(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-        change(Budgets(ledger), subject)
+        change(ledger, subject)
         _done(ledger, as_json, subject)
 
     run.__doc__ = what
     return ledger_command(name, creates=creates)(click.argument("subject")(run))
 
 
-def _block(budgets: Budgets, subject: str) -> None:
-    budgets.block(subject)
+def _block(ledger: CommandLedger, subject: str) -> None:
+    scope, name = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
+    known = (
+        ledger.ask(Read(ledger.project, scope, name)).accounts
+        or ledger.ask(ReadUsage(ledger.project, scope, name)).rows
+    )
+    Budgets(ledger).block(subject)
+    if not known and scope != "project":
+        others = {state.ref.subject for state in ledger.ask(Read(ledger.project, scope)).accounts} - {name}
+        alike = {other.casefold(): other for other in others}
+        near = difflib.get_close_matches(name.casefold(), alike, 1)
+        said = f"; did you mean {alike[near[0]]!r:.80}?" if near else ""
+        click.echo(f"Note: nobody has been charged under {name!r:.80}{said}", err=True)
 
 
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
@@ -137,17 +169,17 @@ COMMANDS = (
     set_limits,
     _of_subject(
         "clear",
-        Budgets.clear_limits,
+        lambda ledger, subject: Budgets(ledger).clear_limits(subject),
         "Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again.",
     ),
     raise_limit,
     _of_subject(
         "reset",
-        Budgets.reset,
+        lambda ledger, subject: Budgets(ledger).reset(subject),
         "Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay.",
     ),
     _of_subject("block", _block, "Refuse every call of SUBJECT from now on, in every process.", creates=True),
-    _of_subject("unblock", Budgets.unblock, "Let SUBJECT call again."),
+    _of_subject("unblock", lambda ledger, subject: Budgets(ledger).unblock(subject), "Let SUBJECT call again."),
     top_up,
     refund,
     sweep,

@@ -219,7 +219,8 @@ def test_a_top_up_counts_once_and_is_taken_back_once(store: Store, tmp_path: Pat
         assert _rows(tmp_path, "top-up", "alice", "$3", "--id", "i1")[-1] == {"balance": "3"}
     assert _rows(tmp_path, "top-up", "alice", "0.000000001", "--id", "i2")[-1] == {"balance": "3.000000001"}
     for _ in range(2):
-        assert run(tmp_path, "refund", "i1").returncode == 0
+        [refunded] = _rows(tmp_path, "refund", "i1")
+        assert refunded == {"refunded": "i1", "subject": "user:alice", "amount": "3", "balance": "0.000000001"}
     assert {"balance": "0.000000001"} in _rows(tmp_path, "show", "alice")
 
 
@@ -259,7 +260,7 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
         (("usage", "--since", "2026-01-02", "--until", "2026-01-01"), "--since is after --until"),
         (("usage", "--format", "focus", "--by", "day"), "is by one of"),
         (("usage", "--provider", "OpenAI"), "--provider is for"),
-        (("usage", "--since", "yesterday"), "yesterday"),
+        (("usage", "--since", "yesterday"), "a day is like 2026-11-30, got 'yesterday'"),
         (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
         (("usage", "--format", "csv", "--json"), "give one"),
         (("users", "--store", "memory://"), "memory:// ends with its process"),
@@ -277,6 +278,22 @@ def test_a_mistake_is_said_without_a_traceback(
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "other.db").exists() and _rows(tmp_path, "show", "alice") == before
+
+
+def test_who_is_blocked_and_was_never_charged_is_said(store: Store, tmp_path: Path) -> None:
+    ask(
+        store, Settle("nobody's", "p", (Subject("team", "counted"),), ("m",), DOLLAR, "m")
+    )  # without a limit: no account
+    for subject in ("alice", "team:search", "team:counted", "project", "run:42"):
+        assert run(tmp_path, "block", subject).stderr == ""
+    for subject, said in (
+        ("Alice", "; did you mean 'alice'?"),
+        ("team:serch", "; did you mean 'search'?"),
+        ("zzz", ""),
+    ):
+        done = run(tmp_path, "block", subject)
+        assert done.returncode == 0 and "yes" in done.stdout
+        assert done.stderr == f"Note: nobody has been charged under {subject.rpartition(':')[2]!r}{said}\n"
 
 
 _FIRST = [("set", "alice", "$1"), ("block", "alice"), ("import", "in.jsonl"), ("top-up", "alice", "$5", "--id", "i")]

@@ -31,7 +31,7 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
     """Look at everything that budgets rest on, and say what to do.
 
     Makes mock calls on a ledger in memory to prove that the installed LiteLLM is stopped and charged; shows the settings in force and
-    where each comes from; asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
+    where each comes from (defaults by name with --json); asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
     used in the last 30 days with LiteLLM's prices. No request to a provider is made, and nothing is charged or left in the ledger.
     LiteLLM fetches its list of prices when it is imported, as it does in a service.
 
@@ -43,17 +43,17 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
         raise click.UsageError(str(error)) from error
     worst = 0
     with _quiet(), _progress() as say:
-        for finding in findings(given, say):
+        for finding in findings(given, say, as_json):
             worst = max(worst, CODES[finding.state])
             say("")
             _show(finding, as_json)
     raise click.exceptions.Exit(worst)
 
 
-def findings(given: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[Finding]:
-    """Every finding, as it comes. `say` is told what is looked at next. Raises nothing."""
+def findings(given: Mapping[str, Any], say: Callable[[str], None], every: bool = True) -> Iterator[Finding]:
+    """Every finding, as it comes, with `every` setting by its name. `say` is told what is looked at next. Raises nothing."""
     say("settings")
-    yield from _safely("settings", lambda: on_settings.check_settings(given))
+    yield from _safely("settings", lambda: on_settings.check_settings(given, every))
     settings, found = on_settings.check_values(given)
     yield found
     recent: on_litellm.Recent | None = None
