@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -83,8 +84,10 @@ def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
     budgets = Budgets(ledger)
     budgets.refund(payment)
     ledger.flush()
-    owner, amount = _paid(ledger, payment)
-    row = {"refunded": payment, "subject": ":".join(owner), "amount": amount, "balance": budgets.balance(owner)}
+    row: dict[str, Any] = {"refunded": payment}
+    if (found := _paid(ledger, payment)) is not None:
+        owner, amount = found
+        row |= {"subject": ":".join(owner), "amount": amount, "balance": budgets.balance(owner)}
     show([row], as_json)
 
 
@@ -100,7 +103,7 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
 
 
-def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal]:
+def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal] | None:
     """For whom a top-up was made, and over how much. The ledger finds payments by their subjects."""
     for scope in SCOPES:
         after: str | None = ""
@@ -110,7 +113,7 @@ def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal]:
                 if state.ref.model == payment:
                     return Subject(scope, state.ref.subject), Decimal(state.own_limit or 0).scaleb(-9).normalize()
             after = reply.after
-    raise BudgetInputError(f"there is no top-up {payment!r:.80}")
+    return None
 
 
 def _dollars(amount: str) -> Decimal:
@@ -147,17 +150,24 @@ def _of_subject(
 
 def _block(ledger: CommandLedger, subject: str) -> None:
     scope, name = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
-    known = (
-        ledger.ask(Read(ledger.project, scope, name)).accounts
-        or ledger.ask(ReadUsage(ledger.project, scope, name)).rows
-    )
+    known = scope == "project" or _is_known(ledger, scope, name)
     Budgets(ledger).block(subject)
-    if not known and scope != "project":
+    if not known:
         others = {state.ref.subject for state in ledger.ask(Read(ledger.project, scope)).accounts} - {name}
         alike = {other.casefold(): other for other in others}
         near = difflib.get_close_matches(name.casefold(), alike, 1)
         said = f"; did you mean {alike[near[0]]!r:.80}?" if near else ""
         click.echo(f"Note: nobody has been charged under {name!r:.80}{said}", err=True)
+
+
+def _is_known(ledger: CommandLedger, scope: str, name: str) -> bool:
+    """Whether the ledger has an account or a total of a subject."""
+    if ledger.ask(Read(ledger.project, scope, name)).accounts:
+        return True
+    try:
+        return bool(ledger.ask(ReadUsage(ledger.project, scope, name)).rows)
+    except BudgetInputError:  # an endpoint that has no totals
+        return True
 
 
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:

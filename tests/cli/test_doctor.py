@@ -134,7 +134,7 @@ def test_people_read_how_many_settings_are_by_default() -> None:
 def test_what_was_estimated_names_no_version() -> None:
     usage = Usage(spent=DOLLAR)
     found = on_litellm.check_estimated(on_litellm.Recent({"gpt-4o": usage}, Usage()))
-    assert found.state == "ok" and "$0 of $1 " in found.said and "version" not in found.said
+    assert found.state == "ok" and "$0.00 of $1.00 " in found.said and "version" not in found.said
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,12 @@ def test_every_command_that_prints_has_json() -> None:
         words for words, command in _commands() if not any("--json" in parameter.opts for parameter in command.params)
     ]
     assert without == [("completion",), ("run",)]
+
+
+def test_a_python_file_is_no_program(place: Path) -> None:
+    for name, code in (("app.py", 127), ("./app.py", 126)):
+        (place / "app.py").write_text("print(1)")
+        done = CliRunner().invoke(app, ["run", "--", name])
+        assert done.exit_code == code and done.stderr.endswith(f"; did you mean: python {name}?\n"), done.output
+    done = CliRunner().invoke(app, ["run", "--", "missing.py"])
+    assert done.exit_code == 127 and "did you mean" not in done.stderr
