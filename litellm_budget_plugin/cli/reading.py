@@ -9,7 +9,7 @@ import click
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import NEAR, show
-from litellm_budget_plugin.cli.unnamed import warn, warned
+from litellm_budget_plugin.cli.unnamed import Known
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
 from litellm_budget_plugin.manager.budgets import Budgets, UsageTotals, parse_subject
 from litellm_budget_plugin.manager.forecasts import Forecast
@@ -25,18 +25,16 @@ def status(ledger: CommandLedger, as_json: bool) -> None:
     Exit codes: 0 nobody, 1 somebody is near, or the ledger counts under limits that these settings do not name, 2 somebody is at a limit,
     or the store does not answer, 3 bad arguments or settings. Money held for calls in flight counts as spent.
     """
-    near, accounts = [], 0
+    known = Known(ledger)
     with counted("reading") as step:
-        for one in (one for scope in SCOPES for one in standings(ledger, scope, step)):
-            accounts += one.unnamed if one.subject.scope != "run" else 0  # its limits may come with its calls
-            if one.used >= NEAR:
-                near.append(one)
+        found = known.look(one for scope in SCOPES for one in standings(ledger, scope, step))
+        near = [one for one in found if one.used >= NEAR]
     near.sort(key=lambda one: -one.used)
     budgets = Budgets(ledger)
     rows = ({**one.row(), "runs_out_at": _run_out(budgets.forecast(one.subject))} for one in near)
     show(rows, as_json, "nobody is near a limit")
-    warn(accounts)
-    if near or accounts:
+    known.warn()
+    if near or known.doubtful:
         raise click.exceptions.Exit(2 if near and near[0].used >= 1 else 1)
 
 
@@ -47,9 +45,11 @@ def _run_out(forecast: Forecast | None) -> datetime | None:
 def _list(name: str, scope: str) -> click.Command:
     def listed(ledger: CommandLedger, as_json: bool) -> None:
         with counted("reading") as step:
-            rows = (one.row() for one in warned(standings(ledger, scope, step)))
+            known = Known(ledger)
+            rows = (one.row() for one in known.look(standings(ledger, scope, step)))
             found = rows if as_json else list(rows)
         show(found, as_json, f"no {name}")
+        known.warn()
 
     listed.__doc__ = f"List the {name}: what was spent and held on the budget that binds first, and what is left of it."
     return ledger_command(name)(listed)
@@ -74,7 +74,8 @@ def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
 def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
     """Print each budget of a subject that is in force, what is raised and until when, and its balance if it was ever topped up."""
     named = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
-    [found] = warned(read_standings(ledger, [named]))
+    known = Known(ledger)
+    [found] = known.look(read_standings(ledger, [named]))
     rows = list(found.rows())
     if not as_json and not any(row["raised"] for row in rows):  # the sentence says the limit
         rows = [
@@ -84,6 +85,7 @@ def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
     budgets = Budgets(ledger)
     if budgets.payments(subject):
         show([{"balance": budgets.balance(subject)}], as_json)
+    known.warn()
 
 
 COMMANDS = (status, _list("users", "user"), _list("teams", "team"), _list("runs", "run"), show_subject)

@@ -99,8 +99,26 @@ def test_a_window_that_has_ended_counts_nothing(store: Store) -> None:
 
 def test_limits_that_come_with_a_run_do_not_fail_status(on_file: Command, store: Store) -> None:
     _charge(store, "$1", Subject("run", "42"))
-    assert _SAID not in on_file.run("status").stderr
+    assert _SAID in on_file.run("status", code=0).stderr
     assert _SAID in on_file.run("runs").stderr and _SAID in on_file.run("show", "run:42").stderr
+
+
+def test_a_limit_without_a_window_that_nothing_tells_from_a_record(
+    on_file: Command, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said that no limit is known; a refused call is a sign that there is one."""
+    defaults = tuple(as_defaults("user", parse_limits("$1")))
+    _charge(store, "$1")
+    for words in (("status",), ("users",), ("top", "--once"), ("show", "alice")):
+        assert "no limit of these is set by hand" in on_file.run(*words).stderr
+    subjects = (ALICE, Subject("project", "p"))
+    ask(store, Reserve("none left", "p", subjects, ("m",), Amounts(DOLLAR, 1), 60_000_000, defaults=defaults))
+    assert "though 1 call had no room since yesterday" in on_file.run("status", code=1).stderr
+    monkeypatch.setenv("LITELLM_BUDGET_USER_LIMITS", "$1")
+    assert "Warning" not in on_file.run("status", code=2).stderr  # at its limit
+    monkeypatch.delenv("LITELLM_BUDGET_USER_LIMITS")
+    on_file.run("set", "alice", "$5")
+    assert "Warning" not in on_file.run("status").stderr
 
 
 def test_doctor_warns(on_file: Command, store: Store) -> None:
