@@ -41,10 +41,12 @@ class Known:
         """What is to be said when all of them were seen. Raises BudgetStoreError."""
         if self._accounts:
             return f"{unnamed(self._accounts)}: {ADVICE}"
-        if self._limited or not self._spent:
+        if self._limited:
             return None
         # A limit of users without a window counts where what users without a limit spend is only recorded.
         refused = _refused(self._ledger)
+        if not (refused or self._spent):
+            return None
         self.doubtful |= refused > 0
         though = f", though {refused} call{'' if refused == 1 else 's'} had no room since yesterday" if refused else ""
         return f"no limit of these is set by hand or named by these settings{though}; if services have limits in code, {ADVICE}"

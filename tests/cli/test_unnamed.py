@@ -121,6 +121,14 @@ def test_a_limit_without_a_window_that_nothing_tells_from_a_record(
     assert "Warning" not in on_file.run("status").stderr
 
 
+def test_calls_that_were_refused_before_anybody_spent(on_file: Command, store: Store) -> None:
+    assert on_file.run("status").stderr == "nobody is near a limit\n"
+    defaults = tuple(as_defaults("user", parse_limits("$0.01")))
+    subjects = (ALICE, Subject("project", "p"))
+    ask(store, Reserve("too dear", "p", subjects, ("m",), Amounts(DOLLAR, 1), 60_000_000, defaults=defaults))
+    assert "though 1 call had no room since yesterday" in on_file.run("status", code=1).stderr
+
+
 def test_doctor_warns(on_file: Command, store: Store) -> None:
     _charge(store, "$10 per month")
     policy = BudgetSettings().read_policy()
