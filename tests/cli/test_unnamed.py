@@ -97,6 +97,14 @@ def test_a_window_that_has_ended_counts_nothing(store: Store) -> None:
     assert unnamed_accounts(ALICE, [replace(state, spent=0)], Policy({})) == 0
 
 
+def test_what_was_recorded_before_there_were_limits(
+    on_file: Command, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _charge(store, None)
+    monkeypatch.setenv("LITELLM_BUDGET_USER_LIMITS", "$10 per month")
+    assert _SAID not in on_file.run("status").stderr
+
+
 def test_limits_that_come_with_a_run_do_not_fail_status(on_file: Command, store: Store) -> None:
     _charge(store, "$1", Subject("run", "42"))
     assert _SAID in on_file.run("status", code=0).stderr
