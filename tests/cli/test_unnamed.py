@@ -80,6 +80,8 @@ def test_no_false_alarm(on_file: Command, store: Store, monkeypatch: pytest.Monk
     for name, sentence in (("a", "$9/day"), ("b", "$8/week")):
         _charge(store, sentence, Subject("user", name))
         ask(store, SetLimits(name, "p", Subject("user", name), parse_limits("$7/month"), ()))
+    _charge(store, "$9/day", Subject("user", "c"))
+    on_file.run("set", "c", "100 calls/hour")  # the whole of its limits
     on_file.run("block", "nobody")
     with open("limits.toml", "w", encoding="utf-8") as file:
         file.write('[class.paying]\nlimits = "$9 per week"\n')
