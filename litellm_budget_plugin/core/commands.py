@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Literal, NamedTuple, TypeVar, Union
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union
 
-from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import CLAIMS, NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
@@ -88,9 +88,9 @@ class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
 
     `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
     Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
-    `thresholds` are parts per million of a limit; each is reported once in a window when it has been passed. The charge
-    of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a `Release`, a `Settle` still charges; after an expiry, it replaces
-    the floor. A charge always goes to the window that is open now; what an earlier one paid as floor is not charged again.
+    The charge of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a
+    `Release`, a `Settle` still charges; after an expiry, it replaces the floor. A charge always goes to the window that is
+    open now; what an earlier one paid as floor is not charged again.
     """
 
     hold: str
@@ -106,7 +106,6 @@ class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
     parent: str | None = None
     aliases: tuple[str, ...] = ()
     unless: str | None = None
-    thresholds: tuple[int, ...] = ()
     at: int | None = None
     rolls: tuple[Roll, ...] = ()
     now: int | None = None
@@ -275,7 +274,8 @@ class Refused:
     """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
 
     `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
-    way). Amounts are in the account's unit.
+    way). Amounts are in the account's unit. `limit` is what counts now; `raised` and `carried` are the parts of it that a temporary
+    raise and the window before add.
     """
 
     hold: str
@@ -286,6 +286,8 @@ class Refused:
     held: int
     requested: int
     resets_at: int | None
+    raised: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,22 +322,11 @@ class RollNeeded:
     due: tuple[RollDue, ...]
 
 
-class Crossing(NamedTuple):
-    """A charge took an account over `threshold` (parts per million of `limit`) in the window that began at `start`."""
-
-    account: Ref
-    start: int
-    limit: int
-    threshold: int
-    spent: int
-
-
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The charge is in the ledger."""
 
     hold: str
-    crossings: tuple[Crossing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +406,11 @@ class Swept:
     expired: int
     forgotten: int
     folded: int
+
+
+def is_claim(command: BaseCommand[Any]) -> bool:
+    """Whether a command claims an alert, and is about no call."""
+    return isinstance(command, (Reserve, Settle)) and any(subject.scope == CLAIMS for subject in command.subjects)
 
 
 ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]

@@ -15,12 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import KEEP, Command, Reply, Roll
+from litellm_budget_plugin.core.commands import KEEP, Command, Refused, Reply, Roll
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 _COMMANDS = get_args(Command)
+_LATER: dict[type, tuple[str, ...]] = {Refused: ("raised", "carried")}
+"""Fields that earlier clients do not know: they are left out while they say nothing."""
+_EARLIER = {"Settle": "thresholds", "Settled": "crossings"}
+"""Fields of earlier clients, servers, journals and ledgers. What they say is ignored: no charge may be lost because of it."""
 _CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*_COMMANDS, *get_args(Reply))}
 
 
@@ -52,7 +56,7 @@ def encode(message: Command | Reply) -> dict[str, Any]:
     encoded: dict[str, Any] = {"type": cls.__name__}
     for name in _fields(cls):
         value = getattr(message, name)
-        if value is not KEEP:
+        if value is not KEEP and (value or name not in _LATER.get(cls, ())):
             encoded[name] = _plain(value)
     return encoded
 
@@ -74,7 +78,8 @@ def decode(data: Any) -> Command | Reply:
     """
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or data["type"] not in _CLASSES:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
-    fields = {name: value for name, value in data.items() if name != "type"}
+    ignored = ("type", _EARLIER.get(data["type"]))
+    fields = {name: value for name, value in data.items() if name not in ignored}
     if data["type"] == "Reserve" and fields.get("parent", "") is None:
         # Earlier clients send this field of nested holds, and leave it empty.
         del fields["parent"]

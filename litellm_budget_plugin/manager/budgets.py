@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import time
-from collections.abc import Callable, Iterator
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from itertools import groupby
@@ -15,6 +16,7 @@ from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import (
     MICROS,
+    Accounts,
     AccountState,
     BaseCommand,
     DropBudget,
@@ -31,10 +33,13 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.forecasts import Forecast, as_forecast, first_day, first_run_out
+from litellm_budget_plugin.pricing import unknown_models
 from litellm_budget_plugin.stores.protocol import spent_since
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
+_logger = logging.getLogger("litellm_budget_plugin")
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -59,6 +64,17 @@ class UsageRow(NamedTuple):
     """Totals of one day, model or subject, as `key` says. `spent` is US dollars."""
 
     key: str
+    spent: Decimal
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    refusals: int
+    unsettled: int
+
+
+class UsageTotals(NamedTuple):
+    """A `UsageRow` without its key."""
+
     spent: Decimal
     calls: int
     input_tokens: int
@@ -150,6 +166,9 @@ class Budgets:
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
             )
         self._set(self._subject(subject), limits)
+        # Importing LiteLLM takes seconds, and who only keeps the books need not know its models.
+        if "litellm" in sys.modules and (unknown := unknown_models(limit.model for limit in limits if limit.model)):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
         return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:
@@ -174,13 +193,13 @@ class Budgets:
             from litellm_budget_plugin import pricing
 
             models = pricing.model_names(pricing.Request("completion", model, None, {}))
-        found = Remaining()
-        for ref, limit, state in limits_on(named, self._states(named), models, self._ledger.defaults_of(named)):
+        found, read = Remaining(), self._read(named)
+        for ref, limit, state in limits_on(named, read.accounts, models, self._ledger.defaults_of(named)):
             if state is not None and state.blocked:
                 found = found._replace(blocked=True)
             if limit is None:
                 continue
-            used = state.spent + state.held if state is not None else self._spent_before(named, ref)
+            used = state.spent + state.held if state is not None else self._spent_before(named, ref, read.now)
             left = max(0, limit - used)
             if ref.unit != "usd":
                 least = getattr(found, ref.unit)
@@ -190,16 +209,26 @@ class Budgets:
                 own = limit if state is None or not state.pinned else state.own_limit
                 held = _usd(state.held) if state is not None else Decimal(0)
                 said = _limit_of(ref, own).sentence(self._ledger.timezone)
-                found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
+                found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state, read.now), held=held)
         return found
 
-    def _spent_before(self, subject: Subject, ref: Ref) -> int:
+    def _spent_before(self, subject: Subject, ref: Ref, now: int) -> int:
         """What a calendar window that is yet to be opened will begin with."""
-        window, now = parse_window(ref.window), time.time_ns() // 1000
+        window = parse_window(ref.window)
         if not window.period:
             return 0
         since = -(-bounds(window, now)[0] // DAY)
         return sum(spent for _, spent in spent_since(self._totals(*subject, (since, 2**31)), ref, since))
+
+    def forecast(self, subject: str | Subject) -> Forecast | None:
+        """Which of the subject's budgets runs out first if spending goes on at the rate of the last four weeks, and when; None if all of
+        them last until their windows end, or there are less than three days of history.
+        """
+        named = self._subject(subject)
+        defaults = self._ledger.defaults_of(named)
+        found = self._ledger.ask_settled(Read(self._ledger.project, *named, defaults=defaults))
+        rows = self._totals(*named, (first_day(found.now), 2**31))
+        return as_forecast(first_run_out(named, found.accounts, defaults, rows, found.now), self._ledger.timezone)
 
     def block(self, subject: str | Subject) -> None:
         """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
@@ -224,7 +253,7 @@ class Budgets:
         if not refs:
             raise BudgetInputError(f"{named.scope} {named.id!r:.80} has no limit in US dollars that could be raised")
         for ref in refs:
-            self._put(named, ref, raised_by=raised, raised_until=round(until.timestamp() * MICROS))
+            self._put(named, ref, raised_by=raised, raised_until=max(0, round(until.timestamp() * MICROS)))
 
     def reset(self, subject: str | Subject) -> None:
         """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
@@ -248,8 +277,26 @@ class Budgets:
 
         In the order of their keys. The days before the last 400 are summed into one, the first: "before".
         """
-        if by not in PERIODS:
-            raise BudgetInputError(f"by= must be one of {', '.join(PERIODS)}, got {by!r:.80}")
+        found = self.usage_by((by,), since=since, until=until, subject=subject)
+        return [UsageRow(key, *totals) for (key,), totals in found]
+
+    def usage_by(
+        self,
+        by: Sequence[str],
+        *,
+        since: date | None = None,
+        until: date | None = None,
+        subject: str | Subject | None = None,
+    ) -> list[tuple[tuple[str, ...], UsageTotals]]:
+        """Like `usage`, by several at once: "day", "model" and at most one scope, in any order. Each row has a key for each of `by`.
+
+        The ledger keeps totals of each subject, not of pairs of them: there are none by user and team.
+        """
+        if not by or len(set(by)) < len(by) or not set(by) <= set(PERIODS):
+            raise BudgetInputError(f"by= must be of {', '.join(PERIODS)}, each at most once, got {','.join(by)!r:.80}")
+        scopes = [each for each in by if each in SCOPES]
+        if len(scopes) > 1:
+            raise BudgetInputError(f"there are no totals by {' and '.join(scopes)} at once: give one of them")
         for name, day in (("since", since), ("until", until)):
             if day is not None and not isinstance(day, date):
                 raise BudgetInputError(f"{name}= must be a date, got {day!r:.80}")
@@ -258,14 +305,15 @@ class Budgets:
             2**31 if until is None else until.toordinal() - _EPOCH,
         )
         named = self._subject(subject) if subject is not None else None
-        if by in SCOPES:
-            if named is not None and named.scope != by:
-                raise BudgetInputError(f"a {named.scope} has no totals by {by}")
-            rows = self._totals(by, None if named is None else named.id, days)
+        if scopes:
+            if named is not None and named.scope != scopes[0]:
+                raise BudgetInputError(f"a {named.scope} has no totals by {scopes[0]}")
+            rows = self._totals(scopes[0], None if named is None else named.id, days)
         else:
             named = named or Subject("project", self._ledger.project)
             rows = self._totals(*named, days)
-        return _summed(rows, _KEYS.get(by, lambda key: key.subject))
+        keys = [_KEYS.get(each, _subject_of) for each in by]
+        return _summed(rows, lambda key: tuple(each(key) for each in keys))
 
     def runs(self) -> Iterator[RunState]:
         """Every run that the ledger knows, in the order of their ids."""
@@ -327,9 +375,12 @@ class Budgets:
         self._ledger.ask(PutBudget(id_, self._ledger.project, subject, defaults=defaults, **where, **fields))
 
     def _states(self, subject: Subject) -> tuple[AccountState, ...]:
+        return self._read(subject).accounts
+
+    def _read(self, subject: Subject) -> Accounts:
         return self._ledger.ask_settled(
             Read(self._ledger.project, *subject, defaults=self._ledger.defaults_of(subject))
-        ).accounts
+        )
 
     def _each(self, scope: str) -> Iterator[tuple[Subject, tuple[AccountState, ...]]]:
         after: str | None = ""
@@ -385,6 +436,10 @@ _KEYS: dict[str, Callable[[UsageKey], str]] = {
 }
 
 
+def _subject_of(key: UsageKey) -> str:
+    return key.subject
+
+
 def _dollars(amount: str | Decimal | int) -> int:
     """An amount of US dollars as nano-dollars, exactly."""
     number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
@@ -404,12 +459,12 @@ def _limit_of(ref: Ref, amount: int | None) -> Limit:
     return Limit(amount, ref.window, ref.model, ref.unit)
 
 
-def _end(ref: Ref, state: AccountState | None) -> datetime | None:
+def _end(ref: Ref, state: AccountState | None, now: int) -> datetime | None:
     """When the window of an account ends; a window that is not open yet is that of a calendar, or begins with the next call."""
     if state is not None and not state.ended:
         return _time(state.end)
     window = parse_window(ref.window)
-    return _time(bounds(window, time.time_ns() // 1000)[1]) if window.period else None
+    return _time(bounds(window, now)[1]) if window.period else None
 
 
 def _usd(nanos: int) -> Decimal:
@@ -422,10 +477,12 @@ def _time(micros: int | None) -> datetime | None:
     return None if micros is None else datetime.fromtimestamp(micros / MICROS, tz=timezone.utc)
 
 
-def _summed(rows: tuple[tuple[UsageKey, Usage], ...], named: Callable[[UsageKey], str]) -> list[UsageRow]:
-    sums: dict[str, Usage] = {}
+def _summed(
+    rows: tuple[tuple[UsageKey, Usage], ...], named: Callable[[UsageKey], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], UsageTotals]]:
+    sums: dict[tuple[str, ...], Usage] = {}
     for key, usage in rows:
         name = named(key)
         sums[name] = sums.get(name, Usage()).plus(usage)
-    order = sorted(sums, key=lambda name: (name != "before", name))
-    return [UsageRow(name, _usd(sums[name].spent), *sums[name][1:]) for name in order]
+    order = sorted(sums, key=lambda name: [(part != "before", part) for part in name])
+    return [(name, UsageTotals(_usd(sums[name].spent), *sums[name][1:])) for name in order]
