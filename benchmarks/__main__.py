@@ -21,9 +21,12 @@ NAMES = (
     "contention",
     "pause",
     "metrics",
+    "alerts",
     "manager",
     "overspend",
     "budgets",
+    "phantom",
+    "start",
 )
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 

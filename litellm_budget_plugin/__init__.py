@@ -10,10 +10,11 @@ The public names are loaded when they are first used: importing the package does
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# Not from typing, which takes longer to import than all the rest of a program that never imports LiteLLM.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from litellm_budget_plugin.errors import (
         BudgetError,
         BudgetFileError,
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
     from litellm_budget_plugin.hooks.runs import budget_run
     from litellm_budget_plugin.hooks.selfcheck import check
+    from litellm_budget_plugin.manager.alerts.alert import Alert
     from litellm_budget_plugin.manager.manager import BudgetManager
     from litellm_budget_plugin.settings import BudgetSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
     "BudgetCallback",
     "BudgetError",
     "BudgetExceeded",
@@ -59,6 +62,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Alert": "manager.alerts.alert",
     "BudgetCallback": "hooks.callback",
     "BudgetExceeded": "hooks.exceptions",
     "BudgetManager": "manager.manager",
@@ -75,6 +79,8 @@ _OLD_NAMES = ("LiteLLMChanged",)
 def __getattr__(name: str) -> Any:
     if name not in __all__ and name not in _OLD_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value

@@ -38,7 +38,7 @@ else:
 
 _OPTIONS = ("limits", "alert_at")
 _CLASS_OPTIONS = ("users", *_OPTIONS)
-_MOST_PER_CENT = 1000
+MOST_PER_CENT = 1000
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_NODES = 1_000_000
 """So many values a YAML file may have, with what its aliases repeat."""
@@ -234,7 +234,7 @@ def _table(entry: Mapping[Any, Any], zone: str, *keys: str) -> Table:
 def _alert_at(given: Any, *keys: str) -> tuple[int, ...]:
     values = given if isinstance(given, list) else [given]
     for value in values:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MOST_PER_CENT:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_PER_CENT:
             raise _Mistake(f"it is a list of per cent like [80, 100], got {value!r:.40}", *keys, "alert_at")
     return tuple(sorted(set(values)))
 

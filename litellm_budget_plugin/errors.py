@@ -19,10 +19,11 @@ module, like core, stores and settings, does not import LiteLLM.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 # How many members of a list are looked at: an error can keep a whole conversation.
 _MEMBERS = 100
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class BudgetError(Exception):
@@ -76,6 +77,10 @@ class BudgetRefused(BudgetError):
     # LiteLLM's Router does not count an exception with this mark against the deployment.
     _litellm_advisor_orchestration_failure = True
 
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+
 
 class BudgetPriceUnknown(BudgetRefused):
     """No price is known for the model, and a limit applies. The message says how to give a price."""
@@ -91,15 +96,20 @@ def refusal_in(error: BaseException | None) -> BudgetRefused | None:
     Frameworks put errors of their own around a refusal. It is looked for in `error` itself, its causes and contexts, the
     members of exception groups, and every exception that one of these keeps as an argument or attribute, nearest first.
     """
+    return first_in(error, (BudgetRefused,))
+
+
+def first_in(error: BaseException | None, kinds: tuple[type[_Error], ...]) -> _Error | None:
+    """The nearest error of one of these kinds that `error` is or was made of, by the search of `refusal_in`."""
     waiting: deque[Any] = deque([error])
     seen: set[int] = set()
     while waiting:
         found = waiting.popleft()
         # Asked of the type: what an error keeps can be a proxy of something that is gone.
         kind = type(found)
-        if issubclass(kind, BudgetRefused):
-            refusal: BudgetRefused = found
-            return refusal
+        if issubclass(kind, kinds):
+            wanted: _Error = found
+            return wanted
         if id(found) in seen:
             continue
         seen.add(id(found))

@@ -60,6 +60,16 @@ class Policy:
         name = user_class if user_class is not None else self.class_of(subject.id)
         return None if name is None else self.classes[name].limits
 
+    def alert_at(self, subject: Subject) -> tuple[int, ...] | None:
+        """At how many per cent of its limits a subject has alerts, by its own table, its class or its scope; None if none of them says."""
+        named = self.class_of(subject.id) if subject.scope == "user" else None
+        tables = (
+            self.subjects.get(subject),
+            None if named is None else self.classes[named],
+            self.scopes.get(subject.scope),
+        )
+        return next((table.alert_at for table in tables if table is not None and table.alert_at is not None), None)
+
     def limits(self, subject: Subject, user_class: str | None = None) -> tuple[Limit, ...]:
         """The limits that count for a subject that has none set by hand."""
         own = self.own_limits(subject, user_class)

@@ -10,16 +10,17 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from litellm_budget_plugin.budget_file import read_file
+from litellm_budget_plugin.budget_file import MOST_PER_CENT, read_file
 from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
@@ -35,8 +36,9 @@ _logger = logging.getLogger("litellm_budget_plugin")
 # What Kubernetes injects into every container for a service named "litellm-budget".
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
 _DEFAULT_URL = "sqlite:///litellm_budget.db"
+_ENV_FILE = ".env"
 _LITELLM_HOSTED = "https://api.litellm.ai"
-_SECRET = ("store_url", "api_base", "api_key", "headers")
+_SECRET = ("store_url", "api_base", "api_key", "headers", "alert_webhook", "alert_secret", "alert_smtp_url")
 """Fields that hold secrets, URLs too: they are SecretStr, and errors do not show them."""
 
 
@@ -45,13 +47,15 @@ class BudgetSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=_ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         validate_default=True,
         hide_input_in_errors=True,
     )
+
+    _reads_environment: ClassVar[bool] = True
 
     project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
     store_url: SecretStr | None = Field(
@@ -138,6 +142,12 @@ class BudgetSettings(BaseSettings):
     stream_usage: bool = Field(
         True, description="Ask providers for the usage of streams whose callers do not; callers see the same chunks."
     )
+    wait_for_held: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds that a call waits for money that only calls in flight hold, before it is refused.",
+    )
     cap_output: bool = Field(
         False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
     )
@@ -161,8 +171,33 @@ class BudgetSettings(BaseSettings):
         description="Days that settled calls are remembered, against doubled charges; day totals stay 400.",
     )
 
+    alert_at: str = Field(
+        "80,100",
+        description="Per cent of a limit at which an alert is sent, separated by commas, money held counted as spent; `off`: no alerts. "
+        "A table's `alert_at` in FILE goes before it.",
+    )
+    alert_webhook: SecretStr | None = Field(
+        None,
+        description="URLs that alerts are posted to, separated by white space or commas. Slack, Teams and Discord get "
+        "messages of their own form, others JSON.",
+    )
+    alert_secret: SecretStr | None = Field(
+        None, description="The key that signs alerts in JSON, by HMAC-SHA256; see docs/how-to/get-alerts.md."
+    )
+    alert_mail_to: str | None = Field(None, description="Addresses that alerts are mailed to, separated by commas.")
+    alert_mail_from: str | None = Field(None, description="The sender's address of alerts by mail.")
+    alert_smtp_url: SecretStr | None = Field(
+        None,
+        description="The mail server: `smtp://user:password@host:587` (with STARTTLS; `?starttls=off` without) or "
+        "`smtps://…:465`.",
+    )
     metrics: bool = Field(
         True, description="Prometheus metrics of this process, where `prometheus-client` is installed."
+    )
+    on_start_error: Literal["stop", "warn"] = Field(
+        "stop",
+        description="What `litellm-budget run` and `litellm_budget_plugin.auto` do where budgets cannot be enforced: end the process, "
+        "or log one ERROR and go on without budgets.",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -173,7 +208,8 @@ class BudgetSettings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise BudgetSettingsError(_explain(error)) from None
-        _check_names()
+        if self._reads_environment:
+            _check_names()
 
     @field_validator("project", "default_user")
     @classmethod
@@ -216,6 +252,46 @@ class BudgetSettings(BaseSettings):
         if not set(names) <= set(USER_SOURCES) or len(set(names)) != len(names):
             raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
         return ",".join(names)
+
+    @field_validator("alert_at", mode="before")
+    @classmethod
+    def _per_cents(cls, value: object) -> object:
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("alert_at")
+    @classmethod
+    def _thresholds(cls, value: str) -> str:
+        per_cents(value)
+        return value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhooks(cls, value: SecretStr | None) -> SecretStr | None:
+        for url in _listed(value):
+            if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname or not url.isascii():
+                raise ValueError("it is a list of URLs like https://hooks.example.com/budgets")
+        return value
+
+    @field_validator("alert_mail_to", "alert_mail_from")
+    @classmethod
+    def _mails(cls, value: str | None) -> str | None:
+        for address in _listed(value):
+            if not re.fullmatch(r"[^@<>\s,;:()\"\\]+@[^@<>\s,;:()\"\\]+", address) or not address.isprintable():
+                raise ValueError(f"{address!r:.80} is no address like ops@example.com")
+        return value
+
+    @field_validator("alert_smtp_url")
+    @classmethod
+    def _mail_servers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                parts = urlsplit(value.get_secret_value())
+                good = parts.scheme.lower() in ("smtp", "smtps") and parts.hostname and (parts.port or 1)
+            except ValueError:  # what it says may hold a password
+                good = False
+            if not good or parts.query not in ("", "starttls=off"):
+                raise ValueError("it is a URL like smtp://user:password@mail.example.com:587")
+        return value
 
     @field_validator("fallback_models", mode="before")
     @classmethod
@@ -261,6 +337,11 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"{PREFIX}API_BASE needs {PREFIX}CLIENT_TYPE=client or hosted")
         if self.api_key or self.headers:
             self._check_endpoint()
+        mail = (self.alert_mail_to, self.alert_mail_from, self.alert_smtp_url)
+        if any(mail) and not all(mail):
+            raise ValueError(
+                f"alerts by mail take all of {PREFIX}ALERT_MAIL_TO, {PREFIX}ALERT_MAIL_FROM and {PREFIX}ALERT_SMTP_URL"
+            )
         self._check_limits()
         return self
 
@@ -302,6 +383,21 @@ class BudgetSettings(BaseSettings):
         return tuple(self.user_from.split(","))
 
     @cached_property
+    def alert_per_cents(self) -> tuple[int, ...] | None:
+        """ALERT_AT as numbers, in their order; None: no alerts."""
+        return per_cents(self.alert_at)
+
+    @cached_property
+    def alert_webhooks(self) -> tuple[str, ...]:
+        """The URLs of ALERT_WEBHOOK: secrets."""
+        return _listed(self.alert_webhook)
+
+    @cached_property
+    def alert_recipients(self) -> tuple[str, ...]:
+        """The addresses of ALERT_MAIL_TO."""
+        return _listed(self.alert_mail_to)
+
+    @cached_property
     def unbounded_hold_nanos(self) -> int:
         """UNBOUNDED_HOLD in nano-dollars."""
         return charge_nanos(self.unbounded_hold)
@@ -329,6 +425,44 @@ class BudgetSettings(BaseSettings):
         if self.file is None:
             return Policy(self.scope_limits, recorded=recorded)
         return read_file(self.file, self.timezone, self.scope_limits, recorded)
+
+
+class GivenSettings(BudgetSettings):
+    """Settings of constructor arguments and defaults alone: for a ledger that has nothing to do with the application's."""
+
+    _reads_environment: ClassVar[bool] = False
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The arguments."""
+        return (init_settings,)
+
+
+def per_cents(text: str) -> tuple[int, ...] | None:
+    """Thresholds from a text like "80,100", in their order; None for "off" and for nothing. Raises ValueError."""
+    words = [word.strip().removesuffix("%").strip() for word in text.split(",") if word.strip()]
+    if not words or [word.lower() for word in words] == ["off"]:
+        return None
+    if not all(
+        word.isascii() and word.isdigit() and len(word) <= 4 and 0 < int(word) <= MOST_PER_CENT for word in words
+    ):
+        raise ValueError(f"it is a list of per cent from 1 to {MOST_PER_CENT} like 80,100, or off")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _listed(value: SecretStr | str | None) -> tuple[str, ...]:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+    return tuple(dict.fromkeys(re.split(r"[\s,]+", text.strip(" \t\r\n,")))) if text.strip(" \t\r\n,") else ()
 
 
 def url_from(given: str) -> str:
@@ -365,6 +499,21 @@ def _object(value: object, what: str) -> object:
     return value
 
 
+def on_start_error() -> str:
+    """ON_START_ERROR, also where another setting is bad: `warn` if that is what it says, else `stop`."""
+    name = f"{PREFIX}ON_START_ERROR"
+    given = {**_dotenv(), **os.environ}
+    said = next((value for key, value in reversed(given.items()) if key.upper() == name and value), None)
+    return "warn" if said == "warn" else "stop"
+
+
+def _dotenv() -> dict[str, str | None]:
+    try:
+        return dotenv_values(".env")
+    except (OSError, ValueError):
+        return {}
+
+
 def set_env_default(name: str, value: str) -> None:
     """Set an environment variable for the processes that this one starts, unless it is set."""
     os.environ.setdefault(name, value)
@@ -384,19 +533,69 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
+class UnknownName(NamedTuple):
+    """A name with the settings' prefix that is no setting. `suggestion` is the setting that it is close to, "" if none is."""
+
+    given: str
+    suggestion: str
+
+
+def unknown_names() -> list[UnknownName]:
+    """Every name in the environment and the .env file that looks like a setting and is none."""
+    known = {name.upper() for name in BudgetSettings.model_fields}
+    found = []
+    for given in sorted({*os.environ, *dotenv_values(_ENV_FILE)}):
+        name = given.upper().removeprefix(PREFIX)
+        if name != given.upper() and name not in known and not _KUBERNETES.fullmatch(name):
+            found.append(UnknownName(given, _closest(name)))
+    return found
+
+
 def _check_names() -> None:
     """A misspelt setting must not go unnoticed: an unlimited service looks just like a limited one."""
-    known = {name.upper() for name in BudgetSettings.model_fields}
-    for given in {*os.environ, *dotenv_values(".env")}:
-        name = given.upper().removeprefix(PREFIX)
-        if name == given.upper() or name in known or _KUBERNETES.fullmatch(name):
-            continue
-        suggestion = _suggest(name)
+    for given, suggestion in unknown_names():
         if suggestion:
-            raise BudgetSettingsError(f"unknown setting {given}{suggestion}")
+            raise BudgetSettingsError(f"unknown setting {given}; did you mean {suggestion}?")
         _logger.warning("unknown setting %s is ignored; docs/reference.md lists what there is", given)
 
 
+class Origin(NamedTuple):
+    """Where a setting's value comes from: "argument", "environment", ".env" or "default". `text` is the value as it was written
+    there, which can be a secret (`secret`); None for a default.
+    """
+
+    setting: str
+    source: str
+    text: str | None
+    secret: bool
+
+
+def origins(given: Mapping[str, object]) -> list[Origin]:
+    """Where each setting would come from for `BudgetSettings(**given)`, also where a value is bad."""
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    file = {name.upper(): value for name, value in dotenv_values(_ENV_FILE).items() if value}
+    found = []
+    for name in BudgetSettings.model_fields:
+        key = f"{PREFIX}{name}".upper()
+        text: str | None = None
+        if name in given:
+            source, text = "argument", str(given[name])
+        elif key in environment:
+            source, text = "environment", environment[key]
+        elif key in file:
+            source, text = ".env", file[key]
+        else:
+            source = "default"
+        secret = "SecretStr" in str(BudgetSettings.model_fields[name].annotation)
+        found.append(Origin(key, source, text, secret))
+    return found
+
+
 def _suggest(name: str) -> str:
+    close = _closest(name)
+    return f"; did you mean {close}?" if close else ""
+
+
+def _closest(name: str) -> str:
     close = difflib.get_close_matches(name.upper(), [known.upper() for known in BudgetSettings.model_fields], 1, 0.75)
-    return f"; did you mean {PREFIX}{close[0]}?" if close else ""
+    return f"{PREFIX}{close[0]}" if close else ""

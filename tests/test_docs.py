@@ -158,7 +158,7 @@ def _default(name: str) -> str:
         return "sqlite:///litellm_budget.db"
     if name == "journal":
         return "litellm_budget_journal"
-    if name in ("api_base", "api_key", "file"):
+    if name in ("api_base", "api_key", "file") or (name.startswith("alert_") and default is None):
         return "no default"
     if default in (None, ""):
         return "no limit"

@@ -31,10 +31,30 @@ BELOW = {
     "manager": {"errors", "core", "policy", "settings", "stores", "pricing", "metrics"},
     "hooks": {"errors", "core", "policy", "settings", "stores", "pricing", "manager"},
     "proxy": {"hooks"},
-    "testing": {"hooks"},
+    "testing": {"errors", "core", "settings", "stores", "manager", "hooks"},
+    "pytest_plugin": {"testing"},
+    # Imported when LiteLLM is.
+    "startup": {"hooks", "settings"},
+    "auto": {"startup"},
+    "environment": {"errors", "settings", "manager"},
     "server": {"errors", "core", "policy", "settings", "stores", "manager", "metrics"},
-    "cli": {"errors", "core", "policy", "budget_file", "settings", "stores", "pricing", "manager", "server"},
+    "cli": {
+        "errors",
+        "core",
+        "policy",
+        "budget_file",
+        "settings",
+        "stores",
+        "pricing",
+        "manager",
+        "hooks",
+        "server",
+        "environment",
+    },
     "__main__": {"cli"},
+    "web": {"errors", "core", "manager", "hooks"},
+    "asgi": {"errors", "web"},
+    "wsgi": {"errors", "web"},
 }
 
 
@@ -71,8 +91,14 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in PACKAGE.rglob("*.py")
         if re.search(r"os\.(environ|getenv)", path.read_text())
     ]
-    # pricing/tokens.py reads where LiteLLM keeps its tokenizer, a variable of LiteLLM's own.
-    assert sorted(readers) == ["pricing/tokens.py", "settings.py"]
+    # pricing/tokens.py reads where LiteLLM keeps its tokenizer, a variable of LiteLLM's own. environment.py prepares the environment
+    # of a program. What arms also runs in interpreters that have no settings.py.
+    assert sorted(readers) == [
+        "environment.py",
+        "pricing/tokens.py",
+        "settings.py",
+        "startup/litellm_budget_arming.py",
+    ]
 
 
 def _sets_something_of_litellm(node: ast.AST) -> bool:

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from litellm_budget_plugin.cli import changing, reading
+from litellm_budget_plugin.cli import changing, reading, transfer
+from litellm_budget_plugin.cli.alerts import alerts
 from litellm_budget_plugin.cli.check import check
+from litellm_budget_plugin.cli.completion import completion
 from litellm_budget_plugin.cli.copy import copy
+from litellm_budget_plugin.cli.doctor import doctor
 from litellm_budget_plugin.cli.journal import journal
 from litellm_budget_plugin.cli.keys import keys
+from litellm_budget_plugin.cli.run import run
 from litellm_budget_plugin.cli.serve import serve
+from litellm_budget_plugin.cli.top import top
+from litellm_budget_plugin.cli.usage import usage
 from litellm_budget_plugin.errors import BudgetError
+
+UNKNOWN = 3
+"""How commands that monitoring systems run end where they cannot say anything; 2 is a finding of theirs."""
+_MONITORS = ("status", "doctor")
 
 
 class _App(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except BudgetError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads the output has gone; click ends quietly
-                raise
-            raise click.ClickException(str(error)) from error
+            return _without_traceback(super().invoke, ctx)
+        except click.ClickException as error:
+            # A terminal would take an argument's control characters for its own.
+            error.message = _printable(error.message)  # type: ignore[misc]  # final for subclasses
+            if ctx.invoked_subcommand in _MONITORS:
+                error.exit_code = UNKNOWN  # type: ignore[misc]  # of this error, not of its class
+            raise
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
+def _without_traceback(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+    try:
+        return invoke(ctx)
+    except BudgetError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of the output has gone; click ends quietly
+            raise
+        raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,5 +63,21 @@ def app() -> None:
     """
 
 
-for command in (*reading.COMMANDS, *changing.COMMANDS, check, copy, journal, keys, serve):
+_COMMANDS = (
+    *reading.COMMANDS,
+    *changing.COMMANDS,
+    *transfer.COMMANDS,
+    alerts,
+    check,
+    completion,
+    copy,
+    doctor,
+    journal,
+    keys,
+    run,
+    serve,
+    top,
+    usage,
+)
+for command in _COMMANDS:
     app.add_command(command)

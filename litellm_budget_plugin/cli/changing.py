@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, timezone
 
 import click
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
+from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
-from litellm_budget_plugin.core.commands import Sweep
+from litellm_budget_plugin.core.commands import MICROS, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.budgets import Budgets
+from litellm_budget_plugin.manager.entries import micros_from
 from litellm_budget_plugin.manager.ledger import DAYS_KEPT
 
 
@@ -39,7 +40,11 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
 
     A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
     """
-    Budgets(ledger).raise_limit(subject, amount, until=_time(until, ledger.settings.timezone))
+    try:
+        micros = micros_from(until, ledger.timezone)
+    except BudgetInputError as error:
+        raise click.UsageError(f"--until: {error}") from error
+    Budgets(ledger).raise_limit(subject, amount, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
     _done(ledger, as_json, subject)
 
 
@@ -69,7 +74,8 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     Services do this every hour by themselves.
     """
     marks_kept = round(ledger.settings.retention * DAY)
-    swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
+    with counted("sweeping"):
+        swept = ledger.ask(Sweep(ledger.project, marks_kept, max(DAYS_KEPT * DAY, marks_kept)))
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
 
 
@@ -87,15 +93,6 @@ def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) ->
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
     ledger.flush()
     show_limits(ledger, as_json, subject)
-
-
-def _time(text: str, zone: str) -> datetime:
-    try:
-        # Python 3.10 reads no "Z".
-        found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in {"Z", "z"} else text)
-    except ValueError:
-        raise BudgetInputError(f"--until is a time like 2026-12-24T18:00+01:00, got {text!r:.80}") from None
-    return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
 
 
 COMMANDS = (

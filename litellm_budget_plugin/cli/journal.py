@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import closing
 from datetime import datetime, timezone
@@ -30,7 +31,8 @@ _BATCH = 200
 @click.option(
     "--retention", type=click.IntRange(1), default=30, show_default=True, help="RETENTION of the service, in days."
 )
-def journal(store: str, directory: str | None, deliver: bool, aside: bool, retention: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+def journal(store: str, directory: str | None, deliver: bool, aside: bool, retention: int, as_json: bool) -> None:
     """Show the charges that wait on this machine for STORE, a URL or env:NAME; deliver them, each once.
 
     A living process delivers its own. What was set aside may have been charged before and forgotten since: look at the
@@ -46,12 +48,12 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
         with closing(opened(store, new=True)) as target:
             _deliver(target, files, retention)
             if aside:
-                _deliver_dead_letters(target, files)
+                _deliver_dead_letters(target, files, as_json)
     seen = files.seen()
     for file in seen:
-        click.echo(_line(file))
+        click.echo(json.dumps(_row(file), ensure_ascii=False) if as_json else _line(file))
     if not seen:
-        click.echo(f"nothing waits in {place}")
+        click.echo(f"nothing waits in {place}", err=as_json)
     if deliver and any(not file.in_use and not file.path.endswith(DEAD_LETTERS) for file in seen):
         raise click.ClickException("what is left could not be delivered; the reason is above")
 
@@ -65,7 +67,7 @@ def _deliver(store: Store, files: Journal, retention: int) -> None:
     store.sync()
 
 
-def _deliver_dead_letters(store: Store, files: Journal) -> None:
+def _deliver_dead_letters(store: Store, files: Journal, as_json: bool) -> None:
     def send(commands: list[Charge]) -> None:
         for first in range(0, len(commands), _BATCH):
             batch = commands[first : first + _BATCH]
@@ -76,7 +78,18 @@ def _deliver_dead_letters(store: Store, files: Journal) -> None:
 
     for file in files.seen():
         if file.path.endswith(DEAD_LETTERS) and file.entries:
-            click.echo(f"{file.path}: {deliver_dead_letters(file.path, send)} delivered")
+            click.echo(f"{file.path}: {deliver_dead_letters(file.path, send)} delivered", err=as_json)
+
+
+def _row(file: Seen) -> dict[str, object]:
+    since = None if file.since is None else datetime.fromtimestamp(file.since / 1e6, timezone.utc).isoformat()
+    return {"file": file.path, "waiting": file.entries, "since": since, "damaged": file.damaged, "state": _state(file)}
+
+
+def _state(file: Seen) -> str:
+    if file.path.endswith(DEAD_LETTERS):
+        return "set aside"
+    return "its process lives" if file.in_use else "its process is gone"
 
 
 def _line(file: Seen) -> str:
@@ -86,11 +99,4 @@ def _line(file: Seen) -> str:
         else f", since {datetime.fromtimestamp(file.since / 1e6, timezone.utc):%Y-%m-%d %H:%M} UTC"
     )
     damaged = f", {file.damaged} damaged" if file.damaged else ""
-    state = (
-        "set aside"
-        if file.path.endswith(DEAD_LETTERS)
-        else "its process lives"
-        if file.in_use
-        else "its process is gone"
-    )
-    return f"{file.path}: {file.entries} wait{since}{damaged} ({state})"
+    return f"{file.path}: {file.entries} wait{since}{damaged} ({_state(file)})"

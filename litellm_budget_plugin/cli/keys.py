@@ -13,6 +13,8 @@ from litellm_budget_plugin.core.commands import MICROS
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.server.keys import Key, create_key, list_keys, revoke_key
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+
 
 @click.group()
 def keys() -> None:
@@ -27,20 +29,24 @@ def keys() -> None:
 @click.option("--project", required=True, metavar="NAME", help="The project that the key opens.")
 @click.option("--read-only", is_flag=True, help="For looking only.")
 @click.option("--label", default="key", show_default=True, help="What the key is for, up to 100 characters.")
-def create(store: str, project: str, read_only: bool, label: str) -> None:
+@_JSON
+def create(store: str, project: str, read_only: bool, label: str, as_json: bool) -> None:
     """Make a key and print it. It cannot be shown again: the ledger keeps a digest of it only."""
     with closing(opened(store, new=True)) as ledger:
         try:
             key, text = create_key(ledger, project, "read-only" if read_only else "read-write", label)
         except BudgetInputError as error:
             raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({**_shown(key), "key": text}))
+        return
     click.echo(text)
     click.echo(f"{key.access} for project {project!r}; servers know it within two seconds", err=True)
 
 
 @keys.command("list")
 @click.argument("store", callback=ledger_url)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_JSON
 def list_command(store: str, as_json: bool) -> None:
     """List the keys that are good, without the keys themselves."""
     with closing(opened(store)) as ledger:
@@ -54,13 +60,17 @@ def list_command(store: str, as_json: bool) -> None:
 @keys.command()
 @click.argument("store", callback=ledger_url)
 @click.argument("key")
-def revoke(store: str, key: str) -> None:
+@_JSON
+def revoke(store: str, key: str, as_json: bool) -> None:
     """Revoke KEY: its id, as `list` shows it, or the key itself. Servers refuse it within two seconds."""
     with closing(opened(store)) as ledger:
         try:
             gone = revoke_key(ledger, key)
         except BudgetInputError as error:
             raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(_shown(gone)))
+        return
     click.echo(f"revoked {gone.id} ({gone.label}), {gone.access} for project {gone.project!r}")
 
 

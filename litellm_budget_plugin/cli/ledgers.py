@@ -78,6 +78,17 @@ class CommandLedger(BudgetLedger):
         self.worker.release()
 
 
+def ledger_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that every command for a ledger has: `store`, `project` and `as_json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="JSON, one object a line."),
+        click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]"),
+        click.option("--store", metavar="URL", help="A store's URL, or env:NAME.  [default: as the callback]"),
+    ):
+        function = option(function)
+    return function
+
+
 def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that is called with a ledger, `as_json`, and its own parameters by name.
 
@@ -86,13 +97,11 @@ def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[...,
 
     def made(function: Callable[..., None]) -> click.Command:
         @click.command(name)
-        @click.option("--store", metavar="URL", help="A store's URL, or env:NAME.  [default: as the callback]")
-        @click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]")
-        @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
+        @ledger_options
         @functools.wraps(function)
         def run(store: str | None, project: str | None, as_json: bool, **given: Any) -> None:
             try:
-                with closing(CommandLedger(_settings(store, project))) as ledger:
+                with closing(CommandLedger(BudgetSettings(**given_settings(store, project)))) as ledger:
                     function(ledger, as_json, **given)
             except BudgetInputError as error:
                 raise click.UsageError(str(error)) from error
@@ -105,10 +114,11 @@ def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[...,
     return made
 
 
-def _settings(store: str | None, project: str | None) -> BudgetSettings:
+def given_settings(store: str | None, project: str | None) -> dict[str, Any]:
+    """What --store and --project are as arguments of BudgetSettings. Raises BudgetInputError."""
     given: dict[str, Any] = {} if project is None else {"project": project}
     if store is not None:
         given |= {"store_url": (url := url_from(store)), "client_type": "local", "api_base": None}
         if not url.lower().startswith(("http:", "https:")):
             given |= {"api_key": None, "headers": {}}  # those of the environment are for its endpoint
-    return BudgetSettings(**given)
+    return given

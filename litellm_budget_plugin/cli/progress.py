@@ -1,4 +1,4 @@
-"""How far a copy is: a moving line on a terminal, plain lines elsewhere. Both go to standard error."""
+"""How far long work is, on standard error."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from litellm_budget_plugin.stores.copying import Progress
 
@@ -18,7 +18,7 @@ _EVERY = 100_000
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """What to call with each Progress while this is entered."""
+    """What to call with each Progress of a copy while this is entered: a moving line on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain()
@@ -27,6 +27,24 @@ def shown_progress() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
         yield lambda progress: bar.update(task, description=_line(progress))
+
+
+@contextmanager
+def counted(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """What to call with how many more are done while this is entered: a moving line on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description} {task.completed:,.0f}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda more: bar.advance(task, more)
 
 
 def _plain() -> Callable[[Progress], None]:

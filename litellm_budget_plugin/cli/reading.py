@@ -1,20 +1,19 @@
-"""The commands of litellm-budget that look: status, users, teams, runs, show, usage."""
+"""The commands of litellm-budget that look: status, users, teams, runs, show."""
 
 from __future__ import annotations
 
-import csv
-import sys
 from datetime import datetime, timedelta, timezone
 
 import click
 
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
-from litellm_budget_plugin.cli.standing import UNLIMITED, read_standings, standings
+from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import NEAR, show
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
-from litellm_budget_plugin.manager.budgets import PERIODS, Budgets, UsageRow, parse_subject
+from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
+from litellm_budget_plugin.manager.forecasts import Forecast
+from litellm_budget_plugin.manager.standing import UNLIMITED, read_standings, standings
 
-_DATE = click.DateTime(["%Y-%m-%d"])
 _DAYS = 7
 
 
@@ -22,19 +21,29 @@ _DAYS = 7
 def status(ledger: CommandLedger, as_json: bool) -> None:
     """Show who is near a limit (80 %) or at it.
 
-    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer. Money held for calls in flight
-    counts as spent.
+    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer, 3 bad arguments or settings. Money
+    held for calls in flight counts as spent.
     """
-    near = [one for scope in SCOPES for one in standings(ledger, scope) if one.used >= NEAR]
+    with counted("reading") as step:
+        near = [one for scope in SCOPES for one in standings(ledger, scope, step) if one.used >= NEAR]
     near.sort(key=lambda one: -one.used)
-    show((one.row() for one in near), as_json, "nobody is near a limit")
+    budgets = Budgets(ledger)
+    rows = ({**one.row(), "runs_out_at": _run_out(budgets.forecast(one.subject))} for one in near)
+    show(rows, as_json, "nobody is near a limit")
     if near:
         raise click.exceptions.Exit(2 if near[0].used >= 1 else 1)
 
 
+def _run_out(forecast: Forecast | None) -> datetime | None:
+    return None if forecast is None else forecast.runs_out_at
+
+
 def _list(name: str, scope: str) -> click.Command:
     def listed(ledger: CommandLedger, as_json: bool) -> None:
-        show((one.row() for one in standings(ledger, scope)), as_json, f"no {name}")
+        with counted("reading") as step:
+            rows = (one.row() for one in standings(ledger, scope, step))
+            found = rows if as_json else list(rows)
+        show(found, as_json, f"no {name}")
 
     listed.__doc__ = f"List the {name}: what was spent and held on the budget that binds first, and what is left of it."
     return ledger_command(name)(listed)
@@ -43,9 +52,11 @@ def _list(name: str, scope: str) -> click.Command:
 @ledger_command("show")
 @click.argument("subject")
 def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Show the limits of SUBJECT, what was spent and held, its balance, and its last seven days."""
+    """Show the limits of SUBJECT, what was spent and held, its balance, a forecast, and its last seven days."""
     show_limits(ledger, as_json, subject)
     budgets = Budgets(ledger)
+    if (forecast := budgets.forecast(subject)) is not None:
+        show([{"forecast": forecast.sentence}], as_json)
     since = datetime.now(timezone.utc).date() - timedelta(days=_DAYS - 1)
     show(
         (row._asdict() for row in budgets.usage(since=since, subject=subject)),
@@ -64,37 +75,4 @@ def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
         show([{"balance": budgets.balance(subject)}], as_json)
 
 
-@ledger_command("usage")
-@click.option("--by", default="day", show_default=True, type=click.Choice(PERIODS), help="What is summed up.")
-@click.option("--since", type=_DATE, metavar="DATE", help="First day, in UTC.")
-@click.option("--until", type=_DATE, metavar="DATE", help="Last day, in UTC.")
-@click.option("--subject", metavar="SUBJECT", help="Of this subject only.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV.")
-def usage(
-    ledger: CommandLedger,
-    as_json: bool,
-    by: str,
-    since: datetime | None,
-    until: datetime | None,
-    subject: str | None,
-    as_csv: bool,
-) -> None:
-    """Sum up calls, tokens and spend. Days before the last 400 are one: "before"."""
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json exclude each other")
-    days = [None if day is None else day.date() for day in (since, until)]
-    rows = Budgets(ledger).usage(since=days[0], until=days[1], by=by, subject=subject)
-    if as_csv:
-        out = csv.writer(sys.stdout, lineterminator="\n")
-        out.writerow(UsageRow._fields)
-        out.writerows((_cell(row.key), f"{row.spent:f}", *row[2:]) for row in rows)
-    else:
-        show((row._asdict() for row in rows), as_json, "no calls")
-
-
-def _cell(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-COMMANDS = (status, _list("users", "user"), _list("teams", "team"), _list("runs", "run"), show_subject, usage)
+COMMANDS = (status, _list("users", "user"), _list("teams", "team"), _list("runs", "run"), show_subject)

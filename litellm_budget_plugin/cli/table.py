@@ -32,17 +32,22 @@ def show(rows: Iterable[Row], as_json: bool, nothing: str = "nothing to show") -
         return
     console = Console()
     if console.is_terminal:
-        table = Table(box=None, pad_edge=False)
-        for name in found[0]:
-            table.add_column(name.replace("_", " "), overflow="fold")
-        for row in found:
-            style = _style(row)
-            table.add_row(*(Text(_bar(one) if name == "used" else _said(one), style) for name, one in row.items()))
-        console.print(table)
+        console.print(table_of(found))
     else:
         lines = [list(found[0]), *([_said(one) for one in row.values()] for row in found)]
         for line in _aligned(lines):
             click.echo(line)
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """A table for a terminal, with bars and colours."""
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        style = _style(row)
+        table.add_row(*(Text(_bar(one) if name == "used" else _said(one), style) for name, one in row.items()))
+    return table
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterable[str]:

@@ -12,6 +12,10 @@ from litellm_budget_plugin.core.windows import DAY
 UNITS = ("usd", "calls", "tokens")
 SCOPES = ("user", "team", "tag", "run", "project")
 """What can have a budget."""
+CLAIMS = "alert"
+"""The scope of what a process claims before it sends an alert. It has no budgets and no totals, and callers cannot name it."""
+ESTIMATED = "estimated"
+"""The scope in which a project, by its name, has totals of those charges that were estimated. It has no budgets, and is no part of sums."""
 
 
 class Subject(NamedTuple):
@@ -124,6 +128,14 @@ class Account:
         if limit is None:
             return None
         return min(limit + self.carried + (self.raised_by if now < self.raised_until else 0), MAX_NANOS)
+
+    def added_to_limit(self, default: Default | None, now: int) -> tuple[int, int]:
+        """What a raise in force, and what was carried over, add to the limit that counts now."""
+        own, limit = self.own_limit(default), self.effective_limit(default, now)
+        if own is None or limit is None:
+            return 0, 0
+        carried = min(self.carried, limit - own)
+        return limit - own - carried, carried
 
     def charge(self, amount: int, model: str) -> None:
         """Add `amount` (negative to correct) to what was spent, under `model`."""

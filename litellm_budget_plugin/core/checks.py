@@ -96,7 +96,7 @@ def _check_put(command: PutBudget) -> None:
         raise BudgetInputError("PutBudget.model is \"\" for every model, not '*'")
     if command.unit not in UNITS:
         raise BudgetInputError(f"PutBudget.unit must be one of {', '.join(UNITS)}, got {command.unit!r}")
-    for name in ("limit", "raised_by", "carry_over"):
+    for name in ("limit", "raised_by", "raised_until", "carry_over"):
         value = getattr(command, name)
         if value is not KEEP and value is not None:
             _amount(value, f"PutBudget.{name}")

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, Literal, NamedTuple, TypeVar, Union
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union
 
-from litellm_budget_plugin.core.accounts import NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import CLAIMS, NOTHING, Amounts, Default, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
@@ -275,7 +275,8 @@ class Refused:
     """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
 
     `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
-    way). Amounts are in the account's unit.
+    way). Amounts are in the account's unit. `limit` is what counts now; `raised` and `carried` are the parts of it that a temporary
+    raise and the window before add.
     """
 
     hold: str
@@ -286,6 +287,8 @@ class Refused:
     held: int
     requested: int
     resets_at: int | None
+    raised: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +418,11 @@ class Swept:
     expired: int
     forgotten: int
     folded: int
+
+
+def is_claim(command: BaseCommand[Any]) -> bool:
+    """Whether a command claims an alert, and is about no call."""
+    return isinstance(command, (Reserve, Settle)) and any(subject.scope == CLAIMS for subject in command.subjects)
 
 
 ReserveReply = Union[Granted, Refused, Closed, CountExactly, RollNeeded]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from litellm_budget_plugin.core.accounts import (
+    CLAIMS,
     UNITS,
     Amounts,
     Charged,
@@ -106,7 +109,7 @@ def refund_floor(work: UnitOfWork, hold: Hold) -> dict[str, Amounts]:
             elif account.id == row_id:
                 kept[row_id] = hold.floor
     floor = hold.floor
-    for subject in hold.subjects:
+    for subject in _counted(hold.subjects):
         key = UsageKey(*subject, hold.day, hold.model)
         if work.usage(key).unsettled < 1:
             key = key._replace(day=0)
@@ -116,8 +119,13 @@ def refund_floor(work: UnitOfWork, hold: Hold) -> dict[str, Amounts]:
 
 def record_usage(work: UnitOfWork, subjects: tuple[Subject, ...], day: int, model: str, usage: Usage) -> None:
     """Add `usage` to the totals of each subject."""
-    for subject in subjects:
+    for subject in _counted(subjects):
         work.add_usage(UsageKey(subject.scope, subject.id, day, model), usage)
+
+
+def _counted(subjects: tuple[Subject, ...]) -> Iterator[Subject]:
+    """The subjects that have totals: a claim is no call."""
+    return (subject for subject in subjects if subject.scope != CLAIMS)
 
 
 def charge_of(cost: int, calls: int, input_tokens: int, output_tokens: int) -> Amounts:

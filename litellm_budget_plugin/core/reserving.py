@@ -92,7 +92,7 @@ def _grant(work: UnitOfWork, command: Reserve, applying: list[Applying]) -> Amou
         room = limit - account.spent - held
         roomy = roomy and (unit == "calls" or room >= HEADROOM * wanted)
         if account.blocked or room < needed or room <= 0:
-            refused.append(_refused(command, account, limit, held, needed))
+            refused.append(_refused(command, account, account.added_to_limit(default, work.now), limit, held, needed))
         elif unit == "usd":
             room_usd = min(room_usd, room)
     if command.cheap and not roomy:
@@ -108,14 +108,16 @@ def _freed(replaced: Hold | None, ref: Ref) -> int:
     return replaced.amounts.of(ref.unit)
 
 
-def _refused(command: Reserve, account: Account, limit: int, held: int, needed: int) -> Refused:
+def _refused(command: Reserve, account: Account, added: tuple[int, int], limit: int, held: int, needed: int) -> Refused:
     room_unheld = limit - account.spent
     reason: Literal["blocked", "spent", "held"] = "held"
     if account.blocked:
         reason = "blocked"
     elif room_unheld < needed or room_unheld <= 0:
         reason = "spent"
-    return Refused(command.hold, account.ref, reason, limit, account.spent, held, needed, account.end)
+    # The end of a window changes nothing for a blocked account.
+    end = None if account.blocked else account.end
+    return Refused(command.hold, account.ref, reason, limit, account.spent, held, needed, end, *added)
 
 
 def _refuse(work: UnitOfWork, command: Reserve, refused: Refused) -> Refused:

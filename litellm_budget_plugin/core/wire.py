@@ -15,12 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
 from litellm_budget_plugin.core.accounts import Default
-from litellm_budget_plugin.core.commands import KEEP, Command, Reply, Roll
+from litellm_budget_plugin.core.commands import KEEP, Command, Refused, Reply, Roll
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 _COMMANDS = get_args(Command)
+_LATER: dict[type, tuple[str, ...]] = {Refused: ("raised", "carried")}
+"""Fields that earlier clients do not know: they are left out while they say nothing."""
 _CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*_COMMANDS, *get_args(Reply))}
 
 
@@ -52,7 +54,7 @@ def encode(message: Command | Reply) -> dict[str, Any]:
     encoded: dict[str, Any] = {"type": cls.__name__}
     for name in _fields(cls):
         value = getattr(message, name)
-        if value is not KEEP:
+        if value is not KEEP and (value or name not in _LATER.get(cls, ())):
             encoded[name] = _plain(value)
     return encoded
 

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from litellm_budget_plugin import pricing
+from litellm_budget_plugin.core.accounts import Subject
 from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import Closed, CountExactly, Granted, Read, Refused, Reserve, ReserveReply
 from litellm_budget_plugin.errors import BudgetPriceUnknown, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.hooks import tracing
-from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
+from litellm_budget_plugin.hooks.exceptions import BudgetExceeded, shown
 from litellm_budget_plugin.hooks.near_limit.plan import floor_of, want_of
+from litellm_budget_plugin.hooks.ways_out import ways_out
 
 if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call
@@ -29,43 +31,65 @@ def admit(call: Call) -> None:
     Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
     shadow mode it never raises. An attempt whose price is zero holds no money, and needs room only under limits of calls and tokens.
     """
+    _try(call, may_wait=False)
+
+
+def try_to_hold(call: Call) -> Refused | None:
+    """`admit` for a call that may wait: the refusal where only held money stands in the way, which is neither raised nor recorded;
+    None if the call may go out.
+    """
+    return _try(call, may_wait=True)
+
+
+def _try(call: Call, *, may_wait: bool) -> Refused | None:
     if call.span is None:
         call.span = tracing.span_for(call.request.params)
     with call.ledger.one_call():
-        _hold(call)
-    call.ledger.track(call.hold, call.abandon, call.granted)
+        refused = _hold(call, may_wait=may_wait)
+    if refused is None:
+        call.admitted = True
+        call.ledger.track(call.hold, call.abandon, call.granted)
+    return refused
 
 
-def _hold(call: Call) -> None:
-    ledger = call.ledger
+def _hold(call: Call, *, may_wait: bool) -> Refused | None:
     if call.estimate is None:
         call.estimate = call.bound()
     estimate = call.estimate
     free = estimate.priced and estimate.usd == 0
     try:
         if not estimate.priced and not _unpriced_goes_on(call):
-            return
-        reply = _reserve(call, estimate)
+            return None
+        reply = _reserve(call, estimate, may_wait=may_wait)
         if isinstance(reply, Granted):
-            call.held, call.granted = True, reply.amounts.usd
-            if estimate.usd and estimate.priced:
-                tracing.held(call.span, ledger.project, call.hold, call.granted)
-            else:
-                _unheld(call, "model", "free" if free else "price")
+            _granted(call, reply, estimate)
     except BudgetStoreError as error:
         _take_back(call)
         if free:
             _unheld(call, "model", "free")
         else:
             _without_store(call, error)
-        return
+        return None
     except BudgetRefused:
         raise
     except BaseException:
         _take_back(call)
         raise
     if isinstance(reply, Refused):
-        _refuse(call, BudgetExceeded(reply, call.called), reply.account.scope, reply.reason)
+        if may_wait and reply.reason == "held":
+            return reply
+        call.ledger.refused_by(reply.account, call.defaults)
+        refusal = BudgetExceeded(reply, call.called, ways_out(call, reply))
+        _refuse(call, refusal, reply.account.scope, reply.reason)
+    return None
+
+
+def _granted(call: Call, reply: Granted, estimate: pricing.Estimate) -> None:
+    call.held, call.granted = True, reply.amounts.usd
+    if estimate.usd and estimate.priced:
+        tracing.held(call.span, call.ledger.project, call.hold, call.granted)
+    else:
+        _unheld(call, "model", "price" if estimate.usd or not estimate.priced else "free")
 
 
 def _take_back(call: Call) -> None:
@@ -74,8 +98,9 @@ def _take_back(call: Call) -> None:
         call.ledger.release_later(call.hold)
 
 
-def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
+def _reserve(call: Call, estimate: pricing.Estimate, *, may_wait: bool) -> ReserveReply:
     ledger = call.ledger
+    reclaims = ledger.can_reclaim()
     # Only the first attempt is changed; a retry is sent as the call was changed then, or not at all.
     plan = call.plan if call.first else None
     command = Reserve(
@@ -90,19 +115,20 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
         # What this process has yet to settle must not refuse its own calls.
-        patient=ledger.can_reclaim(),
+        patient=reclaims or may_wait,
     )
     reply = ledger.reserve(command)
     if isinstance(reply, CountExactly) and plan is not None:
-        command = replace(command, patient=False)
-        reply = plan.reserve(call, command)
+        # A plan reclaims by itself.
+        reclaims = False
+        reply = plan.reserve(call, replace(command, patient=may_wait))
     elif isinstance(reply, CountExactly):
         call.estimate = exact = call.bound(exact=True)
         command = replace(command, want=want_of(exact), cheap=False)
         reply = ledger.reserve(command)
-    if isinstance(reply, Refused) and reply.reason == "held" and command.patient:
+    if isinstance(reply, Refused) and reply.reason == "held" and reclaims:
         ledger.reclaim(command.subjects)
-        reply = ledger.reserve(replace(command, patient=False))
+        reply = ledger.reserve(replace(command, patient=may_wait))
     if isinstance(reply, Closed):
         raise BudgetStoreUnavailable(f"the hold {call.hold} was closed before it was granted")
     return reply
@@ -110,19 +136,31 @@ def _reserve(call: Call, estimate: pricing.Estimate) -> ReserveReply:
 
 def _unpriced_goes_on(call: Call) -> bool:
     """Whether a call of unknown price may be made, under limits of calls and tokens. Raises BudgetPriceUnknown."""
-    ledger, model = call.ledger, call.called
-    if ledger.settings.on_unknown_price == "reject" and _limited(call):
-        error = BudgetPriceUnknown(
-            f"no price is known for {model!r}, and {call.user!r} has a limit; give a price with litellm.register_model "
-            "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow"
-        )
-        _refuse(call, error, "model", "price")
+    if call.ledger.settings.on_unknown_price == "reject" and (limited := _limited(call)) is not None:
+        _refuse(call, _price_unknown(call.called, limited), "model", "price")
         return False
     return True
 
 
-def _limited(call: Call) -> bool:
-    """Whether any limit applies to this attempt's subjects and models."""
+def _price_unknown(model: str, limited: Subject) -> BudgetPriceUnknown:
+    who = f"{limited.scope} {shown(limited.id)!r} has a limit"
+    if not model.strip():
+        return BudgetPriceUnknown(
+            f"this call names no model, and {who}; pass model=...", "Name a model: pass model=..."
+        )
+    near = pricing.nearest_model(model)
+    meant = f" (did you mean {near!r}?)" if near else ""
+    return BudgetPriceUnknown(
+        f"no price is known for {shown(model)!r}{meant}, and {who}; give a price with litellm.register_model "
+        "or input_cost_per_token= and output_cost_per_token=, or set LITELLM_BUDGET_ON_UNKNOWN_PRICE=allow",
+        f"Use {near!r} if that is the model you mean, else give {shown(model)!r} a price with litellm.register_model."
+        if near
+        else "Give the model a price with litellm.register_model, or call a model that LiteLLM has a price for.",
+    )
+
+
+def _limited(call: Call) -> Subject | None:
+    """The first of this attempt's subjects to which a limit in US dollars applies; None if none does."""
     ledger = call.ledger
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)
@@ -131,8 +169,8 @@ def _limited(call: Call) -> bool:
             limit is not None and ref.unit == "usd"
             for ref, limit, _ in limits_on(subject, reply.accounts, call.models, call.defaults)
         ):
-            return True
-    return False
+            return subject
+    return None
 
 
 def _unheld(call: Call, scope: str, reason: str) -> None:
@@ -147,6 +185,7 @@ def _refuse(call: Call, error: BudgetRefused, scope: str, reason: str) -> None:
         _logger.warning("shadow mode: this call would be refused: %s", error)
         return
     _tell_refused(call, scope, reason)
+    ledger.tell_refusal(error)
     raise error
 
 

@@ -9,20 +9,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm_budget_plugin import pricing
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import ESTIMATED, Default, Subject
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.hooks import tracing
-from litellm_budget_plugin.hooks.admission import admit
 from litellm_budget_plugin.hooks.call_types import FAMILIES, STARTS_JOB, later_request, sent_request
 from litellm_budget_plugin.hooks.deployments import chosen
 from litellm_budget_plugin.hooks.failure import Outcome, outcome_of
 from litellm_budget_plugin.hooks.jobs import started
 from litellm_budget_plugin.hooks.near_limit.plan import Plan
+from litellm_budget_plugin.hooks.waiting import Place, hold_or_wait
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.marks import response_marks
 from litellm_budget_plugin.manager.principal import Principal
+from litellm_budget_plugin.manager.waiting_line import Waiter
 from litellm_budget_plugin.pricing.usage import field
 
 _logger = logging.getLogger("litellm_budget_plugin")
@@ -40,7 +41,8 @@ class Call:
     `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was received
     is still known when the stream has been dropped. `answer` is a raw response that arrived. `held`: the ledger holds
     `granted` nano-dollars under the id `hold`. `hidden_usage` is the caller's own `stream_options` where the provider was asked for
-    the usage of a stream and the caller was not to see it. `span` is where traces are told of it.
+    the usage of a stream and the caller was not to see it. `waiter` is the place in the line of a call that is yet to wait, with nothing
+    held; `admitted`: the call may go out. `span` is where traces are told of it.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Call:
         "_id",
         "_number",
         "_process",
+        "admitted",
         "allowance",
         "answer",
         "asked",
@@ -68,6 +71,7 @@ class Call:
         "sent",
         "span",
         "to_be_routed",
+        "waiter",
     )
 
     def __init__(
@@ -97,6 +101,8 @@ class Call:
         self.replaces: str | None = None
         self.span: Any = None if after is None else after.span
         self.estimate: pricing.Estimate | None = None
+        self.waiter: Waiter | None = None
+        self.admitted = False
         self.held = False
         self.granted = 0
         self.sent = False
@@ -146,10 +152,10 @@ class Call:
         self.estimate = estimate
         self.models = pricing.model_names(request)
 
-    def admit(self) -> None:
-        """Hold the money for this attempt; raises what `admission.admit` raises."""
+    def admit(self, place: Place = Place.NOWHERE) -> None:
+        """Hold the money for this attempt, waiting at `place` if need be, see `waiting`; raises what `admission.admit` raises."""
         try:
-            admit(self)
+            hold_or_wait(self, place)
         except BaseException:
             self.release()
             raise
@@ -167,6 +173,7 @@ class Call:
             # A session, or a function that makes several requests: they are one attempt.
             return self._covering(details, body)
         call = self
+        self._admit_unless_waited()
         if self.sent or self.over:
             # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
             self.abandon()
@@ -176,6 +183,12 @@ class Call:
         call = call._covering(details, body)
         call.sent = True
         return call
+
+    def _admit_unless_waited(self) -> None:
+        """Hold, or refuse, where LiteLLM has come past the place at which a deferred call was to wait."""
+        if self.waiter is not None:
+            self._leave_line()
+            self.admit()
 
     def _is_for(self, details: Mapping[str, Any]) -> bool:
         """Whether what LiteLLM calls is this attempt's model; LiteLLM cuts the provider off the name."""
@@ -301,8 +314,14 @@ class Call:
         if not self.over and self._process == os.getpid():
             self.ledger.worker.submit(self.abandon)
 
+    def _leave_line(self) -> None:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            self.ledger.waiting_line.leave(waiter)
+
     def release(self) -> None:
         """Give the hold back: nothing was spent."""
+        self._leave_line()
         if not self._claim.acquire(blocking=False):
             return
         if self.held:
@@ -332,6 +351,7 @@ class Call:
             raise
         finally:
             worker.untrack(self.hold)
+            self.ledger.waiting_line.freed(self.subjects)
 
     def _nanos(self, cost: pricing.Cost) -> int:
         if cost.usd is not None:
@@ -361,10 +381,12 @@ def settlement_of(
     unless: str | None = None,
 ) -> Settle:
     """The command that charges `nanos` for `cost`. With `unless`, nothing if a mark of that name is there."""
+    guessed = nanos > 0 and (cost.estimated or cost.usd is None)
+    estimated = (Subject(ESTIMATED, ledger.project),) if guessed else ()
     return Settle(
         hold=hold,
         project=ledger.project,
-        subjects=principal.subjects,
+        subjects=(*principal.subjects, *estimated),
         models=models,
         cost=nanos,
         model=cost.model,

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import CodeType
 from typing import Any, NamedTuple
 
 import litellm
@@ -117,6 +118,7 @@ _SAID_ONCE = frozenset({"model", "stream", "stream_options"})
 _NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "off", "none"})
 _VIA_RESPONSES = re.compile(r"^([^/]+/)?responses/")
 _FRAMES = 8
+_HOOK = "async_pre_call_deployment_hook"
 
 
 class Kind(NamedTuple):
@@ -127,6 +129,10 @@ class Kind(NamedTuple):
     """The function under `@client`; None where LiteLLM names a route without calling one."""
     free: str = ""
     """The function's name, where it is in FREE."""
+    asynchronous: bool = False
+    """LiteLLM's wrapper that calls the function is a coroutine."""
+    awaits: bool = False
+    """It awaits `async_pre_call_deployment_hook` before the function is called."""
 
 
 def kind_of(name: str) -> Kind | None:
@@ -134,10 +140,14 @@ def kind_of(name: str) -> Kind | None:
 
     The function itself decides, not the name: two functions of LiteLLM share the name `search`.
     """
-    function = _function_being_set_up()
-    if function is not None:
+    found = _function_being_set_up()
+    if found is not None:
+        function, wrapper = found
         key = f"{function.__module__.removeprefix('litellm.')}:{function.__name__}"
-        return Kind(key, function, key) if key in FREE else Kind(CALL_TYPES.get(name, name), function)
+        asynchronous = bool(wrapper.co_flags & inspect.CO_COROUTINE)
+        awaits = asynchronous and _HOOK in wrapper.co_names
+        family, free = (key, key) if key in FREE else (CALL_TYPES.get(name, name), "")
+        return Kind(family, function, free, asynchronous, awaits)
     if name in CALL_TYPES:
         return Kind(CALL_TYPES[name], None)
     if name in _FREE_ROUTES:
@@ -146,8 +156,8 @@ def kind_of(name: str) -> Kind | None:
     return Kind(name, None) if name.isidentifier() and name.islower() else None
 
 
-def _function_being_set_up() -> Callable[..., Any] | None:
-    """The function whose `@client` wrapper is calling `function_setup`; None if it is called by something else."""
+def _function_being_set_up() -> tuple[Callable[..., Any], CodeType] | None:
+    """The function whose `@client` wrapper is calling `function_setup`, and that wrapper's code; None if it is called by something else."""
     frame = sys._getframe(1)
     for _ in range(_FRAMES):
         if frame.f_back is None:
@@ -156,7 +166,7 @@ def _function_being_set_up() -> Callable[..., Any] | None:
         names = frame.f_code.co_freevars
         if "original_function" in names and "rules_obj" in names:
             found = frame.f_locals.get("original_function")
-            return found if callable(found) else None
+            return (found, frame.f_code) if callable(found) else None
     return None
 
 

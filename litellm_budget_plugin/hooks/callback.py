@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +17,8 @@ from litellm_budget_plugin.hooks.principal import principal_of
 from litellm_budget_plugin.hooks.proxy_identity import is_caller
 from litellm_budget_plugin.hooks.registration import BudgetHook, deregister, register
 from litellm_budget_plugin.hooks.settlement import in_litellm
+from litellm_budget_plugin.hooks.versions import litellm_version, untested
+from litellm_budget_plugin.manager.alerts.alert import Alert
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.manager import BudgetManager
@@ -35,18 +37,26 @@ class BudgetCallback(BudgetHook):
     `litellm.callbacks` afterwards; of several open callbacks, for the first one in that list. Settings come from the
     environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
 
+    `on_alert` is called with each `Alert`, once over all processes, on a thread of its own; see docs/how-to/get-alerts.md.
+
     `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
     BudgetStoreError for a ledger that cannot be opened, IncompatibleLiteLLMError if the installed LiteLLM lacks a patch point; then
     nothing stays open. A refused call raises BudgetExceeded to its caller.
     """
 
-    def __init__(self, settings: BudgetSettings | None = None, **values: Any) -> None:
+    def __init__(
+        self,
+        settings: BudgetSettings | None = None,
+        *,
+        on_alert: Callable[[Alert], object] | None = None,
+        **values: Any,
+    ) -> None:
         super().__init__()
         if settings is not None and values:
             settings = BudgetSettings(**{**settings.model_dump(), **values})
         self.settings = settings or BudgetSettings(**values)
         with ExitStack() as opened:
-            self._ledger = BudgetLedger(self.settings, charging=True)
+            self._ledger = BudgetLedger(self.settings, charging=True, on_alert=on_alert)
             opened.callback(self._ledger.close)
             # Made at once, because it brings in the budgets of a user_cost.json that is there.
             self.manager = BudgetManager(self.settings.project, settings=self.settings)
@@ -56,8 +66,10 @@ class BudgetCallback(BudgetHook):
         self._closed = False
         self.budget_ledger = None if self.settings.mode == "off" else self._ledger
         register(self)
+        if said := untested(litellm_version()):
+            _logger.warning("%s; `litellm-budget doctor` shows whether budgets hold", said)
         policy = self._ledger.policies.current()
-        if not policy.limited:
+        if not policy.limited and not self._ledger.of_a_test:
             _logger.warning(
                 "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
             )
@@ -96,7 +108,7 @@ class BudgetCallback(BudgetHook):
         if ledger is None:
             return data
         if is_caller(user_api_key_dict):
-            gate.proxied(ledger, user_api_key_dict, data, call_type)
+            await gate.proxied(ledger, user_api_key_dict, data, call_type)
         elif call_type in CALL_TYPES:
             request = request_of(CALL_TYPES[call_type], data)
             call = Call(ledger, principal_of(ledger, data), request, plan=plan_for(self.settings, request, frozenset()))

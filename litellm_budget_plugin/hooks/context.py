@@ -23,6 +23,7 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.principal import Given
+from litellm_budget_plugin.manager.unregistered import warn_if_unregistered
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -74,6 +75,7 @@ class _Entry:
         if self._entered:
             raise RuntimeError("a budget_context can be entered once; make a new one for each block")
         self._entered = True
+        warn_if_unregistered("budget_context")
         self._parent = parent = _innermost()
         if parent is not None:
             # Blocks that overlap without end must not become a chain without end.

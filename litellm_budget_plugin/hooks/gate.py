@@ -29,8 +29,10 @@ from litellm_budget_plugin.hooks.call_types import Kind, by_position, kind_of, r
 from litellm_budget_plugin.hooks.deployments import candidates, names_group
 from litellm_budget_plugin.hooks.near_limit.plan import plan_for
 from litellm_budget_plugin.hooks.principal import principal_of
+from litellm_budget_plugin.hooks.proxy_identity import caller_of
 from litellm_budget_plugin.hooks.registration import current_ledger
 from litellm_budget_plugin.hooks.streams import ask_for_usage
+from litellm_budget_plugin.hooks.waiting import Place, place_of, wait_deferred
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.principal import Principal
 
@@ -60,10 +62,11 @@ def function_setup(
     call: Call | None = None
     try:
         call = _new_call(ledger, kind, args, params)
-        binding = _admit(logging_obj, call)
+        place = _place_of(kind, params) if ledger.settings.wait_for_held else Place.NOWHERE
+        binding = _admit(logging_obj, call, place)
         if call.to_be_routed:
             _of_request.set(weakref.ref(binding))
-        if call.plan is not None:
+        if call.plan is not None and call.waiter is None:
             call.plan.apply(params, call.user)
         if ledger.settings.mode == "enforce":
             say_once(params)
@@ -75,6 +78,33 @@ def function_setup(
         _unstamp(logging_obj)
         raise
     return logging_obj, params
+
+
+def _place_of(kind: Kind, params: Mapping[str, Any]) -> Place:
+    if kind.function is None:
+        # The proxy sets up its requests itself, on its event loop, and asks `proxied` then.
+        return place_of(True) if caller_of(params) is not None else Place.NOWHERE
+    if not kind.asynchronous:
+        return place_of(False)
+    return place_of(True) if kind.awaits else Place.NOWHERE
+
+
+async def deployment_hook(original: Callable[..., Awaitable[Any]], kwargs: Any, *args: Any, **more: Any) -> Any:
+    """What LiteLLM awaits for each asynchronous call between the gate and the request: deferred calls wait here.
+
+    What is raised here goes through LiteLLM's handling of failures; with `num_retries` it calls the function again, and the tripwire
+    refuses that.
+    """
+    call = call_of(kwargs.get("litellm_logging_obj")) if isinstance(kwargs, dict) else None
+    if call is not None and call.waiter is not None:
+        await _wait(call, kwargs)
+    return await original(kwargs, *args, **more)
+
+
+async def _wait(call: Call, params: dict[str, Any]) -> None:
+    await wait_deferred(call)
+    if call.plan is not None:
+        call.plan.apply(params, call.user)
 
 
 def _new_call(ledger: BudgetLedger, kind: Kind, args: tuple[Any, ...], params: dict[str, Any]) -> Call:
@@ -90,15 +120,17 @@ def _principal(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
     """Whose budgets count."""
     try:
         return principal_of(ledger, params)
-    except BudgetUserMissing:
+    except BudgetUserMissing as error:
         ledger.refused("user", "missing")
+        ledger.tell_refusal(error)
         raise
 
 
-def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
+async def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
     """What the proxy asks its callbacks once for each request, before it is routed; `caller` has been authenticated.
 
-    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees.
+    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees, and for requests that
+    waited for money of others.
     """
     logging_obj = data.get("litellm_logging_obj")
     call = call_of(logging_obj)
@@ -110,11 +142,15 @@ def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: 
             opened.admit()
             opened.release()
         elif call is None:
-            _of_request.set(weakref.ref(_admit(logging_obj, opened)))
+            binding = _admit(logging_obj, opened, Place.LATER)
+            _of_request.set(weakref.ref(binding))
+            await wait_deferred(opened)
     elif call is not None and "," in call.asked.model:
         # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
         call.release()
         del data["litellm_logging_obj"]
+    elif call is not None and call.waiter is not None:
+        await _wait(call, data)
 
 
 def request_failed() -> None:
@@ -127,10 +163,10 @@ def request_failed() -> None:
         binding.call.abandon()
 
 
-def _admit(logging_obj: Any, call: Call) -> Binding:
+def _admit(logging_obj: Any, call: Call, place: Place = Place.NOWHERE) -> Binding:
     """Bind the call to the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
     binding = bind(logging_obj, call)
-    call.admit()
+    call.admit(place)
     sdk_retries.sending(binding)
     return binding
 

@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.errors import IncompatibleLiteLLMError
 from litellm_budget_plugin.hooks import gate, sdk_retries, settlement, streams
+from litellm_budget_plugin.hooks.versions import litellm_version
 
 
 class PatchPoint(NamedTuple):
@@ -35,6 +35,7 @@ _NESTED = ("model", "contents", "kwargs")
 # docs/guarantees.md gives the reason for each; the contract tests hold each against the installed LiteLLM.
 PATCH_POINTS = (
     PatchPoint("litellm.utils:function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
+    PatchPoint("litellm.utils:async_pre_call_deployment_hook", gate.deployment_hook, ("kwargs", "call_type")),
     PatchPoint(f"{_LOGGING}.pre_call", gate.pre_call, ("self", "additional_args")),
     PatchPoint(f"{_BY_CHAT}.generate_content_handler", gate.nested_in_chat, _NESTED),
     PatchPoint(f"{_BY_CHAT}.async_generate_content_handler", gate.async_nested_in_chat, _NESTED),
@@ -115,6 +116,26 @@ def uninstrument() -> None:
         _users = max(0, _users - 1)
         if not _users:
             _restore()
+
+
+def put_back() -> None:
+    """Put the gate back where LiteLLM, executed again by `importlib.reload`, has put its own functions in its place.
+
+    Raises IncompatibleLiteLLMError if LiteLLM's modules were loaded a second time: the gate stands around the old ones.
+    """
+    with _lock:
+        for (_, name), (owner, original, wrapper) in _patched.items():
+            module = owner.__module__ if isinstance(owner, type) else owner.__name__
+            loaded = sys.modules.get(module)
+            if loaded is not owner and (
+                loaded is None or getattr(loaded, getattr(owner, "__name__", ""), None) is not owner
+            ):
+                raise IncompatibleLiteLLMError(
+                    f"{module} was loaded a second time in this process, and the gate stands around the first one; "
+                    "start a new process instead of removing LiteLLM from sys.modules"
+                )
+            if inspect.getattr_static(owner, name, None) is original:
+                setattr(owner, name, wrapper)
 
 
 def _restore() -> None:
@@ -216,11 +237,3 @@ def _wrapper(around: Callable[..., Any], original: Callable[..., Any]) -> Callab
         return around(original, *args, **kwargs)
 
     return sync_wrapper
-
-
-def litellm_version() -> str:
-    """The version of the installed LiteLLM."""
-    try:
-        return version("litellm")
-    except PackageNotFoundError:
-        return "(unknown version)"

@@ -31,6 +31,7 @@ class PassThrough(Call):
 
     def sending(self, details: Mapping[str, Any], body: object) -> Call:
         """LiteLLM sends each such request once, as it came."""
+        self._admit_unless_waited()
         self.sent = True
         return self
 

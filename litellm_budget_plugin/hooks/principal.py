@@ -58,7 +58,8 @@ def _missing_user(settings: BudgetSettings, sources: tuple[str, ...]) -> str:
     if settings.on_missing_user == "reject":
         raise BudgetUserMissing(
             "this call names no user; a user is looked for in "
-            f"{', '.join(sources)}: pass user=..., metadata={{'budget_user': ...}} or use budget_context{lost}"
+            f"{', '.join(sources)}: pass user=..., metadata={{'budget_user': ...}} or use budget_context{lost}",
+            "Name the user who pays: pass user=..., metadata={'budget_user': ...} or use budget_context.",
         )
     if (settings.project, lost) not in _warned:
         _warned.add((settings.project, lost))

@@ -12,6 +12,7 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.manager.unregistered import registered
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
@@ -21,12 +22,25 @@ class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are A
 
     budget_ledger: BudgetLedger | None = None
     _ledger: BudgetLedger
+    automatic = False
+    """Whether the application knows nothing of it: then it stands aside while another one is open."""
 
 
+_LISTS = (
+    "callbacks",
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "_async_input_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+)
 _open: list[BudgetHook] = []
 _in_force: BudgetHook | None = None
 """The callback that the gate acted for last."""
 _replaced: set[BudgetHook] = set()
+_overriding: list[BudgetHook] = []
+"""Callbacks that act before all others, whatever is in the list: the newest."""
 _disabled = 0
 _disabling = threading.Lock()
 _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_ledger_override", default=None)
@@ -34,6 +48,7 @@ _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_l
 
 def register(callback: BudgetHook) -> None:
     """The gate acts for this callback from now on."""
+    registered()
     _open.append(callback)
 
 
@@ -46,7 +61,8 @@ def deregister(callback: BudgetHook) -> None:
 
 def current_ledger() -> BudgetLedger | None:
     """The ledger that calls are held on: that of the first open callback in `litellm.callbacks`, else of the one that was
-    there last, else of the newest. None if none is open, or inside `disabled`.
+    there last, else of the newest. One that the application has made goes before an automatic one. None if none is open, or inside
+    `disabled`.
 
     That a list without the callback was assigned is logged once: applications and frameworks do that without meaning to.
     """
@@ -55,8 +71,12 @@ def current_ledger() -> BudgetLedger | None:
     candidates = [callback for callback in _open.copy() if callback.budget_ledger is not None]
     if not candidates or _disabled:
         return None
+    overriding = [callback for callback in _overriding.copy() if callback in candidates]
+    if overriding:
+        return _overridden() or overriding[-1].budget_ledger
+    candidates = [callback for callback in candidates if not callback.automatic] or candidates
     listed = getattr(litellm, "callbacks", None) or ()
-    callback = next((c for c in listed if isinstance(c, BudgetHook) and c.budget_ledger is not None), None)
+    callback = next((c for c in listed if isinstance(c, BudgetHook) and c in candidates), None)
     if callback is None:
         callback = _in_force if _in_force in candidates else candidates[-1]
         assert callback is not None
@@ -66,22 +86,49 @@ def current_ledger() -> BudgetLedger | None:
                 "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
             )
     _in_force = callback
-    return _ledger_override.get() or callback.budget_ledger
+    return _overridden() or callback.budget_ledger
+
+
+def _overridden() -> BudgetLedger | None:
+    ledger = _ledger_override.get()
+    # A task that goes on after the block has a copy of its context.
+    return None if ledger is None or ledger.closed else ledger
 
 
 def opened_ledger() -> BudgetLedger | None:
     """The ledger of an open callback, also inside `disabled` and in mode `off`, where calls are not held on it; None if none is open."""
-    return current_ledger() or (_open[-1]._ledger if _open else None)
+    newest = _overriding or _open
+    return current_ledger() or (newest[-1]._ledger if newest else None)
 
 
 @contextmanager
 def override_ledger(ledger: BudgetLedger) -> Iterator[None]:
     """Within this context, calls that would be held on the current ledger are held on `ledger` instead."""
-    token = _ledger_override.set(ledger)
+    before = _ledger_override.get()
+    _ledger_override.set(ledger)
     try:
         yield
     finally:
-        _ledger_override.reset(token)
+        # The block of a generator may be left in another context than it was entered in: no token can be reset then.
+        if _ledger_override.get() is ledger:
+            _ledger_override.set(before)
+
+
+@contextmanager
+def override_callback(callback: BudgetHook) -> Iterator[None]:
+    """Within this block the gate acts for `callback`, in all threads, and in this context also while another such block is open.
+    `litellm.callbacks`, and the lists into which LiteLLM copies it at a call, are the same after it as before.
+    """
+    listed = [(name, getattr(litellm, name), list(getattr(litellm, name))) for name in _LISTS if hasattr(litellm, name)]
+    _overriding.append(callback)
+    try:
+        with override_ledger(callback._ledger):
+            yield
+    finally:
+        _overriding.remove(callback)
+        for name, held, content in listed:
+            held[:] = content
+            setattr(litellm, name, held)
 
 
 @contextmanager

@@ -1,22 +1,24 @@
-"""`check()`: does the gate, as it is armed in this process, stop a call and settle one?"""
+"""Does the gate stop a call and settle one? `check()` asks the one that is armed in this process, `rehearse()` arms one."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import litellm
 
 from litellm_budget_plugin.hooks import instrument
 from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
-from litellm_budget_plugin.hooks.registration import current_ledger, override_ledger
+from litellm_budget_plugin.hooks.registration import BudgetHook, current_ledger, deregister, override_ledger, register
+from litellm_budget_plugin.hooks.versions import litellm_version
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.users import Users
-from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.settings import GivenSettings
 
 _USER = "budget-check"
 _CALL: dict[str, Any] = {
@@ -78,7 +80,7 @@ def check() -> Check:
     armed, missing = instrument.in_place()
     ledger = current_ledger()
     return Check(
-        litellm=instrument.litellm_version(),
+        litellm=litellm_version(),
         registered=ledger is not None,
         mode=None if ledger is None else ledger.settings.mode,
         armed=armed,
@@ -89,32 +91,86 @@ def check() -> Check:
 
 
 @contextlib.contextmanager
-def _trial(limit: str) -> Iterator[BudgetLedger]:
-    settings = BudgetSettings(
+def _trial(limit: str, hook: BudgetHook | None = None) -> Iterator[BudgetLedger]:
+    """A ledger on which this context's calls are held, those of the open callback or, without one, those of `hook`."""
+    settings = GivenSettings(
         project=f"budget-check-{new_id()}",
         store_url="memory://",
-        client_type="local",
         default_limit=Decimal(limit),
-        default_window="none",
-        project_limit=None,
-        mode="enforce",
         user_from="metadata",
-        cap_output=False,
-        fallback_models={},
         metrics=False,
     )
     ledger = BudgetLedger(settings)
     try:
+        if hook is not None:
+            hook.budget_ledger = ledger
         with override_ledger(ledger):
             yield ledger
     finally:
+        if hook is not None:
+            hook.budget_ledger = None
         ledger.close()
 
 
-def _blocks() -> bool:
-    with _trial("0.009"):
+def _completion() -> None:
+    litellm.completion(**_CALL)
+
+
+def _acompletion() -> None:
+    asyncio.run(litellm.acompletion(**_CALL))
+
+
+def _stream() -> None:
+    for _ in litellm.completion(**_CALL, stream=True):
+        pass
+
+
+def _astream() -> None:
+    async def read() -> None:
+        async for _ in await litellm.acompletion(**_CALL, stream=True):
+            pass
+
+    asyncio.run(read())
+
+
+KINDS: dict[str, Callable[[], None]] = {
+    "completion": _completion,
+    "acompletion": _acompletion,
+    "completion, streamed": _stream,
+    "acompletion, streamed": _astream,
+}
+"""The kinds of calls that `rehearse` makes."""
+
+
+class Rehearsal(NamedTuple):
+    """What became of a kind of call: whether one over budget was refused, and one within it charged."""
+
+    kind: str
+    blocks: bool
+    settles: bool
+
+
+def rehearse() -> Iterator[Rehearsal]:
+    """Arm a gate in this process and make two mock calls of each kind, on ledgers of their own in memory; no request leaves.
+
+    For a process without a callback and without a running event loop. Raises IncompatibleLiteLLMError if the installed LiteLLM lacks
+    a patch point.
+    """
+    instrument.instrument()
+    hook = BudgetHook()
+    register(hook)
+    try:
+        for kind, call in KINDS.items():
+            yield Rehearsal(kind, _blocks(call, hook), _settles(call, hook))
+    finally:
+        deregister(hook)
+        instrument.uninstrument()
+
+
+def _blocks(call: Callable[[], None] = _completion, hook: BudgetHook | None = None) -> bool:
+    with _trial("0.009", hook):
         try:
-            litellm.completion(**_CALL)
+            call()
         except BudgetExceeded as refused:
             return refused.subject == _USER
         except Exception:  # noqa: BLE001  # whatever else went wrong, the gate did not stop the call
@@ -122,11 +178,12 @@ def _blocks() -> bool:
     return False
 
 
-def _settles() -> bool:
-    with _trial("1") as ledger:
+def _settles(call: Callable[[], None] = _completion, hook: BudgetHook | None = None) -> bool:
+    with _trial("1", hook) as ledger:
         try:
-            litellm.completion(**_CALL)
+            call()
         except Exception:  # noqa: BLE001  # somebody else's hook may refuse a mock call: then nothing is shown
             return False
+        ledger.flush()
         state = Users(ledger).get_any(_USER).state
         return state is not None and state.spent > 0 and state.held == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from itertools import groupby
@@ -31,10 +33,13 @@ from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limit, parse_limits
 from litellm_budget_plugin.core.windows import CREDIT, DAY, bounds, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.forecasts import Forecast, as_forecast, first_day, first_run_out
+from litellm_budget_plugin.pricing import unknown_models
 from litellm_budget_plugin.stores.protocol import spent_since
 
 PERIODS = ("day", "model", *SCOPES)
 """What `usage` can be summed by."""
+_logger = logging.getLogger("litellm_budget_plugin")
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -59,6 +64,17 @@ class UsageRow(NamedTuple):
     """Totals of one day, model or subject, as `key` says. `spent` is US dollars."""
 
     key: str
+    spent: Decimal
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    refusals: int
+    unsettled: int
+
+
+class UsageTotals(NamedTuple):
+    """A `UsageRow` without its key."""
+
     spent: Decimal
     calls: int
     input_tokens: int
@@ -150,6 +166,9 @@ class Budgets:
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
             )
         self._set(self._subject(subject), limits)
+        # Importing LiteLLM takes seconds, and who only keeps the books need not know its models.
+        if "litellm" in sys.modules and (unknown := unknown_models(limit.model for limit in limits if limit.model)):
+            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
         return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:
@@ -201,6 +220,16 @@ class Budgets:
         since = -(-bounds(window, now)[0] // DAY)
         return sum(spent for _, spent in spent_since(self._totals(*subject, (since, 2**31)), ref, since))
 
+    def forecast(self, subject: str | Subject) -> Forecast | None:
+        """Which of the subject's budgets runs out first if spending goes on at the rate of the last four weeks, and when; None if all of
+        them last until their windows end, or there are less than three days of history.
+        """
+        named = self._subject(subject)
+        defaults = self._ledger.defaults_of(named)
+        found = self._ledger.ask_settled(Read(self._ledger.project, *named, defaults=defaults))
+        rows = self._totals(*named, (first_day(found.now), 2**31))
+        return as_forecast(first_run_out(named, found.accounts, defaults, rows, found.now), self._ledger.timezone)
+
     def block(self, subject: str | Subject) -> None:
         """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
         self._put(self._subject(subject), blocked=True)
@@ -224,7 +253,7 @@ class Budgets:
         if not refs:
             raise BudgetInputError(f"{named.scope} {named.id!r:.80} has no limit in US dollars that could be raised")
         for ref in refs:
-            self._put(named, ref, raised_by=raised, raised_until=round(until.timestamp() * MICROS))
+            self._put(named, ref, raised_by=raised, raised_until=max(0, round(until.timestamp() * MICROS)))
 
     def reset(self, subject: str | Subject) -> None:
         """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
@@ -248,8 +277,26 @@ class Budgets:
 
         In the order of their keys. The days before the last 400 are summed into one, the first: "before".
         """
-        if by not in PERIODS:
-            raise BudgetInputError(f"by= must be one of {', '.join(PERIODS)}, got {by!r:.80}")
+        found = self.usage_by((by,), since=since, until=until, subject=subject)
+        return [UsageRow(key, *totals) for (key,), totals in found]
+
+    def usage_by(
+        self,
+        by: Sequence[str],
+        *,
+        since: date | None = None,
+        until: date | None = None,
+        subject: str | Subject | None = None,
+    ) -> list[tuple[tuple[str, ...], UsageTotals]]:
+        """Like `usage`, by several at once: "day", "model" and at most one scope, in any order. Each row has a key for each of `by`.
+
+        The ledger keeps totals of each subject, not of pairs of them: there are none by user and team.
+        """
+        if not by or len(set(by)) < len(by) or not set(by) <= set(PERIODS):
+            raise BudgetInputError(f"by= must be of {', '.join(PERIODS)}, each at most once, got {','.join(by)!r:.80}")
+        scopes = [each for each in by if each in SCOPES]
+        if len(scopes) > 1:
+            raise BudgetInputError(f"there are no totals by {' and '.join(scopes)} at once: give one of them")
         for name, day in (("since", since), ("until", until)):
             if day is not None and not isinstance(day, date):
                 raise BudgetInputError(f"{name}= must be a date, got {day!r:.80}")
@@ -258,14 +305,15 @@ class Budgets:
             2**31 if until is None else until.toordinal() - _EPOCH,
         )
         named = self._subject(subject) if subject is not None else None
-        if by in SCOPES:
-            if named is not None and named.scope != by:
-                raise BudgetInputError(f"a {named.scope} has no totals by {by}")
-            rows = self._totals(by, None if named is None else named.id, days)
+        if scopes:
+            if named is not None and named.scope != scopes[0]:
+                raise BudgetInputError(f"a {named.scope} has no totals by {scopes[0]}")
+            rows = self._totals(scopes[0], None if named is None else named.id, days)
         else:
             named = named or Subject("project", self._ledger.project)
             rows = self._totals(*named, days)
-        return _summed(rows, _KEYS.get(by, lambda key: key.subject))
+        keys = [_KEYS.get(each, _subject_of) for each in by]
+        return _summed(rows, lambda key: tuple(each(key) for each in keys))
 
     def runs(self) -> Iterator[RunState]:
         """Every run that the ledger knows, in the order of their ids."""
@@ -385,6 +433,10 @@ _KEYS: dict[str, Callable[[UsageKey], str]] = {
 }
 
 
+def _subject_of(key: UsageKey) -> str:
+    return key.subject
+
+
 def _dollars(amount: str | Decimal | int) -> int:
     """An amount of US dollars as nano-dollars, exactly."""
     number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
@@ -422,10 +474,12 @@ def _time(micros: int | None) -> datetime | None:
     return None if micros is None else datetime.fromtimestamp(micros / MICROS, tz=timezone.utc)
 
 
-def _summed(rows: tuple[tuple[UsageKey, Usage], ...], named: Callable[[UsageKey], str]) -> list[UsageRow]:
-    sums: dict[str, Usage] = {}
+def _summed(
+    rows: tuple[tuple[UsageKey, Usage], ...], named: Callable[[UsageKey], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], UsageTotals]]:
+    sums: dict[tuple[str, ...], Usage] = {}
     for key, usage in rows:
         name = named(key)
         sums[name] = sums.get(name, Usage()).plus(usage)
-    order = sorted(sums, key=lambda name: (name != "before", name))
-    return [UsageRow(name, _usd(sums[name].spent), *sums[name][1:]) for name in order]
+    order = sorted(sums, key=lambda name: [(part != "before", part) for part in name])
+    return [(name, UsageTotals(_usd(sums[name].spent), *sums[name][1:])) for name in order]

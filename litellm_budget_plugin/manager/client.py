@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from litellm_budget_plugin.core.commands import BaseCommand, Command, ReplyT_co
+from litellm_budget_plugin.core.commands import BaseCommand, Command, Granted, ReplyT_co, Reserve, Settle, Settled
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.manager.breaker import Breaker
 from litellm_budget_plugin.manager.observing import Observing
 from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
+
+
+class Watch(Protocol):
+    """Looks for alerts. Any thread may tell it; it only takes notes. `runs_out` is when the project's own budgets do, in seconds since
+    1970; infinity if they last, or nobody has looked yet.
+    """
+
+    project: str
+    runs_out: float
+
+    def touched(self, command: Reserve | Settle) -> None:
+        """Something was held or charged."""
+
+    def failed(self, error: BudgetStoreError) -> None:
+        """The store did not answer."""
 
 
 class StoreClient:
@@ -18,6 +34,8 @@ class StoreClient:
         self.store = store
         self.breaker = Breaker()
         self.observing = Observing(holds_money)
+        self.watched: list[Watch] = []
+        """Those who look for alerts."""
 
     def reset(self) -> None:
         """In a forked child: forget whether the store was away."""
@@ -61,9 +79,16 @@ class StoreClient:
         if self.observing.any:
             for command, outcome in zip(commands, outcomes):
                 self.observing.answered(command, outcome)
+        if self.watched:
+            for command, outcome in zip(commands, outcomes):
+                if isinstance(outcome, (Granted, Settled)) and isinstance(command, (Reserve, Settle)):
+                    for watch in self.watched:
+                        watch.touched(command)
 
     def _failed(self, error: BudgetStoreError) -> None:
         if isinstance(error, BudgetStoreUnavailable):
             self.breaker.failed(error)
         if self.observing.any:
             self.observing.failed(error)
+        for watch in self.watched:
+            watch.failed(error)

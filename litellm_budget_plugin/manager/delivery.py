@@ -42,7 +42,7 @@ class Delivery:
     def __init__(self, ask_all: AskAll, journal: Journal | None, most: int, kept_for: KeptFor) -> None:
         self._ask_all = ask_all
         self._journal = journal
-        self._most = most
+        self.most = most
         self._kept_for = kept_for
         self.reset()
 
@@ -68,7 +68,7 @@ class Delivery:
     @property
     def full(self) -> bool:
         """Whether `most` charges wait."""
-        return self.waiting >= self._most
+        return self.waiting >= self.most
 
     def put(self, command: Charge) -> None:
         """Deliver the command in the next `run`. Takes no lock."""
@@ -194,11 +194,11 @@ class Delivery:
 
     def _say_how_full(self) -> None:
         waiting = self.waiting
-        if waiting >= self._most:
+        if waiting >= self.most:
             _logger.error(
                 "%d charges wait for the store, as many as JOURNAL_LIMIT allows: calls are refused until it answers",
                 waiting,
             )
-        elif waiting >= _SAY_AT * self._most and not self._said:
+        elif waiting >= _SAY_AT * self.most and not self._said:
             self._said = True
-            _logger.error("%d charges wait for the store; at %d calls are refused", waiting, self._most)
+            _logger.error("%d charges wait for the store; at %d calls are refused", waiting, self.most)

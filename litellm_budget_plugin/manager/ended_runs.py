@@ -1,4 +1,4 @@
-"""Runs that ended are forgotten, for there is a new one each time an agent works."""
+"""Runs that ended are forgotten, for there is a new one each time an agent works; and so is what else comes to an end."""
 
 from __future__ import annotations
 
@@ -24,42 +24,53 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, Bud
 _logger = logging.getLogger("litellm_budget_plugin")
 _SCOPE = "run"
 
+Ask = Callable[[Command], Reply]
+Ended = Callable[[Ask, str, tuple[AccountState, ...], int], bool]
+"""Whether a subject with these accounts has ended, by its id and the store's clock."""
 
-class EndedRuns:
-    """Forgets a project's runs that were not used for `kept`, those that are blocked for `blocked_kept` (microseconds), a page at a time:
-    a process that looks often must not read all of them each time. Totals stay, and a run with a balance.
-    """
 
-    def __init__(self, project: str, kept: int, blocked_kept: int) -> None:
-        self._project = project
-        self._kept, self._blocked_kept = kept, max(kept, blocked_kept)
+class Forgotten:
+    """Forgets a scope's subjects that have `ended`, a page at a time: a process that looks often must not read all of them each time."""
+
+    def __init__(self, project: str, scope: str, ended: Ended) -> None:
+        self._project, self._scope, self._is_over = project, scope, ended
         self._after: str | None = ""
 
-    def forget(self, ask: Callable[[Command], Reply]) -> int:
-        """Look at the next page of runs; returns how many have ended."""
-        reply = ask(Read(self._project, _SCOPE, after=self._after or ""))
+    def forget(self, ask: Ask) -> int:
+        """Look at the next page of subjects; returns how many have ended."""
+        reply = ask(Read(self._project, self._scope, after=self._after or ""))
         if not isinstance(reply, Accounts):
             return 0
         self._after = reply.after
         ended = 0
-        for run, found in groupby(reply.accounts, key=lambda state: state.ref.subject):
+        for name, found in groupby(reply.accounts, key=lambda state: state.ref.subject):
             states = tuple(found)
-            if not self._ended(ask, run, states, reply.now):
+            if not self._is_over(ask, name, states, reply.now):
                 continue
             # What begins in this moment has changed the accounts, and they stay.
-            subject = Subject(_SCOPE, run)
+            subject = Subject(self._scope, name)
             try:
                 ask(DropBudget(f"ended:{uuid.uuid4().hex}", self._project, subject, seen=states))
             except BudgetStoreUnavailable:
                 raise
             except (BudgetInputError, BudgetStoreError) as error:
-                # A key that only reads, or an endpoint of an earlier version: another process looks after the runs.
-                _logger.debug("runs that ended are not forgotten from here: %s", error)
+                # A key that only reads, or an endpoint of an earlier version: another process looks after them.
+                _logger.debug("what ended is not forgotten from here: %s", error)
                 break
             ended += 1
         return ended
 
-    def _ended(self, ask: Callable[[Command], Reply], run: str, states: tuple[AccountState, ...], now: int) -> bool:
+
+class EndedRuns(Forgotten):
+    """Forgets a project's runs that were not used for `kept`, those that are blocked for `blocked_kept` (microseconds). Totals stay, and
+    a run with a balance.
+    """
+
+    def __init__(self, project: str, kept: int, blocked_kept: int) -> None:
+        super().__init__(project, _SCOPE, self._ended)
+        self._kept, self._blocked_kept = kept, max(kept, blocked_kept)
+
+    def _ended(self, ask: Ask, run: str, states: tuple[AccountState, ...], now: int) -> bool:
         before = now - (self._blocked_kept if any(state.blocked for state in states) else self._kept)
         if any(state.held or state.created_at >= before or state.ref.window == CREDIT for state in states):
             return False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import Default, Ref, Subject
 from litellm_budget_plugin.core.commands import (
     MICROS,
     BaseCommand,
@@ -26,13 +26,16 @@ from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.names import checked_id
 from litellm_budget_plugin.core.sentences import Limit, parse_limits
 from litellm_budget_plugin.core.windows import DAY
-from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.errors import BudgetInputError, BudgetRefused, BudgetStoreError, BudgetStoreUnavailable
+from litellm_budget_plugin.manager.alerts.alert import Alert
+from litellm_budget_plugin.manager.alerts.watch import AlertWatch
 from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.live_holds import LiveHold
 from litellm_budget_plugin.manager.policies import Policies
 from litellm_budget_plugin.manager.principal import Given, Principal
 from litellm_budget_plugin.manager.sharing import acquire, store_key
 from litellm_budget_plugin.manager.slice_keeper import SliceKeeper
+from litellm_budget_plugin.manager.waiting_line import WaitingLine
 from litellm_budget_plugin.metrics import process_metrics
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.policy import smaller
@@ -61,7 +64,9 @@ class BudgetLedger:
     can only read raises BudgetStoreError.
     """
 
-    def __init__(self, settings: BudgetSettings, *, charging: bool = False) -> None:
+    def __init__(
+        self, settings: BudgetSettings, *, charging: bool = False, on_alert: Callable[[Alert], object] | None = None
+    ) -> None:
         self.settings = settings
         self.project = settings.project
         self.policies = Policies(settings)
@@ -78,12 +83,16 @@ class BudgetLedger:
             raise
         kept = round(settings.retention * DAY)
         # A ledger in memory gets nothing from a journal or from another process.
-        marks_kept = min(kept, _HOUR) if self._key == "memory://" else kept
+        marks_kept = min(kept, _HOUR) if self._key.startswith("memory:") else kept
         self.worker.set_retention(self.project, marks_kept, DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
+        self.refusal_listeners: list[Callable[[BudgetRefused], None]] = []
+        """Called with each refusal before the caller of LiteLLM gets it."""
         self.reported = Recent()
         """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
+        self.waiting_line = WaitingLine()
+        """The calls that wait for money of calls in flight."""
         self._slices: SliceKeeper | None = None
         if settings.slice and self.store.remote:
             self._slices = SliceKeeper(self, charge_nanos(settings.slice))
@@ -91,8 +100,21 @@ class BudgetLedger:
             self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
             _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
+        self.alerts: AlertWatch | None = None
+        if settings.alert_per_cents is not None and charging and settings.mode != "off":
+            self._watch(on_alert)
         self._pid, self._turns = os.getpid(), Places(1)
         self._closed = False
+
+    def _watch(self, on_alert: Callable[[Alert], object] | None) -> None:
+        self.alerts = AlertWatch(self.settings, self.policies, self.worker, self.patience, on_alert)
+        self.worker.add_task(self.alerts)
+        self.client.watched.append(self.alerts)
+        # prometheus_client makes a file for a family when it is first shown: not while somebody reads the directory.
+        self.observing.refresh()
+        if len(self.alerts.sender.channels) > 1:
+            # Somebody waits for what an earlier process did not send.
+            self.worker.ensure_running()
 
     def _check_key(self, charging: bool) -> None:
         """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
@@ -187,10 +209,25 @@ class BudgetLedger:
             slices.finish(Release(command.replaces, self.project))
         return reply
 
+    def refused_by(self, account: Ref, defaults: tuple[Default, ...]) -> None:
+        """Tell alerts that `account` has refused a call, or would have in shadow mode."""
+        if self.alerts is not None:
+            self.alerts.refused(account, defaults)
+
     def refused(self, scope: str, reason: str) -> None:
         """Tell metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
         if self.observing.any:
             self.observing.refused(self.project, scope, reason, self.settings.mode)
+
+    def tell_refusal(self, error: BudgetRefused) -> None:
+        """Tell the listeners of a refusal that is about to be raised."""
+        for listener in self.refusal_listeners:
+            listener(error)
+
+    @property
+    def of_a_test(self) -> bool:
+        """Whether this is the ledger of one test, which knows nothing of files and of other ledgers."""
+        return self._key.startswith("memory://") and self._key != "memory://"
 
     def deliver(self, command: Settle | Release) -> None:
         """Apply the end of an attempt, at once or as soon as possible."""
@@ -264,11 +301,24 @@ class BudgetLedger:
         """Return when every charge known to this process is in the ledger and would survive a power cut."""
         self.worker.flush()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     def close(self) -> None:
         """Settle what waits and release the store. May be called twice."""
         if not self._closed:
             self._closed = True
+            self.waiting_line.wake_all()
             if self._slices is not None:
                 self._slices.retire()
+            if self.alerts is not None:
+                self._stop_watching(self.alerts)
             self.observing.forget(self.project)
             self.worker.release()
+
+    def _stop_watching(self, alerts: AlertWatch) -> None:
+        alerts.retire()
+        self.client.watched = [each for each in self.client.watched if each is not alerts]
+        self.worker.remove_task(alerts)

@@ -14,6 +14,7 @@ from litellm_budget_plugin.manager.charging import charge_for_response, charge_f
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.records import Record, UserDict
 from litellm_budget_plugin.manager.snapshot import Snapshot
+from litellm_budget_plugin.manager.unregistered import warn_if_unregistered
 from litellm_budget_plugin.manager.users import Users
 from litellm_budget_plugin.settings import BudgetSettings
 
@@ -131,6 +132,7 @@ class BudgetManager(Budgets):
         A response that the callback has charged to this user already changes nothing, and is warned of once. Returns
         {"user": record}. Raises ValueError without a response and texts, and what LiteLLM raises for unknown prices.
         """
+        warn_if_unregistered("BudgetManager.update_cost")
         if model and input_text and output_text:
             charge = charge_for_texts(model, input_text, output_text)
         elif completion_obj:
@@ -187,7 +189,7 @@ class BudgetManager(Budgets):
         """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`. With an
         endpoint there is nothing to import: every method reads it.
         """
-        if self.client_type == "local":
+        if self.client_type == "local" and not self._ledger.of_a_test:
             Snapshot(self._users).load()
 
     def save_data(self) -> dict[str, str]:

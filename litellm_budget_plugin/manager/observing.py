@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol
 
-from litellm_budget_plugin.core.commands import BaseCommand, Renew, Renewed, Settle, Settled, Sweep, Swept
+from litellm_budget_plugin.core.commands import BaseCommand, Renew, Renewed, Settle, Settled, Sweep, Swept, is_claim
 from litellm_budget_plugin.errors import BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.metrics.recent import Recent
 from litellm_budget_plugin.metrics.standing import Source
@@ -80,6 +80,8 @@ class Observing:
 
     def answered(self, command: BaseCommand[object], outcome: object) -> None:
         """The store has answered a command."""
+        if is_claim(command):
+            return
         if isinstance(command, Settle):
             # A charge can be sent again after it was acknowledged: with another one of its batch, or by an interrupt.
             if isinstance(outcome, Settled) and self._charges.is_new(command.hold):

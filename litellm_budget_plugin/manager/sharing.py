@@ -16,6 +16,7 @@ from litellm_budget_plugin.stores.protocol import Store
 from litellm_budget_plugin.stores.registry import masked, open_store, place_of
 
 _logger = logging.getLogger("litellm_budget_plugin")
+_PROVIDED_TIMEOUT = 30.0
 _LOCAL = ("memory:", "sqlite:")
 
 
@@ -56,6 +57,15 @@ def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
             new = StoreWorker(_open(key, timeout), timeout, journal, settings.journal_limit, lambda: _forget(way, new))
             worker = _opened[way] = new
         return worker
+
+
+def provide(key: str, store: Store) -> StoreWorker:
+    """Have `key` name this store in this process, until the worker that is returned has no users any more. The caller is one."""
+    way = Way(key)
+    with _opening:
+        new = StoreWorker(store, _PROVIDED_TIMEOUT, on_close=lambda: _forget(way, new))
+        _opened[way] = new
+        return new
 
 
 def _open(key: str, timeout: float) -> Store:

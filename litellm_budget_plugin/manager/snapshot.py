@@ -28,24 +28,24 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Snapshot:
-    """The file of one project in the current working directory."""
+    """The file of one project: by default the one in the current working directory."""
 
-    def __init__(self, users: Users) -> None:
+    def __init__(self, users: Users, path: str = FILE) -> None:
         self._users = users
         self._ledger: BudgetLedger = users.ledger
-        self.path = os.path.realpath(FILE)
+        self.path = os.path.realpath(path)
         # An account, not a command's id: ids are forgotten after RETENTION, and this must be kept.
         self._mark = Subject(FILE, _digest(self.path))
 
-    def load(self) -> None:
+    def load(self) -> int:
         """Import the file into the ledger, unless this project has done so before. Without a file, do nothing.
 
-        Users who have a budget of their own already keep it as it is. Two processes may do this at once. Raises
-        BudgetFileError, with nothing imported, if the file cannot be read as LiteLLM's.
+        Users who have a budget of their own already keep it as it is. Two processes may do this at once. Returns how many budgets it
+        has brought in. Raises BudgetFileError, with nothing imported, if the file cannot be read as LiteLLM's.
         """
-        if not os.path.isfile(self.path) or self._known():
-            return
-        records = self._parse(self._read())
+        if not os.path.isfile(self.path) or self.known():
+            return 0
+        records = self.records()
         imported = 0
         for user, record in records.items():
             budget = self._users.get_any(user)
@@ -62,24 +62,30 @@ class Snapshot:
                 imported += 1
         self._remember()
         _logger.info("imported %d of %d budgets from %s", imported, len(records), self.path)
+        return imported
 
     def save(self) -> None:
         """Write every user's record, so that the file is whole at every moment. Raises BudgetFileError if that fails."""
         self.load()
         self._ledger.flush()
-        text = json.dumps(self._users.records(), indent=4)
-        try:
-            _replace(self.path, text)
-        except OSError as error:
-            raise BudgetFileError(f"{self.path} could not be written, and is as it was: {error}") from error
-        if not self._known():
+        replace_file(self.path, self.text())
+        if not self.known():
             self._remember()
 
-    def _known(self) -> bool:
+    def text(self) -> str:
+        """What `save` writes."""
+        return json.dumps(self._users.records(), indent=4)
+
+    def known(self) -> bool:
+        """Whether this project has imported or written the file before."""
         return bool(self._ledger.ask(Read(self._ledger.project, *self._mark)).accounts)
 
     def _remember(self) -> None:
         self._ledger.ask(PutBudget(new_id(), self._ledger.project, self._mark, limit=None))
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The file's records, by user. Raises BudgetFileError if it cannot be read as LiteLLM's."""
+        return self._parse(self._read())
 
     def _read(self) -> Any:
         try:
@@ -118,8 +124,19 @@ def _imported(budget: Budget, record: dict[str, Any], zone: str) -> dict[str, An
     return {**fields, "bounds": now_open, "spent": tuple(sorted(spent.items()))}
 
 
+def replace_file(path: str, text: str) -> None:
+    """Write a file so that it is whole at every moment, and survives a power cut. Raises BudgetFileError; devices are not replaced."""
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BudgetFileError(f"{path} is no file; '-' is standard output")
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise BudgetFileError(f"{path} could not be written, and is as it was: {error}") from error
+
+
 def _replace(path: str, text: str) -> None:
-    temporary = os.path.join(os.path.dirname(path), f".{FILE}.{new_id()}.tmp")
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:100]}.{new_id()}.tmp")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as file:
             with suppress(FileNotFoundError):

@@ -105,6 +105,11 @@ class StoreWorker:
         """Run a task from now on."""
         self._tasks.append(task)
 
+    def remove_task(self, task: PeriodicTask) -> None:
+        """Run a task no more."""
+        # The thread may go through the list now.
+        self._tasks = [each for each in self._tasks if each is not task]
+
     def set_retention(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
         """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
@@ -203,7 +208,8 @@ class StoreWorker:
             unused[task.project] += task.unused_held()
         in_journal = self.delivery.in_journal
         in_memory = self.delivery.waiting - in_journal
-        return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused)
+        runs_out = {watch.project: watch.runs_out for watch in self.client.watched}
+        return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused, runs_out)
 
     def retain(self) -> bool:
         """One ledger more uses the store. False if it has been closed."""
@@ -222,6 +228,8 @@ class StoreWorker:
             self._close()
 
     def _close(self) -> None:
+        if self._closed or self.users > 0:
+            return
         for task in self._tasks:
             task.retire()
         with self._starting:
@@ -239,8 +247,14 @@ class StoreWorker:
             # Processes that share a directory of metrics leave their last values in it.
             self.client.observing.refresh()
 
+    def join(self, timeout: float) -> None:
+        """After it was closed: return when its thread has ended, or after `timeout` seconds."""
+        self._signal.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout)
+
     def abandon_all(self) -> None:
-        """The interpreter ends: settle the calls that go on as dropped, and close."""
+        """Nobody waits any more: settle the calls that go on as dropped, and close."""
         if self._closed:
             return
         for live in list(self.live.values()):

@@ -124,11 +124,22 @@ def held_gauge(meaning: str) -> Gauge:
     return gauge("held_usd", meaning, ("project", "use"))
 
 
+def runs_out_gauge() -> Gauge:
+    """The gauge of when a project's own budgets run out, which processes and servers show alike."""
+    return gauge(
+        "runs_out_timestamp_seconds",
+        "When the first of the project's own budgets runs out if spending goes on at the rate of the last four weeks, in seconds "
+        "since 1970. +Inf: all last until their windows end, or there is too little history. Up to an hour old.",
+        ("project",),
+        "livemin",
+    )
+
+
 def gauge(
     name: str,
     meaning: str,
     labels: Sequence[str] = (),
-    together: Literal["livesum", "livemax"] = "livesum",
+    together: Literal["livesum", "livemax", "livemin"] = "livesum",
 ) -> Gauge:
     """A gauge. `together` is how prometheus_client puts those of several processes together, by its own names."""
     return Gauge(f"{_PREFIX}{name}", meaning, labels, registry=None, multiprocess_mode=together)

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from litellm_budget_plugin.core.commands import Settle
 from litellm_budget_plugin.core.money import usd_float
-from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, updating
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, runs_out_gauge, updating
 from litellm_budget_plugin.metrics.standing import Source, Standing
 
 _IN_REGISTRY = "_litellm_budget_metrics"
@@ -45,7 +45,8 @@ class ProcessMetrics:
             "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
         )
         # A registry is read in the order in which things were put in: gauges are refreshed before.
-        gauges = (self._held, self._calls, self._waiting, self._breaker)
+        self._runs_out = runs_out_gauge()
+        gauges = (self._held, self._calls, self._waiting, self._breaker, self._runs_out)
         register(registry, (_Refreshing(self), *self._families.all, *gauges))
         self.refresh()
 
@@ -112,6 +113,12 @@ class ProcessMetrics:
             self._calls.labels(label).set(calls[label])
         self._waiting.labels("memory").set(sum(standing.in_memory for standing in standings))
         self._waiting.labels("journal").set(sum(standing.in_journal for standing in standings))
+        soonest: dict[str, float] = {}
+        for project, at in (item for standing in standings for item in standing.runs_out.items()):
+            label = self._families.project(project)
+            soonest[label] = min(at, soonest.get(label, at))
+        for label, at in soonest.items():
+            self._runs_out.labels(label).set(at)
         self._breaker.set(any(standing.breaker_open for standing in standings))
 
     def _by_label(self, amounts: Iterable[Mapping[str, int]]) -> Counter[str]:

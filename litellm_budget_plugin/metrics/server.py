@@ -23,10 +23,11 @@ from litellm_budget_plugin.core.commands import (
     Settled,
     Sweep,
     Swept,
+    is_claim,
 )
 from litellm_budget_plugin.core.money import usd_float
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, updating
+from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, register, runs_out_gauge, updating
 from litellm_budget_plugin.metrics.recent import Recent
 
 _HELD = (
@@ -47,7 +48,8 @@ class ServerMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._families = Families()
-        register(self._registry, self._families.all)
+        self._runs_out = runs_out_gauge()
+        register(self._registry, (*self._families.all, self._runs_out))
         self._several = bool(getattr(values.ValueClass, "_multiprocess", False))
         self._charges = Recent()
         self._holds = None if self._several else _Holds(self._registry)
@@ -58,6 +60,8 @@ class ServerMetrics:
             self._count(command, reply, seconds)
 
     def _count(self, command: Command, reply: Reply, seconds: float) -> None:
+        if is_claim(command):
+            return
         families, new = self._families, True
         if isinstance(command, Reserve):
             families.reserved(command.project, "store", seconds)
@@ -81,6 +85,11 @@ class ServerMetrics:
             raise BudgetInputError(f"the kind of a store's error is one of {', '.join(_KINDS)}, got {kind!r}")
         with updating:
             self._families.store_failed(kind)
+
+    def show_run_out(self, project: str, seconds: float) -> None:
+        """When the project's own budgets run out, in seconds since 1970; infinity if they do not."""
+        with updating:
+            self._runs_out.labels(self._families.project(project)).set(seconds)
 
     def exposition(self, accept_header: str | None = None) -> tuple[bytes, str]:
         """The metrics and their content type, in the format that the scraper's Accept header asks for."""

@@ -12,7 +12,7 @@ class Standing:
     """What one store's part of this process says. Amounts are nano-dollars by project.
 
     `held` is what calls that go on hold, whether on the ledger itself or in a slice; `calls` is how many of them hold money;
-    `ahead` is what slices hold for calls to come.
+    `ahead` is what slices hold for calls to come. `runs_out` is when a project's own budgets run out, in seconds since 1970.
     """
 
     closed: bool
@@ -22,6 +22,7 @@ class Standing:
     held: Mapping[str, int]
     calls: Mapping[str, int]
     ahead: Mapping[str, int]
+    runs_out: Mapping[str, float]
 
 
 class Source(Protocol):

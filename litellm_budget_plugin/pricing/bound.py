@@ -87,7 +87,8 @@ def _by_tokens(request: Request, sheet: PriceSheet, options: Options, sent: Scan
     most = tokens if asked.stated else _unstated(asked, sheet, tokens)
     answers = asked.choices * asked.prompts
     covered = Covered(counter.bytes, most, answers, counter.media_parts, counter.caches, asked.stated)
-    return Estimate(usd, floor, total, counter.floor_tokens, sheet.priced, bounded, loose, covered)
+    assumed = tokens if output and not asked.stated else 0
+    return Estimate(usd, floor, total, counter.floor_tokens, sheet.priced, bounded, loose, covered, assumed)
 
 
 def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:

@@ -86,6 +86,8 @@ class Estimate:
     """`exact=True` would give a tighter bound."""
     covered: Covered | None = None
     """What was counted; None where no text is billed."""
+    assumed: int = 0
+    """Output tokens of one choice that were counted for a request which states no limit; 0 where it states one, or none can be."""
 
 
 @dataclass(frozen=True, slots=True)

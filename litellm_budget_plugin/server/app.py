@@ -44,7 +44,7 @@ def create_app(options: ServerOptions) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _WORK_THREADS
         ledger = ServedLedger(options)
         rosters = Rosters(ledger)
-        app.state.site = Site(ledger, Door(ledger), rosters, {}, asyncio.Lock())
+        app.state.site = Site(ledger, Door(ledger), rosters, {}, asyncio.Lock(), {})
         await ledger.begin()
         try:
             yield

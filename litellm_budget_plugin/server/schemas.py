@@ -192,9 +192,10 @@ def _components() -> Schema:
         "limits": {"type": "array", "items": _object(limit=text, unit=text, spent=text, held=text, **of_limit)},
     }
     payment = _object(id=text, amount=text, at=text, refunded={"type": "boolean"})
+    forecast: Schema = {"oneOf": [_object(budget=text, runs_out_at=text, sentence=text), {"type": "null"}]}
     counts = dict.fromkeys(("calls", "input_tokens", "output_tokens", "refusals", "unsettled"), whole)
     return schemas | {
-        "SubjectBudgets": _object(**of_subject, payments={"type": "array", "items": payment}),
+        "SubjectBudgets": _object(**of_subject, payments={"type": "array", "items": payment}, forecast=forecast),
         "SubjectsPage": _object(subjects={"type": "array", "items": _object(**of_subject)}, after=maybe),
         "Refunded": _object(id=text, refunded={"const": True}),
         "UsageTotals": _object(by=text, rows={"type": "array", "items": _object(key=text, spent=text, **counts)}),

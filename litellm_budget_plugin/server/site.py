@@ -13,7 +13,8 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 
 
 class Site(NamedTuple):
-    """A worker's ledger, its door, who is listed on its pages, each project's models with when they were read, and what has one form
+    """A worker's ledger, its door, who is listed on its pages, each project's models with when they were read, when the
+    end of each project's budgets was last forecast, and what has one form
     after the other change limits: each reads a list before it writes it.
     """
 
@@ -22,6 +23,7 @@ class Site(NamedTuple):
     rosters: Rosters
     ranked: dict[str, tuple[float, tuple[str, ...]]]
     changing: asyncio.Lock
+    foreseen: dict[str, float]
 
     @classmethod
     def of(cls, request: Request) -> Site:

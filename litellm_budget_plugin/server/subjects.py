@@ -285,11 +285,14 @@ def _day(text: str, what: str) -> date | None:
 async def _answer(site: Site, project: str, subject: Subject) -> Response:
     now, budgets = await budgets_of(site.ledger, project, subject)
     paid = await site.ledger.run(site.ledger.budgets(project).payments, subject)
-    payments = [
-        {**each._asdict(), "amount": _usd(each.amount), "at": wording.iso(round(each.at.timestamp() * MICROS))}
-        for each in paid
-    ]
-    return as_json({**_said(Spender(subject, now, budgets, 0, {})), "payments": payments})
+    found = await site.ledger.run(site.ledger.budgets(project).forecast, subject)
+    forecast = None if found is None else {**found._asdict(), "runs_out_at": wording.iso(_micros(found.runs_out_at))}
+    payments = [{**each._asdict(), "amount": _usd(each.amount), "at": wording.iso(_micros(each.at))} for each in paid]
+    return as_json({**_said(Spender(subject, now, budgets, 0, {})), "payments": payments, "forecast": forecast})
+
+
+def _micros(at: datetime) -> int:
+    return round(at.timestamp() * MICROS)
 
 
 def _said(spender: Spender) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard, get_args
 
-from litellm_budget_plugin.core.accounts import SCOPES, UNITS, Subject
+from litellm_budget_plugin.core.accounts import CLAIMS, ESTIMATED, SCOPES, UNITS, Subject
 from litellm_budget_plugin.core.budgets import history_scope
-from litellm_budget_plugin.core.commands import Command, PutBudget, Read, ReadUsage, Reply
+from litellm_budget_plugin.core.commands import Command, DropBudget, PutBudget, Read, ReadUsage, Reply, Reserve, Settle
 from litellm_budget_plugin.core.money import MAX_NANOS
 from litellm_budget_plugin.core.windows import parse_window
 from litellm_budget_plugin.errors import BudgetInputError
@@ -89,8 +89,8 @@ def check_lengths(command: Command) -> None:
             raise BudgetInputError(f"{type(command).__name__}.{field.name} may have {most} entries, got {len(listed)}")
 
 
-_READ = (*SCOPES, *map(history_scope, SCOPES), SNAPSHOT)
-"""The scopes that can be read: those that can have budgets, what was paid, and the mark of a file that was imported."""
+_READ = (*SCOPES, *map(history_scope, SCOPES), SNAPSHOT, CLAIMS)
+"""The scopes that can be read: those that can have budgets, what was paid, the mark of a file that was imported, and claims."""
 
 
 def check_scopes(command: Command) -> None:
@@ -102,9 +102,13 @@ def check_scopes(command: Command) -> None:
     accepted: tuple[str, ...] = SCOPES
     if isinstance(command, PutBudget):
         accepted = (*SCOPES, SNAPSHOT)
+    elif isinstance(command, Settle):
+        accepted = (*SCOPES, CLAIMS, ESTIMATED)
+    elif isinstance(command, (Reserve, DropBudget)):
+        accepted = (*SCOPES, CLAIMS)
     elif isinstance(command, (Read, ReadUsage)):
         named.add(command.scope)
-        accepted = _READ
+        accepted = (*_READ, ESTIMATED)
     for scope in named:
         check_scope(scope, accepted)
 

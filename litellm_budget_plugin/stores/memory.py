@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from litellm_budget_plugin.core.accounts import Account, Hold, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import Command, Reply
@@ -24,9 +24,10 @@ class MemoryStore:
 
     remote = False
 
-    def __init__(self, *, test_clock: bool = False, timeout: float = 2.0) -> None:
+    def __init__(self, *, test_clock: bool = False, timeout: float = 2.0, now: Callable[[], int] | None = None) -> None:
+        """`now` tells the time, in microseconds since 1970-01-01 UTC, in place of the machine's."""
         self._book: DictRowStore | None = DictRowStore()
-        self._now = clock(test_clock)
+        self._now = clock(test_clock) if now is None else lambda _: now()
         self._timeout = timeout
         self._guard = ForkSafeLock()
         self._exporting: dict[str, list[Subject | str | UsageKey]] = {}

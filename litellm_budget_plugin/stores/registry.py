@@ -59,6 +59,26 @@ def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> S
     return store
 
 
+_SCHEMAS = {
+    "sqlite": "sqlite.connecting:STEPS",
+    **dict.fromkeys(("postgresql", "postgres"), "postgres.migrating:STEPS"),
+    **{scheme: "redis.engine:VERSION" for scheme, opener in ENGINES.items() if opener == _REDIS},
+    **dict.fromkeys(("http", "https"), "http.store:PROTOCOL"),
+}
+
+
+def schema_version(url: str) -> int | None:
+    """The version of the tables or keys that this package keeps in the store at `url`, of the protocol that it speaks to an endpoint;
+    None where there is none. A store that was opened is of this version: an older one was brought up to date.
+    """
+    found = _SCHEMAS.get(url.partition("://")[0].lower())
+    if found is None:
+        return None
+    module, _, name = found.partition(":")
+    known: int | tuple[object, ...] = getattr(import_module(f"{__package__}.{module}"), name)
+    return known if isinstance(known, int) else len(known)
+
+
 def _why_not(scheme: str) -> str:
     close = difflib.get_close_matches(scheme.split("+", maxsplit=1)[0], ENGINES, n=1)
     return f"no store is called {scheme}://" + (f" (did you mean {close[0]}://?)" if close else "")

@@ -2,74 +2,75 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from litellm_budget_plugin.cli.app import app
 from litellm_budget_plugin.core.accounts import Amounts, Subject
 from litellm_budget_plugin.core.commands import Reserve, SetLimits, Settle
 from litellm_budget_plugin.core.sentences import parse_limits
 from litellm_budget_plugin.stores.protocol import Store, ask
 from litellm_budget_plugin.stores.registry import open_store
-from tests.cli.test_copy import COMMAND, run
+from tests.cli.conftest import Command
+from tests.cli.shells import Done, in_pipe, on_terminal
 
 PROJECT = Subject("project", "p")
 DOLLAR = 10**9
 
 
-@pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same as of a callback."""
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as of a callback, for a ledger in a file."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "sqlite:///ledger.db")
     monkeypatch.setenv("LITELLM_BUDGET_PROJECT", "p")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def _fill(opened: Store) -> None:
     """Alice has spent $2 of $10, in the team search and in the run 42."""
-    with closing(open_store(f"sqlite:///{tmp_path}/ledger.db")) as opened:
-        alice = Subject("user", "alice")
-        ask(opened, SetLimits("limits", "p", alice, parse_limits("$10 per month"), ()))
-        subjects = (alice, Subject("team", "search"), Subject("run", "42"), PROJECT)
-        for subject in subjects[1:3]:
-            ask(opened, SetLimits(subject.id, "p", subject, parse_limits("$100"), ()))
-        ask(opened, Settle("call", "p", subjects, ("m",), 2 * DOLLAR, "m"))
+    alice = Subject("user", "alice")
+    ask(opened, SetLimits("limits", "p", alice, parse_limits("$10 per month"), ()))
+    subjects = (alice, Subject("team", "search"), Subject("run", "42"), PROJECT)
+    for subject in subjects[1:3]:
+        ask(opened, SetLimits(subject.id, "p", subject, parse_limits("$100"), ()))
+    ask(opened, Settle("call", "p", subjects, ("m",), 2 * DOLLAR, "m"))
+
+
+@pytest.fixture
+def store(on: Command) -> Iterator[Store]:
+    """A filled ledger on each engine."""
+    with closing(open_store(on.url)) as opened:
+        _fill(opened)
         yield opened
+
+
+@pytest.fixture
+def in_file(settings: None, tmp_path: Path) -> Iterator[Store]:
+    """A filled ledger in a file."""
+    with closing(open_store(f"sqlite:///{tmp_path}/ledger.db")) as opened:
+        _fill(opened)
+        yield opened
+
+
+def run(directory: Path, *arguments: str) -> Done:
+    """A command in this process."""
+    done = CliRunner().invoke(app, arguments, prog_name="litellm-budget")
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def _rows(directory: Path, *arguments: str, code: int = 0) -> list[dict[str, object]]:
     done = run(directory, *arguments, "--json")
     assert done.returncode == code, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def _on_terminal(directory: Path, *arguments: str) -> tuple[int, str]:
-    mine, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=directory,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "PYTHONUTF8": "1"},
-    )
-    os.close(theirs)
-    seen = b""
-    with contextlib.suppress(OSError):  # Linux says so when the other side is closed
-        while part := os.read(mine, 65536):
-            seen += part
-    os.close(mine)
-    return process.wait(60), seen.decode()
 
 
 # Each command, and what it says wherever it is read.
@@ -89,36 +90,57 @@ COMMANDS = [
     (("refund", "earlier"), "earlier"),
     (("usage", "--by", "model"), "$2"),
     (("sweep",), "forgotten"),
+    (("top", "--once"), "user:alice"),
+    (("export", "-"), '"$10 per month@UTC"'),
+    (("import", "in.jsonl"), "$4 per day@UTC"),
+    (("check", "limits.toml"), "1 limit in 1 table"),
+    (("completion", "bash"), "_litellm_budget_completion"),
+    (("copy", "sqlite:///ledger.db", "sqlite:///new.db"), "verified"),
+    (("journal", "sqlite:///ledger.db"), "nothing waits"),
+    (("keys", "create", "sqlite:///ledger.db", "--project", "p"), "read-write for project 'p'"),
+    (("keys", "list", "sqlite:///ledger.db"), "no keys"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "said"), COMMANDS, ids=[arguments[0] for arguments, _ in COMMANDS])
 def test_each_command_on_a_terminal_and_in_a_pipe(
-    store: Store, tmp_path: Path, arguments: tuple[str, ...], said: str
+    in_file: Store, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    if arguments[0] == "refund":
-        assert run(tmp_path, "top-up", "alice", "$1", "--id", "earlier").returncode == 0
-    code, seen = _on_terminal(tmp_path, *arguments)
-    assert code == 0 and said in re.sub(r"\x1b\[[0-9;]*m", "", seen), seen
-    piped = run(tmp_path, *arguments)
-    assert piped.returncode == 0 and said in piped.stdout + piped.stderr
+    run(tmp_path, "top-up", "carol", "$1", "--id", "earlier")
+    (tmp_path / "in.jsonl").write_text('{"subject": "carol", "limits": ["$4 per day"]}')
+    (tmp_path / "limits.toml").write_text('[user]\nlimits = "$1 per day"\n')
+    code, seen, _ = on_terminal(tmp_path, *arguments)
+    assert code == 0 and said in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen), seen
+    (tmp_path / "in.jsonl").write_text('{"subject": "carol", "limits": ["$4 per day", "5 calls"]}')
+    (tmp_path / "new.db").unlink(missing_ok=True)
+    piped = in_pipe(tmp_path, *arguments)
+    assert piped.returncode == 0 and said in piped.stdout + piped.stderr, piped
     assert "\x1b" not in piped.stdout + piped.stderr and "█" not in piped.stdout and "░" not in piped.stdout
-    for row in _rows(tmp_path, *arguments):
-        assert isinstance(row, dict)
+    if arguments[0] not in ("completion", "export"):
+        for row in _rows(tmp_path, *arguments):
+            assert isinstance(row, dict)
     # No journal is opened by looking or by changing.
     assert not (tmp_path / "litellm_budget_journal").exists()
 
 
-def test_a_terminal_shows_bars_and_colours(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [on_terminal, in_pipe])
+def test_a_key_is_revoked(start: Callable[..., Done], in_file: Store, tmp_path: Path) -> None:
+    [made] = _rows(tmp_path, "keys", "create", "sqlite:///ledger.db", "--project", "p")
+    done = start(tmp_path, "keys", "revoke", "sqlite:///ledger.db", str(made["id"]))
+    assert done.returncode == 0 and f"revoked {made['id']}" in done.stdout and str(made["key"]) not in done.stdout
+    assert _rows(tmp_path, "keys", "list", "sqlite:///ledger.db") == []
+
+
+def test_a_terminal_shows_bars_and_colours(in_file: Store, tmp_path: Path) -> None:
     run(tmp_path, "set", "alice", "$2.40")
-    code, seen = _on_terminal(tmp_path, "status")
+    code, seen, _ = on_terminal(tmp_path, "status")
     assert code == 1 and "██████████░░ 83%" in seen.replace("\x1b[0m", "") and "\x1b[33m" in seen, seen
 
 
 @pytest.mark.parametrize(
     ("limit", "code"), [("$10", 0), ("$2.51", 0), ("$2.50", 1), ("$2.01", 1), ("$2", 2), ("$1", 2)]
 )
-def test_status_says_by_its_code_how_near_somebody_is(store: Store, tmp_path: Path, limit: str, code: int) -> None:
+def test_status_says_by_its_code_how_near_somebody_is(in_file: Store, tmp_path: Path, limit: str, code: int) -> None:
     run(tmp_path, "set", "alice", limit)
     assert [row["subject"] for row in _rows(tmp_path, "status", code=code)] == ["user:alice"] * (code > 0)
 
@@ -129,7 +151,7 @@ def test_held_money_counts(store: Store, tmp_path: Path) -> None:
     assert (row["spent"], row["held"], row["left"], row["used"]) == ("2", "8", "0", 1.0)
 
 
-def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_store_that_does_not_answer(settings: None, tmp_path: Path) -> None:
     """2 for status, 1 for the others; nothing listens there."""
     for command, code in (("status", 2), ("users", 1)):
         done = run(tmp_path, command, "--store", "redis://127.0.0.1:1/0")
@@ -164,17 +186,7 @@ def test_limits_of_the_environment_count(store: Store, tmp_path: Path, monkeypat
     assert row["budget"] == "$2.50 per day"
 
 
-def test_usage_is_summed(store: Store, tmp_path: Path) -> None:
-    ask(store, Settle("other", "p", (Subject("user", "=1+1"), PROJECT), ("m2",), DOLLAR // 2, "m2"))
-    sums = {row["key"]: row["spent"] for row in _rows(tmp_path, "usage", "--by", "model")}
-    assert sums == {"m": "2", "m2": "0.5"}
-    table = list(csv.reader(run(tmp_path, "usage", "--by", "user", "--csv").stdout.splitlines()))
-    assert [line[:3] for line in table] == [["key", "spent", "calls"], ["'=1+1", "0.5", "1"], ["alice", "2", "1"]]
-    assert _rows(tmp_path, "usage", "--until", "2001-01-01") == []
-    assert [row["spent"] for row in _rows(tmp_path, "usage", "--subject", "alice", "--since", "2001-01-01")] == ["2"]
-
-
-def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the settings are those of an endpoint."""
     assert _rows(tmp_path, "users", "--project", "other") == []
     monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "https://budgets.invalid")
@@ -189,15 +201,20 @@ def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch:
         (("set", "alice", "ten"), "'ten' is no budget"),
         (("set", "alice"), "Missing argument 'SENTENCE...'"),
         (("set", "team:", "$1"), "team"),
-        (("raise", "alice", "$5", "--until", "soon"), "--until is a time"),
+        (("raise", "alice", "$5", "--until", "soon"), "--until: a time is like"),
         (("raise", "alice", "5 calls", "--until", "2099-01-01"), "an amount of US dollars"),
         (("top-up", "alice", "$5"), "Missing option '--id'"),
         (("top-up", "alice", "five", "--id", "x"), "'five' is no budget"),
         (("refund", "nobody"), "no top-up 'nobody'"),
-        (("usage", "--by", "hour"), "'hour' is not one of"),
+        (("usage", "--by", "hour"), "each at most once, got 'hour'"),
+        (("usage", "--by", "user,team"), "no totals by user and team"),
+        (("usage", "--days", "3", "--since", "2026-01-01"), "exclude each other"),
+        (("usage", "--since", "2026-01-02", "--until", "2026-01-01"), "--since is after --until"),
+        (("usage", "--format", "focus", "--by", "day"), "is by one of"),
+        (("usage", "--provider", "OpenAI"), "--provider is for"),
         (("usage", "--since", "yesterday"), "yesterday"),
         (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
-        (("usage", "--csv", "--json"), "exclude each other"),
+        (("usage", "--format", "csv", "--json"), "give one"),
         (("users", "--store", "memory://"), "memory:// ends with its process"),
         (("users", "--store", "nosql://x"), "no store is called nosql://"),
         (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),
@@ -206,7 +223,7 @@ def test_the_options_say_which_ledger(store: Store, tmp_path: Path, monkeypatch:
     ],
 )
 def test_a_mistake_is_said_without_a_traceback(
-    store: Store, tmp_path: Path, arguments: tuple[str, ...], message: str
+    in_file: Store, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     before = _rows(tmp_path, "show", "alice")
     done = run(tmp_path, *arguments)
@@ -215,14 +232,22 @@ def test_a_mistake_is_said_without_a_traceback(
     assert not (tmp_path / "other.db").exists() and _rows(tmp_path, "show", "alice") == before
 
 
-def test_they_start_without_litellm_and_without_a_thread(store: Store, tmp_path: Path) -> None:
+def test_they_start_without_litellm_and_without_a_thread(in_file: Store, tmp_path: Path) -> None:
+    commands = [
+        ["users"],
+        ["set", "alice", "$3"],
+        ["top-up", "alice", "$3", "--id", "i"],
+        ["usage"],
+        ["export", "-"],
+        ["top"],
+    ]
     program = (
         "import sys, threading\n"
         "sys.modules['litellm'] = None\n"
         "def refuse(self): raise AssertionError('a thread was started')\n"
         "threading.Thread.start = refuse\n"
         "from litellm_budget_plugin.cli.app import app\n"
-        "app(sys.argv[1:], standalone_mode=False)\n"
+        f"for arguments in {commands}:\n"
+        "    app(arguments, standalone_mode=False)\n"
     )
-    for arguments in (("users",), ("set", "alice", "$3"), ("top-up", "alice", "$3", "--id", "i"), ("usage",)):
-        subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)

@@ -7,14 +7,25 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import litellm
 
 from litellm_budget_plugin import BudgetCallback
-from litellm_budget_plugin.core.accounts import Usage
-from litellm_budget_plugin.core.commands import Accounts, AccountState, Read, ReadUsage, UsageRows
+from litellm_budget_plugin.core.accounts import Amounts, Subject, Usage
+from litellm_budget_plugin.core.commands import (
+    Accounts,
+    AccountState,
+    Granted,
+    Read,
+    ReadUsage,
+    Release,
+    Reserve,
+    UsageRows,
+)
 from litellm_budget_plugin.hooks.call import Call
+from litellm_budget_plugin.manager.ids import new_id
 
 CHAT = "openai/gate-chat"
 OTHER = "openai/gate-other"
@@ -102,6 +113,24 @@ class Desk:
         """Nano-dollars that are held."""
         state = self.state(user)
         return state.held if state else 0
+
+    def hold(self, user: str, nanos: int = WORTH) -> Callable[[], None]:
+        """Hold money as a call in flight of this process does; what is returned gives it back."""
+        ledger, subject, hold = self.callback._ledger, Subject("user", user), new_id()
+        want = Amounts(nanos, 1, 1)
+        reply = ledger.reserve(Reserve(hold, ledger.project, (subject,), (), want, 600_000_000, ledger.defaults))
+        assert isinstance(reply, Granted)
+
+        def release() -> None:
+            ledger.deliver(Release(hold, ledger.project))
+            ledger.waiting_line.freed([subject])
+
+        return release
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for money of calls in flight."""
+        return len(self.callback._ledger.waiting_line)
 
     def usage(self, user: str) -> Usage:
         """The user's totals."""

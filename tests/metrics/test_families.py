@@ -85,6 +85,7 @@ def test_both_formats_can_be_parsed(open_desk: Open, registry: CollectorRegistry
         PREFIX + "open_holds": "gauge",
         PREFIX + "waiting_charges": "gauge",
         PREFIX + "breaker_open": "gauge",
+        PREFIX + "runs_out_timestamp_seconds": "gauge",
     }
     parsed = list(parse_openmetrics(generate_openmetrics(registry).decode()))
     assert len(parsed) == len(_families(registry))

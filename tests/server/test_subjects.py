@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import Amounts, Default, Ref, Subject
+from litellm_budget_plugin.core.accounts import ESTIMATED, Amounts, Default, Ref, Subject
 from litellm_budget_plugin.core.commands import (
     Command,
     DropBudget,
@@ -303,6 +303,8 @@ def test_commands_and_rows_of_scopes_that_there_are_not_are_refused(script: Scri
         Reserve("h", PROJECT, (ALICE, ghost), ("m",), Amounts(1), 60 * SECOND),
         Reserve("h", PROJECT, (ALICE,), ("m",), Amounts(1), 60 * SECOND, (Default("session", "none", 5),)),
         Settle("h", PROJECT, (ghost,), ("m",), 1, "m"),
+        Reserve("h", PROJECT, (ALICE, Subject(ESTIMATED, PROJECT)), ("m",), Amounts(1), 60 * SECOND),
+        SetLimits("s", PROJECT, Subject(ESTIMATED, PROJECT), (Limit(1),)),
         Read(PROJECT, "session"),
         ReadUsage(PROJECT, "session", "x"),
         PutBudget("p", PROJECT, paid, model="made-up", limit=5),
@@ -313,6 +315,8 @@ def test_commands_and_rows_of_scopes_that_there_are_not_are_refused(script: Scri
         assert answer.status_code == 422 and "a scope is one of user, team, tag, run, project" in answer.text, command
     (outcome,) = script.good("POST", "/commands", {"commands": [wire.encode(commands[0])]})["outcomes"]
     assert outcome["type"] == "BudgetInputError"
+    told = Settle("told", PROJECT, (ALICE, Subject(ESTIMATED, PROJECT)), ("m",), 0, "m")
+    script.good("POST", "/command", wire.encode(told))
     good = account("alice")
     for ref, status in ((good.ref, 204), (Ref(*paid, "invoice-17"), 204), (Ref(*ghost), 422)):
         rows = rows_to(Rows((replace(good, ref=ref),), (), ()))

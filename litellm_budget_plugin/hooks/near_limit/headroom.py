@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from litellm_budget_plugin.core.accounts import UNITS, Amounts, Ref
+from litellm_budget_plugin.core.accounts import UNITS, Amounts, Default, Ref, Subject
 from litellm_budget_plugin.core.applying import limits_on
 from litellm_budget_plugin.core.commands import Accounts, Read, Reserve
 from litellm_budget_plugin.core.money import MAX_NANOS
@@ -25,6 +25,23 @@ class Headroom(NamedTuple):
     def covers(self, want: Amounts) -> bool:
         """Whether `want` could be held."""
         return all(needed <= left for needed, left in zip(want, self.free))
+
+
+def fits_unheld(
+    ledger: BudgetLedger,
+    subjects: tuple[Subject, ...],
+    models: tuple[str, ...],
+    defaults: tuple[Default, ...],
+    want: Amounts,
+) -> bool:
+    """Whether every account leaves room for `want` beside what is spent, once nothing is held. Raises BudgetStoreError."""
+    for subject in subjects:
+        reply = ledger.ask_in_call(Read(ledger.project, subject.scope, subject.id, defaults=defaults))
+        for ref, limit, state in limits_on(subject, reply.accounts, models, defaults):
+            needed = want.of(ref.unit)
+            if limit is not None and needed and limit - (state.spent if state is not None else 0) < needed:
+                return False
+    return True
 
 
 def headroom_for(ledger: BudgetLedger, command: Reserve) -> Headroom:

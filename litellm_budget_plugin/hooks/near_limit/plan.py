@@ -125,6 +125,11 @@ class Plan:
         """Something can be done for this call."""
         return self._movable or self._cap is not None
 
+    @property
+    def caps(self) -> bool:
+        """The call's output can be capped."""
+        return self._cap is not None
+
     def allowance(self, request: Request) -> int:
         """Output tokens to hold for an attempt that states no limit: all that its model can write, if that is known. So a
         call far from its limits goes out as it is, and is covered all the same.
@@ -138,8 +143,9 @@ class Plan:
     def reserve(self, call: Call, command: Reserve) -> ReserveReply:
         """Hold for the call in full, capped, or with a cheaper model: the first of these that there is room for.
 
-        A refusal is about the call as it was made. Raises BudgetStoreError.
+        A refusal is about the call as it was made; a `patient` command's may be followed by another try. Raises BudgetStoreError.
         """
+        self._freed = False
         with call.ledger.turn():
             return self._first_that_fits(call, command)
 
@@ -154,7 +160,7 @@ class Plan:
                 lost = reply
         # Nothing fits, by what was read; the ledger decides, for money of calls long over may be free by now.
         least = original.least.estimate.usd
-        final = lost or self._ask(call, replace(command, patient=False), original, original.full, least)
+        final = lost or self._ask(call, command, original, original.full, least)
         if not isinstance(final, Refused):
             return final
         return replace(final, requested=want_of(original.full.estimate).of(final.account.unit))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -14,6 +13,7 @@ from starlette.responses import Response
 
 from litellm_budget_plugin.core.accounts import Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import AccountState, Read, ReadUsage
+from litellm_budget_plugin.core.csv_cells import guarded
 from litellm_budget_plugin.server.bodies import streamed
 from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.pages import HEADERS
@@ -22,8 +22,6 @@ from litellm_budget_plugin.server.dashboard.session import Visitor, visitor
 from litellm_budget_plugin.server.dashboard.subject import scope_in, subject_in
 from litellm_budget_plugin.stores.protocol import ask
 
-# A cell begins where the value does, and after everything that some spreadsheet, set to some language, takes for the end of one.
-_FORMULA = re.compile(r"((?:^|[;,|]|[^\S ])[\s\"']*)(?=[=+\-@＝＋－＠])")  # noqa: RUF001  # the wide ones too
 _PAGE = 1000
 
 BUDGETS = (
@@ -112,7 +110,7 @@ async def _csv(name: str, columns: Sequence[str], request: Request, read: Reader
     def text(who: Visitor) -> Iterator[str]:
         header = [columns]
         for rows in read(who, request):
-            yield _lines([*header, *([_defused(value) for value in row] for row in rows)])
+            yield _lines([*header, *([guarded(value) for value in row] for row in rows)])
             header = []
 
     return await _file(name, "text/csv; charset=utf-8", request, text)
@@ -122,16 +120,6 @@ def _lines(rows: Iterable[Sequence[object]]) -> str:
     written = io.StringIO()
     csv.writer(written).writerows(rows)
     return written.getvalue()
-
-
-def _defused(value: object) -> object:
-    """A spreadsheet runs a cell that begins like a formula; with an apostrophe before it, it is text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, str):
-        return value
-    text = _FORMULA.sub(r"\1'", value)
-    return f"'{text}" if text[:1] in ("\t", "\r", "\n") else text
 
 
 async def _json(name: str, columns: Sequence[str], request: Request, read: Reader) -> Response:

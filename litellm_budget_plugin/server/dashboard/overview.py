@@ -33,12 +33,14 @@ async def overview(request: Request) -> Response:
     roster = await site.rosters.ready(who.project, top=True)
     spender = await spender_of(site.ledger, who.project, Subject("project", who.project), days_in(request))
     nearest = await people_now(site.ledger, who.project, "user", roster.nearest[:_LISTED])
+    forecast = await site.ledger.run(site.ledger.budgets(who.project).forecast, spender.subject)
     chart = charts.by_day(spender.days, spender.first, spender.today, await ranked_models(site, who.project))
     return await page(
         who,
         "overview.html",
         roster=roster,
         spender=spender,
+        forecast=forecast,
         now=spender.now,
         chart=chart,
         days=spender.today - spender.first + 1,

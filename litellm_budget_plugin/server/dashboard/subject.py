@@ -131,6 +131,7 @@ async def _shown(
         Paid(one.id, int(one.amount.scaleb(9)), round(one.at.timestamp() * MICROS), one.refunded)
         for one in await ledger.run(ledger.budgets(who.project).payments, subject)
     ]
+    forecast = await ledger.run(ledger.budgets(who.project).forecast, subject)
     changes = await ledger.run(history.changes_of, ledger.store, who.project, subject)
 
     def hint(model: str) -> str:
@@ -153,6 +154,7 @@ async def _shown(
         refused=refusal_rate(spender.total),
         user_class=ledger.class_of(subject),
         payments=payments,
+        forecast=forecast,
         changes=changes,
         models=ranked[:_SUGGESTED],
         most_limits=_MOST_LIMITS,

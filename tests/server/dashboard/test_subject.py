@@ -44,6 +44,26 @@ def test_the_page_says_all_of_a_user(house: House, store_url: str) -> None:
     assert "Resets in 2 d 3 h" in text
 
 
+def test_what_runs_out_early_is_foretold(house: House, store_url: str) -> None:
+    """On the page of the subject, on that of the project, and over HTTP."""
+    day, month = today(), "30d"
+    spent = [(UsageKey("user", "fred", day - before, "gpt-4o"), Usage(USD, 1, 10, 5)) for before in range(6)]
+    limited = [account("fred", 8 * USD, 6 * USD, window=month, end=(day + 20) * DAY)]
+    load(store_url, limited, spent)
+    house.server.site.ledger.budgets(PROJECT).set_limits("project", "$40")
+    foretold = r"At this rate \$8 per 30d runs out on 20\d\d-\d\d-\d\d\."
+    assert re.search(foretold, text_of(house.tab.page("/subject", id="fred")))
+    assert re.search(r"At this rate \$40 runs out on 20", text_of(house.tab.page("/")))
+    assert "At this rate" not in text_of(house.tab.page("/subject", id="bob"))
+    asked = {"headers": {"Authorization": f"Bearer {house.key}"}, "timeout": 60}
+    said = httpx.get(f"{house.server.url}/v1/subjects/fred", **asked).json()["forecast"]
+    assert said["budget"] == "$8 per 30d" and said["sentence"].endswith(said["runs_out_at"][:10])
+    assert httpx.get(f"{house.server.url}/v1/subjects/bob", **asked).json()["forecast"] is None
+    metrics = httpx.get(f"{house.server.url}/metrics", **asked).text
+    (line,) = [line for line in metrics.splitlines() if line.startswith("litellm_budget_runs_out_timestamp_seconds{")]
+    assert f'project="{PROJECT}"' in line and time.time() < float(line.split()[-1]) < time.time() + 60 * 86_400
+
+
 def test_spend_by_day_and_model_is_drawn_and_told(house: House) -> None:
     page = house.tab.page("/subject", id="alice")
     svg = page.partition('<svg class="plot"')[2].partition("</svg>")[0]

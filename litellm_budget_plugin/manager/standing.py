@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
-from itertools import islice
+from itertools import groupby
 from typing import Any, NamedTuple
 
-from litellm_budget_plugin.core.accounts import Subject
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.commands import MICROS, Accounts, AccountState, Read
 from litellm_budget_plugin.core.sentences import Limit
-from litellm_budget_plugin.manager.budgets import Budgets
 from litellm_budget_plugin.manager.ledger import BudgetLedger
-
-_BATCH = 200
 
 
 class BudgetLine(NamedTuple):
@@ -51,11 +48,27 @@ class SubjectStanding(NamedTuple):
         return {"subject": f"{self.subject.scope}:{self.subject.id}", **binding._asdict(), "blocked": self.blocked}
 
 
-def standings(ledger: BudgetLedger, scope: str) -> Iterator[SubjectStanding]:
-    """Every subject of a scope that has an account, in the order of their ids."""
-    names = Budgets(ledger).subjects(scope)
-    while batch := list(islice(names, _BATCH)):
-        yield from read_standings(ledger, [Subject(scope, name) for name in batch])
+def standings(
+    ledger: BudgetLedger, scope: str, seen: Callable[[int], object] = lambda _: None
+) -> Iterator[SubjectStanding]:
+    """Every subject of a scope that has an account, in the order of their ids, a page of them in one round trip. `seen` is told how
+    many more were read.
+    """
+    policy = ledger.policies.look()
+    everybody = policy.defaults_of(())
+    after: str | None = ""
+    while after is not None:
+        reply = ledger.ask(Read(ledger.project, scope, after=after, defaults=everybody))
+        subjects = 0
+        for name, states in groupby(reply.accounts, key=lambda state: state.ref.subject):
+            subject, subjects = Subject(scope, name), subjects + 1
+            defaults = policy.defaults_of((subject,))
+            if defaults == everybody:
+                yield _standing(subject, tuple(states), everybody)
+            else:
+                yield from read_standings(ledger, [subject])
+        seen(subjects)
+        after = reply.after
 
 
 def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterator[SubjectStanding]:
@@ -67,13 +80,13 @@ def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterato
             raise reply
         assert isinstance(reply, Accounts)
         assert command.subject is not None
-        yield _standing(Subject(command.scope, command.subject), reply.accounts, command)
+        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults)
 
 
-def _standing(subject: Subject, states: tuple[AccountState, ...], command: Read) -> SubjectStanding:
-    followed = defaults_for(subject, states, command.defaults)
+def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...]) -> SubjectStanding:
+    followed = defaults_for(subject, states, defaults)
     lines = []
-    for ref, limit, state in limits_on(subject, states, None, command.defaults):
+    for ref, limit, state in limits_on(subject, states, None, defaults):
         own = followed[ref].limit if ref in followed else None
         if state is not None:
             limit, own = state.limit, state.own_limit if state.pinned else own  # noqa: PLW2901  # 0 if it is blocked

@@ -1,0 +1,161 @@
+"""litellm-budget top: who has used most of a budget, again and again."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
+from litellm_budget_plugin.cli.progress import counted
+from litellm_budget_plugin.cli.table import show, table_of
+from litellm_budget_plugin.core.accounts import SCOPES
+from litellm_budget_plugin.errors import BudgetError
+from litellm_budget_plugin.manager.standing import SubjectStanding, standings
+
+_LOOK_SECONDS = 0.2
+"""How often keys are looked for and the screen is drawn."""
+
+
+class Frame(NamedTuple):
+    """What one reading of the ledger found: how many subjects it has, and those that have used most. `at` is seconds since 1970."""
+
+    subjects: int
+    first: tuple[SubjectStanding, ...]
+    at: float
+
+
+@ledger_command("top")
+@click.option("--scope", type=click.Choice(SCOPES), help="Only these.  [default: all]")
+@click.option("--rows", default=20, show_default=True, type=click.IntRange(1, 1000), help="Subjects to show.")
+@click.option(
+    "--interval", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between readings."
+)
+@click.option("--once", is_flag=True, help="Show one reading and end, as in a pipe.")
+def top(ledger: CommandLedger, as_json: bool, scope: str | None, rows: int, interval: float, once: bool) -> None:
+    """Watch who has used most of a budget. On a terminal q ends it; elsewhere one reading is printed.
+
+    Money that is held for calls in flight counts as spent.
+    """
+    scopes = SCOPES if scope is None else (scope,)
+    if once or as_json or not sys.stdout.isatty():
+        with counted("reading") as step:
+            found = _read(ledger, scopes, rows, step)
+        show((one.row() for one in found.first), as_json, "no subjects")
+        return
+    _watch(_Reader(ledger, scopes, rows, interval), ledger.project)
+
+
+def _read(ledger: CommandLedger, scopes: tuple[str, ...], rows: int, seen: Any = lambda _: None) -> Frame:
+    number = 0
+
+    def each() -> Iterator[SubjectStanding]:
+        nonlocal number
+        for scope in scopes:
+            for one in standings(ledger, scope, seen):
+                number += 1
+                yield one
+
+    first = heapq.nlargest(rows, each(), key=lambda one: one.used)
+    return Frame(number, tuple(first), time.time())
+
+
+class _Reader(threading.Thread):
+    """Reads the ledger again and again. A large one takes its time, and the screen goes on meanwhile."""
+
+    def __init__(self, ledger: CommandLedger, scopes: tuple[str, ...], rows: int, interval: float) -> None:
+        super().__init__(name="litellm-budget-top", daemon=True)
+        self._ledger, self._scopes, self._rows, self._interval = ledger, scopes, rows, interval
+        self.frame: Frame | None = None
+        self.problem = ""
+        self.seen = 0
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            self.seen = 0
+            try:
+                self.frame = _read(self._ledger, self._scopes, self._rows, self._count)
+                self.problem = ""
+            except _Stopped:
+                return
+            except (BudgetError, OSError) as error:
+                self.problem = str(error)
+            self.stopping.wait(self._interval)
+
+    def _count(self, more: int) -> None:
+        self.seen += more
+        if self.stopping.is_set():
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    """Nobody watches any more."""
+
+
+def _watch(reader: _Reader, project: str) -> None:
+    reader.start()
+    try:
+        with _keys() as pressed, Live(console=Console(), screen=True, auto_refresh=False) as live:
+            while not pressed(_LOOK_SECONDS):
+                live.update(_screen(reader, project), refresh=True)
+    finally:
+        reader.stopping.set()
+        reader.join(1.0)
+
+
+def _screen(reader: _Reader, project: str) -> Group:
+    frame = reader.frame
+    said = f"{project}: " + (
+        f"{frame.subjects:,} subjects at {datetime.fromtimestamp(frame.at, timezone.utc):%H:%M:%S} UTC"
+        if frame is not None
+        else f"reading, {reader.seen:,} subjects so far"
+    )
+    parts: list[Any] = [Text(f"{said}   q ends this", style="bold")]
+    if reader.problem:
+        parts.append(Text(reader.problem, style="red"))
+    if frame is not None and frame.first:
+        parts.append(table_of([one.row() for one in frame.first]))
+    return Group(*parts)
+
+
+@contextmanager
+def _keys() -> Iterator[Any]:
+    """Asks, within some seconds, whether q was pressed. The terminal is put back as it was, whatever ends this."""
+    if os.name != "posix" or not sys.stdin.isatty():
+        yield _never
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)  # Ctrl-C stays an interrupt
+        yield lambda seconds: _pressed(descriptor, seconds)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _never(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _pressed(descriptor: int, seconds: float) -> bool:
+    if not select.select([descriptor], [], [], seconds)[0]:
+        return False
+    read = os.read(descriptor, 1024)
+    return not read or b"q" in read.lower()

@@ -1,0 +1,71 @@
+"""When a budget runs out if spending goes on as it did: by the totals of the last days, and by what is spent and held now.
+
+A forecast needs three UTC days of history: the day of the first use does not count, because it may have begun a minute before its end, and
+two whole days must follow it. One burst is no rate: there must be spend on two days. From a week on only whole weeks
+count, so that it makes no difference whether a weekend has just passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from litellm_budget_plugin.core.accounts import Ref, Usage, UsageKey
+from litellm_budget_plugin.core.holding import charge_of
+from litellm_budget_plugin.core.models import covers_any
+from litellm_budget_plugin.core.windows import DAY
+
+HISTORY_DAYS = 28
+"""The days before today that a forecast looks at."""
+_WHOLE_DAYS, _DAYS_WITH_SPEND = 2, 2
+_SHORTEST = DAY * 23 // 24
+"""The length of a day on which clocks are put forward. Windows that are shorter have no forecast: days say nothing about them."""
+_HORIZON = 3650 * DAY
+
+
+def by_day(rows: Iterable[tuple[UsageKey, Usage]], ref: Ref) -> dict[int, int]:
+    """What was charged on each UTC day, in an account's unit and for the models that it is for."""
+    found: dict[int, int] = {}
+    for key, usage in rows:
+        if key.day and covers_any(ref.model, (key.model,)):
+            amount = charge_of(usage.spent, usage.calls, usage.input_tokens, usage.output_tokens).of(ref.unit)
+            found[key.day] = found.get(key.day, 0) + amount
+    return found
+
+
+def daily_rate(days: Mapping[int, int], now: int) -> tuple[int, int] | None:
+    """What is spent at the present rate, as an amount in so many microseconds; None without enough history. `days` are the totals of
+    HISTORY_DAYS days before today, and of today.
+    """
+    today = now // DAY
+    used = [day for day, amount in days.items() if amount > 0 and today - HISTORY_DAYS <= day <= today]
+    if not used:
+        return None
+    oldest = today - HISTORY_DAYS
+    first = max(oldest, min(used) + (min(used) > oldest))
+    whole = today - first
+    if whole < _WHOLE_DAYS:
+        return None
+    if whole >= 7:
+        first = today - whole // 7 * 7
+    if sum(first <= day for day in used) < _DAYS_WITH_SPEND:
+        return None
+    amount = sum(max(0, spent) for day, spent in days.items() if first <= day <= today)
+    return amount, now - first * DAY
+
+
+def runs_out(
+    days: Mapping[int, int], used: int, limit: int | None, start: int, end: int | None, now: int
+) -> int | None:
+    """When a limit ends at the present rate (microseconds); None if it lasts until the window's `end`, for ten years, or
+    nobody can say. `used` is what is spent and held. A limit that is used up has ended `now`.
+    """
+    if limit is None or limit <= 0 or (end is not None and (end - start < _SHORTEST or end <= now)):
+        return None
+    if used >= limit:
+        return now
+    rate = daily_rate(days, now)
+    if rate is None:
+        return None
+    amount, time = rate
+    at = now + -(-(limit - used) * time // amount)
+    return None if at >= (now + _HORIZON if end is None else end) else at

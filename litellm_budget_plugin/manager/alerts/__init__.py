@@ -1,0 +1,1 @@
+"""Alerts: what they say, who sends each of them, and where to."""

@@ -1,0 +1,216 @@
+"""What an alert says, and what makes it the same alert in every process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any, Literal
+
+from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.applying import defaults_for, limits_on
+from litellm_budget_plugin.core.commands import MICROS, AccountState
+from litellm_budget_plugin.core.sentences import amount_text
+from litellm_budget_plugin.manager.forecasts import budget_text
+
+Kind = Literal["threshold", "refused", "forecast", "outage", "recovered", "journal", "test"]
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that an operator should know; `text` says it in one sentence.
+
+    `id` is the same in every process and for every repetition: a receiver may use it to drop repetitions. `scope`, `subject`, `budget` (a
+    sentence) and the amounts (US dollars, calls or tokens, as `unit` says) are None for alerts that are about no budget.
+    `threshold` is per cent of the limit, `runs_out_at` when a budget ends by its forecast.
+    """
+
+    id: str
+    kind: Kind
+    project: str
+    text: str
+    at: datetime
+    scope: str | None = None
+    subject: str | None = None
+    budget: str | None = None
+    unit: str | None = None
+    threshold: int | None = None
+    spent: Decimal | None = None
+    held: Decimal | None = None
+    limit: Decimal | None = None
+    resets_at: datetime | None = None
+    runs_out_at: datetime | None = None
+
+    @property
+    def title(self) -> str:
+        """A few words for a subject line: no id of a user is in them."""
+        return f"{_TITLES[self.kind]} ({self.project})"
+
+    @property
+    def claimed(self) -> bool:
+        """Whether one process sends it for all. The others tell of one process, or of a ledger that nobody can ask."""
+        return self.kind in ("threshold", "refused", "forecast")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields as JSON has them: amounts as text, because they are exact, and times in ISO 8601. None is left out."""
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        for name, value in found.items():
+            if isinstance(value, datetime):
+                found[name] = value.isoformat()
+            elif isinstance(value, Decimal):
+                found[name] = f"{value:f}"
+        return found
+
+
+_TITLES: dict[str, str] = {
+    "threshold": "Budget alert",
+    "refused": "Calls are refused",
+    "forecast": "A budget will run out early",
+    "outage": "The budget ledger is away",
+    "recovered": "The budget ledger answers again",
+    "journal": "Charges wait for the budget ledger",
+    "test": "Test of budget alerts",
+}
+
+
+def crossed(
+    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], thresholds: tuple[int, ...]
+) -> Iterator[tuple[int, int, AccountState]]:
+    """Each (threshold, limit, account) of a subject whose spent and held money is at or over that many per cent of its limit. Blocked
+    accounts and limits of nothing have no thresholds.
+    """
+    for _, limit, state in limits_on(subject, states, None, defaults):
+        if state is None or state.ended or state.blocked or limit is None or limit <= 0:
+            continue
+        used = 100 * (state.spent + state.held)
+        for threshold in thresholds:
+            if used >= threshold * limit:
+                yield threshold, limit, state
+
+
+def may_cross(
+    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], thresholds: tuple[int, ...]
+) -> bool:
+    """Whether `crossed` could give anything, by the accounts as a `Read` with other defaults has shown them."""
+    if not thresholds:
+        return False
+    followers = defaults_for(subject, states, defaults)
+    for state in states:
+        if state.pinned:
+            limit = state.own_limit
+        else:
+            limit = followers[state.ref].limit if state.ref in followers else None
+        # What is raised or carried over only makes the limit larger.
+        if limit is not None and 100 * (state.spent + state.held) >= thresholds[0] * limit:
+            return True
+    return False
+
+
+def threshold_alert(project: str, threshold: int, limit: int, state: AccountState, now: int, zone: str) -> Alert:
+    """The alert that an account is at or over a threshold, at `now` (microseconds)."""
+    used = 100 * (state.spent + state.held) // limit
+    return _about(
+        "threshold",
+        project,
+        state,
+        limit,
+        now,
+        zone,
+        f" has used {used} % of",
+        key=(limit, threshold),
+        threshold=threshold,
+    )
+
+
+def refused_alert(
+    project: str, state: AccountState, limit: int | None, now: int, zone: str, *, shadow: bool = False
+) -> Alert:
+    """The alert that an account refuses calls; with `shadow`, that it would."""
+    verb = "would refuse" if shadow else "refuses"
+    said = f" is blocked, and {verb} calls under" if state.blocked else f" {verb} calls under"
+    return _about("refused", project, state, limit or 0, now, zone, said)
+
+
+def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
+    """The alert that a budget ends, at `runs_out` (microseconds), before its window does."""
+    return _about(
+        "forecast",
+        project,
+        state,
+        limit,
+        now,
+        zone,
+        ": at this rate",
+        key=(limit,),
+        runs_out_at=_time(runs_out),
+    )
+
+
+def plain_alert(kind: Kind, project: str, text: str, at: datetime, id_: str) -> Alert:
+    """An alert that is about no budget."""
+    return Alert(id_, kind, project, text, at)
+
+
+def _about(
+    kind: Kind,
+    project: str,
+    state: AccountState,
+    limit: int,
+    now: int,
+    zone: str,
+    said: str,
+    *,
+    key: tuple[int, ...] = (),
+    threshold: int | None = None,
+    runs_out_at: datetime | None = None,
+) -> Alert:
+    ref, unit = state.ref, state.ref.unit
+    budget, budget_ends = budget_text(ref, limit, zone), ""
+    who = "project" if ref.scope == "project" else f"{ref.scope} {ref.subject!r}"
+    if runs_out_at is not None:
+        budget_ends = f" runs out on {runs_out_at.date().isoformat()}"
+    text = f"{who}{said} {budget}{budget_ends}; {amount_text(state.spent, unit)} spent"
+    if state.held:
+        text += f", {amount_text(state.held, unit)} held for calls in flight"
+    resets_at = None if state.end is None else _time(state.end)
+    if resets_at is not None:
+        text += f"; resets {resets_at:%Y-%m-%d %H:%M} UTC"
+    return Alert(
+        _id(kind, project, state, key),
+        kind,
+        project,
+        text,
+        _time(now),
+        ref.scope,
+        ref.subject,
+        budget,
+        unit,
+        threshold,
+        _amount(state.spent, unit),
+        _amount(state.held, unit),
+        _amount(limit, unit),
+        resets_at,
+        runs_out_at,
+    )
+
+
+def _id(kind: str, project: str, state: AccountState, key: tuple[int, ...]) -> str:
+    """The end of the window, and a digest of what the alert is about: claims of windows that are over are told by it."""
+    about = repr((kind, project, tuple(state.ref), state.start, state.epoch, key))
+    return f"{state.end or 0:017d}-{hashlib.sha256(about.encode()).hexdigest()[:32]}"
+
+
+def window_end(id_: str) -> int | None:
+    """When the window ends that a claim's id names (microseconds); None if it never does."""
+    end = id_.partition("-")[0]
+    return int(end) or None if end.isascii() and end.isdigit() else None
+
+
+def _amount(amount: int, unit: str) -> Decimal:
+    return Decimal(f"{Decimal(amount).scaleb(-9).normalize():f}") if unit == "usd" else Decimal(amount)
+
+
+def _time(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / MICROS, tz=timezone.utc)

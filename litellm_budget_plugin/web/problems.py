@@ -1,0 +1,171 @@
+"""What a client is told of a refusal: problem documents of RFC 9457."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from litellm_budget_plugin.errors import (
+    BudgetInputError,
+    BudgetPriceUnknown,
+    BudgetRefused,
+    BudgetStoreUnavailable,
+    BudgetUserMissing,
+    first_in,
+)
+from litellm_budget_plugin.web.requests import Request, serving
+
+if TYPE_CHECKING:
+    from litellm_budget_plugin.hooks.exceptions import BudgetExceeded
+
+_logger = logging.getLogger("litellm_budget_plugin")
+
+PROBLEM_TYPES = "https://github.com/litellm-budget-plugin/litellm-budget-plugin/blob/main/docs/reference.md#"
+_HELD_SECONDS = 2
+"""When a client may ask again whose call was refused only because of calls in flight: about as long as one takes."""
+_STORE_SECONDS = 5
+_HIDDEN = {
+    "held": "calls in flight leave no room in a budget that this request counts against; try again in a moment",
+    "blocked": "an account that this request counts against is blocked",
+}
+_FIGURES = ("budget", "unit", "limit", "spent", "held", "remaining", "requested")
+_USED_UP = "a budget that this request counts against has no room for it"
+
+
+class Problem(NamedTuple):
+    """A response for the client. `headers` are ASCII."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase of the status."""
+        return HTTPStatus(self.status).phrase if self.status in HTTPStatus._value2member_map_ else "Refused"
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """What the client is told of an error that a request ended with; None where that is not ours to say."""
+    found = first_in(error, (BudgetRefused, BudgetStoreUnavailable))
+    if found is None:
+        return None
+    if found is not error:
+        # It may hide a mistake that was made while the refusal was handled.
+        _logger.warning("a request is answered with the refusal behind this error: %.300r", error)
+    request = serving()
+    if isinstance(found, BudgetStoreUnavailable):
+        # What the message says of the store's address is for the log alone.
+        _logger.error("a request is answered with 503: %s", found)
+        detail = "the ledger of budgets does not answer; try again later"
+        return _document("ledger-unavailable", 503, "Budget ledger unavailable", detail, retry_after=_STORE_SECONDS)
+    assert isinstance(found, BudgetRefused)
+    status = request.middleware.status
+    if isinstance(found, BudgetPriceUnknown):
+        _logger.warning("a request is answered with %d: %s", status, found)
+        return _document("price-unknown", status, "Price unknown", "no price is known for this model")
+    if isinstance(found, BudgetUserMissing):
+        _logger.warning("a request is answered with %d: %s", status, found)
+        return _document("user-missing", status, "User missing", "the request names nobody who pays for it")
+    if not hasattr(found, "resets_at"):
+        _logger.warning("a request is answered with %d: %s", status, found)
+        return _document("call-refused", status, "Call refused", "the call was refused")
+    return _exceeded(request, found)
+
+
+def bad_id(error: BudgetInputError) -> Problem:
+    """What the client is told of an id in its request that cannot be one."""
+    return _document("bad-id", 400, "Bad id", str(error))
+
+
+def nobody() -> Problem:
+    """What a client is told that asks for its budgets and is nobody."""
+    problem = _document("user-missing", 401, "User missing", "the request names no user")
+    problem.headers["WWW-Authenticate"] = "Bearer"
+    return problem
+
+
+def _exceeded(request: Request, refusal: Any) -> Problem:
+    exceeded: BudgetExceeded = refusal
+    blocked = exceeded.reason == "blocked"
+    resets_at: datetime | None = None if blocked else exceeded.resets_at
+    wait = None if resets_at is None else max(1, math.ceil(resets_at.timestamp() - time.time()))
+    if exceeded.reason == "held":
+        wait = _HELD_SECONDS if wait is None else min(_HELD_SECONDS, wait)
+    detail, headers = _HIDDEN.get(exceeded.reason, _USED_UP), {}
+    members: dict[str, Any] = {"reason": exceeded.reason}
+    if _may_see(request, exceeded):
+        detail = str(exceeded)
+        members |= {name: getattr(exceeded, name) for name in ("scope", "subject", "suggestion")}
+        if not blocked:
+            members |= {name: getattr(exceeded, name) for name in _FIGURES}
+            members["resets_at"] = None if resets_at is None else resets_at.isoformat()
+            headers = {"Budget-Limit": _plain(exceeded.limit), "Budget-Remaining": _plain(exceeded.remaining)}
+            headers["Budget-Unit"] = exceeded.unit
+    problem = _document("budget-exceeded", request.middleware.status, "Budget exceeded", detail, members, wait)
+    problem.headers.update(headers)
+    return problem
+
+
+def _may_see(request: Request, exceeded: BudgetExceeded) -> bool:
+    """Whether the figures of a budget are for this client. A user's are for that user: not for those who share the default user, nor for
+    a request on whose behalf the application had somebody else pay.
+    """
+    if exceeded.scope not in request.middleware.expose:
+        return False
+    if exceeded.scope != "user" or exceeded.subject == request.user:
+        return True
+    from litellm_budget_plugin.hooks.registration import opened_ledger
+
+    ledger = opened_ledger()
+    shared = ledger is not None and exceeded.subject == ledger.settings.default_user
+    return "user" not in request.middleware.sources and not shared
+
+
+def _document(
+    kind: str,
+    status: int,
+    title: str,
+    detail: str,
+    members: Mapping[str, Any] | None = None,
+    retry_after: int | None = None,
+) -> Problem:
+    said: dict[str, Any] = {"type": PROBLEM_TYPES + kind, "title": title, "status": status, "detail": detail}
+    said |= {name: value for name, value in (members or {}).items() if value is not None}
+    body = json.dumps(said).encode()
+    headers = {"Content-Type": "application/problem+json", **plain_headers(body)}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    return Problem(status, headers, body)
+
+
+def plain_headers(body: bytes) -> dict[str, str]:
+    """The headers of an answer that is for one client alone."""
+    return {"Content-Length": str(len(body)), "Cache-Control": "no-store"}
+
+
+def _plain(amount: float) -> str:
+    """An amount without exponent and without zeros at its end."""
+    text = f"{Decimal(repr(amount)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def error_handler(error: Exception) -> Any:
+    """An error handler for Flask and Quart: `app.register_error_handler(Exception, error_handler)`.
+
+    The problem document of a refusal, also of one that another error was made of. Other HTTP errors stay the responses that they are,
+    and other errors are raised again.
+    """
+    problem = problem_of(error)
+    if problem is not None:
+        return problem.body, problem.status, problem.headers
+    if hasattr(error, "get_response"):  # one of Werkzeug's HTTP errors
+        return error
+    raise error
