@@ -23,13 +23,15 @@ class Way(NamedTuple):
 
     `run(user)` calls it for a user, within `budget_context(user=user)` if `context` says so; that of a STREAM is `run(user, most)`,
     reads at most `most` pieces (None: all) and drops the rest. A HELPER makes several calls at once. A LOST one does, too, and is known
-    to lose the user of `budget_context`; an UNCOVERED one is known to call the provider without LiteLLM.
+    to lose the user of `budget_context`; an UNCOVERED one is known to call the provider without LiteLLM. `user` is who calls, where that
+    matters.
     """
 
     name: str
     run: Callable[..., Any]
     kind: Kind = CALL
     context: bool = True
+    user: str = ""
 
 
 class Seen(str):

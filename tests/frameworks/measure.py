@@ -164,7 +164,7 @@ def _in_environment(name: str) -> Iterator[tuple[Way, dict[str, Any]]]:
         closing.callback(ledger.close)
         for number, way in enumerate(declared.ways(Setup(provider, Path(folder), closing))):
             try:
-                yield way, _measured(way, f"user-{number}", provider, ledger)
+                yield way, _measured(way, way.user or f"payer-{number}", provider, ledger)
             except Exception as error:
                 raise AssertionError(f"{declared.title}, {way.name}: {error}") from error
 
