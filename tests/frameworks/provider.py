@@ -38,6 +38,10 @@ class Provider(Upstream):
 
 
 class _Answers(Handler):
+    def read_body(self) -> dict[str, Any]:
+        # Other providers' bodies name no model.
+        return {"model": "", **super().read_body()}
+
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         answer = super()._answer(body)
         if answer["object"] == "chat.completion":
