@@ -45,6 +45,7 @@ class Ledger:
 
         from litellm_budget_plugin import BudgetCallback, BudgetManager
 
+        litellm.suppress_debug_info = True
         if in_process:
             self._callback: Any = BudgetCallback()
             litellm.callbacks = [self._callback]
