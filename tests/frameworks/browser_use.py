@@ -21,7 +21,6 @@ _STEP = {
 
 
 def _ways(setup: Setup) -> list[Way]:
-    os.environ.update(ANONYMIZED_TELEMETRY="false", BROWSER_USE_CLOUD_SYNC="false", BROWSER_USE_LOGGING_LEVEL="result")
     os.environ.update(BROWSER_USE_CONFIG_DIR=str(setup.folder))
     from browser_use import Agent, BrowserProfile, ChatLiteLLM, ChatOpenAI
     from browser_use.llm.messages import UserMessage
@@ -64,4 +63,10 @@ FRAMEWORK = Framework(
     named="`budget_context`",
     ways=_ways,
     answer=lambda body: json.dumps(_STEP),
+    variables={
+        "ANONYMIZED_TELEMETRY": "false",
+        "BROWSER_USE_CLOUD_SYNC": "false",
+        "BROWSER_USE_LOGGING_LEVEL": "result",
+        "LITELLM_LOG": "ERROR",
+    },
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 from tests.frameworks.framework import HELPER, MODEL, STREAM, UNCOVERED, Framework, Setup, Way, take
@@ -12,7 +11,6 @@ _SAID = "Thought: I now can give a great answer\nFinal Answer: All is well with 
 
 
 def _ways(setup: Setup) -> list[Way]:
-    os.environ.update(CREWAI_DISABLE_TELEMETRY="true", OTEL_SDK_DISABLED="true", CREWAI_TRACING_ENABLED="false")
     from crewai import LLM, Agent, Crew, Task
 
     def llm(**more: Any) -> LLM:
@@ -58,4 +56,5 @@ FRAMEWORK = Framework(
     named="`budget_context`",
     ways=_ways,
     answer=lambda body: _SAID,
+    variables={"CREWAI_DISABLE_TELEMETRY": "true", "OTEL_SDK_DISABLED": "true", "CREWAI_TRACING_ENABLED": "false"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -53,6 +53,7 @@ class Setup:
 class Framework:
     """A framework. `requires` is installed; `shown` are the distributions whose versions the table shows. `answer` is what the model
     says to a request's body: text, or a whole message. Without `in_process` the ways start processes that have the callback.
+    `variables` are put into the environment before the framework is imported.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Framework:
     ways: Callable[[Setup], list[Way]]
     answer: Callable[[dict[str, Any]], str | dict[str, Any]] = field(default=lambda body: "All is well with you and me.")
     in_process: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def take(pieces: Iterable[Any], most: int | None) -> list[Any]:

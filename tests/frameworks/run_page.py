@@ -17,9 +17,10 @@ from tests.pages import failure, python_blocks
 
 def main(name: str, page: str) -> None:
     """Exit with what went wrong."""
-    provider = Provider(framework(name).answer)
+    declared = framework(name)
+    provider = Provider(declared.answer)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(provider.environment(f"sqlite:///{folder}/ledger.db"))
+        os.environ.update({**provider.environment(f"sqlite:///{folder}/ledger.db"), **declared.variables})
         wrong = failure(page, python_blocks(Path(page)), Path(folder))
     print(wrong, file=sys.stderr, flush=True)
     # Threads that a framework leaves behind do not keep this process.
