@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,4 +73,4 @@ class _Answers(Handler):
 
 
 def _pieces(text: str) -> list[str]:
-    return [word + " " for word in text.split(" ")]
+    return re.findall(r"\S+\s*|\s+", text)

@@ -1,0 +1,64 @@
+"""Celery's prefork workers, which inherit the callback from the process that forked them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tests.frameworks.framework import HELPER, STREAM, Framework, Setup, Way
+from tests.pages import ROOT
+
+_LONGEST = 60
+
+
+def _ways(setup: Setup) -> list[Way]:
+    folder = setup.folder / "celery"
+    (folder / "control").mkdir(parents=True)
+    os.environ["CELERY_FOLDER"] = str(folder)
+    from celery import group
+
+    from tests.frameworks import celery_app
+
+    command = [sys.executable, "-m", "celery", "-A", "tests.frameworks.celery_app", "worker", "-P", "prefork", "-c", "2"]
+    worker = subprocess.Popen(
+        [*command, "--loglevel", "CRITICAL"],
+        cwd=ROOT,
+        env={**os.environ, "CELERY_WORKER": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+
+    def stop() -> None:
+        worker.terminate()
+        worker.wait(30)
+
+    setup.closing.callback(stop)
+
+    def get(task: Any, *arguments: Any) -> Any:
+        return task.delay(*arguments).get(timeout=_LONGEST)
+
+    def together(user: str) -> Any:
+        return group(celery_app.ask.s(user) for _ in range(4)).apply_async().get(timeout=_LONGEST)
+
+    return [
+        Way("a task", lambda user: get(celery_app.ask, user), context=False),
+        Way("a stream in a task", lambda user, most: get(celery_app.read, user, most), STREAM, context=False),
+        Way("autoretry_for=(Exception,), three retries", lambda user: get(celery_app.ask_again, user), context=False),
+        Way(
+            "the same with dont_autoretry_for=(BudgetRefused,)",
+            lambda user: get(celery_app.ask_again_unless_refused, user),
+            context=False,
+        ),
+        Way("a group", together, HELPER, context=False),
+    ]
+
+
+FRAMEWORK = Framework(
+    title="Celery, prefork",
+    requires=("celery",),
+    shown=("celery",),
+    named="`budget_context` in the task",
+    ways=_ways,
+    in_process=False,
+)
