@@ -15,31 +15,34 @@ _LONGEST = 60
 
 def _ways(setup: Setup) -> list[Way]:
     folder = setup.folder / "celery"
-    (folder / "control").mkdir(parents=True)
     os.environ["CELERY_FOLDER"] = str(folder)
+    for name in ("json", "pickle"):
+        (folder / name / "control").mkdir(parents=True)
     from celery import group
 
     from tests.frameworks import celery_app
 
-    command = [sys.executable, "-m", "celery", "-A", "tests.frameworks.celery_app", "worker", "-P", "prefork", "-c", "2"]
-    worker = subprocess.Popen(
-        [*command, "--loglevel", "CRITICAL"],
-        cwd=ROOT,
-        env={**os.environ, "CELERY_WORKER": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    def start(application: str) -> None:
+        application = f"tests.frameworks.celery_app:{application}"
+        options = ["worker", "-P", "prefork", "-c", "2", "--loglevel", "CRITICAL"]
+        worker = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "celery", "-A", application, *options],
+            cwd=ROOT,
+            env={**os.environ, "CELERY_WORKER": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+        setup.closing.callback(worker.wait, 30)
+        setup.closing.callback(worker.terminate)
 
-    def stop() -> None:
-        worker.terminate()
-        worker.wait(30)
-
-    setup.closing.callback(stop)
+    start("app")
+    start("pickling")
+    waiting: Any = {"timeout": _LONGEST, "interval": 0.01}
 
     def get(task: Any, *arguments: Any) -> Any:
-        return task.delay(*arguments).get(timeout=_LONGEST)
+        return task.delay(*arguments).get(**waiting)
 
     def together(user: str) -> Any:
-        return group(celery_app.ask.s(user) for _ in range(4)).apply_async().get(timeout=_LONGEST)
+        return group(celery_app.ask.s(user) for _ in range(4)).apply_async().get(**waiting)
 
     return [
         Way("a task", lambda user: get(celery_app.ask, user), context=False),
@@ -50,6 +53,7 @@ def _ways(setup: Setup) -> list[Way]:
             lambda user: get(celery_app.ask_again_unless_refused, user),
             context=False,
         ),
+        Way("result_serializer='pickle'", lambda user: get(celery_app.ask_and_pickle, user), context=False),
         Way("a group", together, HELPER, context=False),
     ]
 

@@ -10,15 +10,23 @@ from celery import Celery
 
 from litellm_budget_plugin import BudgetCallback, BudgetRefused, budget_context
 
-FOLDER = os.environ["CELERY_FOLDER"]
 _CALL: Any = {"model": "gpt-4o", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
 
-app = Celery("app", broker="filesystem://", backend=f"file://{FOLDER}")
-app.conf.broker_transport_options = {
-    "data_folder_in": FOLDER,
-    "data_folder_out": FOLDER,
-    "control_folder": f"{FOLDER}/control",
-}
+
+def _application(name: str) -> Celery:
+    folder = f"{os.environ['CELERY_FOLDER']}/{name}"
+    made = Celery(name, broker="filesystem://", backend=f"file://{folder}", set_as_current=False)
+    made.conf.broker_transport_options = {
+        "data_folder_in": folder,
+        "data_folder_out": folder,
+        "control_folder": f"{folder}/control",
+    }
+    return made
+
+
+app = _application("json")
+pickling = _application("pickle")
+pickling.conf.update(result_serializer="pickle", result_accept_content=["json", "pickle"])
 if "CELERY_WORKER" in os.environ:
     litellm.callbacks = [BudgetCallback()]
 
@@ -31,6 +39,12 @@ def _answer(user: str) -> str:
 @app.task
 def ask(user: str) -> str:
     """Ask the model."""
+    return _answer(user)
+
+
+@pickling.task
+def ask_and_pickle(user: str) -> str:
+    """Ask the model; what becomes of it is pickled."""
     return _answer(user)
 
 

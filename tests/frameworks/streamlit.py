@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 from tests.frameworks.framework import HELPER, STREAM, Framework, Seen, Setup, Way
@@ -63,7 +65,9 @@ def _ways(setup: Setup) -> list[Way]:
     from streamlit.testing.v1 import AppTest
 
     def run(script: Any, *arguments: Any) -> Any:
-        shown = AppTest.from_function(script, args=arguments, default_timeout=60).run()
+        # Streamlit draws the traceback of an exception on the terminal.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            shown = AppTest.from_function(script, args=arguments, default_timeout=60).run()
         if shown.exception:
             return Seen("the refusal in Streamlit's box for exceptions")
         return Seen("`st.error` of the script") if shown.error else shown
@@ -82,4 +86,5 @@ FRAMEWORK = Framework(
     shown=("streamlit",),
     named="`budget_context` in the script",
     ways=_ways,
+    variables={"STREAMLIT_LOGGER_LEVEL": "error"},
 )
