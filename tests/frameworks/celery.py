@@ -60,7 +60,7 @@ def _ways(setup: Setup) -> list[Way]:
 
 FRAMEWORK = Framework(
     title="Celery, prefork",
-    requires=("celery",),
+    requires=("celery[redis]",),
     shown=("celery",),
     named="`budget_context` in the task",
     ways=_ways,

@@ -45,7 +45,7 @@ def _streaming(user: str, most: int | None) -> None:
         chunks = litellm.completion(
             model="gpt-4o", max_tokens=100, messages=[{"role": "user", "content": "Hi"}], stream=True
         )
-    st.write_stream(islice(chunks, most))
+    st.write_stream(chunk.choices[0].delta.content or "" for chunk in islice(chunks, most))
 
 
 def _threads(user: str) -> None:
