@@ -22,14 +22,14 @@ from provider import LocalProvider
 if "OPENAI_API_KEY" not in os.environ:
     os.environ.update(OPENAI_API_KEY="none", OPENAI_API_BASE=LocalProvider().url, LITELLM_LOCAL_MODEL_COST_MAP="True")
 
-import litellm  # noqa: E402  # it reads the environment when it is imported
-import uvicorn  # noqa: E402
-from fastapi import Depends, FastAPI, HTTPException, Request  # noqa: E402
-from fastapi.responses import JSONResponse, StreamingResponse  # noqa: E402
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
+import litellm  # it reads the environment when it is imported
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 
-from litellm_budget_plugin import (  # noqa: E402
+from litellm_budget_plugin import (
     BudgetCallback,
     BudgetRefused,
     BudgetStoreUnavailable,
@@ -87,13 +87,13 @@ def budget(user: User) -> dict[str, str | None]:
 
 
 @app.exception_handler(BudgetRefused)
-async def refused(request: Request, error: BudgetRefused) -> JSONResponse:
+async def refused(_: Request, error: BudgetRefused) -> JSONResponse:
     """422: a client does not try that again, as it would with 429."""
     return JSONResponse({"detail": str(error)}, 422)
 
 
 @app.exception_handler(BudgetStoreUnavailable)
-async def unavailable(request: Request, error: BudgetStoreUnavailable) -> JSONResponse:
+async def unavailable(_: Request, __: BudgetStoreUnavailable) -> JSONResponse:
     """503: the ledger does not answer, and nobody may spend unseen."""
     return JSONResponse({"detail": "try again later"}, 503)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 from typing import Any
 
@@ -21,7 +20,6 @@ _STEP = {
 
 
 def _ways(setup: Setup) -> list[Way]:
-    os.environ.update(BROWSER_USE_CONFIG_DIR=str(setup.folder))
     from browser_use import Agent, BrowserProfile, ChatLiteLLM, ChatOpenAI
     from browser_use.llm.messages import UserMessage
 

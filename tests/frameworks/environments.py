@@ -22,7 +22,8 @@ def environment(name: str, requires: tuple[str, ...]) -> Path:
     if has.exists() and has.read_text() == wanted:
         return python
     packages = ["-e", str(ROOT), *requires]
-    if uv := shutil.which("uv"):
+    beside = Path(sys.executable).with_name("uv")
+    if uv := shutil.which("uv") or (str(beside) if beside.exists() else None):
         subprocess.run([uv, "venv", "-q", "--allow-existing", "--python", sys.executable, str(folder)], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *packages], check=True)
     else:

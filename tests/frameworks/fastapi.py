@@ -15,13 +15,14 @@ _CALL: Any = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "
 
 def _application(worked: threading.Event) -> Any:
     import litellm
-    from fastapi import Depends, FastAPI, Request
+    from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, StreamingResponse
     from starlette.background import BackgroundTask
 
     from litellm_budget_plugin import BudgetExceeded, budget_context
 
     app = FastAPI()
+    _add_dependencies(app)
 
     @app.exception_handler(BudgetExceeded)
     async def refused(request: Request, error: BudgetExceeded) -> JSONResponse:
@@ -54,6 +55,27 @@ def _application(worked: threading.Event) -> Any:
             chunks = litellm.completion(**_CALL, stream=True)
         return StreamingResponse(f"{chunk.choices[0].delta.content or ''}\n" for chunk in chunks)
 
+    @app.get("/background/{user}")
+    async def background(user: str) -> JSONResponse:
+        def work() -> None:
+            try:
+                with budget_context(user=user):
+                    litellm.completion(**_CALL)
+            finally:
+                worked.set()
+
+        return JSONResponse("later", background=BackgroundTask(work))
+
+    return app
+
+
+def _add_dependencies(app: Any) -> None:
+    """Endpoints whose user is named by a dependency."""
+    import litellm
+    from fastapi import Depends
+
+    from litellm_budget_plugin import budget_context
+
     async def payer(user: str) -> AsyncIterator[None]:
         with budget_context(user=user):
             yield
@@ -69,19 +91,6 @@ def _application(worked: threading.Event) -> Any:
     @app.get("/dependency-sync/{user}", dependencies=[Depends(payer_in_a_thread)])
     async def by_dependency_sync() -> str:
         return str((await litellm.acompletion(**_CALL)).choices[0].message.content)
-
-    @app.get("/background/{user}")
-    async def background(user: str) -> JSONResponse:
-        def work() -> None:
-            try:
-                with budget_context(user=user):
-                    litellm.completion(**_CALL)
-            finally:
-                worked.set()
-
-        return JSONResponse("later", background=BackgroundTask(work))
-
-    return app
 
 
 def _ways(setup: Setup) -> list[Way]:
@@ -123,7 +132,8 @@ def _ways(setup: Setup) -> list[Way]:
 
     def at_once(user: str) -> Any:
         with ThreadPoolExecutor(4) as pool:
-            return list(pool.map(lambda path: get(path, user), ["async", "sync"] * 2))[0]
+            answers = list(pool.map(lambda path: get(path, user), ["async", "sync"] * 2))
+        return answers[0]
 
     return [
         Way("an endpoint", lambda user: get("async", user), context=False),

@@ -61,7 +61,9 @@ class Framework:
     shown: tuple[str, ...]
     named: str
     ways: Callable[[Setup], list[Way]]
-    answer: Callable[[dict[str, Any]], str | dict[str, Any]] = field(default=lambda body: "All is well with you and me.")
+    answer: Callable[[dict[str, Any]], str | dict[str, Any]] = field(
+        default=lambda body: "All is well with you and me."
+    )
     in_process: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
 

@@ -170,7 +170,7 @@ def _in_environment(name: str) -> Iterator[tuple[Way, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as closing:
         provider = Provider(declared.answer)
         closing.callback(provider.close)
-        os.environ.update({**provider.environment(f"sqlite:///{folder}/ledger.db"), **declared.variables})
+        os.environ.update({**provider.environment(folder), **declared.variables})
         ledger = Ledger(in_process=declared.in_process)
         closing.callback(ledger.close)
         for number, way in enumerate(declared.ways(Setup(provider, Path(folder), closing))):

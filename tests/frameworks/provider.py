@@ -25,13 +25,15 @@ class Provider(Upstream):
         said = self.said(body)
         return {"role": "assistant", "content": said} if isinstance(said, str) else said
 
-    def environment(self, store_url: str) -> dict[str, str]:
-        """The variables by which LiteLLM and OpenAI's clients find it, and the plugin's own."""
+    def environment(self, folder: str) -> dict[str, str]:
+        """The variables by which LiteLLM and OpenAI's clients find it, and the plugin's own, with the ledger in a folder."""
         return {
+            # Some frameworks keep settings, and answers, at home.
+            "HOME": folder,
             **dict.fromkeys(ADDRESSES, self.url),
             "OPENAI_API_KEY": "sk-loopback",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "LITELLM_BUDGET_STORE_URL": store_url,
+            "LITELLM_BUDGET_STORE_URL": f"sqlite:///{folder}/ledger.db",
             "LITELLM_BUDGET_DEFAULT_LIMIT": "5",
             # How long this machine's disk may take is not what is measured.
             "LITELLM_BUDGET_STORE_TIMEOUT": "5",

@@ -1,6 +1,6 @@
 """Run inside of a framework's environment: the Python blocks of its page, from top to bottom, against the provider on loopback.
 
-    python -m tests.frameworks.run_page NAME PAGE.md
+python -m tests.frameworks.run_page NAME PAGE.md
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(name: str, page: str) -> None:
     declared = framework(name)
     provider = Provider(declared.answer)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update({**provider.environment(f"sqlite:///{folder}/ledger.db"), **declared.variables})
+        os.environ.update({**provider.environment(folder), **declared.variables})
         wrong = failure(page, python_blocks(Path(page)), Path(folder))
     print(wrong, file=sys.stderr, flush=True)
     # Threads that a framework leaves behind do not keep this process.

@@ -56,7 +56,7 @@ def _ways(setup: Setup) -> list[Way]:
         Way("CodeAgent.run, stream=True", streamed, STREAM),
         Way("tools that call models, in threads", lambda user: agent(ToolCallingAgent, [ask]).run("Do it"), HELPER),
         Way('a refusal with "429" in its text', lambda user: retrying.generate(messages), user="user-429"),
-        Way('the same with retry=False', lambda user: once.generate(messages), user="other-user-429"),
+        Way("the same with retry=False", lambda user: once.generate(messages), user="other-user-429"),
         Way("OpenAIModel", lambda user: OpenAIModel(model_id=MODEL).generate(messages), UNCOVERED),
     ]
 

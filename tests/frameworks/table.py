@@ -65,6 +65,16 @@ def _most(numbers: list[float], unit: str = "") -> str:
     return f"{most:g}{unit}" if least == most else f"{least:g} to {most:g}{unit}"
 
 
+def _streams(ways: list[dict[str, Any]]) -> str:
+    if not ways:
+        return "none tried"
+    stopped = [way["way"] for way in ways if way["stops"]]
+    dropped = "charged when it is dropped" if stopped else "goes on when it is dropped"
+    if stopped and len(stopped) < len(ways):
+        dropped += ", except: " + ", ".join(way["way"] for way in ways if not way["stops"])
+    return f"charged; {dropped}"
+
+
 def _row(name: str, facts: dict[str, Any]) -> str:
     """The row of a framework: of the ways that are held for."""
     declared = framework(name)
@@ -81,7 +91,7 @@ def _row(name: str, facts: dict[str, Any]) -> str:
         {frozenset({True}): "finds it", frozenset(): "-"}.get(frozenset(found), "not always"),
         _most([way["seconds"] for way in held], " s"),
         _most(_each(held, "attempts")),
-        "charged, also when dropped" if kinds.get(STREAM) else "-",
+        _streams(kinds.get(STREAM, [])),
     ]
     return "| " + " | ".join(cells) + " |"
 
