@@ -47,9 +47,9 @@ def _ways(setup: Setup) -> list[Way]:
     return [
         Way("a task", lambda user: get(celery_app.ask, user), context=False),
         Way("a stream in a task", lambda user, most: get(celery_app.read, user, most), STREAM, context=False),
-        Way("autoretry_for=(Exception,), three retries", lambda user: get(celery_app.ask_again, user), context=False),
+        Way("autoretry_for=(Exception,)", lambda user: get(celery_app.ask_again, user), context=False),
         Way(
-            "the same with dont_autoretry_for=(BudgetRefused,)",
+            "the same, dont_autoretry_for=(BudgetRefused,)",
             lambda user: get(celery_app.ask_again_unless_refused, user),
             context=False,
         ),

@@ -10,6 +10,7 @@ from tests.frameworks.framework import HELPER, LOST, MODEL, STREAM, UNCOVERED, F
 
 
 def _ways(setup: Setup) -> list[Way]:
+    import litellm
     from langchain.agents import create_agent
     from langchain_core.runnables import RunnableLambda, RunnableParallel
     from langchain_litellm import ChatLiteLLM
@@ -19,6 +20,7 @@ def _ways(setup: Setup) -> list[Way]:
 
     chat = ChatLiteLLM(model=MODEL, max_tokens=100)
     stubborn = ChatLiteLLM(model=MODEL, max_tokens=100, max_retries=5)
+    patient = chat.with_retry(retry_if_exception_type=(litellm.Timeout,))
     chain = RunnableLambda(lambda text: f"Say: {text}") | chat
     agent = create_agent(chat, tools=[])
     hello: Any = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -38,6 +40,7 @@ def _ways(setup: Setup) -> list[Way]:
         Way("create_agent", lambda user: agent.invoke(hello)),
         Way("with_fallbacks", lambda user: chat.with_fallbacks([chat]).invoke("Hi")),
         Way("with_retry", lambda user: chat.with_retry(wait_exponential_jitter=False).invoke("Hi")),
+        Way("with_retry for timeouts only", lambda user: patient.invoke("Hi")),
         Way("stream", lambda user, most: take(chat.stream("Hi"), most), STREAM),
         Way("astream", lambda user, most: asyncio.run(astream(most)), STREAM),
         Way("stream of an agent", lambda user, most: take(agent.stream(hello, stream_mode="messages"), most), STREAM),

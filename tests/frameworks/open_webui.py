@@ -43,7 +43,7 @@ def _ways(setup: Setup) -> list[Way]:
         if answer.status_code == 200:
             return answer.json()
         error = answer.json()["error"]
-        return Seen(f"HTTP {answer.status_code}, `{error['type']}`, {answer.headers['content-type']}")
+        return Seen(f"HTTP {answer.status_code}, `{error['type']}`")
 
     def stream(user: str, most: int | None) -> Any:
         asked: Any = {"json": {**_BODY, "stream": True}, "headers": headers(user)}

@@ -55,7 +55,11 @@ def _ways(setup: Setup) -> list[Way]:
         Way("model.generate_stream", lambda user, most: take(model.generate_stream(messages), most), STREAM),
         Way("CodeAgent.run, stream=True", streamed, STREAM),
         Way("tools that call models, in threads", lambda user: agent(ToolCallingAgent, [ask]).run("Do it"), HELPER),
-        Way('a refusal with "429" in its text', lambda user: retrying.generate(messages), user="user-429"),
+        Way(
+            'a refusal with "429" in its text (waits cut short)',
+            lambda user: retrying.generate(messages),
+            user="user-429",
+        ),
         Way("the same with retry=False", lambda user: once.generate(messages), user="other-user-429"),
         Way("OpenAIModel", lambda user: OpenAIModel(model_id=MODEL).generate(messages), UNCOVERED),
     ]

@@ -31,6 +31,21 @@ NAMES = (
 )
 
 
+_COLUMNS = (
+    "framework",
+    "the user is named by",
+    "refused before a request leaves",
+    "a refusal arrives as",
+    "`refusal_in`",
+    "after",
+    "attempts",
+    "streams",
+    "keep the user",
+    "lose the user",
+    "not covered",
+)
+
+
 def names() -> list[str]:
     """The frameworks that have a module here."""
     return [name for name in NAMES if Path(__file__).with_name(f"{name}.py").exists()]
@@ -52,46 +67,53 @@ def keep(results: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps({name: results[name] for name in NAMES if name in results}, indent=1) + "\n")
 
 
-def _each(ways: list[dict[str, Any]], key: str) -> list[Any]:
-    return list(dict.fromkeys(way[key] for way in ways))
-
-
 def _sees(way: dict[str, Any]) -> str:
     return f"`{way['sees']}`" if way["refusal_in"] is not None else str(way["sees"])
 
 
-def _most(numbers: list[float], unit: str = "") -> str:
-    least, most = min(numbers), max(numbers)
-    return f"{most:g}{unit}" if least == most else f"{least:g} to {most:g}{unit}"
+def _seconds(ways: list[dict[str, Any]]) -> str:
+    least, most = min(way["seconds"] for way in ways), max(way["seconds"] for way in ways)
+    return f"{most:.2g} s" if f"{least:.1g}" == f"{most:.1g}" else f"{least:.1g} to {most:.2g} s"
+
+
+def _attempts(ways: list[dict[str, Any]]) -> str:
+    more = [f"{way['attempts']} by {way['way']}" for way in ways if way["attempts"] > 1]
+    return "; ".join((["1"] if len(more) < len(ways) else []) + more)
 
 
 def _streams(ways: list[dict[str, Any]]) -> str:
     if not ways:
         return "none tried"
-    stopped = [way["way"] for way in ways if way["stops"]]
-    dropped = "charged when it is dropped" if stopped else "goes on when it is dropped"
-    if stopped and len(stopped) < len(ways):
-        dropped += ", except: " + ", ".join(way["way"] for way in ways if not way["stops"])
-    return f"charged; {dropped}"
+    going_on = [way["way"] for way in ways if not way["stops"]]
+    told = f"; when dropped, read to the end by {'; '.join(going_on)}" if going_on else ", also when dropped"
+    return f"charged{told}"
+
+
+def _listed(ways: list[dict[str, Any]]) -> str:
+    return "; ".join(way["way"] for way in ways) or "-"
 
 
 def _row(name: str, facts: dict[str, Any]) -> str:
-    """The row of a framework: of the ways that are held for."""
+    """The row of a framework. What is said of refusals is said of the ways that are held for."""
     declared = framework(name)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for way in facts["ways"]:
         kinds.setdefault(way["kind"], []).append(way)
-    held = [way for kind in (CALL, STREAM, HELPER) for way in kinds.get(kind, [])]
+    alone = kinds.get(CALL, []) + kinds.get(STREAM, [])
+    held = alone + kinds.get(HELPER, [])
     found = {way["refusal_in"] for way in held} - {None}
     cells = [
         f"[{declared.title}](use-with/{page(name).name}) {facts['versions'][declared.shown[0]]}",
         declared.named,
         "yes" if not any(way["sent"] for way in held) else "no",
-        ", ".join(dict.fromkeys(map(_sees, held))),
+        "; ".join(dict.fromkeys(map(_sees, held))),
         {frozenset({True}): "finds it", frozenset(): "-"}.get(frozenset(found), "not always"),
-        _most([way["seconds"] for way in held], " s"),
-        _most(_each(held, "attempts")),
+        _seconds(alone),
+        _attempts(alone),
         _streams(kinds.get(STREAM, [])),
+        _listed(kinds.get(HELPER, [])),
+        _listed(kinds.get(LOST, [])),
+        _listed(kinds.get(UNCOVERED, [])),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -116,8 +138,8 @@ def text(results: dict[str, Any]) -> str:
     """The generated part of the page."""
     known = [(name, results[name]) for name in NAMES if name in results]
     lines = [
-        "| framework | the user is named by | refused before a request leaves | a refusal arrives as | `refusal_in` | after | attempts | streams |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'---|' * len(_COLUMNS)}",
         *[_row(name, facts) for name, facts in known],
         "",
         "## Every way that was tried",
