@@ -28,7 +28,7 @@ from tests.frameworks.environments import environment
 from tests.frameworks.measure import framework
 from tests.pages import ROOT
 
-LIGHTEST = ["instructor", "pydantic_ai", "openai_agents"]
+LIGHTEST = ["instructor", "fastapi", "openai_agents"]
 LONGEST = 600
 
 
