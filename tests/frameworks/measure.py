@@ -136,6 +136,7 @@ def _measured(way: Way, user: str, provider: Provider, ledger: Ledger) -> dict[s
     assert charged == billed, f"{payer} is charged {charged} of {billed}"
     facts["calls"] = len(provider.served)
     if way.kind == STREAM:
+        assert provider.bodies[-1].get("stream"), "nothing was streamed"
         provider.script[MODEL].append("hang-stream")
         before, calls = ledger.totals(user)[0], ledger.calls()
         # A framework that reads the stream in a thread of its own waits for the provider before it lets go.
