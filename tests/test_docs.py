@@ -2,61 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
-import os
 import re
-import sys
-import textwrap
-import traceback
-import types
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import litellm_budget_plugin
 from litellm_budget_plugin import BudgetSettings, errors
+from tests.pages import ROOT, failure
+from tests.pages import blocks as _blocks
+from tests.pages import name as _name
+from tests.pages import python_blocks as _python
 from tests.warm import in_processes
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "litellm_budget_plugin"
 README = ROOT / "README.md"
 REFERENCE = DOCS / "reference.md"
 GUARANTEES = DOCS / "guarantees.md"
 STORE_FAILS = DOCS / "how-to" / "when-the-store-fails.md"
+FRAMEWORKS = DOCS / "use-with"
 
 PAGES = sorted([README, ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-
-
-class Block(NamedTuple):
-    """A fenced block: its language, the number of its first line, and its text."""
-
-    language: str
-    line: int
-    text: str
-
-
-def _name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def _blocks(path: Path) -> list[Block]:
-    found: list[Block] = []
-    language, begin, lines = "", 0, []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        fence = re.match(r"\s*```(\w*)", line)
-        if fence and not begin:
-            language, begin, lines = fence[1], number + 1, []
-        elif fence:
-            found.append(Block(language, begin, textwrap.dedent("\n".join(lines))))
-            begin = 0
-        elif begin:
-            lines.append(line)
-    assert not begin, f"{_name(path)}:{begin}: this block has no end"
-    return found
 
 
 def _prose(path: Path) -> str:
@@ -64,38 +32,18 @@ def _prose(path: Path) -> str:
     return re.sub(r"(?ms)^\s*```.*?^\s*```\s*$", "", path.read_text("utf-8"))
 
 
-def _python(path: Path) -> list[Block]:
-    return [block for block in _blocks(path) if block.language == "python"]
-
-
-def _failure(page: str, blocks: list[Block], directory: Path) -> str:
-    """Run the blocks, in a process of its own: what went wrong, or nothing. What a block prints is compared with its `# -> `
-    comments, where it has any; "..." in a comment stands for anything.
-    """
-    os.chdir(directory)
-    # What an example shows is not how long this machine's disk may take while other tests keep it busy.
-    os.environ["LITELLM_BUDGET_STORE_TIMEOUT"] = "5"
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    for _, line, text in blocks:
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(said):
-                exec(compile("\n" * (line - 1) + text, page, "exec"), main.__dict__)
-        except BaseException:
-            return said.getvalue() + traceback.format_exc()
-        expected = re.findall(r"# -> (.*)", text)
-        printed = said.getvalue().splitlines()
-        patterns = [".*".join(map(re.escape, wanted.strip().split("..."))) for wanted in expected]
-        same = len(printed) == len(patterns) and all(map(re.fullmatch, patterns, printed))
-        if expected and not same:
-            return "\n  ".join([f"{page}:{line}: expected", *expected]) + "\n  ".join(["\nprinted", *printed])
-    return ""
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if _python(page)], ids=_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if _python(page) and page.parent != FRAMEWORKS], ids=_name)
 def test_the_examples_run(page: Path, tmp_path: Path) -> None:
     """From top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
-    assert in_processes(1, _failure, _name(page), _python(page), tmp_path) == [""]
+    assert in_processes(1, failure, _name(page), _python(page), tmp_path) == [""]
+
+
+@pytest.mark.parametrize("page", sorted(FRAMEWORKS.glob("*.md")), ids=_name)
+def test_the_examples_with_frameworks_compile(page: Path) -> None:
+    """`python -m tests.frameworks` runs them where the framework is installed."""
+    assert _blocks(page)
+    for block in _python(page):
+        compile("\n" * (block.line - 1) + block.text, _name(page), "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
