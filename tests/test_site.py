@@ -170,7 +170,8 @@ def test_pages_fit_a_phone(browser: Browser, site: Path, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "page"), [("team budget", "Name teams, tags and runs"), ("max_tokens", "Guarantees")]
+    ("words", "page"),
+    [("team budget", "Name teams, tags and runs"), ("max_tokens", "Guarantees"), ("Open WebUI", "Use with Open WebUI")],
 )
 def test_the_search_finds(browser: Browser, base: str, words: str, page: str) -> None:
     tab = Watched(browser, base)
