@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from typing_extensions import Self
 
 from litellm_budget_plugin.core.commands import Settle
@@ -33,7 +32,7 @@ from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.manager.manager import BudgetManager
 from litellm_budget_plugin.manager.sharing import provide
-from litellm_budget_plugin.settings import BudgetSettings
+from litellm_budget_plugin.settings import GivenSettings
 from litellm_budget_plugin.stores.memory import MemoryStore
 
 __all__ = ["FixedClock", "MemoryBudget", "disabled"]
@@ -79,25 +78,10 @@ def _checked(moment: datetime) -> datetime:
     return moment.astimezone(timezone.utc)
 
 
-class _OwnSettings(BudgetSettings):
-    """Settings that do not read the environment: a developer's own ones are not part of a test."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
 class MemoryBudget:
     """Budgets on a new ledger in memory for the length of a `with` block, in place of all that the application has.
 
-    `limits` are sentences for each user, `settings` the other settings by name; the environment is not read. Calls of all threads
+    `limits` are sentences for each user, `settings` the other settings by name; the environment is not read, and without `alert_at` there are no alerts. Calls of all threads
     and tasks of this process are held and charged here, whatever callbacks the application makes meanwhile. Blocks that are open at the
     same time in several threads keep the calls of their own threads apart, not those of threads that these start. Leaving
     the block puts `litellm.callbacks` back, and leaves no thread and no file.
@@ -109,8 +93,8 @@ class MemoryBudget:
         """The time by which windows begin and end."""
         self.refusals: list[BudgetRefused] = []
         """The refusals that callers got, in their order."""
-        values = {"metrics": False, **({"user_limits": list(limits)} if limits else {}), **settings}
-        self._settings = _OwnSettings(**values, store_url=SecretStr(f"memory://test-{next(_numbers)}"))
+        values = {"metrics": False, "alert_at": "off", **({"user_limits": list(limits)} if limits else {}), **settings}
+        self._settings = GivenSettings(**values, store_url=SecretStr(f"memory://test-{next(_numbers)}"))
         self._callback: BudgetCallback | None = None
         self._opened = ExitStack()
 

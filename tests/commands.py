@@ -141,7 +141,6 @@ settles = st.builds(
     parent=mostly(None, holds, 7),
     aliases=mostly((), st.tuples(st.sampled_from(("resp-1", "resp-2")))),
     unless=mostly(None, st.sampled_from(("resp-1", "resp-2"))),
-    thresholds=st.sampled_from(((), (800_000, 1_000_000), (1_000_000, 500_000))),
     at=mostly(None, st.integers(START - 3 * DAY, START + 60 * DAY)),
     rolls=mostly((), stale_rolls, 9),
 )
@@ -297,7 +296,7 @@ def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> l
             cost, kind = draw(st.integers(0, call.want.usd)), draw(st.sampled_from("sssr"))
             settled = Settle(
                 call.hold, call.project, call.subjects, call.models, cost, "gpt-4o", 20, 5, defaults=shared,
-                aliases=(f"response-{call.hold}",), thresholds=draw(st.sampled_from(((), (500_000, 900_000)))), now=now,
+                aliases=(f"response-{call.hold}",), now=now,
             )  # fmt: skip
             made.append(Release(call.hold, call.project, now=now) if kind == "r" else settled)
         if draw(mostly(None, st.just(True), 9)):

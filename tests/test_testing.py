@@ -100,7 +100,9 @@ def test_windows_follow_the_clock(window: str) -> None:
             with pytest.raises(BudgetExceeded):
                 complete()
             clock.advance(microseconds=1)
-            assert budget.remaining("alice").usd == 1
+            remaining = budget.remaining("alice")
+            assert remaining.usd == 1
+            assert remaining.resets_at is None or remaining.resets_at > clock.now
             complete()
             budget.spend("alice", "0.9999")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,7 +17,7 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
     running = []
     for _ in range(count):
         receiver, sender = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_run, args=(sender, function, arguments))
+        process = _CONTEXT.Process(target=_run, args=(sender, dict(os.environ), function, arguments))
         process.start()
         sender.close()
         running.append((process, receiver))
@@ -28,5 +29,10 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
     return returned
 
 
-def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _run(
+    sender: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    # The server that it was forked from has the environment of the test that was the first to need one.
+    os.environ.clear()
+    os.environ.update(environment)
     sender.send(function(*arguments))

@@ -84,7 +84,8 @@ class Account:
 
     `id` is unique among all rows that ever were, and `epoch` grows with every roll and reset: the two tell a correction
     whether what it corrects is still there. `models` breaks `spent` down and always sums to it. `dropped` rows go away
-    when nothing is held on them. `alerted` is the highest threshold reported in this window for the limit `alert_limit`.
+    when nothing is held on them. `alerted` and `alert_limit` are what earlier versions stored of their alerts;
+    they may run beside this one, and read both.
     """
 
     ref: Ref

@@ -88,9 +88,9 @@ class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
 
     `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
     Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
-    `thresholds` are parts per million of a limit; each is reported once in a window when it has been passed. The charge
-    of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a `Release`, a `Settle` still charges; after an expiry, it replaces
-    the floor. A charge always goes to the window that is open now; what an earlier one paid as floor is not charged again.
+    The charge of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a
+    `Release`, a `Settle` still charges; after an expiry, it replaces the floor. A charge always goes to the window that is
+    open now; what an earlier one paid as floor is not charged again.
     """
 
     hold: str
@@ -106,7 +106,6 @@ class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
     parent: str | None = None
     aliases: tuple[str, ...] = ()
     unless: str | None = None
-    thresholds: tuple[int, ...] = ()
     at: int | None = None
     rolls: tuple[Roll, ...] = ()
     now: int | None = None
@@ -323,22 +322,11 @@ class RollNeeded:
     due: tuple[RollDue, ...]
 
 
-class Crossing(NamedTuple):
-    """A charge took an account over `threshold` (parts per million of `limit`) in the window that began at `start`."""
-
-    account: Ref
-    start: int
-    limit: int
-    threshold: int
-    spent: int
-
-
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The charge is in the ledger."""
 
     hold: str
-    crossings: tuple[Crossing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

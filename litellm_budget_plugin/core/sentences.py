@@ -152,7 +152,8 @@ def _amount(match: re.Match[str], unit: str) -> int:
     except InvalidOperation:
         raise BudgetInputError(f"{number!r:.80} is no number") from None
     if unit == "usd":
-        if value != round(value, 9):
+        # Not by round(), which fails on numbers that are too long for the context's precision.
+        if value and -int(value.normalize().as_tuple().exponent) > 9:
             raise BudgetInputError(f"{number!r:.80} has more than nine decimals, which are a nano-dollar")
         return charge_nanos(value, "the amount")
     if value != value.to_integral_value() or value > MAX_NANOS:

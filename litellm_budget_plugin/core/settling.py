@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from litellm_budget_plugin.core import wire
-from litellm_budget_plugin.core.accounts import Account, Amounts, Default, Hold, Usage, alias_mark
-from litellm_budget_plugin.core.applying import Applying, applying_accounts
+from litellm_budget_plugin.core.accounts import Account, Amounts, Hold, Usage, alias_mark
+from litellm_budget_plugin.core.applying import applying_accounts
 from litellm_budget_plugin.core.commands import (
     AlreadyCharged,
-    Crossing,
     Release,
     Released,
     Renew,
@@ -32,7 +31,6 @@ from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 _Settling = TypeVar("_Settling", Settled, AlreadyCharged)
-_MILLION = 1_000_000
 
 
 def settle(work: UnitOfWork, command: Settle) -> Settled | AlreadyCharged | RollNeeded:
@@ -49,7 +47,7 @@ def settle(work: UnitOfWork, command: Settle) -> Settled | AlreadyCharged | Roll
     _charge(work, command, hold, [account for account, _ in applying])
     for alias in command.aliases:
         work.put_hold(Hold(alias_mark(alias), "alias", work.now))
-    return _done(work, command, Settled(command.hold, _crossings(work, command, applying)))
+    return _done(work, command, Settled(command.hold))
 
 
 def _repeated(hold: Hold) -> Settled | AlreadyCharged:
@@ -58,8 +56,8 @@ def _repeated(hold: Hold) -> Settled | AlreadyCharged:
 
 
 def _done(work: UnitOfWork, command: Settle, reply: _Settling) -> _Settling:
-    plain = isinstance(reply, Settled) and not reply.crossings
-    work.put_hold(Hold(command.hold, "settled", work.now, reply="" if plain else wire.dumps(reply)))
+    said = "" if isinstance(reply, Settled) else wire.dumps(reply)
+    work.put_hold(Hold(command.hold, "settled", work.now, reply=said))
     work.save()
     return reply
 
@@ -82,35 +80,6 @@ def _charge(work: UnitOfWork, command: Settle, hold: Hold | None, applying: list
     day = min(work.now if command.at is None else command.at, work.now) // DAY
     usage = Usage(command.cost, command.calls, command.input_tokens, command.output_tokens)
     record_usage(work, tuple(dict.fromkeys(command.subjects)), day, model, usage)
-
-
-def _crossings(work: UnitOfWork, command: Settle, applying: list[Applying]) -> tuple[Crossing, ...]:
-    """The thresholds passed but not yet reported in this window and for this limit."""
-    crossings = []
-    for account, default in applying if command.thresholds else ():
-        limit = account.effective_limit(default, work.now)
-        if limit is None:
-            continue
-        reported = _reported(account, limit)
-        for threshold in sorted(command.thresholds):
-            if threshold > reported and account.spent * _MILLION >= threshold * limit and account.spent:
-                crossings.append(Crossing(account.ref, account.start, limit, threshold, account.spent))
-                account.alerted, account.alert_limit = threshold, limit
-    return tuple(crossings)
-
-
-def next_threshold(account: Account, default: Default | None, thresholds: tuple[int, ...], now: int) -> int | None:
-    """The most that may be spent on an account before another of the thresholds is crossed; None where none is left."""
-    limit = account.effective_limit(default, now)
-    if limit is None:
-        return None
-    left = [threshold for threshold in thresholds if threshold > _reported(account, limit)]
-    return (min(left) * limit - 1) // _MILLION if left else None
-
-
-def _reported(account: Account, limit: int) -> int:
-    """The highest threshold that was reported in this window for this limit."""
-    return account.alerted if account.alert_limit == limit else 0
 
 
 def release(work: UnitOfWork, command: Release) -> Released:

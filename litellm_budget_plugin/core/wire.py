@@ -23,6 +23,8 @@ from litellm_budget_plugin.errors import BudgetInputError
 _COMMANDS = get_args(Command)
 _LATER: dict[type, tuple[str, ...]] = {Refused: ("raised", "carried")}
 """Fields that earlier clients do not know: they are left out while they say nothing."""
+_EARLIER = {"Settle": "thresholds", "Settled": "crossings"}
+"""Fields of earlier clients, servers, journals and ledgers. What they say is ignored: no charge may be lost because of it."""
 _CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*_COMMANDS, *get_args(Reply))}
 
 
@@ -76,7 +78,8 @@ def decode(data: Any) -> Command | Reply:
     """
     if not isinstance(data, dict) or not isinstance(data.get("type"), str) or data["type"] not in _CLASSES:
         raise BudgetInputError(f"a message must be an object whose type is one of {', '.join(sorted(_CLASSES))}")
-    fields = {name: value for name, value in data.items() if name != "type"}
+    ignored = ("type", _EARLIER.get(data["type"]))
+    fields = {name: value for name, value in data.items() if name not in ignored}
     if data["type"] == "Reserve" and fields.get("parent", "") is None:
         # Earlier clients send this field of nested holds, and leave it empty.
         del fields["parent"]

@@ -92,12 +92,19 @@ def _place_of(kind: Kind, params: Mapping[str, Any]) -> Place:
 async def deployment_hook(original: Callable[..., Awaitable[Any]], kwargs: Any, *args: Any, **more: Any) -> Any:
     """What LiteLLM awaits for each asynchronous call between the gate and the request: deferred calls wait here.
 
-    What is raised here goes through LiteLLM's handling of failures; with `num_retries` it calls the function again, and the tripwire
-    refuses that.
+    What is raised here goes through LiteLLM's handling of failures.
     """
     call = call_of(kwargs.get("litellm_logging_obj")) if isinstance(kwargs, dict) else None
     if call is not None and call.waiter is not None:
-        await _wait(call, kwargs)
+        try:
+            await _wait(call, kwargs)
+        except BaseException:
+            # With retries LiteLLM would call the provider's function with these arguments, around the gate: for handlers of the
+            # application's own not even the tripwire stands there. It asks for none now, and the gate would be asked anew.
+            kwargs["num_retries"] = 0
+            kwargs.pop("retry_policy", None)
+            kwargs.pop("litellm_logging_obj", None)
+            raise
     return await original(kwargs, *args, **more)
 
 

@@ -49,8 +49,8 @@ def place_of(asynchronous: bool) -> Place:
     if asynchronous:
         return Place.LATER
     # A synchronous call blocks the loop that it is made on, and with it the calls that it would wait for. The Router makes its
-    # synchronous calls on loops that run nothing else.
-    return Place.THREAD if len(asyncio.all_tasks(loop)) <= 1 else Place.NOWHERE
+    # synchronous calls on loops that run nothing else than one task.
+    return Place.THREAD if len(asyncio.all_tasks(loop)) == 1 and asyncio.current_task() is not None else Place.NOWHERE
 
 
 def hold_or_wait(call: Call, place: Place) -> None:
@@ -63,6 +63,7 @@ def hold_or_wait(call: Call, place: Place) -> None:
             admit(call)
         return
     if place is Place.LATER:
+        waiter.gone = asyncio.get_running_loop().is_closed
         return
     woken = threading.Event()
     waiter.wake = woken.set

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -17,6 +16,7 @@ from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.budgets import history_scope
 from litellm_budget_plugin.core.commands import (
     MICROS,
+    Accounts,
     AccountState,
     BaseCommand,
     DropBudget,
@@ -193,13 +193,13 @@ class Budgets:
             from litellm_budget_plugin import pricing
 
             models = pricing.model_names(pricing.Request("completion", model, None, {}))
-        found = Remaining()
-        for ref, limit, state in limits_on(named, self._states(named), models, self._ledger.defaults_of(named)):
+        found, read = Remaining(), self._read(named)
+        for ref, limit, state in limits_on(named, read.accounts, models, self._ledger.defaults_of(named)):
             if state is not None and state.blocked:
                 found = found._replace(blocked=True)
             if limit is None:
                 continue
-            used = state.spent + state.held if state is not None else self._spent_before(named, ref)
+            used = state.spent + state.held if state is not None else self._spent_before(named, ref, read.now)
             left = max(0, limit - used)
             if ref.unit != "usd":
                 least = getattr(found, ref.unit)
@@ -209,12 +209,12 @@ class Budgets:
                 own = limit if state is None or not state.pinned else state.own_limit
                 held = _usd(state.held) if state is not None else Decimal(0)
                 said = _limit_of(ref, own).sentence(self._ledger.timezone)
-                found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state), held=held)
+                found = found._replace(usd=_usd(left), budget=said, resets_at=_end(ref, state, read.now), held=held)
         return found
 
-    def _spent_before(self, subject: Subject, ref: Ref) -> int:
+    def _spent_before(self, subject: Subject, ref: Ref, now: int) -> int:
         """What a calendar window that is yet to be opened will begin with."""
-        window, now = parse_window(ref.window), time.time_ns() // 1000
+        window = parse_window(ref.window)
         if not window.period:
             return 0
         since = -(-bounds(window, now)[0] // DAY)
@@ -375,9 +375,12 @@ class Budgets:
         self._ledger.ask(PutBudget(id_, self._ledger.project, subject, defaults=defaults, **where, **fields))
 
     def _states(self, subject: Subject) -> tuple[AccountState, ...]:
+        return self._read(subject).accounts
+
+    def _read(self, subject: Subject) -> Accounts:
         return self._ledger.ask_settled(
             Read(self._ledger.project, *subject, defaults=self._ledger.defaults_of(subject))
-        ).accounts
+        )
 
     def _each(self, scope: str) -> Iterator[tuple[Subject, tuple[AccountState, ...]]]:
         after: str | None = ""
@@ -456,12 +459,12 @@ def _limit_of(ref: Ref, amount: int | None) -> Limit:
     return Limit(amount, ref.window, ref.model, ref.unit)
 
 
-def _end(ref: Ref, state: AccountState | None) -> datetime | None:
+def _end(ref: Ref, state: AccountState | None, now: int) -> datetime | None:
     """When the window of an account ends; a window that is not open yet is that of a calendar, or begins with the next call."""
     if state is not None and not state.ended:
         return _time(state.end)
     window = parse_window(ref.window)
-    return _time(bounds(window, time.time_ns() // 1000)[1]) if window.period else None
+    return _time(bounds(window, now)[1]) if window.period else None
 
 
 def _usd(nanos: int) -> Decimal:

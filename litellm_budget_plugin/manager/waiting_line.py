@@ -23,10 +23,10 @@ _number = attrgetter("number")
 
 class Waiter:
     """One waiting call: what it counts against, how much it wants, the account that refused it last, and until when it waits (of
-    time.monotonic). `wake` may be called from any thread.
+    time.monotonic). `wake` and `gone` may be called from any thread; `gone` says that nobody waits any more, and nobody has said so.
     """
 
-    __slots__ = ("account", "models", "number", "subjects", "until", "wake", "want")
+    __slots__ = ("account", "gone", "models", "number", "subjects", "until", "wake", "want")
 
     def __init__(
         self, subjects: tuple[Subject, ...], models: tuple[str, ...], want: Amounts, account: Ref, until: float
@@ -38,6 +38,7 @@ class Waiter:
         self.until = until
         self.number = -1
         self.wake: Callable[[], None] = _nothing
+        self.gone: Callable[[], bool] = _still_here
 
     @property
     def seconds_left(self) -> float:
@@ -47,6 +48,11 @@ class Waiter:
 
 def _nothing() -> None:
     """Nobody waits yet."""
+
+
+def _still_here() -> bool:
+    """A thread that waits takes itself out of the line."""
+    return False
 
 
 class WaitingLine:
@@ -85,6 +91,9 @@ class WaitingLine:
             for other in list(self._lines.get(subject, ())):
                 if number is not None and other.number >= number:
                     break
+                if other.gone():
+                    self._take_out(other)
+                    continue
                 # A call that was dropped while it waited is noticed late, and must not hold up the others.
                 if other.until > now and want.of(other.account.unit) and covers_any(other.account.model, models):
                     return other.account
@@ -116,7 +125,7 @@ class WaitingLine:
         for subject in subjects:
             woken: set[Ref] = set()
             for waiter in list(self._lines.get(subject, ())):
-                if waiter.account not in woken and waiter.seconds_left > 0:
+                if waiter.account not in woken and waiter.seconds_left > 0 and not waiter.gone():
                     woken.add(waiter.account)
                     waiter.wake()
 

@@ -157,9 +157,7 @@ def is_short(command: Command) -> bool:
 def is_light(command: Command) -> bool:
     """Whether the command is one of those that calls make, and takes no longer than theirs."""
     if isinstance(command, (Reserve, Settle)):
-        lists = len(command.models) + (
-            len(command.aliases) + len(command.thresholds) if isinstance(command, Settle) else 0
-        )
+        lists = len(command.models) + (len(command.aliases) if isinstance(command, Settle) else 0)
         return len(command.subjects) * (1 + len(command.defaults)) + lists <= _LIGHT
     return isinstance(command, Release) or (isinstance(command, Renew) and len(command.holds) <= _LIGHT)
 

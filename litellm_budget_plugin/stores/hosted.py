@@ -320,7 +320,7 @@ class HostedStore:
             (account.pinned, account.limit), account.dropped = merged.limit, False
             if moved or any(merged.models.get(model, 0) < spent for model, spent in account.models.items()):
                 # Corrections of what was charged before are void: the epoch says so.
-                account.epoch, account.alerted = account.epoch + 1, 0
+                account.epoch += 1
             account.models, account.spent = dict(merged.models), sum(merged.models.values())
             self._book.write(project.name, Changes({ref: account}))
         elif account is not None and not account.dropped:

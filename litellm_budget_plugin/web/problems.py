@@ -96,7 +96,9 @@ def _exceeded(request: Request, refusal: Any) -> Problem:
     exceeded: BudgetExceeded = refusal
     blocked = exceeded.reason == "blocked"
     resets_at: datetime | None = None if blocked else exceeded.resets_at
-    wait = None if resets_at is None else max(1, math.ceil(resets_at.timestamp() - time.time()))
+    # Waiting cannot help a call that alone is more than the whole limit.
+    never = resets_at is None or exceeded.requested > exceeded.limit
+    wait = None if never or resets_at is None else max(1, math.ceil(resets_at.timestamp() - time.time()))
     if exceeded.reason == "held":
         wait = _HELD_SECONDS if wait is None else min(_HELD_SECONDS, wait)
     detail, headers = _HIDDEN.get(exceeded.reason, _USED_UP), {}

@@ -166,4 +166,4 @@ def test_every_command_that_prints_has_json() -> None:
     without = [
         words for words, command in _commands() if not any("--json" in parameter.opts for parameter in command.params)
     ]
-    assert without == [("completion",)]
+    assert without == [("completion",), ("run",)]

@@ -8,6 +8,7 @@ import pytest
 
 from litellm_budget_plugin.core.accounts import Usage
 from litellm_budget_plugin.core.commands import Done, DropBudget, PutBudget, Refused, Reset, RollNeeded
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.core.windows import DAY, SECOND
 from tests.core.desk import ALICE, BOB, NOON, PROJECT, TTL, Desk, limit, ref, snapshot
 
@@ -145,6 +146,21 @@ def test_a_new_window_for_the_only_budget_leaves_an_ended_spend_behind() -> None
     desk.wait(90 * SECOND)
     desk.put("fixed", window="12h", only=True)
     assert desk.spent_held("12h") == (0, 50)
+
+
+def test_what_an_earlier_version_has_alerted_of_stays_until_its_window_ends() -> None:
+    """Processes of that version may still read it."""
+    desk = Desk(limit(100, "90s"))
+    desk.charge(90)
+    account = desk.account("90s")
+    account.alerted, account.alert_limit = 800_000, 100
+    desk.book.write(PROJECT, Changes({account.ref: account}))
+    desk.charge(1)
+    desk.put("put", limit=100, window="12h", only=True)
+    assert (desk.account("12h").alerted, desk.account("12h").alert_limit) == (800_000, 100)
+    desk.wait(12 * 3600 * SECOND)
+    desk.charge(1)
+    assert desk.account("12h").alerted == 0
 
 
 def test_the_only_budget_takes_the_place_of_all_others_of_its_model_and_unit() -> None:

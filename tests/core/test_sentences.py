@@ -92,6 +92,8 @@ BAD = {
     "credit for gpt-4o": "stands alone",
     "0.5 calls": "whole numbers",
     "$0.0000000004/day": "nine decimals",
+    "$123456789012345678901234567890/day": "is",
+    "$0.1234567890123456789012345678901/day": "nine decimals",
     "$99999999999": "at most",
     "1,00 calls": "is no amount",
     "NaN USD": "is no amount",

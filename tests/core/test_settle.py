@@ -8,7 +8,6 @@ from litellm_budget_plugin.core.accounts import Amounts, Usage, UsageKey
 from litellm_budget_plugin.core.commands import (
     AlreadyCharged,
     Closed,
-    Crossing,
     ReadUsage,
     Released,
     RollDue,
@@ -41,10 +40,10 @@ def test_a_charge_may_exceed_its_hold_and_the_limit() -> None:
 def test_a_settlement_repeated_changes_nothing() -> None:
     desk = Desk(limit(100))
     desk.granted("a", 60)
-    first = desk.settle("a", 90, thresholds=(800_000,))
+    first = desk.settle("a", 90)
     before = snapshot(desk.book)
     desk.wait(5 * SECOND)
-    assert desk.settle("a", 90, thresholds=(800_000,)) == first
+    assert desk.settle("a", 90) == first
     assert desk.settle("a", 70) == first
     assert snapshot(desk.book) == before
 
@@ -170,43 +169,6 @@ def test_an_alias_does_not_close_a_hold_of_that_name() -> None:
     assert desk.spent_held() == (5, 30)
     desk.settle("b", 20)
     assert desk.spent_held() == (25, 0)
-
-
-def test_a_crossing_is_reported_once_by_the_charge_that_crossed() -> None:
-    desk = Desk(limit(100))
-    ladder = (1_000_000, 800_000)
-    assert desk.charge(79, thresholds=ladder) == Settled(f"charge at {NOON}, 79, {{'thresholds': {ladder}}}")
-    crossed = desk.settle("a", 21, thresholds=ladder)
-    assert crossed.crossings == (
-        Crossing(ref(), NOON, 100, 800_000, 100),
-        Crossing(ref(), NOON, 100, 1_000_000, 100),
-    )
-    assert desk.charge(50, thresholds=ladder).crossings == ()
-    assert desk.settle("a", 21, thresholds=ladder) == crossed
-
-
-def test_a_crossing_is_reported_for_each_account_against_the_limit_that_counts_now() -> None:
-    desk = Desk(limit(100), limit(200, "day"))
-    desk.put("raise", window="none", limit=50, raised_by=50, raised_until=NOON + DAY)
-    desk.put("own", window="day", limit=200)
-    crossings = desk.charge(100, thresholds=(500_000,)).crossings
-    assert crossings == (
-        Crossing(ref("day"), 20_000 * DAY, 200, 500_000, 100),
-        Crossing(ref(), NOON, 100, 500_000, 100),
-    )
-
-
-def test_nothing_crosses_without_a_limit_or_a_charge() -> None:
-    assert Desk(limit(None)).charge(5, thresholds=(1,)).crossings == ()
-    assert Desk(limit(0)).charge(0, thresholds=(1_000_000,)).crossings == ()
-
-
-def test_a_new_window_reports_its_crossings_anew() -> None:
-    desk = Desk(limit(100, "90s"))
-    first = desk.charge(90, thresholds=(800_000,)).crossings
-    desk.wait(90 * SECOND)
-    second = desk.charge(90, thresholds=(800_000,)).crossings
-    assert [crossing.start for crossing in first + second] == [NOON, NOON + 90 * SECOND]
 
 
 def test_a_settlement_takes_off_every_leg_of_the_hold_and_charges_those_of_the_subjects_that_pay() -> None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from litellm_budget_plugin.core.accounts import Amounts, Default
+from litellm_budget_plugin.core.accounts import Amounts, Default, Hold
 from litellm_budget_plugin.core.commands import (
     KEEP,
+    AlreadyCharged,
     Command,
     DropBudget,
     PutBudget,
@@ -31,6 +32,7 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.dict_row_store import DictRowStore
 from litellm_budget_plugin.core.ledger import apply
+from litellm_budget_plugin.core.row_store import Changes
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.core.wire import decode, dumps, encode, loads
 from litellm_budget_plugin.errors import BudgetInputError
@@ -87,6 +89,40 @@ def test_a_reserve_of_an_earlier_client_is_understood() -> None:
             decode({**encode(reserve), "parent": said})
 
 
+# As earlier versions wrote them: without thresholds, and with some.
+EARLIER_SETTLES = [
+    '{"type":"Settle","hold":"a","project":"app","subjects":[["user","alice"]],"models":["gpt-4o"],"cost":9,"model":"gpt-4o",'
+    '"input_tokens":5,"output_tokens":6,"calls":1,"defaults":[["user","none",1000,"","usd",0]],"parent":null,"aliases":["response"],'
+    f'"unless":null,"thresholds":{thresholds},"at":1774734000000000,"rolls":[],"now":null}}'
+    for thresholds in ("[]", "[800000,1000000]")
+]
+EARLIER_SETTLED = [
+    f'{{"type":"Settled","hold":"a","crossings":{crossings}}}'
+    for crossings in ("[]", '[[["user","alice","","none","usd"],1728043200000000,100,800000,90]]')
+]
+
+
+@pytest.mark.parametrize("text", EARLIER_SETTLES)
+def test_a_charge_of_an_earlier_client_is_understood(text: str) -> None:
+    assert loads(text) == Settle(
+        "a", PROJECT, (ALICE,), ("gpt-4o",), 9, "gpt-4o", 5, 6, 1, (limit(1000),), None, ("response",), at=1774734000000000
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", EARLIER_SETTLED)
+def test_a_reply_of_an_earlier_server_is_understood(text: str) -> None:
+    assert loads(text) == Settled("a")
+
+
+@pytest.mark.parametrize("text", EARLIER_SETTLED)
+def test_a_charge_that_an_earlier_version_has_recorded_is_not_charged_again(text: str) -> None:
+    desk = Desk(limit(100))
+    desk.book.write(PROJECT, Changes({}, {"a": Hold("a", "settled", NOON, reply=text)}, {}))
+    assert desk.settle("a", 9) == Settled("a")
+    assert desk.book.accounts(PROJECT, ALICE) == []
+    assert desk.hold("a").reply == text
+
+
 def test_a_message_is_an_object_with_its_type_and_what_is_not_kept() -> None:
     assert encode(Release("a", PROJECT)) == {"type": "Release", "hold": "a", "project": PROJECT, "now": None}
     encoded = encode(PutBudget("a", PROJECT, ALICE, limit=None, bounds=(1, None)))
@@ -101,10 +137,9 @@ def test_what_a_stored_reply_says_is_what_a_repetition_gets() -> None:
     desk = Desk(limit(10))
     refusal = desk.refused("a", 11)
     assert desk.reserve("a", 11) == refusal == Refused("a", ref(), "spent", 10, 0, 0, 11, None)
-    settled = desk.settle("b", 9, thresholds=(500_000,))
-    assert isinstance(settled, Settled)
-    assert len(settled.crossings) == 1
-    assert desk.settle("b", 9, thresholds=(500_000,)) == settled
+    desk.settle("b", 9, aliases=("x",))
+    assert desk.settle("c", 9, unless="x") == desk.settle("c", 9) == AlreadyCharged("c")
+    assert desk.spent_held() == (9, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +220,7 @@ def test_no_value_of_another_type_is_converted(cls: type, field: str) -> None:
 
 GOOD: dict[str, dict[str, Any]] = {
     "Reserve": encode(Reserve("h", PROJECT, (ALICE,), ("m",), Amounts(1), 5, (limit(3),), now=NOON)),
-    "Settle": encode(Settle("h", PROJECT, (ALICE,), ("m",), 5, "m", thresholds=(1,), aliases=("x",))),
+    "Settle": encode(Settle("h", PROJECT, (ALICE,), ("m",), 5, "m", aliases=("x",))),
     "PutBudget": encode(PutBudget("c", PROJECT, ALICE, window="day", limit=5, spent=(("m", 5),), bounds=(0, 9))),
 }
 
@@ -214,7 +249,7 @@ GOOD: dict[str, dict[str, Any]] = {
         ("Settle", "cost", None),
         ("Settle", "cost", 0.5),
         ("Settle", "cost", {"usd": 5}),
-        ("Settle", "thresholds", [None]),
+        ("Settle", "aliases", [None]),
         ("Settle", "aliases", "x"),
         ("PutBudget", "limit", "none"),
         ("PutBudget", "limit", [5]),

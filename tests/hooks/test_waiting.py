@@ -335,6 +335,67 @@ def test_a_call_whose_time_is_over_sends_nothing(open_one: Callable[..., Desk], 
     assert (upstream.requests, desk.held("alice"), desk.waiting) == (0, WORTH, 0)
 
 
+class WithoutTripwire(litellm.CustomLLM):
+    """A provider of the application's own, to which LiteLLM goes without `Logging.pre_call`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests = 0
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+        self.requests += 1
+        return litellm.completion(model="gpt-4o", messages=[{"role": "user", "content": "x"}], mock_response="Hi")
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> Any:
+        self.requests += 1
+        yield {"finish_reason": "stop", "index": 0, "is_finished": True, "text": "Hi", "tool_use": None, "usage": None}
+
+
+@pytest.mark.parametrize("ends", ["held", "blocked"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "retries", [{}, {"num_retries": 2}, {"retry_policy": litellm.RetryPolicy(InternalServerErrorRetries=2)}, "global"]
+)
+def test_a_refusal_where_a_call_waits_is_not_retried_around_the_gate(
+    open_one: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, retries: Any, stream: bool, ends: str
+) -> None:
+    provider = WithoutTripwire()
+    monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "mine", "custom_handler": provider}])
+    litellm.register_model({"mine/m": {**litellm.model_cost[CHAT], "litellm_provider": "mine"}})
+    if retries == "global":
+        monkeypatch.setattr(litellm, "num_retries", 2)
+        retries = {}
+    desk = open_one(wait_for_held=0.05 if ends == "held" else LONG)
+    desk.hold("alice")
+    arguments = {**desk.arguments("alice", stream=stream), "model": "mine/m", **retries}
+
+    async def scene() -> None:
+        task = asyncio.create_task(litellm.acompletion(**arguments))
+        await aside(lambda: desk.waiting == 1 or task.done())
+        if ends == "blocked":
+            desk.callback.manager.block("alice")
+            desk.callback._ledger.waiting_line.wake_all()
+        await task
+
+    with pytest.raises(BudgetExceeded) as refused:
+        asyncio.run(scene())
+    assert refused.value.reason == ends
+    assert (provider.requests, desk.held("alice"), desk.waiting) == (0, WORTH, 0)
+
+
+def test_a_call_whose_loop_is_gone_holds_up_nobody(open_one: Callable[..., Desk], upstream: Upstream) -> None:
+    desk = open_one()
+    release = desk.hold("alice")
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(litellm.acompletion(**desk.arguments("alice")))
+    loop.run_until_complete(aside(lambda: desk.waiting == 1))
+    loop.close()
+    release()
+    litellm.completion(**desk.arguments("alice"))
+    assert (upstream.requests, desk.waiting) == (1, 0)
+    del waiting
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("room", [False, True])
 def test_a_call_that_never_came_to_where_it_was_to_wait_is_never_sent_unheld(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_budget_plugin.core.accounts import Default, Subject
 from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.manager import journal as journals
 from litellm_budget_plugin.manager import journal_file as journal_files
@@ -47,6 +48,32 @@ def test_what_was_kept_comes_back_in_its_order(tmp_path: Path) -> None:
     # The day of the charge is the day on which it was made, not that of its delivery.
     assert entry is not None and isinstance(entry.command, Settle) and entry.command.at == entry.at
     again.close()
+
+
+EARLIER = (
+    b'5683f1be {"at":1774734000000000,"command":{"type":"Settle","hold":"a","project":"p","subjects":[["user","alice"]],'
+    b'"models":["gpt-4o"],"cost":9,"model":"gpt-4o","input_tokens":5,"output_tokens":6,"calls":1,'
+    b'"defaults":[["user","none",1000,"","usd",0]],"parent":null,"aliases":["response"],"unless":null,"thresholds":[],'
+    b'"at":1774734000000000,"rolls":[],"now":null}}\n'
+)
+"""A line that an earlier version has written."""
+
+
+@pytest.mark.parametrize(("checksum", "thresholds"), [(b"5683f1be", b"[]"), (b"529330a3", b"[800000,1000000]")])
+def test_what_an_earlier_version_has_kept_is_delivered(tmp_path: Path, checksum: bytes, thresholds: bytes) -> None:
+    line = EARLIER.replace(b"5683f1be", checksum).replace(b'"thresholds":[]', b'"thresholds":' + thresholds)
+    journal = Journal(str(tmp_path / "j"), PLACE)
+    journal.keep([charge_of("b")])
+    [path] = (tmp_path / "j").iterdir()
+    journal.close()
+    path.write_bytes(line)
+    file = _claimed(tmp_path / "j").first()
+    assert file is not None
+    [(_, entry)] = file.next(10)
+    assert entry == Entry(1774734000000000, Settle(
+        "a", "p", (Subject("user", "alice"),), ("gpt-4o",), 9, "gpt-4o", 5, 6,
+        defaults=(Default("user", "none", 1000),), aliases=("response",), at=1774734000000000,
+    ))  # fmt: skip
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:

@@ -77,7 +77,6 @@ LONG: list[Command] = [
     replace(charge_of("g"), subjects=tuple(Subject("user", name) for name in MANY)),
     replace(charge_of("g"), models=MANY),
     replace(charge_of("g"), aliases=MANY),
-    replace(charge_of("g"), thresholds=tuple(range(1, 66))),
     replace(
         hold_of("k"),
         subjects=tuple(Subject("user", name) for name in MANY[:8]),

@@ -18,11 +18,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given
 
-from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.commands import (
     Command,
-    Crossing,
     Granted,
     PutBudget,
     Release,
@@ -143,7 +141,9 @@ def test_every_field_arrives(pair: Pair) -> None:
     name = "ü:{x}'\"/\\ %_\U0001f600"
     ref, subject = Ref("user", name, "m", "day", "calls"), Subject("user", name)
     account = Account(ref, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 3, "n": 2})
-    reply = wire.dumps(Settled(name, (Crossing(ref, 1, 2**53 - 1, 800_000, 2**60),)))
+    # As earlier versions stored it.
+    said = {"type": "Settled", "hold": name, "crossings": [[ref, 1, 2**53 - 1, 800_000, 2**60]]}
+    reply = json.dumps(said, separators=(",", ":"))
     amounts = (Amounts(1, 2, 3), Amounts(4, 5, 6))
     hold = Hold(name, "open", 1, *amounts, "m", (subject,), (ref,), (Charged(subject, "id", 2),), 3, reply)
     mark = Hold("command:x", "done", 5)

@@ -98,6 +98,8 @@ def test_a_suggestion_is_passed_on(door: Door) -> None:
     [
         (exceeded("spent"), None),
         (exceeded("spent", resets_at=1), "1"),
+        # Alone more than the whole limit: no window has room for it.
+        (exceeded("spent", resets_at=FAR, requested=2 * 10**9), None),
         (exceeded("held", held=10**8), "2"),
         (exceeded("held", held=10**8, resets_at=FAR), "2"),
         (exceeded("held", held=10**8, resets_at=1), "1"),

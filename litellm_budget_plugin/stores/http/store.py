@@ -18,7 +18,7 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 
 _log = logging.getLogger("litellm_budget_plugin")
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version that this client speaks."""
 _BATCH = 500
 

@@ -44,8 +44,8 @@ class View:
 class Sum(NamedTuple):
     """What is added to one account: `spent` (also to its breakdown, under `model`) and `held`; either may be negative.
 
-    Afterwards spent + held must not exceed `most`, and spent alone not `most_spent` (None: no limit). Where `known` is given,
-    (spent, held) must be exactly that before.
+    Afterwards spent + held must not exceed `most` (None: no limit). Where `known` is given, (spent, held) must be exactly that
+    before.
     """
 
     ref: Ref
@@ -53,7 +53,6 @@ class Sum(NamedTuple):
     held: int = 0
     model: str = ""
     most: int | None = None
-    most_spent: int | None = None
     known: tuple[int, int] | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from litellm_budget_plugin.core.accounts import Account, Default, Hold, Ref, Subject, Usage, UsageKey
+from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usage, UsageKey
 from litellm_budget_plugin.core.applying import default_of
 from litellm_budget_plugin.core.checks import check
 from litellm_budget_plugin.core.commands import (
@@ -21,7 +21,6 @@ from litellm_budget_plugin.core.commands import (
 )
 from litellm_budget_plugin.core.names import clean_label
 from litellm_budget_plugin.core.row_store import Changes
-from litellm_budget_plugin.core.settling import next_threshold
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.stores.net.engine import Add, Seen, Sum, View
 from litellm_budget_plugin.stores.net.recent import Recent
@@ -153,7 +152,7 @@ def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_c
         if new is None or new.dropped or shape_of(new) != shape_of(old):
             raise Unknown
         accounts[ref] = new
-        sums.append(_sum(command, old, new, _default_of(command, book, old), now, exact=exact))
+        sums.append(_sum(command, book, old, new, now, exact=exact))
     since, until = _valid(command, book, now)
     holds: list[tuple[Hold, Hold | None]] = []
     marks: list[str] = []
@@ -181,34 +180,26 @@ def _is_yes(command: Guarded, reply: Reply) -> bool:
     """Whether a reply is right for any rows that the guards of an Add let pass."""
     if isinstance(command, Reserve):
         return isinstance(reply, Granted) and reply.amounts == command.want
-    return isinstance(reply, Released) or (isinstance(reply, Settled) and not reply.crossings)
+    return isinstance(reply, (Released, Settled))
 
 
-def _default_of(command: Guarded, book: KnownRows, account: Account) -> Default | None:
-    if isinstance(command, Release):
-        return None
-    subject = Subject(account.ref.scope, account.ref.subject)
-    return default_of(account, book.read[subject].accounts, command.defaults)
-
-
-def _sum(command: Guarded, old: Account, new: Account, default: Default | None, now: int, *, exact: bool) -> Sum:
-    most = most_spent = None
+def _sum(command: Guarded, book: KnownRows, old: Account, new: Account, now: int, *, exact: bool) -> Sum:
+    most = None
     if isinstance(command, Reserve):
         wanted = command.want.of(old.ref.unit)
+        rows = book.read[Subject(old.ref.scope, old.ref.subject)].accounts
+        default = default_of(old, rows, command.defaults)
         limit = old.effective_limit(default, now)
         if limit is not None and wanted:
             # For a loose bound there has to be room for many times as much.
             times = HEADROOM if command.cheap and old.ref.unit != "calls" else 1
             most = limit - (times - 1) * wanted
-    elif isinstance(command, Settle) and command.thresholds:
-        most_spent = next_threshold(old, default, command.thresholds, now)
     return Sum(
         old.ref,
         new.spent - old.spent,
         new.held - old.held,
         clean_label(command.model) if isinstance(command, Settle) else "",
         None if exact else most,
-        most_spent,
         (old.spent, old.held) if exact else None,
     )
 

@@ -25,11 +25,11 @@ def statements_of(add: Add, sql: Statements) -> list[Statement]:
     statements: list[Statement] = []
     versions: dict[tuple[str, str], int] = dict(add.subjects)
     others = dict(versions)
-    for ref, spent, held, model, most, most_spent, known in add.sums:
+    for ref, spent, held, model, most, known in add.sums:
         values: list[str | None] = [
             project, owner_of(ref.scope, ref.subject), ref.model, ref.window, ref.unit,
             str(versions[ref[:2]]), str(held),
-            _NO_LIMIT if most is None else str(most), _NO_LIMIT if most_spent is None else str(most_spent),
+            _NO_LIMIT if most is None else str(most),
             None if known is None else str(known[0]), None if known is None else str(known[1]),
         ]  # fmt: skip
         if spent:

@@ -11,19 +11,18 @@ WITH checked AS (
 WITH changed AS (
     UPDATE ledger.accounts SET held = held + $7
     WHERE project = $1 AND owner = $2 AND model = $3 AND period = $4 AND unit = $5 AND version = $6
-        AND spent + held + $7 <= $8 AND spent <= $9 AND spent = coalesce($10, spent) AND held = coalesce($11, held)
+        AND spent + held + $7 <= $8 AND spent = coalesce($9, spent) AND held = coalesce($10, held)
     RETURNING 1
 ) SELECT (CASE count(*) WHEN 1 THEN '1' ELSE 'rows of the ledger have changed, a step is done anew' END)::integer FROM changed
 
 -- name: charge
 WITH changed AS (
-    UPDATE ledger.accounts SET held = held + $7, spent = spent + $12, models = CASE
-        WHEN coalesce((models->>$13::text)::bigint, 0) + $12 = 0 THEN models - $13::text
-        ELSE models || jsonb_build_object($13::text, coalesce((models->>$13::text)::bigint, 0) + $12)
+    UPDATE ledger.accounts SET held = held + $7, spent = spent + $11, models = CASE
+        WHEN coalesce((models->>$12::text)::bigint, 0) + $11 = 0 THEN models - $12::text
+        ELSE models || jsonb_build_object($12::text, coalesce((models->>$12::text)::bigint, 0) + $11)
     END
     WHERE project = $1 AND owner = $2 AND model = $3 AND period = $4 AND unit = $5 AND version = $6
-        AND spent + held + $7 + $12 <= $8 AND spent + $12 <= $9 AND spent = coalesce($10, spent)
-        AND held = coalesce($11, held)
+        AND spent + held + $7 + $11 <= $8 AND spent = coalesce($9, spent) AND held = coalesce($10, held)
     RETURNING 1
 ) SELECT (CASE count(*) WHEN 1 THEN '1' ELSE 'rows of the ledger have changed, a step is done anew' END)::integer FROM changed
 

@@ -1,9 +1,9 @@
 -- Guarded steps: see Add in net/engine.py. Answers how many were applied.
 --
 -- ARGV[1]  a list of {now or false, since, until, sums, holds, marks, totals}. A sum is {subject, version, account, spent, held,
---          model, most or false, most spent or false, known spent or false, known held}, only the first two if nothing is added,
---          only the first six if any sum will do. A hold is {id, time to the limit, 0 for a mark or false to keep the limit, row or
---          false, expected row or false}. A total is {subject, day, model, sums}
+--          model, most or false, known spent or false, known held}, only the first two if nothing is added, only the first six if any
+--          sum will do. A hold is {id, time to the limit, 0 for a mark or false to keep the limit, row or false, expected row or
+--          false}. A total is {subject, day, model, sums}
 
 if leased() then
     return -1
@@ -11,15 +11,12 @@ end
 
 -- Without rounding: a sum that a double does not hold is above any limit.
 local function within(sum, spent, held)
-    local most, most_spent, known = sum[7], sum[8], sum[9]
-    if known and (spent ~= known or held ~= sum[10]) then
+    local most, known = sum[7], sum[8]
+    if known and (spent ~= known or held ~= sum[9]) then
         return false
     end
     spent, held = tonumber(spent), tonumber(held)
-    if most and (spent >= EXACT * 2 or spent + held >= EXACT * 2 or spent + held + sum[5] + sum[4] > most) then
-        return false
-    end
-    return not most_spent or spent + sum[4] <= most_spent
+    return not most or spent < EXACT * 2 and spent + held < EXACT * 2 and spent + held + sum[5] + sum[4] <= most
 end
 
 local function sum_fits(sum)

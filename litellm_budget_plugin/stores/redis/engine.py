@@ -374,11 +374,11 @@ def _hold(hold: Hold, expected: Hold | None) -> list[Any]:
 
 
 def _sum(one: Sum, version: str) -> list[Any]:
-    ref, spent, held, model, most, most_spent, known = one
+    ref, spent, held, model, most, known = one
     found = [name_of(ref[:2]), version, account_key(*ref[2:]), spent, held, model]
-    if most is None and most_spent is None and known is None:
+    if most is None and known is None:
         return found
-    return [*found, _or_false(most), _or_false(most_spent), *((False, False) if known is None else map(str, known))]
+    return [*found, _or_false(most), *((False, False) if known is None else map(str, known))]
 
 
 def _or_false(value: Any) -> Any:

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from litellm_budget_plugin.core import wire
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject
-from litellm_budget_plugin.core.commands import AlreadyCharged, Crossing, Refused, Settled
+from litellm_budget_plugin.core.commands import AlreadyCharged, Refused, Settled
 from litellm_budget_plugin.errors import BudgetStoreUnavailable
 from litellm_budget_plugin.stores.redis.asking import Server
 from litellm_budget_plugin.stores.redis.rows import Writes, subject_of
@@ -111,9 +111,7 @@ def _reply(hold: str, row: Sequence[Any]) -> Refused | Settled | AlreadyCharged:
         reason: Any = _text(rest[5])
         limit, spent, held, requested = map(int, rest[6:10])
         return Refused(hold, Ref(*map(_text, rest[:5])), reason, limit, spent, held, requested, rest[10])
-    if kind == b"AlreadyCharged":
-        return AlreadyCharged(hold)
-    return Settled(hold, tuple(Crossing(Ref(*map(_text, one[:5])), *map(int, one[5:])) for one in rest))
+    return AlreadyCharged(hold) if kind == b"AlreadyCharged" else Settled(hold)
 
 
 def _text(value: bytes) -> str:

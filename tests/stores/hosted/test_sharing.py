@@ -148,18 +148,6 @@ def test_a_process_with_another_default_window_keeps_to_its_own(opened: Opener, 
     assert record(endpoint)["current_cost"] == 991e-9
 
 
-def test_crossings_are_not_told_again_when_others_charge(opened: Opener) -> None:
-    one, two = opened(), opened()
-
-    def charge(store: HostedStore, name: str, usd: int) -> Any:
-        return store.execute(Settle(name, "p", ALICE, (), usd, "m", defaults=LIMIT, thresholds=(800_000,)))
-
-    assert len(charge(one, "a", 800).crossings) == 1
-    two.execute(charge_of("b", usd=1))
-    assert alice(one).spent == 801
-    assert charge(one, "c", 1).crossings == ()
-
-
 def charge_daily(store: HostedStore, name: str, usd: int, at: int) -> None:
     ask(store, Settle(name, "p", ALICE, (), usd, "m", defaults=DAILY, now=at))
 

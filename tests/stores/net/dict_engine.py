@@ -63,8 +63,6 @@ class DictEngine:
                 return False
             if each.most is not None and spent + held > each.most:
                 return False
-            if each.most_spent is not None and spent > each.most_spent:
-                return False
         return True
 
     def _apply(self, add: Add) -> None:

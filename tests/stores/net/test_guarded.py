@@ -151,7 +151,7 @@ def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None
         if isinstance(reply, Granted):
             granted.add(reply.hold)
     changes = sum(isinstance(command, PutBudget) for command in commands)
-    # Accounts are made, thresholds are crossed and budgets change by transactions.
+    # Accounts are made and budgets change by transactions.
     assert engine.transacted <= 10 + 4 * changes
 
 
@@ -279,15 +279,6 @@ def test_what_is_wrong_among_charges_that_slices_pay() -> None:
     assert engine.transacted - before == 1
     [account] = engine.book.accounts("app", ALICE)
     assert (account.spent, account.held) == (120, 380)
-
-
-def test_a_threshold_that_others_have_come_near_to_is_reported() -> None:
-    _, [one, other] = stores(2)
-    for number, store in enumerate((one, other)):
-        store.execute(settle(f"warm {number}", 1))
-    one.execute(settle("much", 400))
-    reply = other.execute(settle("more", 200, thresholds=(500_000,)))
-    assert isinstance(reply, Settled) and [crossing.spent for crossing in reply.crossings] == [602]
 
 
 @pytest.mark.parametrize("ahead", [100 * SECOND, -2 * DAY])

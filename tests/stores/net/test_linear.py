@@ -149,7 +149,6 @@ def calls(chance: random.Random) -> list[Command]:
                     chance.choice((0, 1, 10, 50, 100, 300, 700)), chance.choice(("gpt-4o", "x")), 1, 2,
                     chance.choice((0, 1)), chance.choice((defaults, defaults, defaults, ())), other,
                     chance.choice(((), (), ("r1",), (f"r{number}", "r2"))), chance.choice((None,) * 8 + ("r1", "r2")),
-                    chance.choice(((), (500_000, 900_000), (1, 1_000_000))),
                     chance.choice((None, None, now - SECOND, now - DAY, now + 1, now + DAY)), now=now,
                 )
             )  # fmt: skip

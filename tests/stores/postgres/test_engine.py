@@ -110,7 +110,6 @@ GUARDS: dict[str, Callable[[Add], Add]] = {
     "the version of a subject with sums": lambda add: replace(add, subjects=((TEAM, 1), *add.subjects[1:])),
     "the version of a subject without": lambda add: replace(add, subjects=(*add.subjects[:2], (NOBODY, 5))),
     "more than the most": lambda add: replace(add, sums=(add.sums[0], add.sums[1]._replace(most=104))),
-    "more than the most to spend": lambda add: replace(add, sums=(add.sums[0]._replace(most_spent=104), add.sums[1])),
     "other sums": lambda add: replace(add, sums=(add.sums[0], add.sums[1]._replace(known=(100, 1)))),
     "an account that is gone": lambda add: replace(add, sums=(add.sums[0], add.sums[1]._replace(ref=Ref(*ALICE, "x")))),
     "a hold that is there": lambda add: replace(add, holds=((Hold("taken", "settled", 0), None),)),

@@ -88,6 +88,8 @@ def test_the_ledger_goes_on(old_url: str, opened: Opener) -> None:
     store = opened(old_url, test_clock=True)
     assert spent(store, ALICE) == (318, 120)
     assert store.execute(settle("closed")) == Settled("closed")
+    # Its reply lies there with the thresholds that it had crossed.
+    assert store.execute(settle("crossing")) == Settled("crossing")
     assert store.execute(settle("again", unless="\U0001f600" * 900)) == AlreadyCharged("again")
     assert spent(store, ALICE) == (318, 120)
     assert store.execute(settle("l" * 900)) == Settled("l" * 900)

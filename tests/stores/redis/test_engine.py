@@ -85,7 +85,7 @@ def charge(
     hold: str, version: int, amount: int = 1, project: str = "p", expected: Hold | None = None, **more: Any
 ) -> Add:
     """A step that charges alice."""
-    bounds = {name: more.pop(name) for name in ("most", "most_spent", "known") if name in more}
+    bounds = {name: more.pop(name) for name in ("most", "known") if name in more}
     sums = (Sum(Ref(*ALICE), amount, 0, "m", **bounds),)
     holds = ((Hold(hold, "settled", 0), expected),)
     fields = {
@@ -244,7 +244,6 @@ def refusals(version: int) -> dict[str, Add]:
         "other version": charge("h", version + 1),
         "other version of a subject without sums": charge("h", version, subjects=((ALICE, version), (BOB, 1))),
         "more than there is room": charge("h", version, 10, most=24),
-        "more than may be spent": charge("h", version, 10, most_spent=19),
         "other sums": charge("h", version, known=(10, 4)),
         "other sums spent": charge("h", version, known=(9, 5)),
         "known hold": charge("open", version),
@@ -269,7 +268,7 @@ def test_a_step_that_does_not_fit_changes_nothing(url: str, engine: Opener, why:
     rows = one.export("p", "", 100, soon()), view(one, holds=("open", "mark", "h"))
     assert one.add([refusals(version)[why]], soon()) == 0
     assert (one.export("p", "", 100, soon()), view(one, holds=("open", "mark", "h"))) == rows
-    fitting = charge("open", version, 10, most=25, most_spent=20, known=(10, 5), expected=still_open)
+    fitting = charge("open", version, 10, most=25, known=(10, 5), expected=still_open)
     assert one.add([fitting], soon()) == 1
     assert view(one, holds=("open",)).holds["open"] == Hold("open", "settled", NOW)
 

@@ -52,7 +52,7 @@ def recorded(project: str) -> dict[str, list[Any]]:
     holds = [
         {
             name: value
-            for name, value in {**hold, "reply": hold["reply"] and json.loads(hold["reply"])}.items()
+            for name, value in {**hold, "reply": hold["reply"] and _read_now(hold["reply"])}.items()
             if name not in ("parent", "lent")
         }
         for hold in rows["holds"]
@@ -62,6 +62,11 @@ def recorded(project: str) -> dict[str, list[Any]]:
         "holds": sorted(holds, key=lambda row: row["id"]),
         "usage": sorted(rows["usage"]),
     }
+
+
+def _read_now(reply: str) -> Any:
+    """What a reply said, without the thresholds that a charge had crossed: nobody asks for them any more."""
+    return {name: value for name, value in json.loads(reply).items() if name != "crossings"}
 
 
 def present(store: Any, project: str, most: int = 100) -> dict[str, list[Any]]:
