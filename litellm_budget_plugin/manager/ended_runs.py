@@ -32,13 +32,18 @@ Ended = Callable[[Ask, str, tuple[AccountState, ...], int], bool]
 class Forgotten:
     """Forgets a scope's subjects that have `ended`, a page at a time: a process that looks often must not read all of them each time."""
 
-    def __init__(self, project: str, scope: str, ended: Ended) -> None:
-        self._project, self._scope, self._is_over = project, scope, ended
+    def __init__(self, project: str, scope: str, ended: Ended, page: int = 1000) -> None:
+        self._project, self._scope, self._is_over, self._page = project, scope, ended, page
         self._after: str | None = ""
+
+    @property
+    def in_round(self) -> bool:
+        """Whether there are pages of this round that were not looked at."""
+        return bool(self._after)
 
     def forget(self, ask: Ask) -> int:
         """Look at the next page of subjects; returns how many have ended."""
-        reply = ask(Read(self._project, self._scope, after=self._after or ""))
+        reply = ask(Read(self._project, self._scope, after=self._after or "", page=self._page))
         if not isinstance(reply, Accounts):
             return 0
         self._after = reply.after

@@ -63,12 +63,15 @@ class Request:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Within this context the request's user pays."""
-        token = _serving.set(self)
+        before = _serving.get()
+        _serving.set(self)
         try:
             with budget_context(**self._payer) if self._payer else nullcontext():
                 yield
         finally:
-            _serving.reset(token)
+            # A response that is dropped unclosed is ended by the collector, in any context: no token can be reset there.
+            if _serving.get() is self:
+                _serving.set(before)
 
 
 _serving: ContextVar[Request | None] = ContextVar("litellm_budget_request", default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from litellm_budget_plugin.errors import BudgetSettingsError
 from litellm_budget_plugin.manager.alerts.alert import Alert
-from litellm_budget_plugin.manager.alerts.channels import Channel, Mail, NotSent, Webhook, channels_of
+from litellm_budget_plugin.manager.alerts.channels import Channel, Function, Mail, NotSent, Webhook, channels_of
 from litellm_budget_plugin.manager.alerts.formats import message_for
 from litellm_budget_plugin.settings import BudgetSettings
 from tests.alerts.conftest import Clocked, Process
@@ -306,6 +307,96 @@ def test_threads_that_find_the_same_alert_send_it_once(process: Make) -> None:
         thread.join()
     one.tick()
     assert len(good.sent) == 1
+
+
+class Rude:
+    """A channel that raises, in turn, what an application's code may raise."""
+
+    name = label = "rude"
+
+    def __init__(self, *script: BaseException) -> None:
+        self.script, self.sent, self.taken = list(script), list[Alert](), threading.Event()
+
+    def send(self, alert: Alert, seconds: float) -> None:
+        if self.script:
+            raise self.script.pop(0)
+        self.sent.append(alert)
+        self.taken.set()
+
+
+class _Odd(BaseException):
+    pass
+
+
+RAISED = [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), _Odd("odd"), OSError("away")]
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda raised: type(raised).__name__)
+@pytest.mark.parametrize("kind", ["function", "channel"])
+def test_whatever_a_receiver_raises_means_not_sent(process: Make, kind: str, raised: BaseException) -> None:
+    rude, good = Rude(raised), Flaky("good")
+    given = Function(lambda alert: rude.send(alert, 1)) if kind == "function" else rude
+    one = _with(process(user_limits="$1", alert_at="80"), given, good)
+    del one.watch.sender._start  # type: ignore[method-assign]  # its thread runs
+    one.charge("0.9")
+    one.watch.run()
+    thread = one.watch.sender._thread
+    assert thread is not None
+    for _ in range(100):
+        # It is tried again: soon, or when a scan finds it.
+        one.store.now += 61_000_000
+        one.charge("0.001")
+        one.watch.run()
+        one.watch.sender._wake.set()
+        if rude.taken.wait(0.2):
+            break
+    assert [alert.threshold for alert in rude.sent] == [80] and one.watch.sender._thread is thread and thread.is_alive()
+    one.watch.retire()
+    assert [alert.threshold for alert in good.sent] == [80] and len(rude.sent) == 1
+
+
+def test_a_thread_that_died_is_replaced(process: Make) -> None:
+    one = _with(process(user_limits="$1", alert_at="80"), rude := Rude())
+    one.charge("0.9")
+    one.watch.run()  # its alert waits, and no thread runs
+    assert one.watch.sender.waiting == 1
+    del one.watch.sender._start  # type: ignore[method-assign]
+    one.charge("0.001")
+    one.store.now += 1_000_000
+    one.watch.run()  # the same alert is found again
+    assert rude.taken.wait(20)
+    one.watch.retire()
+
+
+def test_a_claim_that_cannot_be_settled_stops_no_other_alert(process: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rude = Rude()
+    one = _with(process(user_limits="$1", alert_at="80"), rude)
+    del one.watch.sender._start  # type: ignore[method-assign]
+
+    def broken(claim: object) -> None:
+        raise OSError("the journal is on a disk that is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.watch.sender.claims, "done", broken)
+        one.charge("0.9")
+        one.watch.run()
+        assert rude.taken.wait(20)
+        one.watch.sender._stepping.acquire()
+        one.watch.sender._stepping.release()
+    rude.taken.clear()
+    one.store.now += 1_000_000
+    one.charge("0.9", _user(1))
+    one.watch.run()
+    assert rude.taken.wait(20)
+    one.watch.retire()
+    assert [alert.subject for alert in rude.sent] == ["alice", "u1"]  # neither of them twice
+
+
+def test_somebody_who_interrupts_the_end_is_obeyed(process: Make) -> None:
+    one = _with(process(user_limits="$1", alert_at="80"), Rude(KeyboardInterrupt()))
+    one.charge("0.9")
+    with pytest.raises(KeyboardInterrupt):
+        one.watch.retire()
 
 
 def _user(number: int) -> Any:

@@ -39,6 +39,18 @@ def test_each_threshold_is_alerted_once_and_money_held_counts(process: Make) -> 
     assert one.said() == [("threshold", "alice", 80), ("threshold", "alice", 100)]
 
 
+@pytest.mark.parametrize("spent", ["0.8", "0.85", "1", "1.01", "1.5", "3"])
+def test_thresholds_that_one_charge_passes_are_told_apart(process: Make, spent: str) -> None:
+    one = process(user_limits="$1/day", alert_at="50,80,100,150")
+    one.charge(spent)
+    one.tick()
+    used = int(float(spent) * 100)
+    assert [alert.threshold for alert in one.sent] == [each for each in (50, 80, 100, 150) if each <= used]
+    for alert in one.sent:
+        passed = "" if alert.threshold == used else f" (alert at {alert.threshold} %)"
+        assert alert.text.startswith(f"user 'alice' has used {used} % of $1 per day{passed}; ")
+
+
 def test_two_processes_send_it_once_and_one_that_comes_later_does_not(process: Make) -> None:
     one, two = process(user_limits="$1"), process(user_limits="$1")
     for each in (one, two):
@@ -125,7 +137,35 @@ def test_a_refusal_is_alerted_once_in_a_window(process: Make, store: Clocked) ->
     one.block("bob")
     one.hold("0.1", Subject("user", "bob"))
     one.tick()
-    assert one.sent[-1].text.startswith("user 'bob' is blocked, and refuses calls")
+    assert one.sent[-1].text == "user 'bob' is blocked, and has all calls refused"
+
+
+CHANGES: dict[str, Callable[[Process], object]] = {
+    "a raise": lambda one: one.ask(
+        PutBudget(
+            "raise", "p", ALICE, raised_by=500_000_000, raised_until=one.store.now + DAY, defaults=one.defaults(ALICE)
+        )
+    ),
+    "another limit": lambda one: one.ask(SetLimits("more", "p", ALICE, parse_limits("$1.5/day"))),
+    "a limit of nothing": lambda one: one.ask(SetLimits("zero", "p", ALICE, parse_limits("$0/day"))),
+    "a block": lambda one: one.block("alice"),
+}
+
+
+@pytest.mark.parametrize("limit", ["$1/day", "$0/day"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_refusal_after_a_change_is_alerted_anew(process: Make, change: str, limit: str) -> None:
+    one = process(user_limits=limit, alert_at="1000")
+    for _ in range(2):
+        one.hold("2")
+        one.tick()
+    CHANGES[change](one)
+    for _ in range(2):
+        one.hold("2")
+        one.tick()
+    anew = (change, limit) != ("a limit of nothing", "$0/day")
+    assert one.said() == [("refused", "alice", None)] * (2 if anew else 1)
+    assert len({(alert.id, alert.text) for alert in one.sent}) == len(one.sent)
 
 
 def test_thresholds_of_the_file_go_before_the_setting(process: Make, tmp_path: Path) -> None:
@@ -173,6 +213,28 @@ def test_claims_are_forgotten_when_their_window_is_over(process: Make, store: Cl
     assert one.claims() == ["scan"]
 
 
+def test_claims_are_forgotten_in_one_round_and_looked_at_once_an_hour(process: Make, store: Clocked) -> None:
+    """Of many users there are more claims in an hour than one look takes."""
+    one = process()
+    one.tick()
+    for end, many in ((store.now - 2 * DAY, 1100), (store.now + 2 * DAY, 250)):
+        for number in range(many):
+            claim = one.watch.sender.claims.take(f"{end:017d}-{number} log")
+            if claim:
+                one.watch.sender.claims.done(claim)
+    one.tick(3601)
+    store.commands.clear()
+    for _ in range(15):
+        one.tick()
+    assert len(one.claims()) == 251  # one is of the scan
+    looks = [each for each in store.commands if isinstance(each, Read) and each.scope == "alert" and not each.subject]
+    assert 0 < len(looks) <= 15
+    store.commands.clear()
+    for _ in range(20):
+        one.tick()
+    assert [each for each in store.commands if isinstance(each, Read) and each.scope == "alert"] == []
+
+
 def test_an_alert_that_was_not_sent_is_sent_later_by_anybody(process: Make, store: Clocked) -> None:
     def broken(alert: Alert) -> None:
         raise OSError(alert.id)
@@ -205,15 +267,17 @@ def test_the_lease_of_a_process_that_died_ends(process: Make) -> None:
     assert two.said() == [("threshold", "alice", 80)]
 
 
-def test_an_outage_and_its_end_are_told_once(process: Make, store: Clocked) -> None:
+def test_an_outage_and_its_end_are_told_once(process: Make, store: Clocked, caplog: pytest.LogCaptureFixture) -> None:
     one = process(user_limits="$1")
     one.tick()
-    store.failure = BudgetStoreUnavailable("gone")
+    store.failure = BudgetStoreUnavailable("no answer of postgresql://budgets:SECRET@10.0.0.7/ledger")
     for _ in range(10):
         with pytest.raises(BudgetStoreUnavailable):
             one.charge("0.1")
     one.tick()
     assert one.said() == [("outage", None, None)]
+    assert one.sent[0].text == "the budget ledger does not answer; the log of this process says why"
+    assert "10.0.0.7" not in repr(one.sent) and caplog.text.count("10.0.0.7") == 1
     store.failure = None
     one.charge("0.1")
     one.tick(5)

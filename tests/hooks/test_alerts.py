@@ -37,7 +37,7 @@ def test_shadow_mode_says_what_would_be_refused(open_desk: Callable[..., Desk]) 
     for _ in range(2):
         litellm.completion(**desk.arguments("alice"))
     desk.callback.close()
-    assert [alert.kind for alert in sent] == ["refused"] and "would refuse calls" in sent[0].text
+    assert [alert.kind for alert in sent] == ["refused"] and "would have calls refused" in sent[0].text
 
 
 def test_off_and_the_setting_turn_alerts_off(open_desk: Callable[..., Desk]) -> None:

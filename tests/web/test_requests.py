@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -271,6 +273,51 @@ def test_responses_that_are_iterated_in_turns_on_one_thread(turns: list[int], cl
         assert saw == (user(name) if name else NONE)
     for response in responses:
         response.close()
+
+
+@pytest.mark.parametrize("read", [0, 1])
+@pytest.mark.parametrize("place", ["outside", "in another request", "in a context", "on another thread"])
+def test_a_response_that_is_dropped_unclosed_ends_without_noise(
+    monkeypatch: pytest.MonkeyPatch, place: str, read: int
+) -> None:
+    noise: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
+    seen: list[tuple[str, str]] = []
+    dropped = [_wsgi_response("mallory", seen)]
+    for _ in range(read):
+        next(iter(dropped[0]))
+
+    def drop() -> None:
+        before = (serving(), payer_here())
+        dropped.clear()
+        gc.collect()
+        assert (serving(), payer_here()) == before
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        drop()
+        yield who().encode()
+
+    if place == "in another request":
+        other = wsgi.BudgetMiddleware(app, user="X-User")({"REQUEST_METHOD": "GET", "HTTP_X_USER": "bob"}, _start_wsgi)
+        assert b"".join(other).decode() == user("bob")
+        other.close()  # type: ignore[attr-defined]
+    elif place == "in a context":
+        with budget_context(user="bob"):
+            drop()
+            assert who() == user("bob")
+    elif place == "on another thread":
+        thread = threading.Thread(target=drop)
+        thread.start()
+        thread.join()
+    else:
+        drop()
+    assert noise == []
+    assert who() == NONE
+
+
+def _start_wsgi(*_: Any) -> Any:
+    return lambda data: None
 
 
 def test_tasks_of_one_loop_do_not_share_their_users() -> None:

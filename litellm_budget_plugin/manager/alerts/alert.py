@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Literal
 
-from litellm_budget_plugin.core.accounts import Default, Subject
+from litellm_budget_plugin.core.accounts import Default, Ref, Subject
 from litellm_budget_plugin.core.applying import defaults_for, limits_on
 from litellm_budget_plugin.core.commands import MICROS, AccountState
 from litellm_budget_plugin.core.sentences import amount_text
@@ -111,6 +111,8 @@ def may_cross(
 def threshold_alert(project: str, threshold: int, limit: int, state: AccountState, now: int, zone: str) -> Alert:
     """The alert that an account is at or over a threshold, at `now` (microseconds)."""
     used = 100 * (state.spent + state.held) // limit
+    # A charge may pass several thresholds at once.
+    passed = "" if used == threshold else f" (alert at {threshold} %)"
     return _about(
         "threshold",
         project,
@@ -119,6 +121,7 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
         now,
         zone,
         f" has used {used} % of",
+        passed,
         key=(limit, threshold),
         threshold=threshold,
     )
@@ -127,10 +130,16 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
 def refused_alert(
     project: str, state: AccountState, limit: int | None, now: int, zone: str, *, shadow: bool = False
 ) -> Alert:
-    """The alert that an account refuses calls; with `shadow`, that it would."""
-    verb = "would refuse" if shadow else "refuses"
-    said = f" is blocked, and {verb} calls under" if state.blocked else f" {verb} calls under"
-    return _about("refused", project, state, limit or 0, now, zone, said)
+    """The alert that calls are refused under a budget; with `shadow`, that they would be. Another limit, or a block, makes another alert
+    of it.
+    """
+    said = f" {'would have' if shadow else 'has'} calls refused under"
+    alert = _about("refused", project, state, limit or 0, now, zone, said, key=(limit or 0, int(state.blocked)))
+    if not state.blocked:
+        return alert
+    # A block is about no limit, and no window ends it.
+    text = f"{_who(state.ref)} is blocked, and {'would have' if shadow else 'has'} all calls refused"
+    return replace(alert, text=text, budget=None, limit=None, resets_at=None)
 
 
 def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
@@ -143,6 +152,7 @@ def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int,
         now,
         zone,
         ": at this rate",
+        f" runs out on {_time(runs_out).date().isoformat()}",
         key=(limit,),
         runs_out_at=_time(runs_out),
     )
@@ -161,17 +171,15 @@ def _about(
     now: int,
     zone: str,
     said: str,
+    more: str = "",
     *,
     key: tuple[int, ...] = (),
     threshold: int | None = None,
     runs_out_at: datetime | None = None,
 ) -> Alert:
     ref, unit = state.ref, state.ref.unit
-    budget, budget_ends = budget_text(ref, limit, zone), ""
-    who = "project" if ref.scope == "project" else f"{ref.scope} {ref.subject!r}"
-    if runs_out_at is not None:
-        budget_ends = f" runs out on {runs_out_at.date().isoformat()}"
-    text = f"{who}{said} {budget}{budget_ends}; {amount_text(state.spent, unit)} spent"
+    budget = budget_text(ref, limit, zone)
+    text = f"{_who(ref)}{said} {budget}{more}; {amount_text(state.spent, unit)} spent"
     if state.held:
         text += f", {amount_text(state.held, unit)} held for calls in flight"
     resets_at = None if state.end is None else _time(state.end)
@@ -194,6 +202,10 @@ def _about(
         resets_at,
         runs_out_at,
     )
+
+
+def _who(ref: Ref) -> str:
+    return "project" if ref.scope == "project" else f"{ref.scope} {ref.subject!r}"
 
 
 def _id(kind: str, project: str, state: AccountState, key: tuple[int, ...]) -> str:

@@ -58,7 +58,7 @@ class Log:
 
 
 class Function:
-    """A function of the application. An error that it raises means: not sent."""
+    """A function of the application. Whatever it raises means: not sent."""
 
     name = label = "python"
 
@@ -69,7 +69,9 @@ class Function:
         """Call it, however long it takes."""
         try:
             self._function(alert)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in it ends neither the thread nor the program
             raise NotSent(f"on_alert raised {type(error).__name__}: {error}") from error
 
 

@@ -101,6 +101,7 @@ class Sender:
                 added = True
         if added:
             self._wake.set()
+        if self._waiting:
             self._start()
 
     def _start(self) -> None:
@@ -118,8 +119,13 @@ class Sender:
     def _run(self) -> None:
         while not self._closed:
             self._wake.clear()
-            with self._stepping:
-                wait = self._step(_SEND_SECONDS)
+            try:
+                with self._stepping:
+                    wait = self._step(_SEND_SECONDS)
+            except BaseException:
+                # What waits would wait for ever without this thread.
+                _logger.exception("sending alerts failed; it goes on in %.0f s", _IDLE_SECONDS)
+                wait = _IDLE_SECONDS
             self._wake.wait(wait)
 
     def flush(self, seconds: float) -> None:
@@ -174,15 +180,19 @@ class Sender:
         except BudgetError as error:
             _logger.info("an alert waits for the ledger: %s", error)
             sending.at = self._clock() + self.claims.lease / 4
-        except Exception:
+        except BaseException as error:
             _logger.exception("an alert cannot be sent through %s", sending.channel.label)
             self._failed(sending, NotSent("it failed", final=True))
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # somebody interrupts the program while it closes
         else:
             # First this: a process that is killed here sends it once more, and one that is killed before would have, too.
-            if sending.claim is not None:
-                self.claims.done(sending.claim)
-            self._failing.pop(sending.channel.name, None)
-            self._end(sending)
+            try:
+                if sending.claim is not None:
+                    self.claims.done(sending.claim)
+            finally:
+                self._failing.pop(sending.channel.name, None)
+                self._end(sending)
 
     def _hold(self, sending: _Sending) -> bool:
         """Whether it is this process that sends. Raises BudgetStoreError."""

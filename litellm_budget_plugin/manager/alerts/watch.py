@@ -61,7 +61,10 @@ _CLOSE_SECONDS = 5.0
 _JOURNAL_AT = 0.8
 _OUTAGE_SECONDS = 60.0
 _ENDLESS_KEPT = 400 * DAY
-_FORGET_SECONDS = 3600.0
+_FORGET_SECONDS, _FORGET_PAGE = 3600.0, 100
+"""How often a round begins, and how many claims one step looks at: each that is forgotten is a command of its own, and money waits for
+it.
+"""
 
 
 class AlertWatch:
@@ -82,7 +85,7 @@ class AlertWatch:
         self._timeout, self._clock = timeout, clock
         claims = Claims(self.project, self._ask, lambda command: worker.deliver(command, timeout))
         self.sender = Sender(claims, channels_of(settings, on_alert), clock)
-        self._forgotten = Forgotten(self.project, CLAIMS, _over)
+        self._forgotten = Forgotten(self.project, CLAIMS, _over, _FORGET_PAGE)
         self.reset()
 
     def reset(self) -> None:
@@ -116,14 +119,15 @@ class AlertWatch:
         self._refused[account] = defaults
         self._touched[Subject(account.scope, account.subject)] = defaults
 
-    def failed(self, error: BudgetStoreError) -> None:
+    def failed(self, error: BudgetStoreError) -> None:  # noqa: ARG002  # the protocol's
         """The store did not answer."""
         now, breaker, delivery = self._clock(), self._worker.client.breaker, self._worker.delivery
         if breaker.open and self._away_since is None:
             self._away_since = now
             if now - self._said_away_at >= _OUTAGE_SECONDS:
                 self._said_away_at = now
-                self._say("outage", f"the budget ledger does not answer: {error}")
+                # The breaker has logged why: what an error says of the store's address is for the log alone.
+                self._say("outage", "the budget ledger does not answer; the log of this process says why")
         if delivery.waiting >= _JOURNAL_AT * delivery.most and not self._said_full:
             self._said_full = True
             self._say(
@@ -179,8 +183,10 @@ class AlertWatch:
             self._forecast_page_at = now + _PAGE_SECONDS
             self._forecast()
         if now >= self._forget_at:
-            self._forget_at = now + _FORGET_SECONDS
+            self._forget_at = now + _PAGE_SECONDS
             self._forgotten.forget(self._ask)
+            if not self._forgotten.in_round:
+                self._forget_at = now + _FORGET_SECONDS
 
     def retire(self) -> None:
         """Send what is due, within a few seconds, and stop."""
@@ -238,7 +244,8 @@ class AlertWatch:
             self._refused.pop(ref, None)
             shadow = self._settings.mode == "shadow"
             for found, refused_limit, account in limits_on(subject, states, None, defaults):
-                if found == ref and account is not None:
+                # A limit that was taken away meanwhile refuses nobody.
+                if found == ref and account is not None and (refused_limit is not None or account.blocked):
                     zone = self._settings.timezone
                     self.sender.put(refused_alert(self.project, account, refused_limit, now, zone, shadow=shadow))
 
