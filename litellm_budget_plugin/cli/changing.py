@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -11,15 +16,19 @@ from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.reading import show_limits
 from litellm_budget_plugin.cli.table import show
-from litellm_budget_plugin.core.commands import MICROS, Sweep
+from litellm_budget_plugin.core.accounts import SCOPES, Subject
+from litellm_budget_plugin.core.budgets import history_scope
+from litellm_budget_plugin.core.commands import MICROS, Read, ReadUsage, Sweep
 from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
-from litellm_budget_plugin.manager.budgets import Budgets
-from litellm_budget_plugin.manager.entries import micros_from
+from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
+from litellm_budget_plugin.manager.entries import iso_of, micros_from, nanos_from
 from litellm_budget_plugin.manager.ledger import DAYS_KEPT
 
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-@ledger_command("set")
+
+@ledger_command("set", creates=True)
 @click.argument("subject")
 @click.argument("sentences", nargs=-1, required=True, metavar="SENTENCE...")
 def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tuple[str, ...]) -> None:
@@ -34,27 +43,37 @@ def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tu
 @ledger_command("raise")
 @click.argument("subject")
 @click.argument("amount")
-@click.option("--until", required=True, metavar="TIME", help="Like 2026-12-24 or 2026-12-24T18:00+01:00.")
+@click.option(
+    "--until",
+    required=True,
+    metavar="TIME",
+    help="Like 2026-12-24, 2026-12-24T18:00+01:00, tomorrow, friday, 5d or 12h.",
+)
 def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str, until: str) -> None:
     """Let SUBJECT spend AMOUNT more on each of its limits in US dollars, until a time.
 
-    A TIME without a zone is in LITELLM_BUDGET_TIMEZONE.
+    A day stands for its beginning: the day before is the last. A TIME without a zone is in LITELLM_BUDGET_TIMEZONE. An AMOUNT of $0 ends
+    a raise.
     """
+    more = _dollars(amount)
+    now = ledger.ask(Read(ledger.project, "project", ledger.project)).now
     try:
-        micros = micros_from(until, ledger.timezone)
+        micros = _until(until, now, ledger.timezone)
     except BudgetInputError as error:
-        raise click.UsageError(f"--until: {error}") from error
-    Budgets(ledger).raise_limit(subject, amount, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
+        raise click.UsageError(f"--until: {error}; tomorrow, friday, 5d and 12h are accepted, too") from error
+    if micros <= now:
+        raise click.UsageError(f"--until: {iso_of(micros)} has passed: a raise is until a time that is to come")
+    Budgets(ledger).raise_limit(subject, more, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
     _done(ledger, as_json, subject)
 
 
-@ledger_command("top-up")
+@ledger_command("top-up", creates=True)
 @click.argument("subject")
 @click.argument("amount")
 @click.option("--id", "payment", required=True, metavar="ID", help="Counts once: an invoice's number, for instance.")
 def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, payment: str) -> None:
     """Add AMOUNT to the balance of SUBJECT. Its calls need room in the balance from then on."""
-    Budgets(ledger).top_up(subject, amount, id=payment)
+    Budgets(ledger).top_up(subject, _dollars(amount), id=payment)
     _done(ledger, as_json, subject)
 
 
@@ -62,9 +81,14 @@ def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, paym
 @click.argument("payment", metavar="ID")
 def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
     """Take the whole of a top-up back, once. What was spent of it stays spent."""
-    Budgets(ledger).refund(payment)
+    budgets = Budgets(ledger)
+    budgets.refund(payment)
     ledger.flush()
-    show([{"refunded": payment}], as_json)
+    row: dict[str, Any] = {"refunded": payment}
+    if (found := _paid(ledger, payment)) is not None:
+        owner, amount = found
+        row |= {"subject": ":".join(owner), "amount": amount, "balance": budgets.balance(owner)}
+    show([row], as_json)
 
 
 @ledger_command("sweep")
@@ -79,15 +103,71 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
     show([{"expired": swept.expired, "forgotten": swept.forgotten, "folded": swept.folded}], as_json)
 
 
-def _of_subject(name: str, change: Callable[[Budgets, str], None], what: str) -> click.Command:
+def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal] | None:
+    """For whom a top-up was made, and over how much. The ledger finds payments by their subjects."""
+    for scope in SCOPES:
+        after: str | None = ""
+        while after is not None:
+            reply = ledger.ask(Read(ledger.project, history_scope(scope), after=after))
+            for state in reply.accounts:
+                if state.ref.model == payment:
+                    return Subject(scope, state.ref.subject), Decimal(state.own_limit or 0).scaleb(-9).normalize()
+            after = reply.after
+    return None
+
+
+def _dollars(amount: str) -> Decimal:
+    return Decimal(nanos_from(amount)).scaleb(-9)
+
+
+def _until(text: str, now: int, zone: str) -> int:
+    """A time, in microseconds since 1970: one as ISO 8601 writes it, a day to come by its name, or so many days or hours from now."""
+    given = text.strip().lower()
+    if found := re.fullmatch(r"([0-9]{1,5}) ?([dh])", given):
+        return now + int(found[1]) * (DAY if found[2] == "d" else DAY // 24)
+    today = datetime.fromtimestamp(now / MICROS, ZoneInfo(zone)).date()
+    if given == "tomorrow":
+        given = (today + timedelta(days=1)).isoformat()
+    elif given in _WEEKDAYS:
+        given = (today + timedelta(days=(_WEEKDAYS.index(given) - today.weekday() - 1) % 7 + 1)).isoformat()
+    else:
+        given = text
+    return micros_from(given, zone)
+
+
+def _of_subject(
+    name: str, change: Callable[[CommandLedger, str], None], what: str, creates: bool = False
+) -> click.Command:
     """A command that takes a subject and nothing else."""
 
     def run(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-        change(Budgets(ledger), subject)
+        change(ledger, subject)
         _done(ledger, as_json, subject)
 
     run.__doc__ = what
-    return ledger_command(name)(click.argument("subject")(run))
+    return ledger_command(name, creates=creates)(click.argument("subject")(run))
+
+
+def _block(ledger: CommandLedger, subject: str) -> None:
+    scope, name = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
+    known = scope == "project" or _is_known(ledger, scope, name)
+    Budgets(ledger).block(subject)
+    if not known:
+        others = {state.ref.subject for state in ledger.ask(Read(ledger.project, scope)).accounts} - {name}
+        alike = {other.casefold(): other for other in others}
+        near = difflib.get_close_matches(name.casefold(), alike, 1)
+        said = f"; did you mean {alike[near[0]]!r:.80}?" if near else ""
+        click.echo(f"Note: nobody has been charged under {name!r:.80}{said}", err=True)
+
+
+def _is_known(ledger: CommandLedger, scope: str, name: str) -> bool:
+    """Whether the ledger has an account or a total of a subject."""
+    if ledger.ask(Read(ledger.project, scope, name)).accounts:
+        return True
+    try:
+        return bool(ledger.ask(ReadUsage(ledger.project, scope, name)).rows)
+    except BudgetInputError:  # an endpoint that has no totals
+        return True
 
 
 def _done(ledger: CommandLedger, as_json: bool, subject: str) -> None:
@@ -99,17 +179,17 @@ COMMANDS = (
     set_limits,
     _of_subject(
         "clear",
-        Budgets.clear_limits,
+        lambda ledger, subject: Budgets(ledger).clear_limits(subject),
         "Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again.",
     ),
     raise_limit,
     _of_subject(
         "reset",
-        Budgets.reset,
+        lambda ledger, subject: Budgets(ledger).reset(subject),
         "Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay.",
     ),
-    _of_subject("block", Budgets.block, "Refuse every call of SUBJECT from now on, in every process."),
-    _of_subject("unblock", Budgets.unblock, "Let SUBJECT call again."),
+    _of_subject("block", _block, "Refuse every call of SUBJECT from now on, in every process.", creates=True),
+    _of_subject("unblock", lambda ledger, subject: Budgets(ledger).unblock(subject), "Let SUBJECT call again."),
     top_up,
     refund,
     sweep,

@@ -21,4 +21,6 @@ def completion(context: click.Context, shell: str) -> None:
     """
     complete = _SHELLS[shell](context.find_root().command, {}, _NAME, _VARIABLE)
     # Not `source`: for bash that asks the bash of this machine how old it is.
-    click.echo(complete.source_template % complete.source_vars())
+    script = complete.source_template % complete.source_vars()
+    # Where there is no such word, the name of a file is meant.
+    click.echo(script.replace("complete -o nosort", "complete -o default -o nosort"))

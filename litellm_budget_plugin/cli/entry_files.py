@@ -59,7 +59,11 @@ def read_entries(file: str, form: str, project: str, zone: str) -> Iterator[Line
     """The lines of a file. Raises click.UsageError for one that says all mistakes, by their lines."""
     mistakes: list[str] = []
     seen: dict[Subject, int] = {}
-    for number, given in (_csv_objects if form == "csv" else _json_objects)(_text(file)):
+    text = _text(file)
+    names = {cell.strip().lower() for cell in text.lstrip().partition("\n")[0].split(",")}
+    if form == "jsonl" and names & {"subject", "user"}:
+        raise click.UsageError(f"{file}: this looks like CSV: give --format csv")
+    for number, given in (_csv_objects if form == "csv" else _json_objects)(text):
         try:
             if isinstance(given, BudgetInputError):
                 raise given

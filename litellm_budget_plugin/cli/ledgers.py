@@ -36,15 +36,24 @@ def ledger_url(context: click.Context, parameter: click.Parameter, value: str) -
     return url
 
 
+class NoLedger(click.ClickException):
+    """There is no ledger where the settings say."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"there is no ledger {path}; a service makes its own when it starts, as set, block, import and top-up do with --create"
+        )
+
+
 def opened(url: str, *, new: bool = False) -> Store:
     """The store at a URL. A URL that names none is a usage error; BudgetStoreError goes through.
 
-    Only where it may be `new`, a file that is not there is made: a mistyped name is not an empty ledger.
+    Only where it may be `new`, a file that is not there is made: a mistyped name is not an empty ledger. Else raises NoLedger.
     """
     try:
         scheme, _, rest = url.partition("://")
         if not new and scheme.lower() == "sqlite" and not os.path.exists(path := path_from(rest)):
-            raise click.UsageError(f"there is no ledger {path}; a service makes its own when it starts")
+            raise NoLedger(path)
         return open_store(url, timeout=_TIMEOUT)
     except BudgetInputError as error:
         raise click.UsageError(str(error)) from error
@@ -53,16 +62,19 @@ def opened(url: str, *, new: bool = False) -> Store:
 class CommandLedger(BudgetLedger):
     """One project's ledger for one command: it starts no thread, opens no journal and counts no metrics.
 
-    Raises click.UsageError for a store that cannot be named, BudgetStoreError for one that does not answer.
+    Raises click.UsageError for a store that cannot be named, NoLedger for a file that is not there unless it is to `create` it,
+    BudgetStoreError for a store that does not answer.
     """
 
-    def __init__(self, settings: BudgetSettings) -> None:  # it shares nothing with the ledgers of a service
+    def __init__(
+        self, settings: BudgetSettings, create: bool = False
+    ) -> None:  # it shares nothing with the ledgers of a service
         self.settings, self.project, self.policies = settings, settings.project, Policies(settings)
         self.patience = _TIMEOUT
         if settings.url.lower().startswith("memory:"):
             raise click.UsageError("memory:// ends with its process: give --store, or LITELLM_BUDGET_STORE_URL")
         # Without a journal the worker only carries the client: nothing is ever handed to its thread.
-        self.worker = StoreWorker(opened(settings.url), _TIMEOUT)
+        self.worker = StoreWorker(opened(settings.url, new=create), _TIMEOUT)
         self.client = self.worker.client
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
@@ -89,19 +101,22 @@ def ledger_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[..., None]], click.Command]:
+def ledger_command(
+    name: str, store_failure: int = 1, creates: bool = False
+) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that is called with a ledger, `as_json`, and its own parameters by name.
 
-    It exits with `store_failure` if the store fails.
+    It exits with `store_failure` if the store fails. One that `creates` has an option --create, and makes a ledger with it.
     """
+    option = click.option("--create", is_flag=True, help="Make the ledger if there is none.")
 
     def made(function: Callable[..., None]) -> click.Command:
-        @click.command(name)
-        @ledger_options
         @functools.wraps(function)
-        def run(store: str | None, project: str | None, as_json: bool, **given: Any) -> None:
+        def run(store: str | None, project: str | None, as_json: bool, create: bool = False, **given: Any) -> None:
+            if create and given.get("dry_run"):
+                raise click.UsageError("--create and --dry-run exclude each other")
             try:
-                with closing(CommandLedger(BudgetSettings(**given_settings(store, project)))) as ledger:
+                with closing(CommandLedger(BudgetSettings(**given_settings(store, project)), create)) as ledger:
                     function(ledger, as_json, **given)
             except BudgetInputError as error:
                 raise click.UsageError(str(error)) from error
@@ -109,7 +124,7 @@ def ledger_command(name: str, store_failure: int = 1) -> Callable[[Callable[...,
                 click.echo(f"Error: {error}", err=True)
                 raise click.exceptions.Exit(store_failure) from error
 
-        return run
+        return click.command(name)(ledger_options(option(run) if creates else run))
 
     return made
 

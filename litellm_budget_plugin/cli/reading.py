@@ -9,10 +9,11 @@ import click
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import NEAR, show
+from litellm_budget_plugin.cli.unnamed import Known
 from litellm_budget_plugin.core.accounts import SCOPES, Subject
-from litellm_budget_plugin.manager.budgets import Budgets, parse_subject
+from litellm_budget_plugin.manager.budgets import Budgets, UsageTotals, parse_subject
 from litellm_budget_plugin.manager.forecasts import Forecast
-from litellm_budget_plugin.manager.standing import UNLIMITED, read_standings, standings
+from litellm_budget_plugin.manager.standing import read_standings, standings
 
 _DAYS = 7
 
@@ -21,17 +22,20 @@ _DAYS = 7
 def status(ledger: CommandLedger, as_json: bool) -> None:
     """Show who is near a limit (80 %) or at it.
 
-    Exit codes: 0 nobody, 1 somebody is near, 2 somebody is at a limit, or the store does not answer, 3 bad arguments or settings. Money
-    held for calls in flight counts as spent.
+    Exit codes: 0 nobody, 1 somebody is near, or the ledger counts under limits that these settings do not name, 2 somebody is at a limit,
+    or the store does not answer, 3 bad arguments or settings. Money held for calls in flight counts as spent.
     """
+    known = Known(ledger)
     with counted("reading") as step:
-        near = [one for scope in SCOPES for one in standings(ledger, scope, step) if one.used >= NEAR]
+        found = known.look(one for scope in SCOPES for one in standings(ledger, scope, step))
+        near = [one for one in found if one.used >= NEAR]
     near.sort(key=lambda one: -one.used)
     budgets = Budgets(ledger)
     rows = ({**one.row(), "runs_out_at": _run_out(budgets.forecast(one.subject))} for one in near)
     show(rows, as_json, "nobody is near a limit")
-    if near:
-        raise click.exceptions.Exit(2 if near[0].used >= 1 else 1)
+    known.warn()
+    if near or known.doubtful:
+        raise click.exceptions.Exit(2 if near and near[0].used >= 1 else 1)
 
 
 def _run_out(forecast: Forecast | None) -> datetime | None:
@@ -41,9 +45,11 @@ def _run_out(forecast: Forecast | None) -> datetime | None:
 def _list(name: str, scope: str) -> click.Command:
     def listed(ledger: CommandLedger, as_json: bool) -> None:
         with counted("reading") as step:
-            rows = (one.row() for one in standings(ledger, scope, step))
+            known = Known(ledger)
+            rows = (one.row() for one in known.look(standings(ledger, scope, step)))
             found = rows if as_json else list(rows)
         show(found, as_json, f"no {name}")
+        known.warn()
 
     listed.__doc__ = f"List the {name}: what was spent and held on the budget that binds first, and what is left of it."
     return ledger_command(name)(listed)
@@ -59,20 +65,27 @@ def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
         show([{"forecast": forecast.sentence}], as_json)
     since = datetime.now(timezone.utc).date() - timedelta(days=_DAYS - 1)
     show(
-        (row._asdict() for row in budgets.usage(since=since, subject=subject)),
+        ({"day": row.key, **UsageTotals(*row[1:])._asdict()} for row in budgets.usage(since=since, subject=subject)),
         as_json,
         f"no calls since {since}",
     )
 
 
 def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Print each budget of a subject that is in force, and its balance if it was ever topped up."""
+    """Print each budget of a subject that is in force, what is raised and until when, and its balance if it was ever topped up."""
     named = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
-    [found] = read_standings(ledger, [named])
-    show((found.row() | line._asdict() for line in found.lines or [UNLIMITED]), as_json)
+    known = Known(ledger)
+    [found] = known.look(read_standings(ledger, [named]))
+    rows = list(found.rows())
+    if not as_json and not any(row["raised"] for row in rows):  # the sentence says the limit
+        rows = [
+            {name: one for name, one in row.items() if name not in ("limit", "raised", "raised_until")} for row in rows
+        ]
+    show(rows, as_json)
     budgets = Budgets(ledger)
     if budgets.payments(subject):
         show([{"balance": budgets.balance(subject)}], as_json)
+    known.warn()
 
 
 COMMANDS = (status, _list("users", "user"), _list("teams", "team"), _list("runs", "run"), show_subject)

@@ -93,7 +93,8 @@ def _found(name: str) -> str:
     path = shutil.which(name)
     if path is None:
         there = os.path.exists(name) and os.path.dirname(name)
-        click.echo(f"Error: {name}: {'it cannot be executed' if there else 'no such program'}", err=True)
+        hint = f"; did you mean: python {name}?" if name.endswith(".py") and os.path.isfile(name) else ""
+        click.echo(f"Error: {name}: {'it cannot be executed' if there else 'no such program'}{hint}", err=True)
         raise click.exceptions.Exit(_CANNOT_EXECUTE if there else _NOT_FOUND)
     return path
 

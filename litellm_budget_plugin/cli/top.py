@@ -21,6 +21,7 @@ from rich.text import Text
 from litellm_budget_plugin.cli.ledgers import CommandLedger, ledger_command
 from litellm_budget_plugin.cli.progress import counted
 from litellm_budget_plugin.cli.table import show, table_of
+from litellm_budget_plugin.cli.unnamed import Known
 from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.manager.standing import SubjectStanding, standings
@@ -30,11 +31,14 @@ _LOOK_SECONDS = 0.2
 
 
 class Frame(NamedTuple):
-    """What one reading of the ledger found: how many subjects it has, and those that have used most. `at` is seconds since 1970."""
+    """What one reading of the ledger found: how many subjects it has, and those that have used most. `at` is seconds since 1970;
+    `warning` says that there may be limits that the settings do not name.
+    """
 
     subjects: int
     first: tuple[SubjectStanding, ...]
     at: float
+    warning: str | None = None
 
 
 @ledger_command("top")
@@ -54,22 +58,24 @@ def top(ledger: CommandLedger, as_json: bool, scope: str | None, rows: int, inte
         with counted("reading") as step:
             found = _read(ledger, scopes, rows, step)
         show((one.row() for one in found.first), as_json, "no subjects")
+        if found.warning is not None:
+            click.echo(f"Warning: {found.warning}", err=True)
         return
     _watch(_Reader(ledger, scopes, rows, interval), ledger.project)
 
 
 def _read(ledger: CommandLedger, scopes: tuple[str, ...], rows: int, seen: Any = lambda _: None) -> Frame:
-    number = 0
+    number, known = 0, Known(ledger)
 
     def each() -> Iterator[SubjectStanding]:
         nonlocal number
         for scope in scopes:
-            for one in standings(ledger, scope, seen):
+            for one in known.look(standings(ledger, scope, seen)):
                 number += 1
                 yield one
 
     first = heapq.nlargest(rows, each(), key=lambda one: one.used)
-    return Frame(number, tuple(first), time.time())
+    return Frame(number, tuple(first), time.time(), known.warning())
 
 
 class _Reader(threading.Thread):
@@ -126,6 +132,8 @@ def _screen(reader: _Reader, project: str) -> Group:
     parts: list[Any] = [Text(f"{said}   q ends this", style="bold")]
     if reader.problem:
         parts.append(Text(reader.problem, style="red"))
+    if frame is not None and frame.warning is not None:
+        parts.append(Text(frame.warning, style="yellow"))
     if frame is not None and frame.first:
         parts.append(table_of([one.row() for one in frame.first]))
     return Group(*parts)

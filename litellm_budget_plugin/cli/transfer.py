@@ -52,7 +52,7 @@ def export(ledger: CommandLedger, as_json: bool, file: str, form: str | None, ev
     show([{"file": file, "subjects": number}], as_json)
 
 
-@ledger_command("import")
+@ledger_command("import", creates=True)
 @click.argument("file")
 @_FORM
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")

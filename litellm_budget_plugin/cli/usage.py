@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import click
 
@@ -17,7 +18,17 @@ from litellm_budget_plugin.core.accounts import SCOPES
 from litellm_budget_plugin.core.csv_cells import guarded
 from litellm_budget_plugin.manager.budgets import PERIODS, Budgets, UsageTotals
 
-_DATE = click.DateTime(["%Y-%m-%d"])
+
+class _Day(click.DateTime):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            reason = f"a day is like 2026-11-30, got {str(value)!r:.80}; --days 2 are yesterday and today"
+            raise click.BadParameter(reason, ctx, param) from None
+
+
+_DATE = _Day(["%Y-%m-%d"])
 _ONE_OF = ", ".join(PERIODS)
 
 

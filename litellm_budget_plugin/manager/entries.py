@@ -5,6 +5,8 @@ An entry that is read names what is to change; what it does not name stays. An e
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -104,10 +106,21 @@ def _increase(given: object, zone: str) -> Raise | None:
         raise BudgetInputError(
             f"a raise is like {{'by': '$5', 'until': '2026-12-24T00:00Z'}}, or null for none, got {given!r:.80}"
         )
-    by = parse_limit(given["by"])
-    if by.unit != "usd" or not by.amount or by[1:3] != ("none", ""):
-        raise BudgetInputError(f"a raise is by an amount of US dollars like '$5', got {given['by']!r:.80}")
-    return Raise(by.amount, micros_from(given["until"], zone))
+    if not (by := nanos_from(given["by"])):
+        raise BudgetInputError(f"a raise is by more than nothing, got {given['by']!r:.80}; null ends one")
+    return Raise(by, micros_from(given["until"], zone))
+
+
+def nanos_from(text: object) -> int:
+    """An amount of US dollars, like "$5" or "5", in nano-dollars. Raises BudgetInputError."""
+    found = None
+    if isinstance(text, str):
+        number = re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text)
+        with contextlib.suppress(BudgetInputError):  # which says what a whole limit can be
+            found = parse_limit(f"${text.strip()}" if number else text)
+    if found is None or found.unit != "usd" or found.amount is None or found[1:3] != ("none", ""):
+        raise BudgetInputError(f"an amount of US dollars like '$5' is expected, got {text!r:.80}")
+    return found.amount
 
 
 def micros_from(text: object, zone: str) -> int:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from litellm_budget_plugin.core.accounts import Default, Subject
-from litellm_budget_plugin.core.applying import defaults_for, limits_on
+from litellm_budget_plugin.core.applying import defaults_for, limits_on, whole_mark
 from litellm_budget_plugin.core.commands import MICROS, Accounts, AccountState, Read
 from litellm_budget_plugin.core.sentences import Limit
 from litellm_budget_plugin.manager.ledger import BudgetLedger
+from litellm_budget_plugin.policy import Policy
 
 
 class BudgetLine(NamedTuple):
-    """One budget. Amounts are US dollars for budgets in US dollars, else numbers; `left` and `used` are None without a limit."""
+    """One budget. Amounts are US dollars for budgets in US dollars, else numbers; `left`, `used` and `limit` are None without a limit.
+
+    `limit` is what counts now, with what was carried over and with `raised`, which is None unless a raise is in force, until `raised_until`.
+    """
 
     budget: str
     spent: Decimal | int
@@ -24,18 +28,25 @@ class BudgetLine(NamedTuple):
     left: Decimal | int | None
     used: float | None
     resets_at: datetime | None
+    limit: Decimal | int | None = None
+    raised: Decimal | int | None = None
+    raised_until: datetime | None = None
 
 
+_RAISE = ("limit", "raised", "raised_until")
 UNLIMITED = BudgetLine("unlimited", Decimal(0), Decimal(0), None, None, None)
 """What is shown of a subject without budgets."""
 
 
 class SubjectStanding(NamedTuple):
-    """A subject with its budgets, that of which the largest part is used first."""
+    """A subject with its budgets, that of which the largest part is used first. `unnamed` is how many more of its accounts count something
+    under limits that the settings do not name.
+    """
 
     subject: Subject
     lines: list[BudgetLine]
     blocked: bool
+    unnamed: int = 0
 
     @property
     def used(self) -> float:
@@ -45,7 +56,13 @@ class SubjectStanding(NamedTuple):
     def row(self) -> dict[str, Any]:
         """A row of a list: the budget that binds first."""
         binding = self.lines[0] if self.lines else UNLIMITED
-        return {"subject": f"{self.subject.scope}:{self.subject.id}", **binding._asdict(), "blocked": self.blocked}
+        shown = {name: one for name, one in binding._asdict().items() if name not in _RAISE}
+        return {"subject": f"{self.subject.scope}:{self.subject.id}", **shown, "blocked": self.blocked}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each budget, or one that says that there is none, with what is raised."""
+        for line in self.lines or [UNLIMITED]:
+            yield self.row() | line._asdict()
 
 
 def standings(
@@ -64,7 +81,7 @@ def standings(
             subject, subjects = Subject(scope, name), subjects + 1
             defaults = policy.defaults_of((subject,))
             if defaults == everybody:
-                yield _standing(subject, tuple(states), everybody)
+                yield _standing(subject, tuple(states), everybody, policy, reply.now)
             else:
                 yield from read_standings(ledger, [subject])
         seen(subjects)
@@ -80,10 +97,34 @@ def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterato
             raise reply
         assert isinstance(reply, Accounts)
         assert command.subject is not None
-        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults)
+        yield _standing(Subject(command.scope, command.subject), reply.accounts, command.defaults, policy, reply.now)
 
 
-def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...]) -> SubjectStanding:
+def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy: Policy) -> int:
+    """How many of a subject's accounts, which are these, count something in an open window though nothing that is set by hand or in `policy`
+    is limited by them: services have other settings, or had.
+    """
+    pinned = {(state.ref.model.casefold(), state.ref.unit) for state in states if state.pinned}
+    if any(state.pinned and state.ref == whole_mark(subject) for state in states):
+        return 0
+    followed = defaults_for(subject, states, policy.defaults_of((subject,)))
+    named = {(ref.model, ref.window, ref.unit) for ref in followed}
+    if subject.scope == "user":
+        named.add(("", "none", "usd"))  # what users without a limit spend is recorded there
+        # The application may say of which class a user is.
+        named |= {(one.model, one.window, one.unit) for each in policy.classes.values() for one in each.limits or ()}
+    return sum(
+        not (state.pinned or state.blocked or state.ended)
+        and bool(state.spent or state.held)
+        and (state.ref.model, state.ref.window, state.ref.unit) not in named
+        and (state.ref.model.casefold(), state.ref.unit) not in pinned  # such a limit goes before every default
+        for state in states
+    )
+
+
+def _standing(
+    subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], policy: Policy, now: int
+) -> SubjectStanding:
     followed = defaults_for(subject, states, defaults)
     lines = []
     for ref, limit, state in limits_on(subject, states, None, defaults):
@@ -94,7 +135,8 @@ def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tupl
         left, used = None, None
         if limit is not None:
             left, used = limit - spent - held, (spent + held) / limit if limit > 0 else 1.0
-        end = None if state is None or state.ended or state.end is None else state.end
+        end = None if state is None or state.ended else state.end
+        raised = state is not None and limit is not None and state.raised_by and state.raised_until > now
         lines.append(
             BudgetLine(
                 str(Limit(own, ref.window, ref.model, ref.unit)),
@@ -102,11 +144,19 @@ def _standing(subject: Subject, states: tuple[AccountState, ...], defaults: tupl
                 _amount(held, ref.unit),
                 None if left is None else _amount(left, ref.unit),
                 used,
-                None if end is None else datetime.fromtimestamp(end / MICROS, timezone.utc),
+                _time(end),
+                None if limit is None else _amount(limit, ref.unit),
+                _amount(state.raised_by, ref.unit) if state is not None and raised else None,
+                _time(state.raised_until) if state is not None and raised else None,
             )
         )
     lines.sort(key=lambda line: -1.0 if line.used is None else line.used, reverse=True)
-    return SubjectStanding(subject, lines, any(state.blocked for state in states))
+    blocked = any(state.blocked for state in states)
+    return SubjectStanding(subject, lines, blocked, unnamed_accounts(subject, states, policy))
+
+
+def _time(micros: int | None) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(micros / MICROS, timezone.utc)
 
 
 def _amount(amount: int, unit: str) -> Decimal | int:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner
@@ -170,12 +172,55 @@ def test_what_is_changed_is_said_as_it_is_in_force(store: Store, tmp_path: Path)
     assert row["left"] is None
 
 
+def test_a_raise_says_how_much_and_until_when(in_file: Store, tmp_path: Path) -> None:
+    [row] = _rows(tmp_path, "show", "alice")[:1]
+    assert (row["limit"], row["raised"], row["raised_until"]) == ("10", None, None)
+    done = run(tmp_path, "raise", "alice", "5", "--until", "2099-12-24")  # dollars, without a sign
+    assert "raised_until" in done.stdout and "$5 " in done.stdout and "2099-12-24 00:00 UTC" in done.stdout
+    for [row] in (
+        _rows(tmp_path, "raise", "alice", "$5", "--until", "2099-12-24"),
+        _rows(tmp_path, "show", "alice")[:1],
+    ):
+        assert (row["limit"], row["left"], row["raised"]) == ("15", "13", "5")
+        assert row["raised_until"] == "2099-12-24T00:00:00+00:00"
+    assert "raised" not in run(tmp_path, "raise", "alice", "0", "--until", "5d").stdout
+    assert "raised" not in run(tmp_path, "users").stdout
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
+def test_a_time_to_come_is_named_in_words(
+    in_file: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("LITELLM_BUDGET_TIMEZONE", zone)
+
+    def until(text: str) -> datetime:
+        [row] = _rows(tmp_path, "raise", "alice", "$5", "--until", text)
+        return datetime.fromisoformat(str(row["raised_until"])).astimezone(ZoneInfo(zone))
+
+    before = datetime.now(ZoneInfo(zone))
+    for hours, text in ((12, "12h"), (120, "5d")):
+        assert (
+            timedelta(0)
+            <= until(text) - before.astimezone(timezone.utc) - timedelta(hours=hours)
+            < timedelta(minutes=5)
+        )
+    for text in ("tomorrow", "Monday", "tuesday", "wednesday", "thursday", "FRIDAY", "saturday", "sunday"):
+        found = until(text)
+        assert (found.hour, found.minute) == (0, 0) and 0 < (found.date() - before.date()).days <= 8
+        assert text == "tomorrow" or found.strftime("%A").lower() == text.lower()
+
+
+def test_a_day_of_show_is_called_day(in_file: Store, tmp_path: Path) -> None:
+    assert "key" not in (row := _rows(tmp_path, "show", "alice")[-1]) and len(str(row["day"])) == 10
+
+
 def test_a_top_up_counts_once_and_is_taken_back_once(store: Store, tmp_path: Path) -> None:
     for _ in range(2):
         assert _rows(tmp_path, "top-up", "alice", "$3", "--id", "i1")[-1] == {"balance": "3"}
-    assert _rows(tmp_path, "top-up", "alice", "$0.000000001", "--id", "i2")[-1] == {"balance": "3.000000001"}
+    assert _rows(tmp_path, "top-up", "alice", "0.000000001", "--id", "i2")[-1] == {"balance": "3.000000001"}
     for _ in range(2):
-        assert run(tmp_path, "refund", "i1").returncode == 0
+        [refunded] = _rows(tmp_path, "refund", "i1")
+        assert refunded == {"refunded": "i1", "subject": "user:alice", "amount": "3", "balance": "0.000000001"}
     assert {"balance": "0.000000001"} in _rows(tmp_path, "show", "alice")
 
 
@@ -204,7 +249,10 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
         (("raise", "alice", "$5", "--until", "soon"), "--until: a time is like"),
         (("raise", "alice", "5 calls", "--until", "2099-01-01"), "an amount of US dollars"),
         (("top-up", "alice", "$5"), "Missing option '--id'"),
-        (("top-up", "alice", "five", "--id", "x"), "'five' is no budget"),
+        (("top-up", "alice", "five", "--id", "x"), "an amount of US dollars like '$5' is expected, got 'five'"),
+        (("raise", "alice", "$5 per day", "--until", "2099-01-01"), "an amount of US dollars like '$5' is expected"),
+        (("raise", "alice", "$5", "--until", "2020-02-03"), "--until: 2020-02-03T00:00:00Z has passed"),
+        (("raise", "alice", "$5", "--until", "0h"), "has passed"),
         (("refund", "nobody"), "no top-up 'nobody'"),
         (("usage", "--by", "hour"), "each at most once, got 'hour'"),
         (("usage", "--by", "user,team"), "no totals by user and team"),
@@ -212,13 +260,13 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
         (("usage", "--since", "2026-01-02", "--until", "2026-01-01"), "--since is after --until"),
         (("usage", "--format", "focus", "--by", "day"), "is by one of"),
         (("usage", "--provider", "OpenAI"), "--provider is for"),
-        (("usage", "--since", "yesterday"), "yesterday"),
+        (("usage", "--since", "yesterday"), "a day is like 2026-11-30, got 'yesterday'"),
         (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
         (("usage", "--format", "csv", "--json"), "give one"),
         (("users", "--store", "memory://"), "memory:// ends with its process"),
         (("users", "--store", "nosql://x"), "no store is called nosql://"),
         (("users", "--store", "env:NO_SUCH"), "'NO_SUCH' is not set"),
-        (("users", "--store", "sqlite:///other.db"), "there is no ledger"),
+        (("import", "in.jsonl", "--create", "--dry-run"), "exclude each other"),
         (("users", "--project", ""), "PROJECT: it must have 1 to 256"),
     ],
 )
@@ -230,6 +278,43 @@ def test_a_mistake_is_said_without_a_traceback(
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "other.db").exists() and _rows(tmp_path, "show", "alice") == before
+
+
+def test_who_is_blocked_and_was_never_charged_is_said(store: Store, tmp_path: Path) -> None:
+    ask(
+        store, Settle("nobody's", "p", (Subject("team", "counted"),), ("m",), DOLLAR, "m")
+    )  # without a limit: no account
+    for subject in ("alice", "team:search", "team:counted", "project", "run:42"):
+        assert run(tmp_path, "block", subject).stderr == ""
+    for subject, said in (
+        ("Alice", "; did you mean 'alice'?"),
+        ("team:serch", "; did you mean 'search'?"),
+        ("zzz", ""),
+    ):
+        done = run(tmp_path, "block", subject)
+        assert done.returncode == 0 and "yes" in done.stdout
+        assert done.stderr == f"Note: nobody has been charged under {subject.rpartition(':')[2]!r}{said}\n"
+
+
+_FIRST = [("set", "alice", "$1"), ("block", "alice"), ("import", "in.jsonl"), ("top-up", "alice", "$5", "--id", "i")]
+
+
+@pytest.mark.parametrize("arguments", [*_FIRST, ("raise", "alice", "$5", "--until", "5d"), ("users",), ("sweep",)])
+def test_a_ledger_that_is_not_there_is_made_on_demand_only(
+    settings: None, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """A mistyped name is not an empty ledger."""
+    (tmp_path / "in.jsonl").write_text('{"subject": "alice", "limits": ["$1"]}')
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (1, "") and "Usage" not in done.stderr
+    assert f"there is no ledger {tmp_path}/ledger.db" in done.stderr and "--create" in done.stderr
+    assert not (tmp_path / "ledger.db").exists()
+    if arguments in _FIRST:
+        assert (
+            _rows(tmp_path, *arguments, "--create") == _rows(tmp_path, *arguments, "--create")
+            or arguments[0] == "import"
+        )
+        assert [row["subject"] for row in _rows(tmp_path, "users")] == ["user:alice"]
 
 
 def test_they_start_without_litellm_and_without_a_thread(in_file: Store, tmp_path: Path) -> None:

@@ -63,5 +63,9 @@ def test_each_shell_has_a_script_whose_question_is_answered(shell: str, path: st
     assert "doctor" in done.stdout
 
 
+def test_bash_falls_back_to_names_of_files() -> None:
+    assert "complete -o default -o nosort -F" in CliRunner().invoke(app, ["completion", "bash"]).stdout
+
+
 def test_another_shell_is_a_mistake(on_file: Command) -> None:
     assert "'tcsh' is not one of" in on_file.run("completion", "tcsh", code=2).stderr

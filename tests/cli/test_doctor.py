@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from litellm_budget_plugin.cli.app import app
 from litellm_budget_plugin.cli.doctor import litellm as on_litellm
+from litellm_budget_plugin.cli.doctor import settings as on_settings
 from litellm_budget_plugin.cli.doctor import store as on_store
 from litellm_budget_plugin.core.accounts import ESTIMATED, Subject, Usage
 from litellm_budget_plugin.core.commands import Accounts, SetLimits, Settle
@@ -119,6 +120,21 @@ def test_it_says_where_each_setting_comes_from_and_shows_no_secret(
     given = _of(_doctor("--store", "sqlite:///ledger.db", "--project", "default", code=0), "setting")
     assert "LITELLM_BUDGET_PROJECT = default (argument)" in given
     assert "LITELLM_BUDGET_STORE_URL = sqlite:///ledger.db (argument)" in given
+
+
+def test_people_read_how_many_settings_are_by_default() -> None:
+    """Their names are for programs."""
+    [few], [many] = (
+        [one.said for one in on_settings.check_settings({}, every) if one.said.startswith("by default")]
+        for every in (False, True)
+    )
+    assert few == f"by default: {many.count(',') + 1} settings" and "TIMEZONE" in many
+
+
+def test_what_was_estimated_names_no_version() -> None:
+    usage = Usage(spent=DOLLAR)
+    found = on_litellm.check_estimated(on_litellm.Recent({"gpt-4o": usage}, Usage()))
+    assert found.state == "ok" and "$0.00 of $1.00 " in found.said and "version" not in found.said
 
 
 @pytest.mark.parametrize(

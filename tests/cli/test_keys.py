@@ -56,5 +56,5 @@ def test_what_cannot_be_done(run: Run, arguments: list[str], said: str) -> None:
 @pytest.mark.parametrize("arguments", [["list"], ["revoke", "nobody"]])
 def test_a_mistyped_file_is_not_made(run: Run, tmp_path: Path, arguments: list[str]) -> None:
     done = run(*arguments)
-    assert done.exit_code == 2 and f"there is no ledger {tmp_path}/ledger.db" in done.stderr
+    assert done.exit_code == 1 and f"there is no ledger {tmp_path}/ledger.db" in done.stderr
     assert not list(tmp_path.iterdir())

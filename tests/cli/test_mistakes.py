@@ -76,7 +76,8 @@ def test_no_bad_argument_ends_in_a_traceback(place: Path) -> None:
     def check(arguments: list[str]) -> None:
         done = runner.invoke(app, arguments, prog_name="litellm-budget", input=b"\xff\n{")
         assert done.exception is None or isinstance(done.exception, SystemExit), (arguments, repr(done.exception))
-        assert done.exit_code in (0, 1, 2, 3)
+        # 126 and 127: `run` has no such program.
+        assert done.exit_code in (0, 1, 2, 3, *((126, 127) if arguments[0] == "run" else ()))
         assert "Traceback" not in done.output
         if done.exit_code in (2, 3) and arguments[0] != "status":
             assert "Error: " in done.stderr, (arguments, done.output)
@@ -167,3 +168,12 @@ def test_every_command_that_prints_has_json() -> None:
         words for words, command in _commands() if not any("--json" in parameter.opts for parameter in command.params)
     ]
     assert without == [("completion",), ("run",)]
+
+
+def test_a_python_file_is_no_program(place: Path) -> None:
+    for name, code in (("app.py", 127), ("./app.py", 126)):
+        (place / "app.py").write_text("print(1)")
+        done = CliRunner().invoke(app, ["run", "--", name])
+        assert done.exit_code == code and done.stderr.endswith(f"; did you mean: python {name}?\n"), done.output
+    done = CliRunner().invoke(app, ["run", "--", "missing.py"])
+    assert done.exit_code == 127 and "did you mean" not in done.stderr

@@ -229,6 +229,17 @@ def test_what_was_interrupted_is_imported_again(
         on_file.run("import", "-", code=0)
 
 
+def test_csv_without_its_format_is_said_in_one_line(on_file: Command) -> None:
+    for text in (
+        "user,limits\nalice,$1\nbob,$2\n",
+        " Subject ,blocked\r\nalice,yes\r\n",
+        "\ufefflimits,user\n$1,alice\n",
+    ):
+        done = CliRunner().invoke(app, ["import", "-"], input=text.encode())
+        assert done.exit_code == 2 and done.stderr.endswith("Error: -: this looks like CSV: give --format csv\n")
+        assert CliRunner().invoke(app, ["import", "-", "--format", "csv"], input=text.encode()).exit_code == 0
+
+
 def test_a_balance_counts_whether_it_is_named_or_not(on_file: Command, tmp_path: Path) -> None:
     on_file.run("set", "paid", "$5 per day", "credit")
     on_file.run("set", "owes", "credit")

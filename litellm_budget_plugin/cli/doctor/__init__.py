@@ -15,8 +15,9 @@ from rich.console import Console
 from litellm_budget_plugin.cli.doctor import litellm as on_litellm
 from litellm_budget_plugin.cli.doctor import settings as on_settings
 from litellm_budget_plugin.cli.doctor import store as on_store
-from litellm_budget_plugin.cli.doctor.finding import CODES, Finding, failed, printable
+from litellm_budget_plugin.cli.doctor.finding import CODES, Finding, failed, printable, warning
 from litellm_budget_plugin.cli.ledgers import given_settings, ledger_options
+from litellm_budget_plugin.cli.unnamed import ADVICE, unnamed
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.protocol import Store
@@ -30,7 +31,7 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
     """Look at everything that budgets rest on, and say what to do.
 
     Makes mock calls on a ledger in memory to prove that the installed LiteLLM is stopped and charged; shows the settings in force and
-    where each comes from; asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
+    where each comes from (defaults by name with --json); asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
     used in the last 30 days with LiteLLM's prices. No request to a provider is made, and nothing is charged or left in the ledger.
     LiteLLM fetches its list of prices when it is imported, as it does in a service.
 
@@ -42,17 +43,17 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
         raise click.UsageError(str(error)) from error
     worst = 0
     with _quiet(), _progress() as say:
-        for finding in findings(given, say):
+        for finding in findings(given, say, as_json):
             worst = max(worst, CODES[finding.state])
             say("")
             _show(finding, as_json)
     raise click.exceptions.Exit(worst)
 
 
-def findings(given: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[Finding]:
-    """Every finding, as it comes. `say` is told what is looked at next. Raises nothing."""
+def findings(given: Mapping[str, Any], say: Callable[[str], None], every: bool = True) -> Iterator[Finding]:
+    """Every finding, as it comes, with `every` setting by its name. `say` is told what is looked at next. Raises nothing."""
     say("settings")
-    yield from _safely("settings", lambda: on_settings.check_settings(given))
+    yield from _safely("settings", lambda: on_settings.check_settings(given, every))
     settings, found = on_settings.check_values(given)
     yield found
     recent: on_litellm.Recent | None = None
@@ -62,15 +63,17 @@ def findings(given: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[F
         say("the store")
         opened, found = on_store.open_it(settings)
         yield found
-        by_hand = False
+        by_hand, accounts = False, 0
         if opened is not None:
             with contextlib.closing(opened) as asked:
                 yield from _safely("store", lambda: _store_findings(asked, settings))
                 with contextlib.suppress(BudgetError):  # that it does not answer was said
                     by_hand = True
-                    by_hand = on_store.limited_by_hand(asked, settings.project)
+                    by_hand, accounts = on_store.limited(asked, settings.project, policy)
                     recent = on_litellm.recent(asked, settings.project)
-        if policy is not None and not (policy.limited or by_hand):
+        if accounts:
+            yield warning("limits", unnamed(accounts), ADVICE)
+        elif policy is not None and not (policy.limited or by_hand):
             yield on_settings.NOTHING_LIMITED
         yield from _safely("disk", lambda: on_store.check_disk(settings))
         yield from _safely("journal", lambda: [on_store.check_journal(settings)])

@@ -85,10 +85,7 @@ def check_estimated(found: Recent) -> Finding:
     if found.estimated is None:
         return ok("estimates", "not recorded: the endpoint does not know of them")
     share = found.estimated.spent / total.spent if total.spent > 0 else 0.0
-    said = (
-        f"${usd_text(found.estimated.spent)} of ${usd_text(total.spent)} of the last {DAYS} days ({share:.1%}) was estimated, not reported; "
-        "what version 0.1.0 charged is not told apart"
-    )
+    said = f"${usd_text(found.estimated.spent)} of ${usd_text(total.spent)} of the last {DAYS} days ({share:.1%}) was estimated, not reported"
     if total.unsettled:
         said += f"; {total.unsettled} holds expired and were charged their input side"
     if share > 0.05:

@@ -19,15 +19,15 @@ NOTHING_LIMITED = warning(
 _URLS = ("LITELLM_BUDGET_STORE_URL", "LITELLM_BUDGET_API_BASE")
 
 
-def check_settings(given: Mapping[str, Any]) -> Iterator[Finding]:
-    """Each setting that is not a default, and every name that is no setting."""
+def check_settings(given: Mapping[str, Any], every: bool) -> Iterator[Finding]:
+    """Each setting that is not a default, and every name that is no setting; of the defaults their number, or `every` name."""
     found = origins(given)
     # What an option empties is no choice of anybody.
     named = [each for each in found if each.source != "default" and each.text not in ("None", "{}")]
     for each in named:
         yield ok("setting", f"{each.setting} = {_shown(each)} ({each.source})")
     defaults = [each.setting.removeprefix("LITELLM_BUDGET_") for each in found if each not in named]
-    yield ok("setting", f"by default: {', '.join(defaults)}")
+    yield ok("setting", f"by default: {', '.join(defaults) if every else f'{len(defaults)} settings'}")
     for name, suggestion in unknown_names():
         if suggestion:
             yield failed(

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import groupby
 
 import click
 
@@ -20,6 +21,8 @@ from litellm_budget_plugin.manager.ids import new_id
 from litellm_budget_plugin.manager.journal import Journal
 from litellm_budget_plugin.manager.journal_file import DEAD_LETTERS
 from litellm_budget_plugin.manager.sharing import journal_directory, store_key
+from litellm_budget_plugin.manager.standing import unnamed_accounts
+from litellm_budget_plugin.policy import Policy
 from litellm_budget_plugin.settings import BudgetSettings
 from litellm_budget_plugin.stores.http.store import HttpStore
 from litellm_budget_plugin.stores.protocol import Store, ask
@@ -43,7 +46,7 @@ def open_it(settings: BudgetSettings) -> tuple[Store | None, Finding]:
         return None, warning("store", "memory:// ends with each process: nothing is shared or kept", advice)
     try:
         store = opened(url)
-    except click.UsageError as error:
+    except click.ClickException as error:
         if url.lower().startswith("sqlite:") and not os.path.exists(path := path_from(url.partition("://")[2])):
             if os.access(os.path.dirname(path) or ".", os.W_OK):
                 return None, warning("store", f"there is no ledger {path} yet", "a service makes it when it starts")
@@ -134,10 +137,16 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"
 
 
-def limited_by_hand(store: Store, project: str) -> bool:
-    """Whether somebody has a limit in the ledger, as far as the first subjects of each scope say."""
-    replies = [ask(store, Read(project, scope)) for scope in SCOPES]
-    return any(state.pinned for reply in replies for state in reply.accounts)
+def limited(store: Store, project: str, policy: Policy | None) -> tuple[bool, int]:
+    """Whether somebody has a limit in the ledger, and how many accounts count under limits that `policy` does not name, as far as the first
+    subjects of each scope say.
+    """
+    states = [state for scope in SCOPES for state in ask(store, Read(project, scope)).accounts]
+    accounts = 0
+    for subject, some in groupby(states, key=lambda state: Subject(state.ref.scope, state.ref.subject)):
+        if policy is not None and subject.scope != "run":  # its limits may come with its calls
+            accounts += unnamed_accounts(subject, tuple(some), policy)
+    return any(state.pinned for state in states), accounts
 
 
 def check_disk(settings: BudgetSettings) -> Iterator[Finding]:

@@ -1,0 +1,67 @@
+"""What is said where the ledger may count under limits that the settings of a command do not name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import click
+
+from litellm_budget_plugin.cli.ledgers import CommandLedger
+from litellm_budget_plugin.core.commands import Read, ReadUsage
+from litellm_budget_plugin.core.windows import DAY
+from litellm_budget_plugin.errors import BudgetInputError
+from litellm_budget_plugin.manager.standing import SubjectStanding
+
+ADVICE = "give the command the same settings (LITELLM_BUDGET_USER_LIMITS, DEFAULT_LIMIT, FILE)"
+
+
+def unnamed(accounts: int) -> str:
+    """So many accounts, in words."""
+    return f"{accounts} account{' counts' if accounts == 1 else 's count'} under limits that these settings do not name, or were removed, or came with calls"
+
+
+class Known:
+    """Whether the limits that a command knows explain what it reads. `doubtful`: somebody may be at a limit that it does not know."""
+
+    def __init__(self, ledger: CommandLedger) -> None:
+        self._ledger = ledger
+        self._limited = ledger.policies.look().limited
+        self._accounts, self._spent, self.doubtful = 0, False, False
+
+    def look(self, found: Iterable[SubjectStanding]) -> Iterator[SubjectStanding]:
+        """The same subjects, as they come."""
+        for each in found:
+            self._accounts += each.unnamed
+            self.doubtful |= each.unnamed > 0 and each.subject.scope != "run"  # a run's limits may come with its calls
+            self._limited |= each.blocked or any(line.limit is not None for line in each.lines)
+            self._spent |= any(line.spent for line in each.lines)
+            yield each
+
+    def warning(self) -> str | None:
+        """What is to be said when all of them were seen. Raises BudgetStoreError."""
+        if self._accounts:
+            return f"{unnamed(self._accounts)}: {ADVICE}"
+        if self._limited:
+            return None
+        # A limit of users without a window counts where what users without a limit spend is only recorded.
+        refused = _refused(self._ledger)
+        if not (refused or self._spent):
+            return None
+        self.doubtful |= refused > 0
+        though = f", though {refused} call{'' if refused == 1 else 's'} had no room since yesterday" if refused else ""
+        return f"no limit of these is set by hand or named by these settings{though}; if services have limits in code, {ADVICE}"
+
+    def warn(self) -> None:
+        """Say it on standard error."""
+        if (said := self.warning()) is not None:
+            click.echo(f"Warning: {said}", err=True)
+
+
+def _refused(ledger: CommandLedger) -> int:
+    """How many calls of the project were refused yesterday and today, in UTC."""
+    whole = ("project", ledger.project)
+    since = ledger.ask(Read(ledger.project, *whole)).now // DAY - 1
+    try:
+        return sum(usage.refusals for _, usage in ledger.ask(ReadUsage(ledger.project, *whole, since=since)).rows)
+    except BudgetInputError:  # an endpoint that has no totals
+        return 0
