@@ -91,13 +91,18 @@ def test_what_fails_is_said_without_a_traceback(source: Store, tmp_path: Path) -
         (("sqlite:///old.db", "env:NO_SUCH"), "'NO_SUCH' is not set"),
         (("sqlite:///old.db", "sqlite:///old.db"), "are the same"),
         (("sqlite:///old.db", "sqlite:///new.db", "--force"), "No such option"),
-        (("sqlite:///older.db", "sqlite:///new.db"), "older.db; a service makes its own"),
     ],
 )
 def test_bad_arguments_exit_with_2(source: Store, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     done = run(tmp_path, "copy", *arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "new.db").exists() and not (tmp_path / "older.db").exists()
+
+
+def test_a_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    done = run(tmp_path, "copy", "sqlite:///older.db", "sqlite:///new.db")
+    assert done.returncode == 1 and "older.db; a service makes its own" in " ".join(done.stderr.split())
     assert not (tmp_path / "new.db").exists() and not (tmp_path / "older.db").exists()
 
 
