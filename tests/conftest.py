@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,12 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ |= {"INITIAL_RETRY_DELAY": "0.001", "JITTER": "0.001"}
 for name in [name for name in os.environ if name.upper().startswith("LITELLM_BUDGET_")]:
     del os.environ[name]
+
+# A shell that runs tests in the background, or nohup, has them ignore these, and so would the programs that tests start.
+if threading.current_thread() is threading.main_thread():
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -172,7 +172,7 @@ def test_old_clients_and_heads(desk: Desk, url_of: UrlOf, framework: str, reques
             received += data
     status, _, body = received.partition(b"\r\n\r\n")
     assert b" 402 " in status.splitlines()[0]
-    assert b"retry-after" in status.lower()
+    assert b"budget-remaining" in status.lower()
     if request_line.startswith("HEAD"):
         assert body == b""
         assert b"content-length: 0" not in status.lower()
