@@ -44,6 +44,8 @@ SCHEMES = (
     Scheme("litellm-cost-tracker", schemes.litellm_cost_tracker, "llm_cost", "litellm-cost-tracker"),
     Scheme("shekel", schemes.shekel, "shekel", "shekel"),
     Scheme("agentbudget", schemes.agentbudget, "agentbudget", "agentbudget"),
+    Scheme("floe-guard, wrapper", schemes.floe_guard, "floe_guard", "floe-guard"),
+    Scheme("floe-guard, callback", schemes.floe_guard_callback, "floe_guard", "floe-guard"),
     Scheme("litellm-budget-plugin", schemes.this_package),
 )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-COLUMNS = ("", "measured", "against", "ratio", "aim", "met")
+COLUMNS = ("what", "measured", "against", "ratio", "aim", "met")
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,28 @@ def agentbudget(limit: float) -> Iterator[Call]:
         yield lambda arguments: session.wrap(litellm.completion(**arguments))
 
 
+def _floe_guard(limit: float) -> Any:
+    price = import_module("floe_guard").ManualPrice(input_cost_per_token=0.0, output_cost_per_token=OUTPUT_PRICE)
+    return import_module("floe_guard").BudgetGuard(limit, price_overrides={f"openai/{MODEL}": price, MODEL: price})
+
+
+@contextmanager
+def floe_guard(limit: float) -> Iterator[Call]:
+    """floe-guard: its wrapper in place of `litellm.completion`, with one guard for the user."""
+    guard = _floe_guard(limit)
+    complete = import_module("floe_guard.integrations.litellm").guarded_completion
+    yield lambda arguments: complete(guard, **arguments)
+
+
+@contextmanager
+def floe_guard_callback(limit: float) -> Iterator[Call]:
+    """floe-guard: its callback in `litellm.callbacks`, for call sites that cannot be wrapped."""
+    with _clean_litellm():
+        made = import_module("floe_guard.integrations.litellm").budget_guard_callback
+        litellm.callbacks = [made(_floe_guard(limit))]
+        yield _complete
+
+
 @contextmanager
 def this_package(limit: float) -> Iterator[Call]:
     """litellm-budget-plugin: the callback is registered, and nothing else."""

@@ -6,10 +6,14 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ANSWER = "Forty-two, as far as anybody knows."
+USAGE = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
 
 
 class LocalProvider(ThreadingHTTPServer):
-    """Answers every chat request with 60 tokens, after a moment. `requests` counts what arrived."""
+    """Answers every chat request with 60 tokens, after a moment, in one piece or as a stream. `requests` counts what arrived."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -35,22 +39,33 @@ class _Chat(BaseHTTPRequestHandler):
             self.server.requests += 1
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(0.1)  # a model thinks: this is what makes the calls of the example overlap
-        answer = {
-            "id": f"chatcmpl-{self.server.requests}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": asked["model"],
-            "choices": [
-                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Forty-two."}}
-            ],
-            "usage": {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80},
-        }
-        body = json.dumps(answer).encode()
+        head = {"id": f"chatcmpl-{self.server.requests}", "created": int(time.time()), "model": asked["model"]}
+        if asked.get("stream"):
+            self._send("text/event-stream", "".join(f"data: {event}\n\n" for event in [*_chunks(head), "[DONE]"]))
+        else:
+            message = {"role": "assistant", "content": ANSWER}
+            choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+            self._send(
+                "application/json",
+                json.dumps({**head, "object": "chat.completion", "choices": choices, "usage": USAGE}),
+            )
+
+    def _send(self, kind: str, text: str) -> None:
+        body = text.encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: the example prints what matters."""
+
+
+def _chunks(head: dict[str, Any]) -> list[str]:
+    """The answer, word by word, then how it ended, then the usage."""
+    deltas: list[tuple[dict[str, str], str | None]] = [({"content": f"{word} "}, None) for word in ANSWER.split()]
+    choices = [[{"index": 0, "delta": delta, "finish_reason": end}] for delta, end in [*deltas, ({}, "stop")]]
+    head = {**head, "object": "chat.completion.chunk"}
+    told = [{**head, "choices": choice} for choice in choices]
+    return [json.dumps(chunk) for chunk in [*told, {**head, "choices": [], "usage": USAGE}]]

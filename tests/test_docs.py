@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import os
 import re
-import sys
-import textwrap
-import traceback
-import types
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import litellm_budget_plugin
 from litellm_budget_plugin import BudgetSettings, errors
+from tests.pages import ROOT, failure
+from tests.pages import blocks as _blocks
+from tests.pages import name as _name
+from tests.pages import python_blocks as _python
 from tests.warm import in_processes
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "litellm_budget_plugin"
 README = ROOT / "README.md"
 REFERENCE = DOCS / "reference.md"
 GUARANTEES = DOCS / "guarantees.md"
 STORE_FAILS = DOCS / "how-to" / "when-the-store-fails.md"
+FRAMEWORKS = DOCS / "use-with"
 
 PAGES = sorted([README, ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-
-
-class Block(NamedTuple):
-    """A fenced block: its language, the number of its first line, and its text."""
-
-    language: str
-    line: int
-    text: str
-
-
-def _name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def _blocks(path: Path) -> list[Block]:
-    found: list[Block] = []
-    language, begin, lines = "", 0, []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        fence = re.match(r"\s*```(\w*)", line)
-        if fence and not begin:
-            language, begin, lines = fence[1], number + 1, []
-        elif fence:
-            found.append(Block(language, begin, textwrap.dedent("\n".join(lines))))
-            begin = 0
-        elif begin:
-            lines.append(line)
-    assert not begin, f"{_name(path)}:{begin}: this block has no end"
-    return found
 
 
 def _prose(path: Path) -> str:
@@ -64,38 +33,18 @@ def _prose(path: Path) -> str:
     return re.sub(r"(?ms)^\s*```.*?^\s*```\s*$", "", path.read_text("utf-8"))
 
 
-def _python(path: Path) -> list[Block]:
-    return [block for block in _blocks(path) if block.language == "python"]
-
-
-def _failure(page: str, blocks: list[Block], directory: Path) -> str:
-    """Run the blocks, in a process of its own: what went wrong, or nothing. What a block prints is compared with its `# -> `
-    comments, where it has any; "..." in a comment stands for anything.
-    """
-    os.chdir(directory)
-    # What an example shows is not how long this machine's disk may take while other tests keep it busy.
-    os.environ["LITELLM_BUDGET_STORE_TIMEOUT"] = "5"
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    for _, line, text in blocks:
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stdout(said):
-                exec(compile("\n" * (line - 1) + text, page, "exec"), main.__dict__)
-        except BaseException:
-            return said.getvalue() + traceback.format_exc()
-        expected = re.findall(r"# -> (.*)", text)
-        printed = said.getvalue().splitlines()
-        patterns = [".*".join(map(re.escape, wanted.strip().split("..."))) for wanted in expected]
-        same = len(printed) == len(patterns) and all(map(re.fullmatch, patterns, printed))
-        if expected and not same:
-            return "\n  ".join([f"{page}:{line}: expected", *expected]) + "\n  ".join(["\nprinted", *printed])
-    return ""
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if _python(page)], ids=_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if _python(page) and page.parent != FRAMEWORKS], ids=_name)
 def test_the_examples_run(page: Path, tmp_path: Path) -> None:
     """From top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
-    assert in_processes(1, _failure, _name(page), _python(page), tmp_path) == [""]
+    assert in_processes(1, failure, _name(page), _python(page), tmp_path) == [""]
+
+
+@pytest.mark.parametrize("page", sorted(FRAMEWORKS.glob("*.md")), ids=_name)
+def test_the_examples_with_frameworks_compile(page: Path) -> None:
+    """`python -m tests.frameworks` runs them where the framework is installed."""
+    assert _blocks(page)
+    for block in _python(page):
+        compile("\n" * (block.line - 1) + block.text, _name(page), "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -108,9 +57,18 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+_OURS = re.compile(
+    r"https://(?:raw\.githubusercontent\.com/litellm-budget-plugin/litellm-budget-plugin/main"
+    r"|github\.com/litellm-budget-plugin/litellm-budget-plugin/(?:blob|tree)/main)/"
+)
+"""How pages name files of the repository where a relative link would lead nowhere: the README on PyPI, the site."""
+
+
 def _links(page: Path) -> list[str]:
     text = re.sub(r"`[^`\n]*`", "", _prose(page))
-    return [link for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text) if "://" not in link]
+    links = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text)
+    ours = [_OURS.sub(f"{os.path.relpath(ROOT, page.parent)}/", link) for link in links]
+    return [link for link in ours if "://" not in link]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -190,11 +148,8 @@ def test_the_reference_names_every_accepted_word() -> None:
                 assert f"`{word}`" in rows[name], (name, word)
 
 
-def test_the_readme_names_only_settings_that_exist() -> None:
-    known = {name.upper() for name in BudgetSettings.model_fields}
-    names = [name for row in _rows(README, "Settings at a glance") for name in re.findall(r"`([A-Z_]+)`", row[0])]
-    assert names
-    assert set(names) <= known
+def test_the_links_of_the_readme_work_on_pypi() -> None:
+    assert not [link for link in re.findall(r"\]\(([^)\s]+)\)", _prose(README)) if "://" not in link]
 
 
 def test_no_page_names_a_setting_that_does_not_exist() -> None:
@@ -281,7 +236,11 @@ def test_the_how_to_pages_are_short(page: Path) -> None:
 
 
 def test_the_two_commands_are_one_line_each() -> None:
+    text = README.read_text("utf-8")
     commands = [block.text for block in _blocks(README) if block.language == "sh"]
-    assert [len(command.splitlines()) for command in commands] == [1, 1]
-    assert "examples/quickstart.py" in commands[0]
-    assert "pytest" in commands[1]
+    assert [len(command.splitlines()) for command in commands] == [1] * len(commands)
+    after = dict(re.findall(r"(?m)^(.*):\n\n```sh\n(.*)\n```$", text))
+    [works] = [command for said, command in after.items() if "examples/quickstart.py" in command]
+    [tests] = [command for said, command in after.items() if "pytest" in command]
+    assert after["Run the tests"] == tests
+    assert works != tests

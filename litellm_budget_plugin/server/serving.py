@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from functools import partial
+from inspect import signature
 from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -81,7 +82,9 @@ def serve(options: ServerOptions, listening: Listening) -> None:
             # Where the workers' metrics come together, as prometheus_client wants it.
             with TemporaryDirectory(prefix="litellm-budget-metrics-") as directory:
                 set_env_default("PROMETHEUS_MULTIPROC_DIR", directory)
-                Multiprocess(config, [bound]).run()
+                # Before its latest versions uvicorn's supervisor wanted the function that serves, too; now it makes one itself.
+                given = {"target": server.run} if "target" in signature(Multiprocess).parameters else {}
+                Multiprocess(config, sockets=[bound], **given).run()
         else:
             server.run([bound])
 
