@@ -100,7 +100,7 @@ def _processor() -> str:
 HEAD = """# Benchmarks
 
 Written by `python -m benchmarks --markdown [NAME...]`, which replaces the named sections. Each ratio compares two things that
-were measured in turn within one run: the machine's mood cancels out. Times are medians.
+were measured in turn within one run, so the machine's load cancels out. Times are medians.
 """
 
 

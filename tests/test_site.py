@@ -52,7 +52,7 @@ def _pages(entries: list[Any], section: str = "") -> Iterator[tuple[str, str]]:
 def _first_sentence(text: str) -> str:
     """What a page says of itself: the first sentence of its first paragraph, without markup."""
     for paragraph in text.split("\n\n")[1:]:
-        if re.match(r"[A-Z`*\[]", paragraph):
+        if re.match(r"(?!```)[A-Z`*\[]", paragraph):
             plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split())).replace("**", "")
             return re.split(r"(?<=[.:]) ", plain)[0].rstrip(":")
     return ""
