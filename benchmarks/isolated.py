@@ -13,7 +13,7 @@ from benchmarks.report import Section
 
 
 def run_isolated(name: str) -> Section:
-    """Run a benchmark in a fresh process. It does not see the settings of whoever calls."""
+    """Run a benchmark in a fresh process. It does not see the caller's settings."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         return fresh.submit(_run, name).result()
 

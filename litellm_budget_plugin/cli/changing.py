@@ -104,7 +104,7 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
 
 
 def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal] | None:
-    """For whom a top-up was made, and over how much. The ledger finds payments by their subjects."""
+    """The subject of a top-up, and its amount. The ledger finds payments by their subjects."""
     for scope in SCOPES:
         after: str | None = ""
         while after is not None:

@@ -254,7 +254,7 @@ _BY_MODE = {
 
 def sent_request(details: Mapping[str, Any]) -> Request:
     """The request of a call that came around the gate, by what LiteLLM knows of the model that it calls. The label of its
-    Logging object counts for nothing: whoever calls can pass any.
+    Logging object counts for nothing: a caller can pass any.
     """
     model, provider = str(details.get("model") or ""), details.get("custom_llm_provider")
     entry = litellm.model_cost.get(model) or litellm.model_cost.get(f"{provider}/{model}")

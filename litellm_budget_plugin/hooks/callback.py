@@ -33,7 +33,7 @@ class BudgetCallback(BudgetHook):
 
         litellm.callbacks = [BudgetCallback()]
 
-    Making one opens the ledger and puts the gate in place. The gate acts until `close()`, whoever assigns or clears
+    Making one opens the ledger and puts the gate in place. The gate acts until `close()`, even if other code assigns or clears
     `litellm.callbacks` afterwards; of several open callbacks, for the first one in that list. Settings come from the
     environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
 

@@ -23,7 +23,7 @@ _BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1
 _PREFIX = "litellm_budget_"
 
 updating = threading.RLock()
-"""Held around every change of a metric, and by whoever forks: prometheus_client's own locks must be free in the child."""
+"""Held around every change of a metric, and by code that forks: prometheus_client's own locks must be free in the child."""
 
 
 class Names:

@@ -135,7 +135,7 @@ class Asker:
             return [*self._ask_all(commands, timeout)]
         except BudgetStoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  # whoever has asked is told
+        except Exception as error:  # noqa: BLE001  # the caller is told
             if len(commands) == 1:
                 return [error]
             # Only asking for each alone tells whose rows are in trouble. The others must not fail with them.
@@ -164,7 +164,7 @@ def is_light(command: Command) -> bool:
 
 def _hand_out(batch: list[Asked], results: Sequence[_Result]) -> None:
     for (_, future), result in zip(batch, results):
-        if future.done():  # whoever asked has gone
+        if future.done():  # the caller has gone
             continue
         if isinstance(result, Exception) and not isinstance(result, BudgetInputError):
             future.set_exception(result)

@@ -160,7 +160,7 @@ class ServedLedger:
         """Read the keys anew. Raises what the store raises."""
         asked = time.monotonic()
         async with self._refreshing:
-            # Whoever has waited here was served by the reading that it waited for, if that began later; so a store that is
+            # A caller that has waited here was served by the reading that it waited for, if that began later; so a store that is
             # away does not let them wait one after the other.
             if asked >= self._refreshed_at:
                 self._refreshed_at = time.monotonic()

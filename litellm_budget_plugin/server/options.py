@@ -16,7 +16,7 @@ class ServerOptions:
     - `store_url`: the ledger. `store_timeout` (seconds) bounds every command.
     - `settings`: the limits that are set outside of the ledger, for pages, for LiteLLM's protocol and for commands in sentences; their
       file is read again when it changes. Other commands bring their own.
-    - `open_access`: whoever reaches the server may do everything while it has no key. Only ever on loopback.
+    - `open_access`: everybody who reaches the server may do everything while it has no key. Only ever on loopback.
     - `root_path`: the path under which a proxy shows the server, "" or like "/budgets".
     - `behind_tls`: browsers reach the server by https, so that its cookies are for https alone.
     - `max_body` (bytes), `body_seconds`: how large a request's body may be, and how long it may take to arrive.

@@ -245,7 +245,7 @@ def _left(room: Headroom) -> str:
 
 
 def plan_for(settings: BudgetSettings, request: Request, fixed: frozenset[str]) -> Plan | None:
-    """What can be done for this call near a limit; None where nothing can, or nothing shall.
+    """What can be done for this call near a limit; None where nothing can, or nothing may.
 
     `fixed` are the arguments that were given by position, which nobody can change. In shadow mode no call is changed.
     """

@@ -117,7 +117,7 @@ def _row(day: int, models: ByModel) -> Row:
 
 
 def _round_up(nanos: int) -> int:
-    """The next amount that reads well: 1, 2 or 5 with noughts."""
+    """The next amount that reads well: 1, 2 or 5 with zeros."""
     size = 1
     while size * 10 <= nanos:
         size *= 10

@@ -1,4 +1,4 @@
-"""What went wrong, for whoever asked: a page for a browser, an object for a program."""
+"""Errors as answers: a page for a browser, an object for a program."""
 
 from __future__ import annotations
 

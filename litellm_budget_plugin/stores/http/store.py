@@ -31,7 +31,7 @@ def is_reply(message: Command | Reply) -> TypeGuard[Reply]:
 class HttpStore:
     """A ledger behind `litellm-budget serve`. The server's clock counts.
 
-    A command that was sent may be sent again, by this class or by whoever calls it: its id sees to it that it counts once.
+    A command that was sent may be sent again, by this class or by its caller: its id makes it count once.
     """
 
     remote = True

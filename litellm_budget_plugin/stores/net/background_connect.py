@@ -32,7 +32,7 @@ class BackgroundConnect(Generic[T]):
     def _run(self) -> None:
         try:
             self._dialled = self._dial()
-        except BaseException as error:  # noqa: BLE001  # handed over to whoever waits
+        except BaseException as error:  # noqa: BLE001  # handed over to the caller that waits
             self._error = error
         if not self._claim.acquire(blocking=False):
             self._left(self._dialled)

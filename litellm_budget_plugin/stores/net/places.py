@@ -2,7 +2,7 @@
 
 There are no locks of Python's in it: a command may come from a finalizer in the middle of another one, in a child after a fork
 that no hook has seen, and it may be interrupted anywhere. Lists, deques and SimpleQueues are enough: each of their
-operations is one step, for whoever interrupts as for other threads.
+operations is one step, for an interrupt as for other threads.
 """
 
 from __future__ import annotations

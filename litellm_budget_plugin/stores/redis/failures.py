@@ -1,4 +1,4 @@
-"""What the errors of Redis and of redis-py mean for whoever runs the store."""
+"""What the errors of Redis and of redis-py mean for the operator of the store."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ReadOnly(Exception):
 
 
 class SqliteBook:
-    """A `core.row_store.RowStore` over the tables of schema.sql; whoever calls it begins and ends the transaction.
+    """A `core.row_store.RowStore` over the tables of schema.sql; its caller begins and ends the transaction.
 
     With `writable` false, what would change a row raises ReadOnly.
     """

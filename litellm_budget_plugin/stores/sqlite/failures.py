@@ -1,4 +1,4 @@
-"""What SQLite's errors mean for whoever runs the store."""
+"""What SQLite's errors mean for the operator of the store."""
 
 from __future__ import annotations
 
