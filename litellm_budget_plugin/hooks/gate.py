@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import litellm
 from litellm.constants import LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL
 
 from litellm_budget_plugin.errors import BudgetError, BudgetUserMissing
@@ -86,7 +87,19 @@ def _place_of(kind: Kind, params: Mapping[str, Any]) -> Place:
         return place_of(True) if caller_of(params) is not None else Place.NOWHERE
     if not kind.asynchronous:
         return place_of(False)
-    return place_of(True) if kind.awaits else Place.NOWHERE
+    return place_of(True) if kind.awaits and _comes_to_deployment_hook() else Place.NOWHERE
+
+
+def _comes_to_deployment_hook() -> bool:
+    """Whether `deployment_hook` stands where LiteLLM looks its function up, or inside what somebody has wrapped around it since. In
+    the place of one that is gone a deferred call would go by, unheld.
+    """
+    found: Any = litellm.utils.async_pre_call_deployment_hook
+    while found is not None:
+        if getattr(found, "litellm_budget_gate", None) is deployment_hook:
+            return True
+        found = getattr(found, "__wrapped__", None)
+    return False
 
 
 async def deployment_hook(original: Callable[..., Awaitable[Any]], kwargs: Any, *args: Any, **more: Any) -> Any:

@@ -230,6 +230,7 @@ def _wrapper(around: Callable[..., Any], original: Callable[..., Any]) -> Callab
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             return await around(original, *args, **kwargs)
 
+        async_wrapper.litellm_budget_gate = around  # type: ignore[attr-defined]  # by it the gate finds its own
         return async_wrapper
 
     @functools.wraps(original)

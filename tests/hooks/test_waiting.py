@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
@@ -383,6 +384,31 @@ def test_a_refusal_where_a_call_waits_is_not_retried_around_the_gate(
     assert (provider.requests, desk.held("alice"), desk.waiting) == (0, WORTH, 0)
 
 
+@pytest.mark.parametrize("calls_ours", [False, True])
+def test_a_call_is_deferred_only_where_it_will_come_to_where_it_waits(
+    open_one: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, calls_ours: bool
+) -> None:
+    """Another tool has put a function of its own in the place of LiteLLM's, or around it, after us."""
+    provider = WithoutTripwire()
+    monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "mine", "custom_handler": provider}])
+    litellm.register_model({"mine/m": {**litellm.model_cost[CHAT], "litellm_provider": "mine"}})
+    desk = open_one(wait_for_held=0.05)
+    ours = litellm.utils.async_pre_call_deployment_hook
+
+    async def theirs(kwargs: Any, call_type: Any) -> Any:
+        return await ours(kwargs, call_type) if calls_ours else kwargs
+
+    monkeypatch.setattr(
+        "litellm.utils.async_pre_call_deployment_hook", functools.wraps(ours)(theirs) if calls_ours else theirs
+    )
+    desk.hold("alice")
+    waited = []
+    monkeypatch.setattr(waiting, "_arrive", lambda call, arrive=waiting._arrive: waited.append(call) or arrive(call))
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(litellm.acompletion(**{**desk.arguments("alice"), "model": "mine/m"}))
+    assert (provider.requests, desk.held("alice"), desk.waiting, len(waited)) == (0, WORTH, 0, int(calls_ours))
+
+
 def test_a_call_whose_loop_is_gone_holds_up_nobody(open_one: Callable[..., Desk], upstream: Upstream) -> None:
     desk = open_one()
     release = desk.hold("alice")
@@ -411,7 +437,9 @@ def test_a_call_that_never_came_to_where_it_was_to_wait_is_never_sent_unheld(
             release()
         return kwargs
 
-    monkeypatch.setattr(litellm.utils, "async_pre_call_deployment_hook", passed_by)
+    # The gate finds its own inside, and cannot know that this one does not call it.
+    around = functools.wraps(litellm.utils.async_pre_call_deployment_hook)(passed_by)
+    monkeypatch.setattr(litellm.utils, "async_pre_call_deployment_hook", around)
     if way == "responses":
         upstream.script["gate-chat"].append(500)
     try:
