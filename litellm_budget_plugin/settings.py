@@ -509,7 +509,7 @@ def on_start_error() -> str:
 
 def _dotenv() -> dict[str, str | None]:
     try:
-        return dotenv_values(".env")
+        return dotenv_values(_ENV_FILE)
     except (OSError, ValueError):
         return {}
 
