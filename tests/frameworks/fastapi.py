@@ -15,18 +15,20 @@ _CALL: Any = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "
 
 def _application(worked: threading.Event) -> Any:
     import litellm
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
     from fastapi.responses import JSONResponse, StreamingResponse
     from starlette.background import BackgroundTask
 
-    from litellm_budget_plugin import BudgetExceeded, budget_context
+    from litellm_budget_plugin import budget_context
+    from litellm_budget_plugin.asgi import BudgetMiddleware
 
     app = FastAPI()
+    app.add_middleware(BudgetMiddleware, user="X-User")
     _add_dependencies(app)
 
-    @app.exception_handler(BudgetExceeded)
-    async def refused(request: Request, error: BudgetExceeded) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+    @app.get("/middleware")
+    async def middleware() -> str:
+        return str((await litellm.acompletion(**_CALL)).choices[0].message.content)
 
     @app.get("/async/{user}")
     async def asynchronous(user: str) -> str:
@@ -114,8 +116,8 @@ def _ways(setup: Setup) -> list[Way]:
 
     setup.closing.callback(stop)
 
-    def get(path: str, user: str) -> Any:
-        answer = client.get(f"/{path}/{user}")
+    def get(path: str, **headers: str) -> Any:
+        answer = client.get(path, headers=headers)
         return answer.text if answer.status_code == 200 else Seen(f"HTTP {answer.status_code}")
 
     def stream(path: str, user: str, most: int | None) -> Any:
@@ -126,22 +128,23 @@ def _ways(setup: Setup) -> list[Way]:
 
     def background(user: str) -> Any:
         worked.clear()
-        get("background", user)
+        get(f"background/{user}")
         assert worked.wait(20)
         return Seen("nothing, the answer has left")
 
     def at_once(user: str) -> Any:
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda path: get(path, user), ["async", "sync"] * 2))
+            answers = list(pool.map(lambda path: get(f"{path}/{user}"), ["async", "sync"] * 2))
         return answers[0]
 
     return [
-        Way("an endpoint", lambda user: get("async", user), context=False),
-        Way("an endpoint in a thread (`def`)", lambda user: get("sync", user), context=False),
+        Way("`BudgetMiddleware`", lambda user: get("middleware", **{"X-User": user}), context=False),
+        Way("an endpoint", lambda user: get(f"async/{user}"), context=False),
+        Way("an endpoint in a thread (`def`)", lambda user: get(f"sync/{user}"), context=False),
         Way("StreamingResponse", lambda user, most: stream("stream", user, most), STREAM, context=False),
         Way("StreamingResponse of `def`", lambda user, most: stream("stream-sync", user, most), STREAM, context=False),
-        Way("a dependency, `async def`", lambda user: get("dependency", user), context=False),
-        Way("a dependency, `def`", lambda user: get("dependency-sync", user), LOST, context=False),
+        Way("a dependency, `async def`", lambda user: get(f"dependency/{user}"), context=False),
+        Way("a dependency, `def`", lambda user: get(f"dependency-sync/{user}"), LOST, context=False),
         Way("a background task", background, context=False),
         Way("requests at once", at_once, HELPER, context=False),
     ]
@@ -151,6 +154,6 @@ FRAMEWORK = Framework(
     title="FastAPI",
     requires=("fastapi[standard]",),
     shown=("fastapi",),
-    named="`budget_context` in the endpoint",
+    named="`BudgetMiddleware`, or `budget_context` in the endpoint",
     ways=_ways,
 )
