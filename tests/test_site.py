@@ -75,6 +75,8 @@ def _llms() -> str:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly: a link that leads nowhere stops it."""
+    if sys.version_info < (3, 11):
+        pytest.skip("zensical needs Python 3.11")
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs")
     for name in ("zensical.toml", "CHANGELOG.md"):
