@@ -83,7 +83,7 @@ _NOTHING, _REFUSED = _State(), _State((True, 0))
 
 @dataclass(eq=False)
 class _Project:
-    """This process's knowledge of a project's dictionary.
+    """The dictionary of a project's records, as this process knows it.
 
     `records` is the dictionary as it was last read or written (None: never), `read_at` the time when that read began
     (seconds of time.monotonic()), and `used` whether a command has needed it since. `synced` is the content of the

@@ -123,7 +123,7 @@ class GuardedStore:
         some: list[Guarded] = []
         with suppress(BudgetInputError):
             for command in addable(commands):
-                some.append(command)  # noqa: PERF402  # what came before one that is wrong counts
+                some.append(command)  # noqa: PERF402  # commands before an invalid one count
         # An invalid command ends the batch; it is executed by itself, which reports the error.
         with suppress(BudgetInputError):
             self._look_for_missing(some, deadline)
