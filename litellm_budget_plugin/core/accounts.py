@@ -26,7 +26,7 @@ class Subject(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """The key of an account inside a project. `model` is "" for any model, else what `core.models.covers` takes."""
+    """The key of an account inside a project. `model` is "" for any model, else a model in the form of `core.models.covers`."""
 
     scope: str
     subject: str
@@ -123,7 +123,7 @@ class Account:
         return self.limit if self.pinned else (default.limit if default else None)
 
     def effective_limit(self, default: Default | None, now: int) -> int | None:
-        """The limit that counts now: own or default, plus what was carried over, plus a raise in force."""
+        """The limit that counts now: own or default, plus the carry-over, plus a raise in force."""
         limit = self.own_limit(default)
         if limit is None:
             return None
@@ -251,7 +251,7 @@ class UsageKey(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Totals, or what one command adds to them. `spent` is nano-dollars; `unsettled` counts holds charged their floor."""
+    """Totals, or the amounts that one command adds to them. `spent` is nano-dollars; `unsettled` counts holds charged their floor."""
 
     spent: int = 0
     calls: int = 0

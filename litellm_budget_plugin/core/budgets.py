@@ -319,7 +319,7 @@ def _top_up_of(work: UnitOfWork, top_up: str) -> TopUp | None:
 
 
 def reset(work: UnitOfWork, command: Reset) -> Done:
-    """Set what was spent in the open windows to zero."""
+    """Set the spend of the open windows to zero."""
     if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):

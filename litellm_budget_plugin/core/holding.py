@@ -80,7 +80,7 @@ def expire_due(work: UnitOfWork, most: int | None = MOST_DUE, excluding: str | N
 
 
 def expire(work: UnitOfWork, hold: Hold) -> None:
-    """Close an open hold that nobody has settled: it is charged its floor, because the request was probably sent."""
+    """Close an open hold that was not settled: it is charged its floor, because the request was probably sent."""
     take_off(work, hold)
     charged = []
     for ref in hold.legs:

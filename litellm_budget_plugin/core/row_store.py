@@ -137,7 +137,7 @@ class UnitOfWork:
         self.changes.usage[key] = usage if staged is None else staged.plus(usage)
 
     def save(self) -> None:
-        """Write what was staged."""
+        """Write the staged changes."""
         changes = self.changes
         if changes.accounts or changes.holds or changes.usage:
             self.store.write(self.project, changes)

@@ -6,7 +6,7 @@
     100 calls/hour           2M tokens per week@Europe/Berlin              calls, tokens; k, M and B multiply
     $2/day for gpt-4o*       $5/month for openai/*                         one model with its dated versions, or a glob
     unlimited                unlimited for gpt-4o-mini                     recorded, never refused
-    credit                                                                 needs a balance: what was topped up and not spent
+    credit                                                                 needs a balance: money topped up and not spent
 
 Without a window a limit never resets. Windows are those of core/windows.py, and `minute` and `hour` for lengths of one.
 """
