@@ -11,11 +11,11 @@ from litellm_budget_plugin.core.windows import DAY
 
 UNITS = ("usd", "calls", "tokens")
 SCOPES = ("user", "team", "tag", "run", "project")
-"""What can have a budget."""
+"""The scopes whose subjects can have a budget."""
 CLAIMS = "alert"
-"""The scope of what a process claims before it sends an alert. It has no budgets and no totals, and callers cannot name it."""
+"""The scope of the claims that a process makes before it sends an alert. It has no budgets and no totals, and callers cannot name it."""
 ESTIMATED = "estimated"
-"""The scope in which a project, by its name, has totals of those charges that were estimated. It has no budgets, and is no part of sums."""
+"""The scope that keeps, under a project's name, the totals of charges that were estimated. It has no budgets and is not part of sums."""
 
 
 class Subject(NamedTuple):
@@ -26,7 +26,7 @@ class Subject(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """The key of an account inside a project. `model` is "" for any model, else what `core.models.covers` takes."""
+    """The key of an account inside a project. `model` is "" for any model, else a model in the form of `core.models.covers`."""
 
     scope: str
     subject: str
@@ -63,10 +63,10 @@ NOTHING = Amounts()
 
 
 class Default(NamedTuple):
-    """The limit of accounts that have none of their own. `limit` None: spend is recorded and never refused.
+    """The limit of accounts without a limit of their own. `limit` None: spend is recorded and never refused.
 
-    `carry_over` is the most that an unused rest may add to the next window. `subject` is the one that it is for; those that
-    name none are for every subject of the scope that no other default names.
+    `carry_over` is the largest unused rest that is added to the next window. `subject` is the one subject that the
+    default is for; a default without one is for every subject of the scope that no other default names.
     """
 
     scope: str
@@ -80,12 +80,11 @@ class Default(NamedTuple):
 
 @dataclass(slots=True)
 class Account:
-    """One budget: what was spent and is held in its open window, and the limit if it has one of its own (`pinned`).
+    """One budget: the spend of its open window, the money held on it, and its own limit if it has one (`pinned`).
 
-    `id` is unique among all rows that ever were, and `epoch` grows with every roll and reset: the two tell a correction
-    whether what it corrects is still there. `models` breaks `spent` down and always sums to it. `dropped` rows go away
-    when nothing is held on them. `alerted` and `alert_limit` are what earlier versions stored of their alerts;
-    they may run beside this one, and read both.
+    `id` is unique among all rows that ever existed, and `epoch` grows with every roll and reset: together they tell a correction whether
+    the window that it corrects is still open. `models` breaks `spent` down and always sums to it. `dropped` rows are deleted once nothing
+    is held on them. `alerted` and `alert_limit` are alert fields of earlier versions, which may run beside this one and read both.
     """
 
     ref: Ref
@@ -110,8 +109,8 @@ class Account:
 
     @property
     def soonest(self) -> int:
-        """The time from which the recorded window counts. A clock that jumped ahead for a moment may have opened one that
-        begins far in the future; one that was set back a little has not left the window that is open.
+        """The earliest time (microseconds) at which the recorded window counts. A clock that jumped ahead for a moment
+        may have opened a window far in the future. A clock that was set back a little has not left the open window.
         """
         return self.start if self.end is None else self.start - min(DAY, self.end - self.start)
 
@@ -124,14 +123,14 @@ class Account:
         return self.limit if self.pinned else (default.limit if default else None)
 
     def effective_limit(self, default: Default | None, now: int) -> int | None:
-        """The limit that counts now: own or default, plus what was carried over, plus a raise in force."""
+        """The limit that counts now: own or default, plus the carry-over, plus a raise in force."""
         limit = self.own_limit(default)
         if limit is None:
             return None
         return min(limit + self.carried + (self.raised_by if now < self.raised_until else 0), MAX_NANOS)
 
     def added_to_limit(self, default: Default | None, now: int) -> tuple[int, int]:
-        """What a raise in force, and what was carried over, add to the limit that counts now."""
+        """The amounts that a raise in force and the carry-over add to the limit that counts now."""
         own, limit = self.own_limit(default), self.effective_limit(default, now)
         if own is None or limit is None:
             return 0, 0
@@ -139,7 +138,7 @@ class Account:
         return limit - own - carried, carried
 
     def charge(self, amount: int, model: str) -> None:
-        """Add `amount` (negative to correct) to what was spent, under `model`."""
+        """Add `amount` (negative: a correction) to the spend, under `model`."""
         if not amount:
             return
         self.spent += amount
@@ -150,7 +149,7 @@ class Account:
             self.models.pop(model, None)
 
     def begin_window(self, start: int, end: int | None, default: Default | None) -> None:
-        """Start an empty window. What is held stays held; an unused rest is carried over, up to the cap."""
+        """Start an empty window. Holds stay; an unused rest is carried over, up to the cap."""
         if start >= self.start:
             self._carry_over(start, default)
         self.start, self.end = start, end
@@ -165,7 +164,7 @@ class Account:
             self.carried = min(cap, limit + self.carried)
 
     def clear(self) -> None:
-        """Forget what was spent in the open window."""
+        """Forget the spend of the open window."""
         self.spent = 0
         self.models = {}
         self.alerted = 0
@@ -183,7 +182,7 @@ _account_values = attrgetter(*(each.name for each in fields(Account)))
 
 
 class Charged(NamedTuple):
-    """A row and the window in it that a floor was charged to."""
+    """A row, and the window in it that was charged the floor of an expired hold."""
 
     subject: Subject
     id: str
@@ -209,11 +208,11 @@ def top_up_mark(top_up: str) -> str:
 class Hold:
     """Money held for one attempt, or, once closed, the mark that keeps a late or repeated command from counting twice.
 
-    `state` is "open", "settled", "released", "expired" or "refused"; "done" marks a command's id and "alias" another name of
-    something charged, under the ids that `command_mark` and `alias_mark` give them.
-    `at` is the time limit while open, and the time of closing afterwards.
-    `charged` (of an expired hold) names the rows and windows that were charged the floor, on `day`.
-    `reply` is what a repeated command is answered, as encoded by core.wire.
+    `state` is "open", "settled", "released", "expired" or "refused". "done" marks the id of a command or top-up, and
+    "alias" marks another name of a charge, under the ids that `command_mark`, `top_up_mark` and `alias_mark` give them.
+    `at` is the time limit while open, and the time of closing afterwards. `charged` (of an expired hold) names the rows
+    and windows that were charged the floor, on `day`. `reply` is the reply to a repeated command, as encoded by
+    core.wire; a "done" mark keeps the top-up itself, or a digest of the command, instead.
     """
 
     id: str
@@ -230,7 +229,7 @@ class Hold:
 
     @property
     def plain(self) -> bool:
-        """Whether it says no more than its id, state, time and reply."""
+        """Whether only its id, state, time and reply are set."""
         said = self.legs or self.subjects or self.charged or self.model or self.day
         return not said and self.amounts == NOTHING == self.floor
 
@@ -252,7 +251,7 @@ class UsageKey(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Totals, or what one command adds to them. `spent` is nano-dollars; `unsettled` counts holds charged their floor."""
+    """Totals, or the amounts that one command adds to them. `spent` is nano-dollars; `unsettled` counts holds charged their floor."""
 
     spent: int = 0
     calls: int = 0

@@ -1,4 +1,4 @@
-"""Which accounts a command names, and the opening of their windows."""
+"""The accounts that a command applies to, and the opening of their windows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from litellm_budget_plugin.core.windows import CREDIT, ENDLESS
 
 
 def whole_mark(subject: Subject) -> Ref:
-    """The account that says: what is set by hand for this subject is the whole, and no default applies. It counts nothing."""
+    """The account that marks a subject's limits set by hand as complete: no default applies. It counts nothing."""
     return Ref(*subject, model="*", unit="calls")
 
 
 class Applying(NamedTuple):
-    """An account that a command names, with the default that it follows (None if it has a limit of its own)."""
+    """An account that a command applies to, with the default that it follows (None if it follows none)."""
 
     account: Account
     default: Default | None
@@ -39,8 +39,8 @@ class Row(Protocol):
 def defaults_for(subject: Subject, rows: Iterable[Row], defaults: tuple[Default, ...]) -> dict[Ref, Default]:
     """The defaults that apply to a subject with these accounts, by the accounts that follow them.
 
-    Those that name the subject take the place of those that name none. Each gives way to a limit set by hand for the same model
-    and unit, and all of them to a whole list set by hand. A balance and other limits do not concern each other.
+    Defaults that name the subject replace those that name none. A limit set by hand replaces the default for the same model
+    and unit, and a whole list set by hand replaces all defaults. A balance and other limits do not affect each other.
     """
     scope, name = subject
     ours = [each for each in defaults if each.scope == scope]
@@ -64,8 +64,8 @@ def _place(ref: Ref) -> tuple[str, str, bool]:
 def limits_on(
     subject: Subject, states: Iterable[AccountState], models: tuple[str, ...] | None, defaults: tuple[Default, ...]
 ) -> list[tuple[Ref, int | None, AccountState | None]]:
-    """What limits a call of these models (None: of any) for a subject, by the state of its accounts: each account's key, its limit (0
-    where it is blocked, None where it has none), and its state unless it is yet to be made. By the rules of `applying_accounts`.
+    """The limits on a call of these models (None: of any) for a subject, from the state of its accounts: each account's key, its limit (0
+    if it is blocked, None if it has none), and its state (None if it does not exist yet). The rules are those of `applying_accounts`.
     """
     known = {state.ref: state for state in states}
     followers = defaults_for(subject, known.values(), defaults)
@@ -91,11 +91,11 @@ def default_of(account: Account, rows: Iterable[Account], defaults: tuple[Defaul
 def applying_accounts(
     work: UnitOfWork, command: Reserve | Settle, held_on: tuple[Ref, ...] = ()
 ) -> tuple[list[Applying], list[RollDue]]:
-    """The accounts that apply, in the order of their keys, and the windows that are new or over despite `rolls`.
+    """The accounts that apply, in the order of their keys, and the windows that are new or have ended despite `rolls`.
 
     An account applies if it has a limit of its own, is blocked, or follows a default, and if it is for any model or
-    covers one of the command's. `held_on` are those of the hold that is settled: they apply too, for the defaults may have changed
-    since it was granted.
+    covers one of the command's. `held_on` are the accounts of the hold being settled: they apply too, because the
+    defaults may have changed since it was granted.
     """
     rolls = {roll.ref: roll for roll in command.rolls}
     made_by = f"{type(command).__name__[0]}:{command.hold}"
@@ -124,7 +124,7 @@ def _named(
     own = [ref for ref, row in rows.items() if row.pinned or row.blocked]
     if own:
         mark = whole_mark(subject)
-        # What a default was counted on goes on being counted: the defaults may apply again.
+        # Accounts that followed a default are still counted: the defaults may apply again.
         counted = [ref for ref, row in rows.items() if not row.dropped] if mark in own else own
         named = {ref: None for ref in counted if ref != mark and covers_any(ref.model, models)}
     followers = defaults_for(subject, rows.values(), defaults)
@@ -143,10 +143,10 @@ def _still_counts(work: UnitOfWork, ref: Ref) -> bool:
 def open_window(
     work: UnitOfWork, ref: Ref, default: Default | None, rolls: dict[Ref, Roll], command: str
 ) -> Account | None:
-    """The account with an open window, made or rolled if need be; None if that takes a roll that is not there.
-    `command` names the command that asks, by its kind and its id.
+    """The account with an open window, made or rolled if necessary; None if that needs a roll that is missing.
+    `command` identifies the command that asks, by its kind and its id.
 
-    A roll is a compare-and-set on the recorded end: one that no longer matches was done by somebody else.
+    A roll is a compare-and-set on the recorded end: if it no longer matches, another process has rolled the window.
     """
     account = work.account(ref)
     roll = rolls.get(ref)
@@ -171,6 +171,6 @@ def open_window(
 
 
 def roll_due(work: UnitOfWork, ref: Ref) -> RollDue:
-    """What the caller must know to compute the bounds."""
+    """The data from which the caller computes the bounds."""
     account = work.account(ref)
     return RollDue(ref, None, None) if account is None else RollDue(ref, account.start, account.end)

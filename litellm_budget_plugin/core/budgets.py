@@ -28,7 +28,7 @@ from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 KEPT_FOR_EVER = 2**52
-"""When the marks of top-ups were closed, for those who forget old marks: a payment must not be taken twice in any year."""
+"""The time of closing given to marks of top-ups, so that no sweep forgets them: a payment must not be taken twice in any year."""
 
 
 def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
@@ -54,8 +54,8 @@ def put_budget(work: UnitOfWork, command: PutBudget) -> Done | RollNeeded:
 
 
 def _taken_over(work: UnitOfWork, command: PutBudget, ref: Ref, current: Account | None) -> Account | None:
-    """The budget that becomes this one: the subject's one budget if it is to have another window, or the follower of a
-    default when the first limit of its own is given. Otherwise calls in flight would not be seen by the new limit.
+    """Return the budget that becomes this one: the subject's only budget if it gets another window, or the follower of
+    a default when the first limit of its own is given. Otherwise the new limit would not see the calls in flight.
     """
     if current is None or current.ref == ref:
         return None
@@ -84,7 +84,7 @@ def _alike(work: UnitOfWork, command: PutBudget) -> list[Account]:
 
 
 def current_budget(rows: Collection[Account], defaults: tuple[Default, ...]) -> Account | None:
-    """Which of a subject's budgets for one model and unit counts: its own, else one that follows a default, else any."""
+    """The budget that counts among a subject's budgets for one model and unit: its own, else one that follows a default, else any."""
 
     def order(row: Account) -> tuple[bool, bool, bool, Ref]:
         return not row.pinned, default_of(row, rows, defaults) is None, row.dropped, row.ref
@@ -120,9 +120,9 @@ def _opened(work: UnitOfWork, command: PutBudget, ref: Ref) -> Account | None:
 
 
 def _take_over(work: UnitOfWork, account: Account, old: Account) -> None:
-    """`account` goes on where `old` stands: its spend, its holds, its limit. Nothing that is held is lost."""
+    """Continue `old` in `account`: its spend, its holds, its limit. Nothing that is held is lost."""
     account.id, account.epoch = old.id, old.epoch
-    if old.over(work.now) or account.spent > old.spent:  # what its own window knows of is more
+    if old.over(work.now) or account.spent > old.spent:  # its own window has recorded more
         account.epoch += 1
     else:
         account.spent, account.models = old.spent, dict(old.models)
@@ -186,7 +186,7 @@ def _drop(work: UnitOfWork, account: Account) -> None:
 
 
 def set_limits(work: UnitOfWork, command: SetLimits) -> Done | RollNeeded:
-    """Make a list the whole of a subject's limits set by hand, in one step, or forget what was set by hand."""
+    """Replace all of a subject's limits set by hand by a list, in one step, or forget them."""
     if _repeated(work, command):
         return Done(command.id)
     limits = {Ref(*command.subject, each.model, each.window, each.unit): each for each in command.limits or ()}
@@ -217,8 +217,8 @@ def set_limits(work: UnitOfWork, command: SetLimits) -> Done | RollNeeded:
 
 
 def _take_spend_over(work: UnitOfWork, subject: Subject, new: Ref, kept: Collection[Ref]) -> None:
-    """What was spent on a limit that goes away counts on the one that takes its place with another length. A calendar window begins with
-    its own totals, and a balance with nothing: it was paid for.
+    """Count the spend of a limit that is removed on the limit that replaces it with another length. A calendar window
+    begins with its own totals, and a balance with nothing, because it was paid for.
     """
     account = work.accounts(subject)[new]
     before = [
@@ -236,7 +236,7 @@ def _take_spend_over(work: UnitOfWork, subject: Subject, new: Ref, kept: Collect
 
 
 def _hold_on_new(work: UnitOfWork, subject: Subject, refs: Collection[Ref]) -> None:
-    """What calls in flight hold counts on their subject's new accounts, too."""
+    """Count the money held for calls in flight on their subject's new accounts, too."""
     for hold in work.open_holds() if refs else ():
         added = [ref for ref in sorted(refs) if subject in hold.subjects and covers_any(ref.model, (hold.model,))]
         for ref in added:
@@ -249,7 +249,7 @@ def _hold_on_new(work: UnitOfWork, subject: Subject, refs: Collection[Ref]) -> N
 
 
 def _unpin(work: UnitOfWork, row: Account, defaults: tuple[Default, ...]) -> None:
-    """The row's limit goes; its sums stay for a default, for calls in flight, and as long as it is blocked."""
+    """Remove the row's limit. Its sums stay for a default, for calls in flight, and while it is blocked."""
     row.pinned, row.limit = False, None
     row.raised_by = row.raised_until = row.carry_over = row.carried = 0
     subject = Subject(row.ref.scope, row.ref.subject)
@@ -290,7 +290,7 @@ def top_up(work: UnitOfWork, command: TopUp) -> Done:
 
 
 def refund(work: UnitOfWork, command: Refund) -> Done:
-    """Take a top-up back, once."""
+    """Take a top-up back, once. Raises BudgetInputError if there is none with this id."""
     topped = _top_up_of(work, command.id)
     if topped is None:
         raise BudgetInputError(f"there is no top-up {command.id!r:.80} to be refunded")
@@ -306,8 +306,8 @@ def refund(work: UnitOfWork, command: Refund) -> Done:
 
 
 def history_scope(scope: str) -> str:
-    """The scope whose accounts are the top-ups of a scope's subjects: each has the payment's id for its model, what was paid for its
-    limit, and is blocked if it was refunded.
+    """The scope whose accounts are the top-ups of a scope's subjects. The account's model is the payment's id, its
+    limit is the amount paid, and it is blocked if the payment was refunded.
     """
     return f"credit:{scope}"
 
@@ -319,11 +319,11 @@ def _top_up_of(work: UnitOfWork, top_up: str) -> TopUp | None:
 
 
 def reset(work: UnitOfWork, command: Reset) -> Done:
-    """Set what was spent in the open windows to zero."""
+    """Set the spend of the open windows to zero."""
     if _repeated(work, command):
         return Done(command.id)
     for account in _matching(work, command):
-        # A window that has ended counts as empty already, and what it left is still to be carried over.
+        # A window that has ended already counts as empty, and its unused rest has yet to be carried over.
         if not account.over(work.now):
             account.clear()
             work.put(account)
@@ -335,7 +335,7 @@ def _matching(work: UnitOfWork, command: DropBudget | Reset) -> list[Account]:
         account
         for account in list(work.accounts(command.subject).values())
         if command.model in (None, account.ref.model)
-        # A balance was paid for.
+        # A balance was paid for: only a command that names its window changes it.
         and (command.window == account.ref.window or (command.window is None and account.ref.window != CREDIT))
     ]
 
@@ -357,8 +357,8 @@ def _done(work: UnitOfWork, command: PutBudget | DropBudget | Reset | SetLimits)
 
 
 def _digest(command: PutBudget | DropBudget | Reset | SetLimits) -> str:
-    """What a command says, as a JSON text. The same command comes with other windows, at another time, from a process with
-    other defaults.
+    """A digest of a command, as JSON text. A repeated command may come with other windows, at another time, or from a
+    process with other defaults: these are left out.
     """
     said = replace(command, now=None)
     if isinstance(said, (PutBudget, SetLimits)):

@@ -1,4 +1,4 @@
-"""What a command must be before it is applied: the checks that keep nonsense, and hostile clients, off the ledger."""
+"""Checks of a command before it is applied: they keep nonsense, and hostile clients, off the ledger."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def check(command: Command) -> None:
 
 
 def _nothing(command: Command) -> None:
-    """Whatever its fields say is acceptable."""
+    """Accept every value of its fields."""
 
 
 def _hold_id(value: str | None, command: Command, name: str) -> None:
-    # The marks of commands, aliases and top-ups are rows among the holds.
+    # The marks of commands, aliases and top-ups are stored among the holds.
     if value is not None and (not value or value.startswith(_MARKS)):
         raise BudgetInputError(
             f"{type(command).__name__}.{name} must not be empty, nor begin with {' or '.join(map(repr, _MARKS))}, got {value!r:.80}"
@@ -140,7 +140,7 @@ def _lifetime(value: int, what: str) -> None:
 
 @lru_cache(maxsize=4096)
 def _defaults(defaults: tuple[Default, ...]) -> None:
-    # A process asks with the same ones every time.
+    # Cached, because a process sends the same defaults every time.
     if len(defaults) > 1 and len({(d.scope, d.subject, d.window, d.model, d.unit) for d in defaults}) < len(defaults):
         raise BudgetInputError("defaults name one account twice")
     for default in defaults:

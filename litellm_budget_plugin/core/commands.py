@@ -1,13 +1,13 @@
 """The ledger's commands and their replies: the whole language between the callback, the manager and a store.
 
 Money is integer nano-dollars, time integer microseconds. Every command names its project. Every command that changes
-something carries an id of its own (`hold` or `id`); repeated, it changes nothing more. Commands may also arrive late
-or in another order: a `Settle` or `Release` whose `Reserve` has not been seen leaves a mark that refuses it later.
+something carries an id of its own (`hold` or `id`); a repeated command changes nothing more. Commands may also arrive late or
+in another order: a `Settle` or `Release` whose `Reserve` has not been seen leaves a mark that refuses this `Reserve` later.
 
 `now` is honoured only by a store that was opened with a test clock; every other store uses its own clock.
 
-A store answers `RollNeeded`, and has changed nothing, when a window that the command touches is new or over. The
-caller computes the bounds (stores do no calendar arithmetic) and repeats the command with `rolls`.
+A store answers `RollNeeded`, and has changed nothing, when a window that the command touches is new or has ended. The caller
+computes the bounds (stores do no calendar arithmetic) and repeats the command with `rolls`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from litellm_budget_plugin.core.sentences import Limit
 
 MICROS = 1_000_000
 HEADROOM = 64
-"""A `cheap` Reserve is granted only where the room is at least this many times what it wants."""
+"""A `cheap` Reserve is granted only if the room is at least this many times the amount wanted."""
 
 
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
@@ -43,8 +43,8 @@ KEEP = Keep.KEEP
 
 
 class Roll(NamedTuple):
-    """Open a window: applied only if the account's recorded end still is `old_end` (None: the account is new, and begins with
-    `spent`, by model, in its unit).
+    """Open a window. It is applied only if the account's recorded end is still `old_end` (None: the account is new, and
+    begins with `spent`, by model, in its unit).
     """
 
     ref: Ref
@@ -58,12 +58,11 @@ class Roll(NamedTuple):
 class Reserve(BaseCommand["ReserveReply"]):
     """Hold money for one attempt, on every account that applies, in one atomic step.
 
-    Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole.
-    An account in whose unit nothing is wanted never refuses. `models` are the model's names and families; the first
-    is what a floor is charged under. The hold expires after `expires_after` microseconds unless renewed, and is then
-    charged `floor`. `replaces` swaps another hold for this one; a refusal leaves that one as it was. `cheap` says
-    that `want` is a loose bound: see HEADROOM.
-    `patient` says that the caller will ask again if only held money is in the way; such a refusal is not recorded.
+    Grants min(want, room) in USD if that is at least `at_least` (default: all of it); calls and tokens are granted whole. An
+    account never refuses if nothing is wanted in its unit. `models` are the model's names and families; a floor is charged under
+    the first. The hold expires after `expires_after` microseconds unless renewed, and is then charged `floor`. `replaces` swaps
+    another hold for this one; a refusal leaves that one unchanged. `cheap` says that `want` is a loose upper bound: see HEADROOM.
+    `patient` says that the caller will ask again if only held money prevents the grant; such a refusal is not recorded.
     """
 
     hold: str
@@ -84,13 +83,12 @@ class Reserve(BaseCommand["ReserveReply"]):
 
 @dataclass(frozen=True, slots=True)
 class Settle(BaseCommand["Settled | AlreadyCharged | RollNeeded"]):
-    """Charge what an attempt cost, exactly once, and take its hold off. Suffices alone.
+    """Charge the cost of an attempt, exactly once, and take its hold off. No Reserve is needed before it.
 
-    `model` is the name that the response gives. `at` (for charges delivered late) decides the day in the totals only.
-    Each of `aliases` becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released.
-    The charge of a hold that the store has not seen comes out of the open hold `parent`, as far as that goes. After a
-    `Release`, a `Settle` still charges; after an expiry, it replaces the floor. A charge always goes to the window that is
-    open now; what an earlier one paid as floor is not charged again.
+    `model` is the name that the response gives. `at` (for charges delivered late) decides only the day in the totals. Each of `aliases`
+    becomes a mark; if a mark named `unless` exists, nothing is charged and the hold is released. If the store has not seen the hold,
+    the charge reduces the open hold `parent`, at most to zero. After a `Release`, a `Settle` still charges; after an expiry, it
+    replaces the floor. A charge always goes to the window that is open now; a floor that an earlier window paid is not charged again.
     """
 
     hold: str
@@ -134,10 +132,10 @@ class Renew(BaseCommand["Renewed"]):
 class PutBudget(BaseCommand["Done | RollNeeded"]):
     """Create or change a subject's budget.
 
-    A `limit` (None: explicitly unlimited) pins the account; everything else follows only if given. `only` makes it the
+    A `limit` (None: explicitly unlimited) pins the account; every other field counts only if given. `only` makes it the
     subject's one budget for (model, unit): a budget with another window becomes this one, with its spend and its holds.
-    `window` KEEP is the window of the budget there is, else of the default. `bounds` (start, end) moves the open window;
-    `spent` replaces what was spent, by model; both exist for imports and for hand-made corrections.
+    `window` KEEP is the window of the existing budget, else that of the default, else "none". `bounds` (start, end)
+    moves the open window; `spent` replaces the spend, by model; both exist for imports and for corrections by hand.
     """
 
     id: str
@@ -162,10 +160,10 @@ class PutBudget(BaseCommand["Done | RollNeeded"]):
 
 @dataclass(frozen=True, slots=True)
 class DropBudget(BaseCommand["Done"]):
-    """Forget a subject's budgets and what was spent on them; totals stay. Money held stays held until its calls end.
+    """Forget a subject's budgets and their spend; totals stay. Money held stays held until its calls end.
 
-    `model`, `window` None: all of them. With `seen`, only if the subject's accounts still are as a `Read` without defaults has
-    shown them: what has changed since is in use.
+    `model` None: every model. `window` None: every window but that of a balance. With `seen`, only if the subject's
+    accounts are still as a `Read` without defaults showed them: accounts that have changed since are in use.
     """
 
     id: str
@@ -179,7 +177,7 @@ class DropBudget(BaseCommand["Done"]):
 
 @dataclass(frozen=True, slots=True)
 class Reset(BaseCommand["Done"]):
-    """Set what was spent in the open windows to zero; holds and totals stay."""
+    """Set the spend of the open windows to zero; holds and totals stay. `model` and `window` None: as in `DropBudget`."""
 
     id: str
     project: str
@@ -191,8 +189,8 @@ class Reset(BaseCommand["Done"]):
 
 @dataclass(frozen=True, slots=True)
 class SetLimits(BaseCommand["Done | RollNeeded"]):
-    """Make `limits` the whole of a subject's limits set by hand: no default applies to it any more. None: forget what was set by
-    hand, and the defaults apply again. What was spent stays where a window goes on. A balance is not touched.
+    """Replace all of a subject's limits set by hand by `limits`: no default applies to it any more. None: forget the
+    limits set by hand, and the defaults apply again. The spend stays where a window continues. A balance is not touched.
     """
 
     id: str
@@ -206,7 +204,7 @@ class SetLimits(BaseCommand["Done | RollNeeded"]):
 
 @dataclass(frozen=True, slots=True)
 class TopUp(BaseCommand["Done"]):
-    """Add to a subject's balance, once and for all for each `id` of a project."""
+    """Add `amount` to a subject's balance, once for each `id` of a project."""
 
     id: str
     project: str
@@ -217,7 +215,7 @@ class TopUp(BaseCommand["Done"]):
 
 @dataclass(frozen=True, slots=True)
 class Refund(BaseCommand["Done"]):
-    """Take back the whole of a top-up, once; the balance may become less than nothing."""
+    """Take back a whole top-up, once; the balance may become negative."""
 
     id: str
     project: str
@@ -271,11 +269,11 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No money was held. `account` is the one that stood in the way; where several did, one that waiting cannot help.
+    """No money was held. `account` is the account that refused; if several did, one that waiting cannot help.
 
-    `reason`: "blocked", "spent" (what is spent leaves no room), "held" (only money held for calls in flight stands in the
-    way). Amounts are in the account's unit. `limit` is what counts now; `raised` and `carried` are the parts of it that a temporary
-    raise and the window before add.
+    `reason`: "blocked", "spent" (the spend leaves no room), "held" (only money held for calls in flight leaves no
+    room). Amounts are in the account's unit. `limit` is the limit that counts now; `raised` and `carried` are the parts
+    of it that a temporary raise and the previous window add.
     """
 
     hold: str
@@ -292,14 +290,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The hold was settled, released or has expired before: nothing was held now."""
+    """The hold was already settled, released or expired: nothing was held now."""
 
     hold: str
 
 
 @dataclass(frozen=True, slots=True)
 class CountExactly:
-    """The room is less than HEADROOM times a `cheap` bound: nothing was held, ask again with an exact one."""
+    """The room is less than HEADROOM times a `cheap` bound: nothing was held, ask again with an exact amount."""
 
     hold: str
 
@@ -314,8 +312,8 @@ class RollDue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RollNeeded:
-    """Nothing was held or charged. Repeat the command with a `Roll` for every one of `due`; `now` is the store's clock. Without
-    any in `due`: many holds had to be expired first, and more may have to; ask again.
+    """Nothing was held or charged. Repeat the command with a `Roll` for each of `due`; `now` is the store's clock. If
+    `due` is empty, many holds had to be expired first, and more may remain: repeat the command as it is.
     """
 
     now: int
@@ -361,7 +359,7 @@ class Done:
 class AccountState:
     """An account as it stands now: an ended window is presented as empty, with `ended` set.
 
-    `own_limit` counts only if `pinned`; `limit` is what counts now (default, carried over and raise included).
+    `own_limit` counts only if `pinned`; `limit` is the limit that counts now, with default, carry-over and raise.
     """
 
     ref: Ref
@@ -385,7 +383,7 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Accounts in the order of their keys. `after` is the last subject of a full page, to go on from; None at the end."""
+    """Accounts in the order of their keys. `after` is the last subject of a full page, from which to continue; None at the end."""
 
     now: int
     accounts: tuple[AccountState, ...]
@@ -401,7 +399,7 @@ class UsageRows:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did."""
+    """The numbers of holds expired, marks forgotten and rows of totals folded by a sweep."""
 
     expired: int
     forgotten: int
@@ -409,7 +407,7 @@ class Swept:
 
 
 def is_claim(command: BaseCommand[Any]) -> bool:
-    """Whether a command claims an alert, and is about no call."""
+    """Whether a command claims an alert. Such a command is not about a call."""
     return isinstance(command, (Reserve, Settle)) and any(subject.scope == CLAIMS for subject in command.subjects)
 
 

@@ -1,10 +1,10 @@
-"""Cells of CSV files that spreadsheets do not run: one that begins like a formula is text with an apostrophe before it."""
+"""CSV cells that spreadsheets do not run as formulas: text that begins like a formula gets an apostrophe before it."""
 
 from __future__ import annotations
 
 import re
 
-# A cell begins where the value does, and after everything that some spreadsheet, set to some language, takes for the end of one.
+# A cell begins at the start of the value, and after every character that some spreadsheet, in some language, reads as the end of a cell.
 _BEGINS = r"(?:^|[;,|]|[^\S ])[\s\"']*"
 _SIGNS = "(?=[=+\\-@＝＋－＠])"  # noqa: RUF001  # the wide ones too
 _FORMULA = re.compile(f"({_BEGINS}){_SIGNS}")
@@ -12,7 +12,7 @@ _GUARDED = re.compile(f"({_BEGINS})'{_SIGNS}")
 
 
 def guarded(value: object) -> object:
-    """A value as a cell: text that begins like a formula gets an apostrophe, true and false are yes and no, numbers stay."""
+    """A value as a cell: text that begins like a formula gets an apostrophe, true and false become yes and no, numbers stay."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, str):
@@ -22,5 +22,5 @@ def guarded(value: object) -> object:
 
 
 def unguarded(text: str) -> str:
-    """The text, without control characters, that `guarded` made a cell of."""
+    """The text that `guarded` turned into this cell, if it had no control characters."""
     return _GUARDED.sub(r"\1", text)

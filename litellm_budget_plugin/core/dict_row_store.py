@@ -1,4 +1,4 @@
-"""The ledger's rows in plain dictionaries: with the rules of `core.ledger`, the executable specification."""
+"""The ledger's rows in plain dictionaries. With the rules of `core.ledger`, they are the executable specification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DictRowStore:
         self._usage: dict[str, dict[UsageKey, Usage]] = {}
         self._days: dict[tuple[str, Subject], set[UsageKey]] = {}
         """The keys of a subject's totals."""
-        # No hold's time limit comes before this: most commands need not look through all that are open.
+        # No open hold's time limit is earlier than this, so most commands need not search all of them.
         self._soonest: dict[str, int] = {}
 
     def projects(self) -> set[str]:
@@ -29,7 +29,7 @@ class DictRowStore:
         )
 
     def keys(self, project: str) -> list[Subject | str | UsageKey]:
-        """What names the rows of a project, in order: subjects with accounts, then the ids of holds, then the totals."""
+        """The keys of a project's rows, in order: subjects with accounts, then ids of holds, then keys of totals."""
         subjects = sorted(subject for (owner, subject), rows in self._accounts.items() if owner == project and rows)
         return [*subjects, *sorted(self._holds.get(project, ())), *sorted(self._usage.get(project, ()))]
 
@@ -60,13 +60,13 @@ class DictRowStore:
         return self._usage.get(project, {}).get(key)
 
     def write(self, project: str, changes: Changes) -> None:
-        """Apply the changes; an interrupt in the middle does not leave half of them."""
+        """Apply the changes. An interrupt in the middle does not leave half of them."""
         usage = self._usage.get(project, {})
         totals = {key: usage.get(key, Usage()).plus(added) for key, added in changes.usage.items()}
         try:
             self._put(project, changes, totals)
         except BaseException:
-            # Every row is replaced by a whole one, so going through all of them again completes what was begun.
+            # Every row is replaced as a whole, so a second pass over all of them completes the write.
             self._put(project, changes, totals)
             raise
 

@@ -1,8 +1,8 @@
-"""When a budget runs out if spending goes on as it did: by the totals of the last days, and by what is spent and held now.
+"""Forecasts of when a budget runs out at the present rate, from the totals of the last days and the amounts spent and held now.
 
-A forecast needs three UTC days of history: the day of the first use does not count, because it may have begun a minute before its end, and
-two whole days must follow it. One burst is no rate: there must be spend on two days. From a week on only whole weeks
-count, so that it makes no difference whether a weekend has just passed.
+A forecast needs three UTC days of history: the day of the first use does not count, because use may have begun a minute before
+its end, and two whole days must follow it. One burst is no rate: there must be spend on two days. After a week, only whole
+weeks count, so that it makes no difference whether a weekend has just passed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ HISTORY_DAYS = 28
 """The days before today that a forecast looks at."""
 _WHOLE_DAYS, _DAYS_WITH_SPEND = 2, 2
 _SHORTEST = DAY * 23 // 24
-"""The length of a day on which clocks are put forward. Windows that are shorter have no forecast: days say nothing about them."""
+"""The length of a day on which clocks are put forward. Shorter windows have no forecast: daily totals say nothing about them."""
 _HORIZON = 3650 * DAY
 
 
 def by_day(rows: Iterable[tuple[UsageKey, Usage]], ref: Ref) -> dict[int, int]:
-    """What was charged on each UTC day, in an account's unit and for the models that it is for."""
+    """The amounts charged on each UTC day, in an account's unit and for the models that it covers."""
     found: dict[int, int] = {}
     for key, usage in rows:
         if key.day and covers_any(ref.model, (key.model,)):
@@ -33,8 +33,8 @@ def by_day(rows: Iterable[tuple[UsageKey, Usage]], ref: Ref) -> dict[int, int]:
 
 
 def daily_rate(days: Mapping[int, int], now: int) -> tuple[int, int] | None:
-    """What is spent at the present rate, as an amount in so many microseconds; None without enough history. `days` are the totals of
-    HISTORY_DAYS days before today, and of today.
+    """The present rate of spending, as an amount and a time in microseconds; None without enough history. `days` are
+    the totals of the HISTORY_DAYS days before today, and of today.
     """
     today = now // DAY
     used = [day for day, amount in days.items() if amount > 0 and today - HISTORY_DAYS <= day <= today]
@@ -56,8 +56,9 @@ def daily_rate(days: Mapping[int, int], now: int) -> tuple[int, int] | None:
 def runs_out(
     days: Mapping[int, int], used: int, limit: int | None, start: int, end: int | None, now: int
 ) -> int | None:
-    """When a limit ends at the present rate (microseconds); None if it lasts until the window's `end`, for ten years, or
-    nobody can say. `used` is what is spent and held. A limit that is used up has ended `now`.
+    """The time (microseconds) at which a limit is used up at the present rate. None if it lasts until the window's
+    `end` (without one, for ten years), or if there is no forecast. `used` is the amount spent and held. For a limit
+    that is already used up, the time is `now`.
     """
     if limit is None or limit <= 0 or (end is not None and (end - start < _SHORTEST or end <= now)):
         return None

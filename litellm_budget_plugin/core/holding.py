@@ -1,4 +1,4 @@
-"""Taking holds off: what happens to held money when a hold is settled, released, replaced or expires."""
+"""Holds put on and taken off: the held money of a hold that is granted, settled, released, replaced or expires."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from litellm_budget_plugin.core.row_store import UnitOfWork
 from litellm_budget_plugin.core.windows import DAY
 
 MOST_DUE = 200
-"""How many due holds one command expires at most: no caller waits for all that a dead process has left behind."""
+"""The most due holds that one command expires: no caller waits for all holds of a dead process."""
 
 
 def put_on(work: UnitOfWork, hold: Hold) -> None:
-    """Stage an open hold and put its money on what is held."""
+    """Stage an open hold and add its money to the held amounts."""
     work.put_hold(hold)
     _hold_on_accounts(work, hold, hold.amounts, 1)
 
 
 def take_off(work: UnitOfWork, hold: Hold) -> None:
-    """Take an open hold's money off what is held. The caller stages the hold's new state."""
+    """Take an open hold's money off the held amounts. The caller stages the hold's new state."""
     _hold_on_accounts(work, hold, hold.amounts, -1)
 
 
@@ -45,8 +45,8 @@ def _hold_on_accounts(work: UnitOfWork, hold: Hold, amounts: Amounts, sign: int)
 
 
 def give_back(work: UnitOfWork, hold_id: str) -> None:
-    """Release a hold in any state: an expired one gets its floor back, a settled one stays settled, and an unknown one is refused
-    when it arrives.
+    """Release a hold in any state: an expired one gets its floor back, a settled one stays settled, and an unknown one
+    is refused when it arrives.
     """
     hold = work.hold(hold_id)
     if hold is not None and hold.state not in ("open", "expired"):
@@ -59,7 +59,7 @@ def give_back(work: UnitOfWork, hold_id: str) -> None:
 
 
 def draw_from_parent(work: UnitOfWork, parent_id: str, charge: Amounts) -> None:
-    """Take a charge out of an open hold's money, as far as that goes."""
+    """Reduce an open hold's money by a charge, at most to zero."""
     parent = work.hold(parent_id)
     if parent is None or parent.state != "open":
         return
@@ -70,7 +70,7 @@ def draw_from_parent(work: UnitOfWork, parent_id: str, charge: Amounts) -> None:
 
 
 def expire_due(work: UnitOfWork, most: int | None = MOST_DUE, excluding: str | None = None) -> int:
-    """Expire due holds (but not `excluding`), those first that have been due for longest. Returns how many."""
+    """Expire due holds except `excluding`, those with the earliest time limit first. Returns how many."""
     expired = 0
     for hold in work.due(most):
         if hold.id != excluding:
@@ -80,7 +80,7 @@ def expire_due(work: UnitOfWork, most: int | None = MOST_DUE, excluding: str | N
 
 
 def expire(work: UnitOfWork, hold: Hold) -> None:
-    """Close an open hold that nobody has settled: it is charged its floor, because the request was probably sent."""
+    """Close an open hold that was not settled: it is charged its floor, because the request was probably sent."""
     take_off(work, hold)
     charged = []
     for ref in hold.legs:
@@ -97,8 +97,8 @@ def expire(work: UnitOfWork, hold: Hold) -> None:
 
 
 def refund_floor(work: UnitOfWork, hold: Hold) -> dict[str, Amounts]:
-    """Take back the floor that an expired hold was charged: from the windows that it went to, if they are still the
-    same, and from the totals in any case. Returns, by the rows' ids, what earlier windows keep.
+    """Take back the floor that an expired hold was charged: from the windows that were charged, if they are still open,
+    and always from the totals. Returns the amounts that earlier windows keep, by row id.
     """
     kept = {}
     for subject, row_id, epoch in hold.charged:
@@ -124,7 +124,7 @@ def record_usage(work: UnitOfWork, subjects: tuple[Subject, ...], day: int, mode
 
 
 def _counted(subjects: tuple[Subject, ...]) -> Iterator[Subject]:
-    """The subjects that have totals: a claim is no call."""
+    """The subjects that have totals. A claim is not a call, and has none."""
     return (subject for subject in subjects if subject.scope != CLAIMS)
 
 

@@ -1,11 +1,11 @@
-"""LiteLLM's record of a user, and what it means to the ledger. Pure: no store, no clock.
+"""LiteLLM's record of a user, and its meaning for the ledger. Pure: no store, no clock.
 
     {"total_budget": 10.0,                                  always; Infinity: explicitly unlimited
      "duration": 7, "created_at": …, "last_updated_at": …,  only if the budget has a window: days, and seconds since 1970
-     "window": "month@Europe/Berlin",                       only if whole days cannot say what the window is
+     "window": "month@Europe/Berlin",                       only if whole days cannot express the window
      "current_cost": 0.5, "model_cost": {"gpt-4o": 0.5}}    only once something was spent or reset
 
-The first three lines but "window" are LiteLLM's, and LiteLLM keeps "window" when it reads and writes the file.
+All keys but "window" are LiteLLM's, and LiteLLM keeps "window" when it reads and writes the file.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ UNLIMITED = charge_nanos(usd_float(MAX_NANOS))
 
 _WHOLE_DAYS = re.compile(r"[0-9]+d")
 _LATEST = 9_000_000_000
-"""Seconds since 1970, in the year 2255: microseconds stay exact in a double up to there."""
+"""The latest time accepted, in seconds since 1970 (the year 2255): up to it, microseconds are exact in a double."""
 
 
 def record_of(state: AccountState, default: Default) -> dict[str, Any]:
-    """LiteLLM's record of an account; `default` is what accounts without a limit of their own follow."""
+    """LiteLLM's record of an account. Accounts without a limit of their own follow `default`."""
     limit = state.own_limit if state.pinned else default.limit
     record = _budget(limit, state.ref.window, state.created_at, state.start, state.end)
     if state.spent or state.ended or state.epoch:
@@ -79,9 +79,9 @@ def _budget(limit: int | None, window: str, created_at: int, start: int, end: in
 
 
 def changes(given: Mapping[str, Any], state: AccountState | None, window: str, now: int, zone: str) -> dict[str, Any]:
-    """The fields of a `PutBudget` that puts the keys of `given` into a record, and leaves everything else as it is.
+    """The fields of a `PutBudget` that puts the keys of `given` into a record, and leaves everything else unchanged.
 
-    `state` is the account, if there is one, and `window` its window. What would change nothing is left out. Raises
+    `state` is the account, if it exists, and `window` its window. Fields that would change nothing are left out. Raises
     BudgetInputError, naming the key.
     """
     unknown = [key for key in given if key not in KEYS]
@@ -99,7 +99,7 @@ def changes(given: Mapping[str, Any], state: AccountState | None, window: str, n
     if "last_updated_at" in given:
         fields["bounds"] = span(window, micros(given["last_updated_at"], "last_updated_at"))
     elif "window" in fields and (state is None or state.ref.window != window):
-        # Like LiteLLM, another duration counts from where the window began; the spend stays in the one that runs now.
+        # As in LiteLLM, another duration counts from the start of the window; the spend stays in the window that runs now.
         start = fields.get("created_at", now) if state is None or state.end is None else state.start
         fields["bounds"] = running(window, start, now)
     if "current_cost" in given or "model_cost" in given:
@@ -111,9 +111,9 @@ def changes(given: Mapping[str, Any], state: AccountState | None, window: str, n
 
 
 def opening(state: AccountState | None, window: str, created: int | None, now: int) -> dict[str, Any]:
-    """The fields of a `PutBudget` that open the window of a budget being created, where one must be opened.
+    """The fields of a `PutBudget` that open the window of a budget being created; none if no window must be opened.
 
-    An account that was there keeps its spend; and, with the same window and no new time of creation, its window.
+    An existing account keeps its spend. It also keeps its window if the window is the same and no time of creation is given.
     """
     if state is not None and state.ref.window == window and created is None:
         return {}
@@ -138,13 +138,13 @@ def whole_record(record: Any) -> dict[str, Any]:
 
 
 def span(window: str, start: int) -> tuple[int, int | None]:
-    """The bounds of the window that begins at `start`; of a calendar one, the period that `start` lies in."""
+    """The bounds of the window that begins at `start`; for a calendar window, of the period that contains `start`."""
     parsed = parse_window(window)
     return (start, start + parsed.length) if parsed.length else bounds(parsed, start, start)
 
 
 def running(window: str, start: int, now: int) -> tuple[int, int | None]:
-    """The bounds of the window that runs now, where the first one began, or will begin, at `start`."""
+    """The bounds of the window that runs now, if the first window began, or will begin, at `start`."""
     return (
         span(window, start) if start > now and parse_window(window).length else bounds(parse_window(window), now, start)
     )
@@ -158,7 +158,7 @@ def micros(seconds: Any, what: str) -> int:
 
 
 def assigned(model: str, spent: Any, models: Mapping[str, Any]) -> dict[str, float]:
-    """`models` with what was spent on `model` set to `spent`. An increase is taken out of `UNASSIGNED` first."""
+    """`models` with the spend on `model` set to `spent`. An increase is taken out of `UNASSIGNED` first."""
     amounts = {name: charge_nanos(usd, f"model_cost of {name!r:.80}") for name, usd in models.items()}
     before, after = amounts.get(model, 0), charge_nanos(spent, f"model_cost of {model!r:.80}")
     unassigned = amounts.pop(UNASSIGNED, 0)
@@ -209,11 +209,11 @@ def _spent(given: Mapping[str, Any], recorded: tuple[tuple[str, int], ...]) -> t
 
 
 def _add_up_to(models: dict[str, int], total: int) -> None:
-    """The breakdown must add up to what was spent: the total counts, as it does in LiteLLM."""
+    """Make the breakdown add up to the total spend, which counts, as it does in LiteLLM."""
     rest = total - sum(models.values())
     largest = max(models, key=lambda model: models[model], default=UNASSIGNED)
     if 0 < rest <= len(models):
-        # A nano-dollar for each rounded float is no spend of its own.
+        # At most one nano-dollar for each model comes from rounding floats, and is not spend without a model.
         models[largest] += rest
     elif rest > 0:
         models[UNASSIGNED] = models.get(UNASSIGNED, 0) + rest

@@ -1,7 +1,7 @@
 """Money is an integer number of nano-dollars (1e-9 USD) everywhere inside the package.
 
-Floats exist at LiteLLM's edge only and pass through the functions of this module, one for each way. Every
-amount lies below 2**53 nano-dollars, so that it is exact in a double too, on every engine and on the wire.
+Floats appear only at the boundary to LiteLLM and pass through the functions of this module, one for each direction.
+Every amount is below 2**53 nano-dollars, so it is also exact in a double, on every engine and on the wire.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def checked_id(value: Any, what: str) -> str:
 
 
 def clean_label(text: str) -> str:
-    """`text` as a label that every store can keep: printable, at most 256 characters. A provider chooses the name of the
-    model that it answers with, and a charge must not fail over it.
+    """`text` as a label that every store can keep: printable, at most 256 characters. A provider chooses the model name
+    in its response, and a charge must not fail because of it.
     """
     if text.isprintable() and len(text) <= MAX_ID_LENGTH:
         return text

@@ -41,7 +41,7 @@ def reserve(work: UnitOfWork, command: Reserve) -> ReserveReply:
     if due:
         return RollNeeded(work.now, tuple(due))
     granted = _grant(work, command, applying)
-    # Money of calls that ended long ago must neither refuse a call nor shorten it.
+    # Holds of calls that ended long ago must neither refuse a call nor reduce its grant.
     if _in_the_way(command, granted) and (expired := expire_due(work, excluding=command.replaces)):
         granted = _grant(work, command, applying)
         if _in_the_way(command, granted) and expired >= MOST_DUE - 1:
@@ -63,7 +63,7 @@ def _repeated(work: UnitOfWork, command: Reserve, known: Hold) -> Granted | Refu
             return reply
     if known.state == "open":
         expire(work, known)
-    # The attempt goes on without this hold, but the attempt before it is over.
+    # The attempt continues without this hold, but the attempt before it has ended.
     _take_off_replaced(work, command)
     work.save()
     return Closed(known.id)

@@ -11,7 +11,7 @@ from litellm_budget_plugin.core.accounts import Account, Hold, Ref, Subject, Usa
 
 @dataclass(slots=True)
 class Changes:
-    """What one command changes: rows to store (None: to delete), and what to add to the totals."""
+    """The changes of one command: rows to store (None: to delete), and amounts to add to the totals."""
 
     accounts: dict[Ref, Account | None] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class UnitOfWork:
         self.now = now
         self.changes = Changes()
         self._made = 0
-        # By a subject, or the part of a Ref that names one.
+        # Keyed by a Subject, or by the part of a Ref that equals one.
         self._subjects: dict[tuple[str, str], dict[Ref, Account]] = {}
 
     def accounts(self, subject: Subject) -> dict[Ref, Account]:
@@ -137,7 +137,7 @@ class UnitOfWork:
         self.changes.usage[key] = usage if staged is None else staged.plus(usage)
 
     def save(self) -> None:
-        """Write what was staged."""
+        """Write the staged changes."""
         changes = self.changes
         if changes.accounts or changes.holds or changes.usage:
             self.store.write(self.project, changes)

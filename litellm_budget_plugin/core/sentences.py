@@ -6,7 +6,7 @@
     100 calls/hour           2M tokens per week@Europe/Berlin              calls, tokens; k, M and B multiply
     $2/day for gpt-4o*       $5/month for openai/*                         one model with its dated versions, or a glob
     unlimited                unlimited for gpt-4o-mini                     recorded, never refused
-    credit                                                                 needs a balance: what was topped up and not spent
+    credit                                                                 needs a balance: money topped up and not spent
 
 Without a window a limit never resets. Windows are those of core/windows.py, and `minute` and `hour` for lengths of one.
 """
@@ -24,7 +24,7 @@ from litellm_budget_plugin.core.windows import CREDIT, parse_window
 from litellm_budget_plugin.errors import BudgetInputError
 
 EXAMPLES = "'$10 per month', '100 calls/hour', '$2/day for gpt-4o*'"
-"""What an error shows of what can be written."""
+"""The examples that an error message shows."""
 
 _SENTENCE = re.compile(
     r"(?P<amount>.*?)(?:(?:\s*/\s*|\s+(?:per|a|an|each|every)\s+)(?P<window>[A-Za-z0-9:@_+/-]+))?(?:\s+for\s+(?P<model>\S.*))?",
@@ -60,7 +60,7 @@ class Limit(NamedTuple):
         return self.sentence()
 
     def sentence(self, zone: str = "UTC") -> str:
-        """Its sentence, which reads back as the same limit where windows that name no zone are in `zone`."""
+        """Its sentence. It reads back as the same limit if windows that name no zone are read in `zone`."""
         if self.window == CREDIT:
             said = CREDIT
         elif self.amount is None:
@@ -89,9 +89,9 @@ def window_text(window: str) -> str:
 
 
 def parse_limit(sentence: str, zone: str = "UTC") -> Limit:
-    """The limit that a sentence means; `zone` applies to calendar windows that name none.
+    """The limit that a sentence means; `zone` applies to calendar windows that name no zone.
 
-    Raises BudgetInputError, which says what cannot be read and shows three sentences that can.
+    Raises BudgetInputError, which names the part that cannot be read and shows three sentences that can.
     """
     if not isinstance(sentence, str):
         raise BudgetInputError(f"a budget is a sentence like {EXAMPLES}, got {sentence!r:.80}")

@@ -22,9 +22,9 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 _COMMANDS = get_args(Command)
 _LATER: dict[type, tuple[str, ...]] = {Refused: ("raised", "carried")}
-"""Fields that earlier clients do not know: they are left out while they say nothing."""
+"""Fields that earlier clients do not know: they are left out when empty."""
 _EARLIER = {"Settle": "thresholds", "Settled": "crossings"}
-"""Fields of earlier clients, servers, journals and ledgers. What they say is ignored: no charge may be lost because of it."""
+"""Fields of earlier clients, servers, journals and ledgers. Their content is ignored: no charge may be lost because of it."""
 _CLASSES: dict[str, type] = {cls.__name__: cls for cls in (*_COMMANDS, *get_args(Reply))}
 
 
@@ -35,7 +35,7 @@ def _fields(cls: type) -> tuple[str, ...]:
 
 @cache
 def strict_validator(cls: Any) -> SchemaValidator:
-    """Validates JSON data as a `cls`: lists become tuples, nothing else is converted. Raises pydantic's ValidationError."""
+    """A validator of JSON data as a `cls`: lists become tuples, nothing else is converted. It raises pydantic's ValidationError."""
     return SchemaValidator(_strict(TypeAdapter(cls).core_schema))
 
 

@@ -1,1 +1,1 @@
-"""Where the ledger lives: one module or folder for each engine."""
+"""The stores that keep the ledger: one module or folder for each engine."""

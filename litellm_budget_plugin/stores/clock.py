@@ -9,5 +9,7 @@ from litellm_budget_plugin.core.commands import Command
 
 
 def clock(test_clock: bool) -> Callable[[Command], int]:
-    """What tells a command's time, in microseconds since 1970-01-01 UTC. Without `test_clock`, what the command says is ignored."""
+    """Return a function that gives a command's time, in microseconds since 1970-01-01 UTC. Without `test_clock`, the
+    command's own time is ignored.
+    """
     return lambda command: command.now if test_clock and command.now is not None else time.time_ns() // 1000

@@ -1,10 +1,10 @@
-"""Copying a ledger from one store to another one, of any engine, and making sure that it arrived.
+"""Copying a ledger from one store to another, of any engine, and verifying the copy.
 
-A row of the target is written only in place of an earlier state of the same row, never taken out. So a copy loses nothing
-that was charged on the target: where the target holds more than the source, it is refused before anything is written.
+A row of the target is only ever replaced if it is an earlier state of the same row, and is never deleted. So a copy loses nothing
+that was charged on the target: if the target holds more than the source, the copy is refused before anything is written.
 
-A copy that was interrupted is started again: it reads everything once more, for the source may have changed, and writes
-what is missing. At the end both sides are read and compared, row by row through `Totals.fingerprint`.
+An interrupted copy is started again: it reads everything once more, because the source may have changed, and writes the missing
+rows. At the end both sides are read and compared, row by row through `Totals.fingerprint`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _STOP = "stop every process that writes to either of them, and run it again"
 
 
 class Progress(NamedTuple):
-    """How far the copy is with a project. `step` is "comparing" (what the target holds already with the source), "copying"
-    or "verifying"; `rows` counts what this step has read.
+    """The progress of a project's copy. `step` is "comparing" (the target's existing rows with the source), "copying"
+    or "verifying"; `rows` is the number of rows that this step has read.
     """
 
     project: str
@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """A project that is the same on both sides. `written` rows were not there before."""
+    """A project that is equal on both sides. `written` is the number of rows that the target lacked."""
 
     project: str
     totals: Totals
@@ -49,12 +49,12 @@ def copy(
 ) -> list[Copied]:
     """Copy some projects (default: all) with every account, hold, mark and total, and verify them.
 
-    What the target holds of a project must be rows of the source, as a copy that was interrupted leaves them. With
-    `replace`, they may also be what the source's rows were before: a copy that was made while the source went on is
-    brought up to date. `progress` is called after each page.
+    The target's existing rows of a project must be rows of the source, as an interrupted copy leaves them. With
+    `replace`, they may also be earlier states of the source's rows: this updates a copy that was made while the source
+    was in use. `progress` is called after each page.
 
-    Raises BudgetInputError for a project that the source lacks, and BudgetStoreError, naming the project and the way out,
-    if the target holds anything else (nothing of that project was written) or if one side changed meanwhile.
+    Raises BudgetInputError for a project that the source lacks, and BudgetStoreError, naming the project and the
+    remedy, if the target holds anything else (nothing of that project was written) or if one side changed meanwhile.
     """
     there = source.projects()
     wanted = there if projects is None else list(dict.fromkeys(projects))
@@ -73,14 +73,14 @@ def copy(
 
 
 class _Reader:
-    """Reads one project's rows and tells how far it is."""
+    """A reader of one project's rows that reports its progress."""
 
     def __init__(self, project: str, progress: Callable[[Progress], object]) -> None:
         self.project = project
         self._progress = progress
 
     def pages(self, store: Store, step: str, read: int = 0) -> Iterator[list[Named]]:
-        """Every row; `read` of this step were read before."""
+        """Yield every row, in pages; `read` rows of this step were read before."""
         after: str | None = ""
         while after is not None:
             page = store.export(self.project, after, _PAGE)
@@ -91,7 +91,7 @@ class _Reader:
             self._progress(Progress(self.project, step, read))
 
     def totals(self, store: Store, read: int = 0) -> Totals:
-        """What all rows add up to."""
+        """The sum of all rows."""
         totals = Totals()
         for rows in self.pages(store, "verifying", read):
             for row in rows:
@@ -117,7 +117,7 @@ def _copy(reader: _Reader, source: Store, target: Store, replace: bool) -> Copie
 
 
 def _compare(reader: _Reader, source: Store, target: Store, earlier: TargetIndex, replace: bool) -> None:
-    """Refuse a target that holds what the source does not."""
+    """Raise BudgetStoreError if the target holds rows that the source does not have."""
     for rows in reader.pages(target, "comparing"):
         earlier.note(rows)
     differ = 0
@@ -144,7 +144,7 @@ _EMPTY = "nothing was written. Copy into a store that is empty, or empty the tar
 
 def _verify(reader: _Reader, source: Store, target: Store, read: Totals) -> None:
     arrived = reader.totals(target)
-    # The source comes last: what changes in it is found until the very end.
+    # The source is read last, so that its changes are found until the very end.
     now = reader.totals(source, arrived.rows)
     if now != read:
         raise BudgetStoreError(

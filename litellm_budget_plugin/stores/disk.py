@@ -1,4 +1,4 @@
-"""Having what was written survive a power cut."""
+"""Making written data survive a power cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def flush(descriptor: int) -> None:
-    """Have what was written to an open file reach the disk itself. Raises OSError."""
+    """Write an open file's data through to the disk itself. Raises OSError."""
     if sys.platform == "darwin":
         import fcntl
 

@@ -1,4 +1,4 @@
-"""One command at a time: the lock of the stores that live inside this process, and what happens to it at a fork."""
+"""The lock of the stores inside this process, which admits one command at a time, and its behaviour at a fork."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ForkSafeLock:
         self._inside = False
 
     def run(self, name: str, seconds: float, work: Callable[..., T], *args: object) -> T:
-        """`work(*args)` while nobody else is inside.
+        """Return `work(*args)`, called while no other thread is inside.
 
-        Raises BudgetStoreUnavailable, naming the store by `name`, if that takes longer than `seconds` or if this
+        Raises BudgetStoreUnavailable, naming the store by `name`, if waiting takes longer than `seconds` or if this
         thread is inside already (a finalizer or signal handler that interrupted a command).
         """
         lock = self._lock
-        # A KeyboardInterrupt can fall between any two calls. The lock is one that knows its owner, so that giving it
-        # back is one call, right whether the interrupt came before or after it was taken.
+        # A KeyboardInterrupt can arrive between any two calls. The lock knows its owner, so that one call releases it
+        # correctly, whether the interrupt came before or after it was taken.
         try:
             if not lock.acquire(timeout=max(0.0, seconds)):
                 raise BudgetStoreUnavailable(f"{name}: other threads kept it busy for {seconds:g} s; ask again")
@@ -51,35 +51,35 @@ class ForkSafeLock:
                 pass
 
     def before_fork(self) -> bool:
-        """Keep everybody out until `after_fork`. False if somebody stays inside for FORK_WAIT, or this thread is."""
+        """Keep other threads out until `after_fork`. Returns False if a thread stays inside for FORK_WAIT, or if this thread is inside."""
         return self._lock.acquire(timeout=FORK_WAIT) and not self._inside
 
     def after_fork(self, in_child: bool) -> None:
-        """Let the others in again. In the child, the other threads are gone: forget who was inside."""
+        """Admit other threads again. The child has no other threads: there, forget which one was inside."""
         if in_child:
             self._lock, self._inside = threading.RLock(), False
             return
         try:
             self._lock.release()
-        except RuntimeError:  # Never taken: somebody stayed inside.
+        except RuntimeError:  # never taken: another thread stayed inside
             pass
 
 
 class Forking(Protocol):
-    """What has something to do around a fork."""
+    """An object with something to do around a fork."""
 
     def before_fork(self) -> object:
-        """In the parent, before."""
+        """Called in the parent before the fork."""
 
     def after_fork(self, in_child: bool) -> None:
-        """In the parent and in the child, after."""
+        """Called in the parent and in the child after the fork."""
 
 
 _stores: WeakSet[Forking] = WeakSet()
 
 
 def watch_forks(store: Forking) -> None:
-    """Call the store's methods around every fork for as long as it lives."""
+    """Call the store's methods around every fork while the store exists."""
     _stores.add(store)
 
 

@@ -1,8 +1,8 @@
 """The store over LiteLLM's budget protocol: a ledger in this process, and its users' records at an endpoint.
 
-`/get_budget` reads the dictionary of a project's records, `/set_budget` replaces it. The protocol cannot compare before it
-replaces, so the last writer wins between processes. A process loses nothing of its own: commands are applied in memory, and each
-write puts what this process has changed on top of a fresh read.
+`/get_budget` reads the dictionary of a project's records, `/set_budget` replaces it. The protocol has no
+compare-and-set, so the last writer wins between processes. A process loses none of its own changes: commands are
+applied in memory, and each write applies this process's changes on top of a fresh read.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ T = TypeVar("T")
 
 
 class _State(NamedTuple):
-    """What a record says: whether the user has a limit of their own, and which (nano-dollars; None: unlimited); the window, when
-    it was created, its start and end (microseconds; 0 without an end); the spend by model (nano-dollars).
+    """The content of a record: whether the user has a limit of their own, and which (nano-dollars; None: unlimited);
+    the window, its creation, start and end (microseconds; 0 without an end); the spend by model (nano-dollars).
     """
 
     limit: tuple[bool, int | None] = (False, None)
@@ -83,11 +83,12 @@ _NOTHING, _REFUSED = _State(), _State((True, 0))
 
 @dataclass(eq=False)
 class _Project:
-    """What this process knows of a project's dictionary.
+    """The dictionary of a project's records, as this process knows it.
 
-    `records` is the dictionary as it was last read or written (None: never), `read_at` when that read began (seconds of
-    time.monotonic()), and `used` whether a command has needed it since. `synced` is what the records said when they were last
-    brought into the ledger. `unanswered` are the last dictionaries that were sent without an answer, and when.
+    `records` is the dictionary as it was last read or written (None: never), `read_at` the time when that read began
+    (seconds of time.monotonic()), and `used` whether a command has needed it since. `synced` is the content of the
+    records when they were last merged into the ledger. `unanswered` are the last dictionaries that were sent without an
+    answer, with the times of sending. `unreadable` are the users whose records cannot be understood.
     """
 
     name: str
@@ -101,7 +102,7 @@ class _Project:
 
     @property
     def default(self) -> Default:
-        """What users without a limit of their own follow."""
+        """The default that users without a limit of their own follow."""
         users = (
             each
             for each in self.defaults
@@ -119,12 +120,12 @@ class _Book(DictRowStore):
 
     def write(self, project: str, changes: Changes) -> None:
         self.touched.setdefault(project, set()).update(ref.subject for ref in changes.accounts if _recordable(ref))
-        # Commands that bring in a record are never sent again, and need no mark.
+        # Commands that merge a record are never sent again, and need no mark.
         changes.holds.pop(command_mark(_SYNC), None)
         super().write(project, changes)
 
     def account(self, project: _Project, user: str) -> Account | None:
-        """The account that a user's record stands for: the one that a `PutBudget` would change."""
+        """The account that a user's record describes: the one that a `PutBudget` would change."""
         rows = self.accounts(project.name, Subject("user", user))
         return current_budget([row for row in rows if _recordable(row.ref)], project.defaults)
 
@@ -132,9 +133,9 @@ class _Book(DictRowStore):
 class HostedStore:
     """A ledger whose users' records are at an endpoint of LiteLLM's budget protocol.
 
-    The endpoint has the limits, windows and spend of users, in US dollars for any model. Everything else (holds, marks, totals,
-    other accounts) is this process's own and ends with it. A charge or a change of a budget is acknowledged when the endpoint has
-    acknowledged it. A forked child starts like a new process. docs/guarantees.md says what several processes can lose.
+    The endpoint keeps the limits, windows and spend of users, in US dollars for any model. Everything else (holds, marks, totals,
+    other accounts) belongs to this process and ends with it. A charge or a change of a budget is acknowledged once the endpoint
+    has acknowledged it. A forked child starts like a new process. docs/guarantees.md says what several processes can lose.
     """
 
     remote = True
@@ -147,7 +148,7 @@ class HostedStore:
         watch_forks(self)
 
     def _begin(self) -> None:
-        # One exchange with the endpoint at a time. A hold that needs none does not wait for it.
+        # One exchange with the endpoint at a time. A hold that needs no exchange does not wait for one.
         self._exchanging, self._guard = ForkSafeLock(), ForkSafeLock()
         self._book, self._projects = _Book(), dict[str, _Project]()
         self._last: Command = Read("", "user")
@@ -214,13 +215,13 @@ class HostedStore:
         return dict(answer)
 
     def _read(self, project: _Project, since: float, deadline: float) -> None:
-        """Bring the dictionary into the ledger, unless it was read at the time `since` or later."""
+        """Merge the dictionary into the ledger, unless it was read at the time `since` or later."""
         if project.read_at >= since:
             return
         asked_at = time.monotonic()
         answer = self._ask("/get_budget", {"project_name": project.name}, deadline)
         if answer["status"] == "error" and project.records:
-            # To believe it would be to write a dictionary in which all other users are missing.
+            # If this were believed, the next write would delete all other users.
             raise BudgetStoreUnavailable(
                 f"{self._name}: the endpoint says that project {project.name!r} has no budgets, but it had some before; "
                 "if they were deleted on purpose, start this process anew"
@@ -229,8 +230,8 @@ class HostedStore:
         project.read_at = asked_at
 
     def _write(self, project: _Project, since: float, deadline: float) -> None:
-        """Write what the endpoint does not know on top of a dictionary that was read at the time `since` or later."""
-        # A thread that waited meanwhile finds its charge in the write of the thread before.
+        """Write the changes that the endpoint does not know on top of a dictionary that was read at the time `since` or later."""
+        # If this thread had to wait, the previous thread's write may already contain its charge.
         if self._alone(self._owed, project):
             self._read(project, math.inf if project.unanswered else since, deadline)
         owed = self._alone(self._owed, project)
@@ -247,7 +248,7 @@ class HostedStore:
         project.unanswered.pop()
 
     def _owed(self, project: _Project) -> dict[str, tuple[dict[str, Any] | None, _State | None]]:
-        """The records to write (None: to delete), by user, and what they say."""
+        """The records to write (None: to delete) and their content, by user."""
         touched, known = self._book.touched.setdefault(project.name, set()), project.records or {}
         owed: dict[str, tuple[dict[str, Any] | None, _State | None]] = {}
         for user in touched - project.unreadable:
@@ -267,16 +268,16 @@ class HostedStore:
             if user not in known or records.get(user) != known[user]:
                 self._take_one(project, user, records.get(user))
         project.records, project.used = records, False
-        # However long ago a write was sent, the first read after it shows whether it arrived.
+        # Forgotten only after a read: however long ago a write was sent, the first read after it shows whether it arrived.
         while project.unanswered and project.unanswered[0][0] < time.monotonic() - _LATE_SECONDS:
             project.unanswered.popleft()
 
     def _take_one(self, project: _Project, user: str, there: object) -> None:
-        """Merge a record that has changed (None: was deleted) into the ledger."""
+        """Merge a changed record (None: it was deleted) into the ledger."""
         try:
             checked_id(user, "user")
         except BudgetInputError:
-            return  # No call can name this user.
+            return  # no call can name this user
         project.unreadable.discard(user)
         try:
             theirs = None if there is None else _read_record(there, self._now)
@@ -288,23 +289,23 @@ class HostedStore:
             )  # fmt: skip
             project.unreadable.add(user)
             theirs = _REFUSED
-        # What comes from a write of this process whose answer was lost is no change by others.
+        # A record from a write of this process whose answer was lost is not a change by others.
         own = any(_same(sent.get(user), there) for _, sent in project.unanswered)
         base = theirs if own else project.synced.get(user)
         if theirs and not theirs.limit[0] and project.defaults and theirs.window[0] != project.default.window:
-            # It follows the default of a process whose DEFAULT_WINDOW is another: that is another account.
+            # It follows the default of a process with another DEFAULT_WINDOW: that is another account.
             project.synced[user] = None
             return
         merged = _merged(_state(self._book.account(project, user), base), base, theirs)
         try:
             self._put(project, user, merged, theirs)
         except BaseException:
-            # Done again after an interrupt, it gives the same.
+            # Repeated after an interrupt, it has the same result.
             self._put(project, user, merged, theirs)
             raise
 
     def _put(self, project: _Project, user: str, merged: _State | None, theirs: _State | None) -> None:
-        """Make the user's account what `merged` says. What is held on it stays held until its calls end."""
+        """Make the user's account equal to `merged`. Money held on it stays held until its calls end."""
         subject, account = Subject("user", user), self._book.account(project, user)
         if merged is not None:
             window, created, start, end = merged.window
@@ -319,7 +320,7 @@ class HostedStore:
                 account.created_at, account.start, account.end = created, start, end
             (account.pinned, account.limit), account.dropped = merged.limit, False
             if moved or any(merged.models.get(model, 0) < spent for model, spent in account.models.items()):
-                # Corrections of what was charged before are void: the epoch says so.
+                # The new epoch voids corrections of earlier charges.
                 account.epoch += 1
             account.models, account.spent = dict(merged.models), sum(merged.models.values())
             self._book.write(project.name, Changes({ref: account}))
@@ -328,7 +329,7 @@ class HostedStore:
         project.synced[user] = theirs
 
     def sync(self) -> None:
-        """Write what is still to be written, and read ahead for calls that go on, so that they need not wait for it."""
+        """Write all changes that are not written yet, and read ahead for projects in use, so that their next calls need not wait."""
         for project in [] if self._closed else list(self._projects.values()):
             began = time.monotonic()
             if self._alone(self._owed, project):
@@ -337,7 +338,7 @@ class HostedStore:
                 self._exchange_with(self._read, project, began, began + self._timeout)
 
     def projects(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused: raises BudgetStoreError."""
+        """Always raise BudgetStoreError: the protocol cannot carry a whole ledger."""
         raise BudgetStoreError(
             f"{self._name}: LiteLLM's budget protocol carries the users' records and nothing else of a ledger, so it cannot "
             "be copied row by row; carry the records over with BudgetManager.user_dict"
@@ -346,26 +347,26 @@ class HostedStore:
     export = load = projects
 
     def close(self) -> None:
-        """Forget everything. `sync` must have written what was still to be written."""
+        """Forget everything. Changes that `sync` has not written are lost."""
         self._closed = True
         self._exchange.close()
 
     def before_fork(self) -> None:
-        """Nothing to wait for: the child forgets the parent's ledger."""
+        """Do nothing: the child forgets the parent's ledger."""
 
     def after_fork(self, in_child: bool) -> None:
-        """In the child, start like a new process: unwritten charges and open holds are the parent's."""
+        """In the child, start like a new process: unwritten charges and open holds belong to the parent."""
         if in_child:
             self._begin()
 
 
 def _recordable(ref: Ref) -> bool:
-    """Whether the protocol has a place for an account: one of a user, for any model, in US dollars."""
+    """Whether the protocol can carry an account: one of a user, for any model, in US dollars."""
     return (ref.scope, ref.model, ref.unit) == ("user", "", "usd")
 
 
 def _state(account: Account | None, base: _State | None) -> _State | None:
-    """What the record of an account must say. None: there must be no record, as for a user of the default without spend."""
+    """The content that an account's record must have. None: there must be no record, as for a user of the default without spend."""
     if account is None or account.dropped or not (account.pinned or account.models or account.epoch or base):
         return None
     window = _window(account.ref.window, account.created_at, account.start, account.end)
@@ -377,8 +378,8 @@ def _window(window: str, created: int, start: int, end: int | None) -> tuple[str
 
 
 def _merged(mine: _State | None, base: _State | None, theirs: _State | None) -> _State | None:
-    """What was changed here, from `base` to `mine`, on top of what was changed there, from `base` to `theirs`. A budget that was
-    dropped on one side is gone, with what was spent before.
+    """The changes made here, from `base` to `mine`, on top of the changes made there, from `base` to `theirs`. A budget
+    that was dropped on one side is removed, with its earlier spend.
     """
     if mine is None:
         return theirs if base is None else None
@@ -389,7 +390,7 @@ def _merged(mine: _State | None, base: _State | None, theirs: _State | None) -> 
     anew = base is not None and new.window != old.window
     ended = here and new.window[3] is not None and mine.window[2] >= new.window[3]
     there = {} if ended else new.models
-    # What both sides have forgotten is not to be taken off again.
+    # Spend that both sides have forgotten must not be subtracted again.
     before = {} if ended or (anew and mine.window != old.window) else old.models
     own = {model: mine.models.get(model, 0) - before.get(model, 0) for model in {**mine.models, **before}}
     sums = {
@@ -401,7 +402,7 @@ def _merged(mine: _State | None, base: _State | None, theirs: _State | None) -> 
 
 
 def _read_record(record: object, now: int) -> _State:
-    """What a record says. Raises BudgetInputError, naming the key."""
+    """The content of a record. Raises BudgetInputError, naming the key."""
     whole = whole_record(record)
     fields = changes({key: value for key, value in whole.items() if key in KEYS}, None, "none", now, "UTC")
     (start, end), limit, own = fields["bounds"], fields["limit"], whole.get(FOLLOWS) is not True
@@ -411,14 +412,14 @@ def _read_record(record: object, now: int) -> _State:
 
 
 def _record(account: Account, default: Default, there: object, now: int) -> dict[str, Any]:
-    """The record of an account, for the place of `there`, whose other keys it keeps."""
+    """The record of an account. It replaces `there`, and keeps the keys of `there` that are not the ledger's."""
     record = exchanged_record(record_of(state_of(account, default, now), default), follows=not account.pinned)
     others: dict[str, Any] = there if isinstance(there, dict) else {}
     return {**{key: value for key, value in others.items() if key not in (*KEYS, FOLLOWS, LEDGER)}, **record}
 
 
 def _same(sent: dict[str, Any] | None, there: object) -> bool:
-    """Whether a record that was sent is the one that is there. An endpoint may drop keys that LiteLLM does not know."""
+    """Whether a record that was sent equals the one at the endpoint. An endpoint may drop keys that LiteLLM does not know."""
     if sent is None or not isinstance(there, dict):
         return sent is there
     return all(sent.get(key) == there.get(key) for key in KEYS if key != "window")

@@ -1,4 +1,4 @@
-"""A store that did not answer when it was to be opened: opened by the first command that it answers."""
+"""A store that did not answer when the program opened it. The first command that it answers opens it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 
 
 class LazyStore:
-    """Stands for a networked store that messages call `name`. `reopen` is given the seconds that it may take, and raises
-    BudgetStoreUnavailable while the store is away.
+    """A stand-in for a networked store, called `name` in messages. `reopen` takes the seconds that it may use, and
+    raises BudgetStoreUnavailable while the store is unreachable.
     """
 
     remote = True
@@ -39,10 +39,10 @@ class LazyStore:
         return self._store
 
     def before_fork(self) -> None:
-        """Nothing to wait for: what a thread is opening, the child opens for itself."""
+        """Do nothing: a store that a thread is opening, the child opens for itself."""
 
     def after_fork(self, in_child: bool) -> None:
-        """In the child, the thread that was opening the store is gone."""
+        """Free the lock in the child, where the thread that was opening the store does not exist."""
         if in_child:
             self._guard.after_fork(True)
 
@@ -59,20 +59,20 @@ class LazyStore:
         return self._opened(None).projects()
 
     def export(self, project: str, after: str, most: int) -> Page:
-        """Some rows of a project, as they lie in the store."""
+        """Some raw rows of a project."""
         return self._opened(None).export(project, after, most)
 
     def load(self, project: str, rows: Rows) -> None:
-        """Put rows in the place of those with the same keys."""
+        """Put rows in place of those with the same keys."""
         self._opened(None).load(project, rows)
 
     def sync(self) -> None:
-        """Make what was acknowledged survive a power cut."""
+        """Make acknowledged charges survive a power cut."""
         if self._store is not None:
             self._store.sync()
 
     def close(self) -> None:
-        """Let go of the store, opened or not."""
+        """Close the store, opened or not."""
         self._closed = True
         if self._store is not None:
             self._store.close()

@@ -20,22 +20,22 @@ _NAME = "memory://"
 
 
 class MemoryStore:
-    """A ledger of its own, shared by the threads of this process. A forked child goes on with a copy of its own."""
+    """A separate ledger, shared by the threads of this process. A forked child continues with its own copy."""
 
     remote = False
 
     def __init__(self, *, test_clock: bool = False, timeout: float = 2.0, now: Callable[[], int] | None = None) -> None:
-        """`now` tells the time, in microseconds since 1970-01-01 UTC, in place of the machine's."""
+        """`now` returns the time, in microseconds since 1970-01-01 UTC, and replaces the machine's clock."""
         self._book: DictRowStore | None = DictRowStore()
         self._now = clock(test_clock) if now is None else lambda _: now()
         self._timeout = timeout
         self._guard = ForkSafeLock()
         self._exporting: dict[str, list[Subject | str | UsageKey]] = {}
-        # A child that starts with half a change would keep it.
+        # Without this, a child could start with half a change, and keep it.
         watch_forks(self._guard)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:  # noqa: ARG002  # the contract's
-        """Apply a command and answer it. There is nobody outside to wait for: `timeout` has no meaning here."""
+        """Apply a command and answer it. `timeout` has no effect: nothing outside of this process can keep the store busy."""
         return self._guard.run(_NAME, self._timeout, self._apply, command)
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
@@ -55,12 +55,12 @@ class MemoryStore:
         return self._guard.run(_NAME, self._timeout, lambda: sorted(self._open_book().projects()))
 
     def export(self, project: str, after: str, most: int) -> Page:
-        """Raw rows of a project, in the order of their keys; `after` is the last one's place in that order, as JSON."""
+        """Raw rows of a project, in the order of their keys; `after` is the position of the last one in that order, as JSON."""
         return self._guard.run(_NAME, self._timeout, self._export, project, after, most)
 
     def _export(self, project: str, after: str, most: int) -> Page:
         book = self._open_book()
-        # Sorted once for all pages. A row that is made meanwhile may not be among them, one that has gone is passed over.
+        # Sorted once for all pages. A row made meanwhile may be missing from them; a row deleted meanwhile is skipped.
         if not after or project not in self._exporting:
             self._exporting[project] = book.keys(project)
         keys = self._exporting[project]
@@ -77,7 +77,7 @@ class MemoryStore:
         self._guard.run(_NAME, self._timeout, lambda: load(self._open_book(), project, rows))
 
     def sync(self) -> None:
-        """Nothing here survives this process."""
+        """Do nothing: no data here survives this process."""
 
     def close(self) -> None:
         """Forget everything."""
@@ -85,14 +85,14 @@ class MemoryStore:
 
 
 def _place(key: Subject | str | UsageKey) -> list[int | str]:
-    """What orders the keys as `DictRowStore.keys` does."""
+    """A sort key that orders the keys as `DictRowStore.keys` does."""
     if isinstance(key, str):
         return [1, key]
     return [0 if isinstance(key, Subject) else 2, *key]
 
 
 def rows_of(book: DictRowStore, project: str, keys: Sequence[Subject | str | UsageKey]) -> Rows:
-    """The rows that some keys name, as they lie in a book."""
+    """The rows of a book that have these keys, unchanged."""
     accounts, holds, totals = list[Account](), list[Hold](), list[tuple[UsageKey, Usage]]()
     for key in keys:
         if isinstance(key, Subject):
@@ -107,7 +107,7 @@ def rows_of(book: DictRowStore, project: str, keys: Sequence[Subject | str | Usa
 
 
 def open_memory(_: str, rest: str, *, test_clock: bool, timeout: float) -> MemoryStore:
-    """The store that `memory://` names. Raises BudgetInputError if something follows it."""
+    """The store at `memory://`. Raises BudgetInputError if anything follows it."""
     if rest:
         raise BudgetInputError(
             f"memory:// takes no name, got {rest!r}: each opening is a ledger of its own; "

@@ -1,4 +1,4 @@
-"""What a store is: the contract that every engine keeps, and the one way to ask it."""
+"""The contract that every store keeps, and the one way to ask it."""
 
 from __future__ import annotations
 
@@ -25,65 +25,66 @@ from litellm_budget_plugin.errors import BudgetInputError, BudgetStoreUnavailabl
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 Outcome = Union[Reply, BudgetInputError]
-"""What became of one command of many: its reply, or why it can never be applied."""
+"""The result of one command of many: its reply, or the error that says why it can never be applied."""
 
 _ROUNDS = 4
-"""The question and at most three rounds of windows."""
+"""The first question and at most three more, each with the windows that the store asked for."""
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Where the ledger lives. Every engine answers every command as `core.ledger` does, reply by reply.
+    """A store of the ledger. Every engine answers every command as `core.ledger` does, reply by reply.
 
     - `execute` applies one command in one atomic step, durable against `kill -9` of this process when it has replied.
       It may be called from any thread, from a running event loop (it blocks, but not beyond its time-out), and in a
       child after `fork`. It raises BudgetStoreUnavailable if it could not answer in time; the command may then have
-      been applied or not, and may be sent again: its id sees to it that nothing counts twice.
-      Any other failure is a BudgetStoreError that names the file or address and the way out.
+      been applied or not, and may be sent again: its id ensures that nothing counts twice.
+      Any other failure is a BudgetStoreError that names the file or address and the remedy.
     - A `Settle` that has replied survives a power cut once `sync` has returned; a budget change survives it at once.
     - `now` in a command counts only if the store was opened with a test clock.
-    - `close` releases what the store holds open; it may be called twice. Commands are refused afterwards.
-    - `remote` says whether a command is a round trip to somewhere else: charges are delivered in the background then.
+    - `close` releases open files, connections and threads; it may be called twice. Commands are refused afterwards.
+    - `remote` says whether each command is a round trip to another machine or process. If so, charges are delivered in
+      the background.
     """
 
     remote: bool
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
-        """Apply a command and answer it. `timeout` (seconds) shortens the store's own, for what others outside of this
-        process keep busy; threads of one process queue up to the store's own.
+        """Apply a command and answer it. `timeout` (seconds) shortens the store's own time-out for waiting on other
+        processes and servers; threads of one process queue up to the store's own.
         """
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        """Apply commands one after the other, each whole in one atomic step, in one round trip where the engine has
-        them, and answer each. A command that cannot be accepted is answered by its BudgetInputError and keeps none of the
-        others back. When this raises, some may have been applied: all may be sent again.
+        """Apply commands one after the other, each in one atomic step, in one round trip if the engine has round trips,
+        and answer each. A command that cannot be accepted is answered by its BudgetInputError and does not affect the
+        others. If this raises, some may have been applied: all may be sent again.
         """
 
     def sync(self) -> None:
-        """Make every charge that was acknowledged before this call survive a power cut; upkeep that may take time."""
+        """Make every charge that was acknowledged before this call survive a power cut. This may take time."""
 
     def projects(self) -> list[str]:
         """Every project that has a row, sorted by code point."""
 
     def export(self, project: str, after: str, most: int) -> Page:
-        """Raw rows of a project, up to about `most`, each as it lies there: nothing expires or rolls by reading it.
+        """Raw rows of a project, up to about `most`, each exactly as stored: reading them expires or rolls nothing.
 
-        "" begins, and a page's `after` goes on. Every row that stays unchanged meanwhile comes once, in a stable order;
-        a page costs the same wherever it lies.
+        Start with "" and continue with each page's `after`. Every row that stays unchanged meanwhile comes once, in a
+        stable order; a page costs the same at every position.
         """
 
     def load(self, project: str, rows: Rows) -> None:
-        """Put rows as they are in place of those with the same keys, in one step that survives a power cut at once.
+        """Put rows unchanged in place of those with the same keys, in one step that survives a power cut at once.
 
-        Done again, it changes nothing. Rows with other keys stay.
+        A repetition changes nothing. Rows with other keys stay.
         """
 
     def close(self) -> None:
-        """Let go of files, connections and threads."""
+        """Close files, connections and threads."""
 
 
 def ask(store: Store, command: BaseCommand[ReplyT_co], timeout: float | None = None) -> ReplyT_co:
-    """Execute a command, opening the windows that the store asks for. Never replies RollNeeded.
+    """Execute a command, and open the windows that the store asks for. Never replies RollNeeded.
 
     Raises BudgetStoreUnavailable like `execute`, and when the windows kept moving for three rounds. `timeout` (seconds)
     bounds all rounds together.
@@ -96,16 +97,16 @@ def ask(store: Store, command: BaseCommand[ReplyT_co], timeout: float | None = N
             return cast("ReplyT_co", reply)
         if reply.due:
             rounds += 1
-            # Asked only of those that have them.
+            # Only commands with a `rolls` field are answered so.
             asked = replace(asked, rolls=_rolls_with_spend(store, asked.project, reply, timeout))  # type: ignore[arg-type]
         timeout = None if until is None else max(0.0, until - time.monotonic())
     raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
 
 
 def ask_all(store: Store, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-    """Execute commands in their order, opening the windows that the store asks for. Never answers RollNeeded.
+    """Execute commands in their order, and open the windows that the store asks for. Never answers RollNeeded.
 
-    A command whose window has to be opened is applied after the others. Raises what `execute_all` and `ask` raise.
+    A command whose window must be opened is applied after the others. Raises what `execute_all` and `ask` raise.
     """
     until = None if timeout is None else time.monotonic() + timeout
     outcomes = store.execute_all(commands, timeout)
@@ -120,7 +121,7 @@ def ask_all(store: Store, commands: Sequence[Command], timeout: float | None = N
 
 
 def one_by_one(store: Store, commands: Sequence[Command], timeout: float | None) -> list[Outcome]:
-    """`execute_all` of an engine for which a round trip costs nothing."""
+    """Implement `execute_all` for an engine without round trips."""
     outcomes: list[Outcome] = []
     for command in commands:
         try:
@@ -131,8 +132,8 @@ def one_by_one(store: Store, commands: Sequence[Command], timeout: float | None)
 
 
 def _rolls_with_spend(store: Store, project: str, needed: RollNeeded, timeout: float | None) -> tuple[Roll, ...]:
-    """The rolls that a store asks for. A calendar window of an account that is new begins with what the totals know of its days:
-    the days that lie in it wholly, and today.
+    """The rolls that a store asks for. A calendar window of a new account begins with the spend in the totals of its
+    days: of the days that are wholly within it, and of today.
     """
     rolls = rolls_for(needed)
     since = {
@@ -156,7 +157,7 @@ def _rolls_with_spend(store: Store, project: str, needed: RollNeeded, timeout: f
 
 
 def spent_since(rows: Sequence[tuple[UsageKey, Usage]], ref: Ref, since: int) -> tuple[tuple[str, int], ...]:
-    """What totals say was spent in an account's unit since a day, by model, of the models that it is for."""
+    """The spend in the totals since a day, in an account's unit and by model, of the models that the account covers."""
     spent: dict[str, int] = {}
     for key, usage in rows:
         amount = charge_of(usage.spent, usage.calls, usage.input_tokens, usage.output_tokens).of(ref.unit)
@@ -167,7 +168,7 @@ def spent_since(rows: Sequence[tuple[UsageKey, Usage]], ref: Ref, since: int) ->
 
 def rolls_for(needed: RollNeeded) -> tuple[Roll, ...]:
     """The bounds of every window that a store asks for, at the store's own time."""
-    # The end of the last window is the anchor of the next: its start may have been moved by hand.
+    # The next window counts from the end of the last one, whose start may have been moved by hand.
     return tuple(
         Roll(due.ref, due.end, *bounds(parse_window(due.ref.window), needed.now, due.end)) for due in needed.due
     )

@@ -1,4 +1,4 @@
-"""From a store's URL to the store."""
+"""The opening of a store by its URL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENGINES = {
     **dict.fromkeys(("redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"), _REDIS),
     **dict.fromkeys(("http", "https"), "http.opening:open_http"),
 }
-"""The function that opens each scheme's store; imported when it is asked for."""
+"""The function that opens each scheme's store; imported on first use."""
 
 _WITHOUT_SECRETS = ("memory", "sqlite")
 _SECRET = re.compile("pass|secret|token|key|cert|header", re.IGNORECASE)
@@ -32,11 +32,10 @@ _ACCEPTED = (
 def open_store(url: str, *, test_clock: bool = False, timeout: float = 2.0) -> Store:
     """The store at `url`, checked and ready.
 
-    `memory://` is a new ledger at each opening. `sqlite:///` takes a path, relative to the directory of this moment
-    or absolute, as it is: nothing in it is decoded. `timeout` bounds every command, in seconds. With `test_clock`,
-    commands bring their own time.
+    `memory://` is a new ledger at each opening. `sqlite:///` takes a path, absolute or relative to the current directory at this
+    moment, and decodes nothing in it. `timeout` bounds every command, in seconds. With `test_clock`, commands carry their own time.
 
-    Raises BudgetInputError for a URL that names no store, and BudgetStoreError if the store cannot serve.
+    Raises BudgetInputError for a URL that names no store, and BudgetStoreError if the store cannot be used.
     """
     if not isinstance(timeout, (int, float)) or not math.isfinite(timeout) or timeout < 0:
         raise BudgetInputError(f"a store's timeout must be a number of seconds, 0 or more, got {timeout!r}")
@@ -68,8 +67,8 @@ _SCHEMAS = {
 
 
 def schema_version(url: str) -> int | None:
-    """The version of the tables or keys that this package keeps in the store at `url`, of the protocol that it speaks to an endpoint;
-    None where there is none. A store that was opened is of this version: an older one was brought up to date.
+    """The version of the tables or keys that this package keeps in the store at `url`, or of the protocol that it
+    speaks to an endpoint; None if there is none. An opened store has this version: an older one was upgraded.
     """
     found = _SCHEMAS.get(url.partition("://")[0].lower())
     if found is None:
@@ -85,8 +84,8 @@ def _why_not(scheme: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """What tells the ledger at `url` from every other one, and stays the same when a password changes: `url` without user,
-    password and those values of its query that name secrets. Not fit for messages and logs: see `masked`.
+    """The identity of the ledger at `url`, which stays the same when a password changes: `url` without user, password
+    and the query values that contain secrets. Not fit for messages and logs: see `masked`.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     if scheme.lower() in _WITHOUT_SECRETS:
@@ -99,7 +98,7 @@ def place_of(url: str) -> str:
 def masked(url: str) -> str:
     """`url` fit for messages and logs: without user, password and the values of its query.
 
-    Rather too much is hidden than too little: passwords are met that were not encoded.
+    It hides too much rather than too little, because some passwords are not encoded.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     if scheme.lower() in _WITHOUT_SECRETS:

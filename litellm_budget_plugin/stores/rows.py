@@ -1,4 +1,4 @@
-"""Rows of a ledger as they lie in a store, to be copied into another one."""
+"""Raw rows of a ledger, to be copied from one store into another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Rows(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Rows, and where to go on from: None at the end."""
+    """Rows, and the position from which to continue: None at the end."""
 
     rows: Rows
     after: str | None
@@ -27,7 +27,7 @@ def load(book: RowStore, project: str, rows: Rows) -> None:
     """Put rows in place of those with the same keys, in one step of the book."""
     usage = {}
     for key, total in rows.usage:
-        # A book adds to totals; what has to be added is what they lack.
+        # A book adds to totals: what is added is the difference to the wanted total.
         recorded = book.usage(project, key) or Usage()
         usage[key] = Usage(*(wanted - there for wanted, there in zip(total, recorded)))
     accounts = {account.ref: account.copy() for account in rows.accounts}

@@ -1,4 +1,4 @@
-"""Reading the engines' SQL files."""
+"""The reading of the engines' SQL files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import resources
 
 
 def script(package: str, file: str) -> str:
-    """The text of an SQL file that lies in `package`."""
+    """The text of an SQL file in `package`."""
     return resources.files(package).joinpath(file).read_text("utf-8")
 
 

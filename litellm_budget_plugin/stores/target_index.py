@@ -1,4 +1,4 @@
-"""The rows that a target held before a copy: which of them the source has too, and which say more than the source's."""
+"""The rows that a target held before a copy. They tell which rows the source has too, and which go beyond the source's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATES = {"open": 0, "settled": 2}
 
 @final
 class TargetIndex:
-    """Rows by their keys, in a file of SQLite's own that goes away with this: a ledger may not fit into the memory."""
+    """Rows by their keys, in a temporary SQLite file that is deleted at the end, because a ledger may not fit into memory."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
@@ -49,11 +49,11 @@ class TargetIndex:
             self.left += added
 
     def has(self, row: Named) -> bool:
-        """Whether the target held this very row."""
+        """Whether the target held exactly this row."""
         return self.noted > 0 and self._found(row)[0] == row.digest
 
     def compare(self, row: Named) -> tuple[bool, str | None]:
-        """Whether the target holds another row than this one of the source, and, if it says more, what it says."""
+        """Whether the target's row differs from this row of the source, and, if the target's goes beyond it, a text that says how."""
         digest, about, seen = self._found(row)
         if digest is None:
             return False, None
@@ -78,7 +78,7 @@ class TargetIndex:
 
 
 def _about(row: Row) -> list[Any]:
-    """What a row is, its name, and what it says that only grows."""
+    """The kind of a row, its name, and the part of its content that only grows."""
     if isinstance(row, Account):
         return ["account", list(row.ref), None]
     if isinstance(row, Hold):
@@ -88,8 +88,8 @@ def _about(row: Row) -> list[Any]:
 
 
 def _more(target: list[Any], source: list[Any]) -> str | None:
-    """How the target's row goes beyond the source's: something has been settled or counted there alone. An account's spend
-    tells nothing, for windows roll; what was charged to it left a mark and stands in the totals.
+    """Say how the target's row goes beyond the source's: something was settled or counted only there. An account's
+    spend shows nothing, because windows roll; each charge to it left a mark and counts in the totals.
     """
     kind, name, there = target
     here = source[2]

@@ -1,4 +1,4 @@
-"""What a project's rows add up to: how two stores are found to hold the same."""
+"""The sums of a project's rows, by which two stores are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MANY = 2**128
 
 
 class Named(NamedTuple):
-    """A row with digests of its key and of all that it says."""
+    """A row, with digests of its key and of its whole content."""
 
     key: bytes
     digest: bytes
@@ -29,13 +29,13 @@ _hold_fields = attrgetter(*(one.name for one in fields(Hold) if one.name != "rep
 
 
 def named(rows: Rows) -> Iterator[Named]:
-    """Every row with its digests. Equal rows have equal digests, whatever store they come from."""
+    """Yield every row with its digests. Equal rows have equal digests, from any store."""
     for account in rows.accounts:
-        # Stores may answer 1 for True, which JSON tells apart, and models in any order.
+        # Stores may return 1 for True, which JSON distinguishes, and models in any order.
         said = [int(value) if isinstance(value, bool) else value for value in _account_fields(account)]
         yield _named(account, ["account", *account.ref], said)
     for hold in rows.holds:
-        # A reply is JSON, which every store writes in a form of its own.
+        # A reply is JSON, which every store formats in its own way.
         reply = json.loads(hold.reply) if hold.reply else None
         yield _named(hold, ["hold", hold.id], [*_hold_fields(hold), reply])
     for key, usage in rows.usage:
@@ -65,7 +65,7 @@ def rows_of(found: list[Named]) -> Rows:
 class Totals:
     """A project's rows, counted and summed. `spent` and `held` are the accounts', by unit; `usage` sums the totals' fields.
 
-    `fingerprint` is the sum of the rows' digests: it does not depend on their order, and differs when any field does.
+    `fingerprint` is the sum of the rows' digests: it does not depend on their order, and differs if any field does.
     """
 
     accounts: int = 0
@@ -79,7 +79,7 @@ class Totals:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self.accounts + self.open_holds + self.marks + self.usage_rows
 
     def add(self, one: Named) -> None:
@@ -98,7 +98,7 @@ class Totals:
             self.usage = self.usage.plus(row[1])
 
     def differences(self, other: Totals) -> str:
-        """What differs, in words: `spent 5 and 7, marks 1 and 2`."""
+        """The differences, in words: `spent 5 and 7, marks 1 and 2`."""
         pairs = [
             f"{one.name.replace('_', ' ')} {_shown(getattr(self, one.name))} and {_shown(getattr(other, one.name))}"
             for one in fields(self)

@@ -1,4 +1,4 @@
-"""A ledger over plain dictionaries with a clock of its own, and short ways to write its commands."""
+"""A ledger over plain dictionaries with its own clock, and short ways to write its commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BOB = Subject("user", "bob")
 BLUE = Subject("team", "blue")
 TTL = 120 * SECOND
 NOON = 20_000 * DAY + DAY // 2
-"""Where the clock of a desk stands at first: noon of 2024-10-04 UTC."""
+"""The first time of a desk's clock: noon of 2024-10-04 UTC."""
 
 
 def limit(amount: int | None, window: str = "none", **fields: Any) -> Default:
@@ -51,25 +51,25 @@ def ref(window: str = "none", subject: Subject = ALICE, model: str = "", unit: s
 
 
 def rolls_asked(needed: RollNeeded, now: int | None = None) -> tuple[Roll, ...]:
-    """The bounds asked for, as a caller whose clock shows `now` computes them (None: the store's)."""
+    """The requested bounds, as a caller whose clock shows `now` computes them (None: the store's)."""
     time = needed.now if now is None else now
     return tuple(Roll(due.ref, due.end, *bounds(parse_window(due.ref.window), time, due.start)) for due in needed.due)
 
 
 class Desk:
-    """Executes commands at `now` on its book, with `defaults` where the command has none."""
+    """A ledger that executes commands at `now` on its book, with `defaults` for commands without any."""
 
     def __init__(self, *defaults: Default) -> None:
         self.book = DictRowStore()
         self.now = NOON
         self.defaults = defaults
 
-    def execute(self, command: Command, timeout: float | None = None) -> Reply:  # as a store is asked
-        """One command, as it is."""
+    def execute(self, command: Command, timeout: float | None = None) -> Reply:  # like a store
+        """Execute one command unchanged."""
         return apply(self.book, command, self.now)
 
     def ask(self, command: Command) -> Any:
-        """One command, with the windows opened that it needs."""
+        """Execute one command, and open the windows that it needs."""
         return ask(cast(Store, self), command)
 
     def wait(self, micros: int) -> None:
@@ -132,7 +132,7 @@ class Desk:
         return reply
 
     def states(self, subject: Subject = ALICE, **fields: Any) -> tuple[AccountState, ...]:
-        """What Read shows of a subject."""
+        """The states that Read returns for a subject."""
         reply: Any = self.execute(
             Read(PROJECT, subject.scope, **{"subject": subject.id, "defaults": self.defaults, **fields})
         )
@@ -165,7 +165,7 @@ class Desk:
 
 
 def snapshot(book: DictRowStore) -> Any:
-    """Everything that a book holds, comparable."""
+    """The whole content of a book, for comparison."""
     return repr((book._accounts, sorted_holds(book), book._usage))
 
 

@@ -1,4 +1,4 @@
-"""PutBudget, DropBudget and Reset: limits made by hand, and what they do to money in flight."""
+"""PutBudget, DropBudget and Reset: limits set by hand, and their effect on money in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every attempt is charged once: a model of its own says what the totals and the accounts must be in the end."""
+"""Every attempt is charged once: a separate model computes the final totals and accounts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULTS = (
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt wants, and what it turns out to cost."""
+    """The amounts that one attempt wants, and its actual cost."""
 
     subjects: tuple[Subject, ...]
     models: tuple[str, ...]
@@ -43,7 +43,7 @@ class Attempt:
 
 @dataclass
 class Story:
-    """What the replies said of one attempt."""
+    """The replies for one attempt."""
 
     granted: Amounts | None = None
     refused: bool = False
@@ -99,7 +99,7 @@ def note(story: Story, kind: str, reply: Any) -> None:
 
 
 def charged(attempt: Attempt, story: Story) -> Usage:
-    """The totals that one attempt must leave, its refusal aside."""
+    """The totals that one attempt must leave, except for its refusal."""
     if story.settled:
         return attempt.charge
     if story.granted is None or story.released:

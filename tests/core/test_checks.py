@@ -1,4 +1,4 @@
-"""The range of every amount and time: what is out of it is refused by name, and changes nothing."""
+"""The range of every amount and time: a value outside of it is refused by name, and changes nothing."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_limit_and_what_is_added_to_it_stay_below_the_largest_amount() -> None
     ],
 )
 def test_a_hold_cannot_take_the_place_of_a_mark(command: Callable[[str], Command], hold: str) -> None:
-    """A hold by the name of a command's mark would make that command a no-op."""
+    """A hold with the name of a command's mark would turn that command into a no-op."""
     with pytest.raises(BudgetInputError, match="must not be empty, nor begin with 'command:' or 'alias:'"):
         check(command(hold))
 

@@ -1,4 +1,4 @@
-"""Holds that nobody settled: their time limit, their floor, and what corrects it."""
+"""Holds that were not settled: their time limit, their floor, and its correction."""
 
 from __future__ import annotations
 

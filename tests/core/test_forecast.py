@@ -1,4 +1,4 @@
-"""Forecasts: from the totals of days to the date when a limit ends."""
+"""Forecasts, from daily totals, of when a limit is used up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MONTH = (TODAY * DAY - 9 * DAY, TODAY * DAY + 21 * DAY)
 
 
 def steady(days: int, amount: int = 10) -> dict[int, int]:
-    """So many whole days before today with a spend, half a day today, and a first day that does not count."""
+    """`days` whole days before today with a spend, half a day today, and a first day that does not count."""
     return {TODAY - days - 1: 1} | {TODAY - before: amount for before in range(1, days + 1)} | {TODAY: amount // 2}
 
 
@@ -23,7 +23,7 @@ def test_a_steady_rate_ends_when_it_must() -> None:
     for days in (2, 3, 6, 7, 13, 14, 26):
         at = runs_out(steady(days), 105, 300, *MONTH, NOW)
         assert at == NOW + 195 * DAY // 10, days
-        assert runs_out(steady(days), 95, 300, *MONTH, NOW) is None  # with the last moment of the window
+        assert runs_out(steady(days), 95, 300, *MONTH, NOW) is None  # at the last moment of the window
 
 
 def test_a_limit_that_lasts_its_window_has_none() -> None:
@@ -42,7 +42,7 @@ def test_a_limit_that_is_used_up_has_ended() -> None:
 
 
 def test_there_must_be_three_days_of_history() -> None:
-    """Too little: nothing, an hour, yesterday and today, and one burst however long ago."""
+    """Too little history: none, an hour, yesterday and today, or a single burst at any time."""
     for days in (
         {},
         {TODAY: 100},

@@ -1,4 +1,4 @@
-"""What holds after every command, whatever came before: over any commands in any order, by any caller."""
+"""Invariants after every command: for any commands in any order, by any caller."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def accounts(book: DictRowStore, project: str) -> dict[Ref, Account]:
 
 
 def run(book: DictRowStore, command: Command, execute: Execute | None = None) -> Reply | None:
-    """The reply, with windows opened that the command needs; None to what is out of range, which must change nothing."""
+    """The reply, after opening the windows that the command needs; None for a command out of range, which must change nothing."""
     before = snapshot(book)
     try:
         return drive(execute or (lambda asked: apply(book, asked, asked.now or 0)), command)
@@ -44,7 +44,7 @@ def run(book: DictRowStore, command: Command, execute: Execute | None = None) ->
 
 
 def assert_sound(book: DictRowStore) -> None:
-    """No number is negative, and every number is the sum of what it stands for."""
+    """No number is negative, and every number is the sum of its parts."""
     for project in PROJECTS:
         rows = accounts(book, project)
         held = dict.fromkeys(rows, 0)
@@ -83,7 +83,7 @@ def is_for(model: str, names: tuple[str, ...]) -> bool:
 
 
 def applying(book: DictRowStore, command: Reserve) -> list[Account]:
-    """The accounts that apply to a command, found in another way than the ledger's."""
+    """The accounts that apply to a command, found by other means than the ledger's."""
     found = []
     for subject in set(command.subjects):
         rows = book.accounts(command.project, subject)
@@ -141,7 +141,7 @@ def test_no_grant_leaves_an_account_that_it_names_above_its_limit(commands: Sequ
 
 
 def watched(book: DictRowStore, asked: Command) -> Reply:
-    """The reply to a command, after a look at what it changed if it was a Reserve that held nothing."""
+    """The reply to a command, after checking its changes if it was a Reserve that held nothing."""
     before, rows = snapshot(book), accounts(book, asked.project)
     now = asked.now or 0
     due = book.due(asked.project, now, None)

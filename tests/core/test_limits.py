@@ -1,4 +1,4 @@
-"""Whole lists of limits set by hand, defaults for one subject, balances, and windows that begin in the middle."""
+"""Whole lists of limits set by hand, defaults for one subject, balances, and new windows that begin in the past."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_blocked_stays_blocked_when_the_limits_go() -> None:
     assert desk.refused("a", 1).reason == "blocked"
 
 
-# A window that begins in the middle.
+# New windows that begin in the past.
 
 
 @pytest.mark.parametrize("order", [("day@UTC", "month@UTC"), ("month@UTC", "day@UTC")])
@@ -141,7 +141,7 @@ def test_a_day_that_lies_only_partly_in_the_window_is_not_counted() -> None:
     desk.charge(10)
     desk.wait(DAY)
     desk.charge(20)
-    # It began at 06:00 of this day: what was spent since then cannot be told from what was spent before.
+    # It began at 06:00 of this day: the totals do not separate the spend since then from the spend before.
     desk.put("c1", window="dayT06@UTC", limit=1000)
     assert desk.account("dayT06@UTC").spent == 0
     desk.put("c2", window="month:3T23@UTC", limit=1000)
@@ -276,7 +276,7 @@ def test_the_subject_of_another_scope_is_another() -> None:
 
 
 def test_a_new_balance_begins_with_nothing_spent() -> None:
-    """A limit that goes away at the same time leaves its spend to limits, and not to what is paid for."""
+    """A limit that is removed at the same time passes its spend on to limits, not to a balance, which was paid for."""
     desk = Desk()
     set_limits(desk, "c1", Limit(100))
     desk.charge(60)

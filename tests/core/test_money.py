@@ -1,4 +1,4 @@
-"""Amounts of money at the edge: floats, texts and decimals in, nano-dollars inside, floats and texts out."""
+"""Amounts of money at the boundary: floats, texts and decimals come in, nano-dollars are used inside, floats and texts go out."""
 
 from __future__ import annotations
 

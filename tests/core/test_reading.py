@@ -1,4 +1,4 @@
-"""Read and ReadUsage: what is shown, and that looking changes nothing."""
+"""Read and ReadUsage: their content, and that reading changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reserve: what is granted, what is refused and why, and what a refusal leaves behind."""
+"""Reserve: grants, refusals and their reasons, and the traces of a refusal."""
 
 from __future__ import annotations
 

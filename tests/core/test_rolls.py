@@ -1,4 +1,4 @@
-"""Rolls: a window is opened once, whoever asks and whenever they computed its bounds."""
+"""Rolls: a window is opened once, by any caller and with bounds computed at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settle and Release: each attempt is charged once, whatever came before or comes again."""
+"""Settle and Release: each attempt is charged once, whatever came before and whatever is repeated."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_hold_that_was_charged_by_another_id_does_not_cost_its_floor_too() -> 
 
 @pytest.mark.parametrize(("cost", "spent", "held"), [(25, 25, 55), (0, 0, 80), (80, 80, 0), (95, 95, 0)])
 def test_a_charge_comes_out_of_the_open_hold_that_it_names(cost: int, spent: int, held: int) -> None:
-    """As far as that goes; its own hold is one that the ledger has never seen."""
+    """The parent hold covers at most its own amount; the charge's own hold is unknown to the ledger."""
     desk = Desk(limit(100))
     desk.granted("slice", 80, floor=10)
     desk.settle("a", cost, parent="slice")
@@ -221,7 +221,7 @@ def test_a_charge_comes_out_of_every_unit_and_account_of_the_hold_that_it_names(
     assert desk.spent_held() == (20, 30)
     assert desk.spent_held(unit="calls") == (1, 1)
     assert desk.spent_held(unit="tokens") == (40, 0)
-    # Held for the team too, although this charge is not the team's.
+    # This is also held for the team, although the charge is not the team's.
     assert desk.spent_held(subject=BLUE) == (0, 30)
 
 

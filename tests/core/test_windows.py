@@ -1,4 +1,4 @@
-"""Windows: what their text means, and that successive ones neither overlap nor leave a gap."""
+"""Windows: the meaning of their text, and that successive ones neither overlap nor leave a gap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands and replies as JSON: what goes out comes back, and nothing else comes in."""
+"""Commands and replies as JSON: every message survives the round trip, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.generated import examples
 CLASSES = (*get_args(Command), *get_args(Reply))
 WINDOWS = st.sampled_from(("none", "7d", "day@UTC", "month:15T06@Europe/Berlin"))
 DEFAULTS = st.builds(Default, window=WINDOWS)
-# Windows of commands are read, and become canonical; every other text is kept as it is.
+# Windows of commands are parsed and become canonical; every other text is unchanged.
 OF_WINDOWS = {
     "window": {PutBudget: WINDOWS | st.just(KEEP), DropBudget: WINDOWS | st.none(), Reset: WINDOWS | st.none()},
     "defaults": dict.fromkeys((Reserve, Settle, PutBudget, SetLimits, Read), st.lists(DEFAULTS, max_size=2).map(tuple)),
@@ -81,7 +81,7 @@ def test_the_language_as_it_is_spoken_comes_back_as_it_was(commands: list[Comman
 
 
 def test_a_reserve_of_an_earlier_client_is_understood() -> None:
-    """It has a field for the hold that it lies in, which is left empty; one that is not empty is refused."""
+    """It has a field for the hold that contains it. An empty field is accepted, any other value is refused."""
     reserve = Desk().reserve_command("a", 5)
     assert decode({**encode(reserve), "parent": None}) == reserve
     for said in ("slice", ""):
@@ -89,7 +89,7 @@ def test_a_reserve_of_an_earlier_client_is_understood() -> None:
             decode({**encode(reserve), "parent": said})
 
 
-# As earlier versions wrote them: without thresholds, and with some.
+# In the format of earlier versions: without thresholds, and with some.
 EARLIER_SETTLES = [
     '{"type":"Settle","hold":"a","project":"app","subjects":[["user","alice"]],"models":["gpt-4o"],"cost":9,"model":"gpt-4o",'
     '"input_tokens":5,"output_tokens":6,"calls":1,"defaults":[["user","none",1000,"","usd",0]],"parent":null,"aliases":["response"],'
@@ -193,7 +193,7 @@ def _populated(cls: Any) -> dict[str, Any]:
 
 
 def _changed(value: Any) -> Iterator[Any]:
-    """The same JSON with one of its leaves in another type, that some readers would convert."""
+    """Yield the JSON with one of its leaves in another type, which some readers would convert."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from ({**value, name: other} for other in _changed(each))
@@ -208,7 +208,7 @@ def _changed(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("cls", "field"), [(cls, field.name) for cls in CLASSES for field in fields(cls)])
 def test_no_value_of_another_type_is_converted(cls: type, field: str) -> None:
-    """In any field of any message, however deep."""
+    """In any field of any message, at any depth."""
     good = {"type": cls.__name__, **_populated(cls)}
     decode(good)
     wrong = [{**good, field: other} for other in _changed(good[field])]

@@ -27,7 +27,7 @@ def local_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Store]]:
-    """`open_store`, closing at the end what it opened."""
+    """`open_store`; the opened stores are closed at the end."""
     stores: list[Store] = []
 
     def open_one(url: str, **options: object) -> Store:
@@ -41,10 +41,10 @@ def opened() -> Iterator[Callable[..., Store]]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where the SQLite tests keep their ledger."""
+    """The path of the SQLite tests' ledger."""
     return tmp_path / "ledger.db"
 
 
 def pytest_sessionfinish() -> None:
-    """Servers that tests have started end with them."""
+    """End the servers that tests have started."""
     postgres.remove_shared()

@@ -1,4 +1,4 @@
-"""A process that copies a ledger in small pages, a line for each: for tests that kill it.
+"""A process that copies a ledger in small pages and prints a line for each, for tests that kill it.
 
 python -m tests.stores.copier SOURCE TARGET
 """

@@ -1,9 +1,9 @@
-"""A crowd on one ledger: processes with many threads each, on a few users, until they have made some calls.
+"""A stress test of one ledger: processes with many threads each, on a few users, until they have made some calls.
 
 python -m tests.stores.crowd URL CALLS SEED
 
-Each prints, as JSON, what it was acknowledged: {"charged": {user: nano-dollars}, "calls": number, "refused": number}. A reading that
-shows more than a limit allows ends it with an error.
+Each process prints as JSON what was acknowledged: {"charged": {user: nano-dollars}, "calls": number, "refused": number}. It ends with
+an error if it reads more than a limit allows.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ DEFAULTS = (Default("user", "none", 6_000), Default("project", "none", 40_000))
 LIMITS = {"user": 6_000, "project": 40_000}
 MINUTE = 60_000_000
 PATIENCE = 60.0
-"""How long (seconds) a member asks a store that does not answer."""
+"""The time (seconds) for which a member asks a store that does not answer."""
 
 
 class Member:
-    """One thread of the crowd: it holds and then charges, releases or tries again, and repeats some of what it has sent."""
+    """One thread: it holds and then charges, releases or tries again, and repeats some of its commands."""
 
     def __init__(self, store: Store, name: str, calls: int) -> None:
         self.charged: Counter[str] = Counter()
@@ -53,7 +53,7 @@ class Member:
         self._dice = random.Random(name)
 
     def work(self) -> None:
-        """Until all calls are made: what was refused is none."""
+        """Work until all calls are made; refused ones do not count."""
         number = 0
         while self.calls < self._most and time.monotonic() < self._until:
             number += 1
@@ -89,7 +89,7 @@ class Member:
         self.calls += 1
 
     def _ask(self, command: Command) -> Reply:
-        """The reply, asked for until it comes; sometimes asked for twice, as by a caller who has not heard it."""
+        """Return the reply, asking until it comes. Sometimes ask twice, like a caller that did not receive it."""
         for _ in range(1 + (self._dice.random() < 0.1)):
             while True:
                 try:
@@ -110,7 +110,7 @@ class Member:
 
 
 def run(url: str, calls: int, seed: str) -> None:
-    """One process of the crowd."""
+    """Run one process."""
     store = open_store(url, timeout=10.0)
     members = [Member(store, f"{seed}-{number}", -(-calls // THREADS)) for number in range(THREADS)]
     failures: list[BaseException] = []

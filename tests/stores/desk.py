@@ -1,4 +1,4 @@
-"""The commands that the tests of stores send: one user, one limit, and how to look at both."""
+"""The commands that the tests of stores send, for one user with one limit, and readers of both."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MINUTE = 60_000_000
 
 
 def hold_of(hold: str, usd: int = 10, floor: int = 0, now: int | None = None) -> Reserve:
-    """Hold `usd` nano-dollars of alice's 1000 for a minute."""
+    """A hold of `usd` nano-dollars of alice's 1000, for a minute."""
     return Reserve(hold, "p", ALICE, ("m",), Amounts(usd), MINUTE, LIMIT, floor=Amounts(floor), now=now)
 
 
 def charge_of(hold: str, usd: int = 10, now: int | None = None) -> Settle:
-    """Charge alice `usd` nano-dollars."""
+    """A charge of `usd` nano-dollars to alice."""
     return Settle(hold, "p", ALICE, ("m",), usd, "m", defaults=LIMIT, now=now)
 
 
@@ -29,7 +29,7 @@ def account_of(store: Store, now: int | None = None) -> AccountState:
 
 
 def calls_of(store: Store) -> int:
-    """How many calls alice's totals count."""
+    """The number of calls in alice's totals."""
     reply = store.execute(ReadUsage("p", "user", "alice"))
     assert isinstance(reply, UsageRows)
     return sum(usage.calls for _, usage in reply.rows)

@@ -1,4 +1,4 @@
-"""Every engine that keeps the contract of a store. A new one joins by a line in ENGINES."""
+"""Every engine of a store. A new one joins by a line in ENGINES."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENGINES: dict[str, Callable[[Path], str]] = {
     "redis": redis_url,
     "http": http_url,
 }
-"""From a directory of the test's own to the URL of an empty ledger."""
+"""Functions from a directory of the test's own to the URL of an empty ledger."""
 
 LOCAL = ("memory", "sqlite")
-"""Those that live inside of this process, behind a lock of its own."""
+"""The engines inside this process, behind a lock of their own."""

@@ -1,4 +1,4 @@
-"""What every networked engine has to stand, whatever its server is."""
+"""Faults that every networked engine must survive, with any server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Killable(Protocol):
     """A server that can be killed and started again."""
 
     def kill(self) -> None:
-        """End it without a chance to do anything."""
+        """End it without any chance to react."""
 
     def start(self) -> None:
         """Start it on the same data and the same port."""
@@ -59,8 +59,8 @@ def survives_kills_among_traffic(server: Killable, store: Store) -> None:
 
 
 def survives_interrupts(store: Store, room: str, last: int = 300, step: int = 1) -> None:
-    """A KeyboardInterrupt at each moment of a command that falls into the package's folder `room`: the next command finds a
-    connection and no answer to something else on it. The store has one connection.
+    """Send a KeyboardInterrupt at each moment of a command that is in the package's folder `room`: the next command
+    finds a connection, and no answer to another command on it. The store has one connection.
     """
     moments = 0
     for moment in range(1, last, step):
@@ -90,7 +90,7 @@ def survives_interrupts(store: Store, room: str, last: int = 300, step: int = 1)
 def answers_in_time_though_names_do_not(
     monkeypatch: pytest.MonkeyPatch, open_it: Callable[[], object], said: str
 ) -> None:
-    """A resolver that nothing interrupts is left behind."""
+    """Opening does not wait for a resolver that cannot be interrupted."""
     import socket
 
     go_on = threading.Event()

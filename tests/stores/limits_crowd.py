@@ -1,8 +1,8 @@
-"""A crowd that calls under random files of limits, and checks each refusal against a model of the files.
+"""A stress test that calls under random files of limits, and checks each refusal against a model of the files.
 
 python -m tests.stores.limits_crowd URL NUMBER
 
-Prints, as JSON, what it was charged for: [file, [user, class, team, tags, runs, model, cost, tokens]], and how many calls were refused.
+Prints, as JSON, its charges: [file, [user, class, team, tags, runs, model, cost, tokens]], and the number of refused calls.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_TRIES = 200
 
 
 def file_of(seed: int) -> tuple[model.File, dict[str, str | None]]:
-    """A file of limits, and the class that goes with each user's calls."""
+    """A file of limits, and the class of each user's calls."""
     dice = random.Random(seed)
     return model.File(dice), model.random_classes(dice)
 
@@ -46,7 +46,7 @@ def policy_of(file: model.File) -> Policy:
 
 
 class Member:
-    """One thread: it holds, then charges or gives back."""
+    """One thread: it holds, then charges or releases."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.charged: list[tuple[int, model.Call]] = []
@@ -88,13 +88,13 @@ class Member:
             try:
                 return ask(self._store, command)
             except BudgetStoreUnavailable:
-                # Others move the same windows.
+                # Other threads move the same windows.
                 continue
         raise AssertionError(f"not answered: {command}")
 
 
 def work(store: Store, number: int) -> tuple[list[tuple[int, model.Call]], int]:
-    """What one process does: what it was charged for, and how many calls were refused."""
+    """Run one process. Returns its charges and the number of refused calls."""
     members = [Member(store, f"{number}-{thread}") for thread in range(THREADS)]
     failures: list[BaseException] = []
 

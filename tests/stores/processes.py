@@ -1,4 +1,4 @@
-"""Running a part of a test in another process, and hearing what became of it."""
+"""Running a part of a test in another process, and getting its result."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable
 
 PATIENCE = 60.0
-"""Seconds after which a child counts as hanging."""
+"""The time (seconds) after which a child counts as hanging."""
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_the_parent() -> None:
-    """For a process that begins: have it killed when the one that has started it ends, however that ends."""
+    """Have this process killed when its parent ends, in any way."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
-    """A forked child that runs one function, with a line to it and a line back."""
+    """A forked child that runs one function, with a pipe in each direction."""
 
     def __init__(self, action: Callable[[Child], object], fork: Callable[[], int] = os.fork) -> None:
         (self._theirs, give), (self._mine, answer) = os.pipe(), os.pipe()
@@ -50,7 +50,7 @@ class Child:
         assert self._read(self._theirs if not self.pid else self._mine, 1) == b"."
 
     def result(self) -> str:
-        """What the function returned or raised, as text, when the child has ended."""
+        """The function's result or error, as text, after the child has ended."""
         said = b""
         while part := self._read(self._mine, 65536):
             said += part

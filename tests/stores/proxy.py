@@ -1,4 +1,4 @@
-"""A proxy in front of a server, which loses the server's answers when it is told to. Each engine's tests say where it listens."""
+"""A proxy in front of a server, which loses the server's answers on request. Each engine's tests choose its address."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Forwards what comes in on `listening` to what `connect` opens. `executes` tells the packets with which commands are sent
-    from those with which a connection begins.
+    """A proxy from `listening` to the connections that `connect` opens. `executes` distinguishes packets with commands
+    from packets that begin a connection.
     """
 
     def __init__(
@@ -25,16 +25,16 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_answers(self, count: int) -> None:
-        """Forward the next `count` commands, wait for their answers, and close their connections instead of giving them."""
+        """Forward the next `count` commands, wait for their answers, and close their connections instead of returning the answers."""
         with self._lock:
             self._lose = count
 
     def trickle(self, part: bytes) -> None:
-        """From now on, send this part of an answer again and again instead of any answer."""
+        """From now on, send this part of an answer repeatedly instead of any answer."""
         self._trickled = part
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Accept no more connections."""
         self._ended.set()
         self._listening.close()
 

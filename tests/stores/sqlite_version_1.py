@@ -1,4 +1,4 @@
-"""Writes sqlite_version_1.json.gz: a file of version 0.1.0 as SQL, and the rows that it exported.
+"""Write sqlite_version_1.json.gz: a file of version 0.1.0 as SQL, and the rows that it exported.
 
 Run it with the code of that version (commit 017f537): PYTHONPATH=/path/of/that/checkout python -P sqlite_version_1.py
 """

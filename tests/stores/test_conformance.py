@@ -1,4 +1,4 @@
-"""Every engine answers what `core.ledger` answers over plain dictionaries, reply by reply."""
+"""Every engine gives the replies that `core.ledger` gives over plain dictionaries, one by one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _lists = count()
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
 def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store of each engine that goes by the commands' own times."""
+    """A store of each engine that uses the commands' own times."""
     store = open_store(ENGINES[request.param](tmp_path_factory.mktemp("ledger")), test_clock=True, timeout=30.0)
     yield store
     store.close()
@@ -59,7 +59,7 @@ def clocked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @examples(150, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=40) | ordinary_calls())
 def test_every_reply_is_the_ledgers(clocked: Store, commands: list[Command]) -> None:
-    """Also the replies that ask for windows, and at the end everything that a reader can see. Each list has projects of its own."""
+    """This includes the replies that ask for windows and, at the end, everything that a reader can see. Each list has its own projects."""
     book, number = DictRowStore(), next(_lists)
 
     def both(command: Command) -> Reply:
@@ -83,7 +83,7 @@ def test_every_reply_is_the_ledgers(clocked: Store, commands: list[Command]) -> 
 
 
 def test_subjects_come_in_the_order_of_their_code_points(engine_url: str, opened: Opener) -> None:
-    """UTF-16 would sort the astral ones before U+FF5E, and a locale the accents beside their letters."""
+    """UTF-16 would sort the astral ones before U+FF5E, and a locale would sort accented letters next to the plain ones."""
     store = opened(engine_url)
     names = [
         "a",
@@ -125,7 +125,7 @@ def test_amounts_of_64_bits_are_kept(engine_url: str, opened: Opener) -> None:
 
 
 def test_projects_are_apart(engine_url: str, opened: Opener) -> None:
-    """The same ids in two projects are two ledgers."""
+    """Equal ids in two projects belong to two ledgers."""
     store = opened(engine_url)
     for project, limit in (("p", 1), ("q", 2)):
         store.execute(PutBudget("c", project, Subject("user", "a"), limit=limit))
@@ -138,7 +138,7 @@ def test_projects_are_apart(engine_url: str, opened: Opener) -> None:
 
 
 def test_many_commands_at_once_are_each_their_own(engine_url: str, opened: Opener) -> None:
-    """In their order, windows opened on the way, and one that cannot be accepted keeps back no other."""
+    """They are applied in order, with windows opened between them, and one that cannot be accepted does not affect the others."""
     store = opened(engine_url, test_clock=True)
     daily = (Default("user", "day", 1000),)
     hold = replace(hold_of("h", now=START), defaults=daily)
@@ -157,7 +157,7 @@ def test_many_commands_at_once_are_each_their_own(engine_url: str, opened: Opene
 
 
 def test_the_book_of_sqlite_keeps_every_field(database: Path) -> None:
-    """A field that is added to a row in core and forgotten here would come back as its default."""
+    """A field that is added to a row in core but forgotten here would be read back as its default."""
     ref = Ref("user", "ü", "m", "day", "calls")
     account = Account(ref, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 5})
     amounts = (Amounts(1, 2, 3), Amounts(4, 5, 6))

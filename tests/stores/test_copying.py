@@ -1,4 +1,4 @@
-"""A ledger that was copied answers as the one it was copied from, whatever the two engines are."""
+"""A copied ledger answers like the original, for every pair of engines."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
-    """Every raw row of a project, in an order of their own; replies, which are JSON, in one form."""
+    """Every raw row of a project, in a fixed order, with replies, which are JSON, in one form."""
     found: list[object] = []
     after: str | None = ""
     while after is not None:
@@ -89,21 +89,21 @@ def rows_of(store: Store, project: str, most: int = 1000) -> list[object]:
 
 
 def fill(store: Store, number: int = 10, project: str = "p", now: int = START) -> None:
-    """Open holds, settled ones, totals and accounts of as many users."""
+    """Add open holds, settled ones, totals and accounts, one of each for `number` users."""
     for one in range(number):
         alice = hold_of(f"open {one}", 3, 1, now)
         store.execute(replace(alice, project=project, subjects=(Subject("user", f"user {one}"),)))
         store.execute(replace(charge_of(f"settled {one}", 7, now), project=project))
 
 
-# One example is a whole copy; what a command does is told by test_conformance.
+# Few examples, because each is a whole copy; test_conformance covers what each command does.
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 @examples(25, suppress_health_check=[*HealthCheck], phases=[Phase.generate, Phase.reuse])
 @given(before=command_lists(min_size=4, max_size=30), after=command_lists(min_size=4, max_size=20))
 def test_the_target_answers_as_the_source(
     source: str, target: str, before: list[Command], after: list[Command]
 ) -> None:
-    """Generated commands, a copy, and more of them on both sides, reply by reply."""
+    """Generated commands, a copy, and more commands on both sides; every reply is compared."""
     with pair_of(source, target) as (old, new):
         for command in before:
             with suppress(BudgetInputError):
@@ -136,12 +136,12 @@ def test_the_target_answers_as_the_source(
 
 
 def test_every_field_arrives(pair: Pair) -> None:
-    """Of every row, and of ids that a store might take for something else; page sizes do not matter."""
+    """Fields of every kind of row, with ids that a store might misread, and with pages of several sizes."""
     source, target = pair
     name = "ü:{x}'\"/\\ %_\U0001f600"
     ref, subject = Ref("user", name, "m", "day", "calls"), Subject("user", name)
     account = Account(ref, "id", 1, 2, 3, True, 4, 5, 6, 7, True, 8, 9, 10, 11, True, 12, 13, {"m": 3, "n": 2})
-    # As earlier versions stored it.
+    # In the format of earlier versions.
     said = {"type": "Settled", "hold": name, "crossings": [[ref, 1, 2**53 - 1, 800_000, 2**60]]}
     reply = json.dumps(said, separators=(",", ":"))
     amounts = (Amounts(1, 2, 3), Amounts(4, 5, 6))
@@ -171,7 +171,7 @@ def test_what_is_loaded_is_not_shared(opened: Callable[..., Store]) -> None:
 
 
 def test_a_settle_that_comes_twice_counts_once(pair: Pair) -> None:
-    """Once before the copy and once after it; and one whose hold was open, once on the target."""
+    """It comes once before the copy and once after it. For a hold that was open at the copy, it comes twice on the target."""
     source, target = pair
     charge, held = charge_of("h", now=START), hold_of("open", now=START)
     source.execute(charge)
@@ -186,7 +186,7 @@ def test_a_settle_that_comes_twice_counts_once(pair: Pair) -> None:
 
 
 def test_open_holds_go_on(pair: Pair) -> None:
-    """They are known, can be given back, and expire with their floor."""
+    """The target knows them: they can be settled and released, and they expire with their floor."""
     source, target = pair
     for hold in ("settled", "given back", "expired"):
         source.execute(hold_of(hold, usd=100, floor=7, now=START))
@@ -232,7 +232,7 @@ def test_an_empty_source_is_an_error(pair: Pair) -> None:
 
 
 def test_a_copy_that_was_interrupted_goes_on(pair: Pair, small_pages: None) -> None:
-    """At every page; what has arrived is not written again."""
+    """It is interrupted at every page; rows that have arrived are not written again."""
     source, target = pair
     fill(source, 4)
     everything = rows_of(source, "p")
@@ -264,7 +264,7 @@ def changing_at(step: str, change: Callable[[], object]) -> Callable[[Progress],
 
 @pytest.mark.parametrize("step", ["copying", "verifying"])
 def test_a_source_that_changes_meanwhile_is_found(pair: Pair, small_pages: None, step: str) -> None:
-    """Then the second run, with replace, brings the target up to date."""
+    """A second run, with replace, then updates the target."""
     source, target = pair
     fill(source)
     change = changing_at(step, lambda: source.execute(charge_of("settled late", now=START)))
@@ -304,7 +304,7 @@ def test_a_target_that_changes_meanwhile_is_found(pair: Pair) -> None:
     ids=["charge", "settled hold", "budget", "hold"],
 )
 def test_nothing_of_the_targets_own_is_lost(pair: Pair, there: Command, replacing: bool) -> None:
-    """A target that has gone on is refused, and not touched."""
+    """A target with its own changes is refused, and left unchanged."""
     source, target = pair
     fill(source)
     copy(source, target)
@@ -327,7 +327,7 @@ def test_a_target_that_counted_more_and_forgot_its_marks_is_refused(pair: Pair) 
 
 
 def test_rows_that_the_source_has_no_more_are_found(pair: Pair) -> None:
-    """After an interrupted copy, the source forgot a mark."""
+    """The source forgot a mark after an interrupted copy."""
     source, target = pair
     fill(source, 2)
     copy(source, target)
@@ -337,7 +337,7 @@ def test_rows_that_the_source_has_no_more_are_found(pair: Pair) -> None:
 
 
 def test_one_field_that_differs_is_found() -> None:
-    """The sums may be the same; the fingerprint is not."""
+    """The sums may be equal, but the fingerprint differs."""
 
     def total(*holds: Hold) -> Totals:
         totals = Totals()
@@ -357,7 +357,7 @@ def test_one_field_that_differs_is_found() -> None:
 
 @pytest.mark.parametrize("target", LASTING)
 def test_kills_at_any_instant(target: str, tmp_path: Path) -> None:
-    """`kill -9` of the copying process, again and again; then one run finishes it."""
+    """The copying process gets `kill -9` again and again; then one run finishes the copy."""
     url = f"sqlite:///{tmp_path}/source.db"
     store = open_store(url, test_clock=True)
     fill(store, 150)

@@ -1,4 +1,4 @@
-"""Eight processes of sixteen threads each, on every engine that is reached over a network."""
+"""A stress test: eight processes of sixteen threads each, on every engine that is reached over a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROCESSES, CALLS = 8, 190
 
 @pytest.mark.parametrize("engine", sorted(set(ENGINES) - set(LOCAL)))
 def test_a_crowd(engine: str, tmp_path: Path, opened: Callable[..., Store]) -> None:
-    """Nothing over its limit, held returns to zero, and spent is the sum of the acknowledged charges to the nano-dollar."""
+    """Nothing exceeds its limit, held returns to zero, and spent is exactly the sum of the acknowledged charges."""
     url = ENGINES[engine](tmp_path)
     command = [sys.executable, "-m", "tests.stores.crowd", url]
     crowd = [

@@ -1,4 +1,4 @@
-"""What reaches the disk when: the write-ahead log is flushed once for many commits, and does not grow for ever."""
+"""When data reaches the disk: the write-ahead log is flushed once for many commits, and does not grow forever."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_sync_serves_all_commits_before(database: Path, opened: Opener, flushed: list[str]) -> None:
-    """And the first one after the log was made keeps its name, too. Without commits there is nothing to flush."""
+    """The first sync after the log was created also flushes its name. Without commits there is nothing to flush."""
     store = opened(f"sqlite:///{database}")
     store.sync()
     assert flushed == []
@@ -73,7 +73,7 @@ def test_a_sync_serves_all_commits_before(database: Path, opened: Opener, flushe
 def test_budget_changes_are_flushed_before_they_are_acknowledged(
     database: Path, opened: Opener, flushed: list[str]
 ) -> None:
-    """Also a repeated one: the first may have been cut off between its commit and its flush."""
+    """Also a repeated change: the first may have been interrupted between its commit and its flush."""
     store = opened(f"sqlite:///{database}")
     changes: tuple[Change, ...] = (
         PutBudget("c1", "p", ALICE, limit=5),
@@ -92,7 +92,7 @@ def test_budget_changes_are_flushed_before_they_are_acknowledged(
 
 
 def calls_without_log(database: Path, copy: Path) -> int:
-    """The calls that the database itself counts, without its write-ahead log."""
+    """The calls counted in the database itself, without its write-ahead log."""
     shutil.copy(database, copy)
     connection = sqlite3.connect(copy)
     (calls,) = connection.execute("SELECT coalesce(sum(calls), 0) FROM usage").fetchone()
@@ -113,7 +113,7 @@ def test_rows_that_are_loaded_are_flushed_before_that_is_acknowledged(
 def test_a_sync_shortens_a_long_log(
     database: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is copied into the database, and the next commit begins it anew."""
+    """The log is copied into the database, and the next commit starts it again."""
     monkeypatch.setattr(connecting, "WAL_BYTES", 100_000)
     monkeypatch.setattr(connecting, "_SETTINGS", (*connecting._SETTINGS, "PRAGMA journal_size_limit = 100000"))
     store = opened(f"sqlite:///{database}")
@@ -121,7 +121,7 @@ def test_a_sync_shortens_a_long_log(
     for number in range(100):
         store.execute(charge_of(f"h{number}"))
     assert log.stat().st_size > 200_000
-    # The copy is read where closing it takes no locks of this process away: in another directory, from another file.
+    # The copy is in another directory, so that closing it releases no locks of this process.
     store.sync()
     store.execute(charge_of("h"))
     assert log.stat().st_size <= 100_000
@@ -130,7 +130,7 @@ def test_a_sync_shortens_a_long_log(
 
 
 def test_a_program_that_never_syncs(database: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its commits look after the log now and then."""
+    """Its commits check the log from time to time."""
     monkeypatch.setattr(sqlite_store, "_MEASURE_EVERY", 20)
     monkeypatch.setattr(connecting, "WAL_BYTES", 50_000)
     monkeypatch.setattr(connecting, "_SETTINGS", (*connecting._SETTINGS, "PRAGMA journal_size_limit = 50000"))
@@ -144,7 +144,7 @@ def test_a_program_that_never_syncs(database: Path, opened: Opener, monkeypatch:
 def test_a_log_that_cannot_be_shortened_now(
     database: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program is writing: what was committed is flushed, and the next sync tries again."""
+    """While another program is writing, committed data is flushed, and the next sync tries again."""
     monkeypatch.setattr(connecting, "WAL_BYTES", 0)
     store = opened(f"sqlite:///{database}", timeout=0.02)
     store.execute(charge_of("h"))
@@ -158,7 +158,7 @@ def test_a_log_that_cannot_be_shortened_now(
 
 
 def test_a_checkpoint_keeps_writers_out(database: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite before 3.51.3 loses commits when one resets the log while a checkpoint begins."""
+    """SQLite before 3.51.3 loses commits if one resets the log while a checkpoint begins."""
     monkeypatch.setattr(connecting, "WAL_BYTES", 0)
     store = opened(f"sqlite:///{database}")
     store.execute(charge_of("h"))

@@ -1,4 +1,4 @@
-"""Runs that ended are forgotten, on every engine; one that goes on never is."""
+"""Ended runs are forgotten, on every engine; a run that is in use never is."""
 
 from __future__ import annotations
 

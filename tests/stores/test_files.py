@@ -1,4 +1,4 @@
-"""Files that cannot be used: each is refused with its name and the way out, and nothing is changed."""
+"""Files that cannot be used: each is refused with its name and the remedy, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOBODY = 65534
 
 
 def refusal(path: Path) -> str:
-    """What opening says; it must name the file, and asking again must not be its advice."""
+    """The error of opening. It must name the file, and must not advise to ask again."""
     with pytest.raises(BudgetStoreError) as raised:
         open_store(f"sqlite:///{path}")
     assert not isinstance(raised.value, BudgetStoreUnavailable)
@@ -54,7 +54,7 @@ def test_something_else_than_a_database(database: Path) -> None:
 
 
 def test_a_damaged_database(database: Path, opened: Opener) -> None:
-    """The header is whole, the tables are not."""
+    """The header is intact, the tables are not."""
     store = open_store(f"sqlite:///{database}")
     store.execute(charge_of("h"))
     store.close()
@@ -78,7 +78,7 @@ def test_another_applications_database(database: Path, made_by: str) -> None:
 
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
-    """A directory that every user can reach, which those of pytest are not."""
+    """A directory that every user can access; pytest's directories are not."""
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     directory.chmod(0o755)
     yield directory
@@ -86,7 +86,7 @@ def public_directory() -> Iterator[Path]:
 
 
 def as_nobody(path: Path) -> str:
-    """What a user without rights hears who opens the file and charges."""
+    """The error for a user without rights who opens the file and charges."""
 
     def charge(parent: Child) -> None:
         if os.getuid() == 0:
@@ -117,7 +117,7 @@ def test_a_file_that_may_not_be_written(public_directory: Path, mode: int, opene
 
 
 def test_the_file_is_its_owners_alone(database: Path, opened: Opener) -> None:
-    """Whatever the umask: it says who spends what. A mode that somebody has given it stays."""
+    """With any umask, because the file shows who spends what. A mode that an operator has set stays."""
     before = os.umask(0)
     try:
         store = opened(f"sqlite:///{database}")
@@ -133,7 +133,7 @@ def test_the_file_is_its_owners_alone(database: Path, opened: Opener) -> None:
 
 
 def charge_until_refused(store: Store) -> tuple[int, BudgetStoreError]:
-    """How many charges there was room for, and what the next one was told."""
+    """The number of charges that fitted, and the error of the next one."""
     for number in range(10_000):
         try:
             store.execute(charge_of(f"{'h' * 200}{number}"))
@@ -143,7 +143,7 @@ def charge_until_refused(store: Store) -> tuple[int, BudgetStoreError]:
 
 
 def test_a_full_disk(database: Path, opened: Opener) -> None:
-    """Nothing of the refused command is kept, and the store works again when there is room."""
+    """Nothing of the refused command is kept, and the store works again once there is room."""
     store = opened(f"sqlite:///{database}")
     store.execute(charge_of("first"))
     connection = store._connection  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def test_a_full_disk(database: Path, opened: Opener) -> None:
 
 
 def test_a_file_size_limit(database: Path, opened: Opener) -> None:
-    """What `ulimit -f` stops in the middle of a write."""
+    """`ulimit -f` stops a write in the middle."""
 
     def charge(parent: Child) -> str:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
@@ -176,7 +176,7 @@ def test_a_file_size_limit(database: Path, opened: Opener) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize("what", ["ledger.db", "ledger.db-wal"])
 def test_a_file_that_disappears(database: Path, what: str, replaced: bool) -> None:
-    """Charges to a deleted file are lost to everybody else; a new one in its place would begin at zero."""
+    """Charges to a deleted file would be lost to all other processes; a new file in its place would begin at zero."""
     store: Any = open_store(f"sqlite:///{database}")
     store.execute(charge_of("h"))
     gone = database.with_name(what)
@@ -185,7 +185,7 @@ def test_a_file_that_disappears(database: Path, what: str, replaced: bool) -> No
         gone.write_bytes(b"")
     with pytest.raises(BudgetStoreError, match=f"{database} or its -wal file was deleted or replaced"):
         store.sync()
-    store._look_at = 0.0  # a second has gone by
+    store._look_at = 0.0  # a second has passed
     with pytest.raises(BudgetStoreError, match=f"{database} or its -wal file was deleted or replaced"):
         store.execute(charge_of("h2"))
     database.with_name("moved").rename(gone)
@@ -237,7 +237,7 @@ def test_an_old_sqlite(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_text_that_no_file_can_hold(database: Path, opened: Opener) -> None:
-    """Half a surrogate pair is no text in UTF-8; the store works on."""
+    """Half a surrogate pair cannot be encoded in UTF-8. The store keeps working."""
     store = opened(f"sqlite:///{database}")
     for command in (charge_of("\ud800"), replace(hold_of("h"), subjects=(Subject("user", "\ud800"),))):
         with pytest.raises(BudgetInputError, match="cannot be stored"):
@@ -247,7 +247,7 @@ def test_text_that_no_file_can_hold(database: Path, opened: Opener) -> None:
 
 
 def test_many_commands_in_few_transactions(database: Path, opened: Opener) -> None:
-    """One that cannot be stored takes none of the others with it, and readers alone need not wait for a writer."""
+    """A command that cannot be stored does not affect the others, and a batch of reads does not wait for a writer."""
     store = opened(f"sqlite:///{database}", timeout=0.5)
     commands = [charge_of("\ud800" if number == 70 else f"h{number}") for number in range(150)]
     outcomes = store.execute_all(commands)
@@ -268,7 +268,7 @@ def test_many_commands_in_few_transactions(database: Path, opened: Opener) -> No
 
 
 def test_closing_after_the_file_has_gone(database: Path) -> None:
-    """It is said, and the connection is let go of all the same."""
+    """An error is raised, and the connection is closed all the same."""
     store: Any = open_store(f"sqlite:///{database}")
     store.execute(charge_of("h"))
     database.unlink()

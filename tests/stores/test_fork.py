@@ -1,4 +1,4 @@
-"""Parent and children of a fork: one ledger for SQLite, a copy each for memory, and nobody waits for a lock forever."""
+"""Parent and children of a fork: they share a SQLite ledger, have separate copies of a memory ledger, and never wait forever for a lock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Opener = Callable[..., Store]
 
 def test_a_childs_charges_outlive_its_parents_connection(database: Path, opened: Opener) -> None:
     """A child that inherits an open connection believes in locks that only its parent has: when the parent closes the
-    file, the write-ahead log is deleted under the child, and what it charges from then on is lost.
+    file, the write-ahead log is deleted under the child, and the child's later charges are lost.
     """
     url = f"sqlite:///{database}"
     store = opened(url)
@@ -43,7 +43,7 @@ def test_a_childs_charges_outlive_its_parents_connection(database: Path, opened:
 
 
 def test_the_parent_goes_on_after_a_fork(database: Path, opened: Opener) -> None:
-    """Its connection was closed for the fork; it opens another one, and both see each other's charges."""
+    """Its connection was closed for the fork. It opens another one, and both processes see each other's charges."""
     store = opened(f"sqlite:///{database}")
     store.execute(charge_of("before"))
     child = Child(lambda parent: (store.execute(charge_of("child")), calls_of(store))[1])
@@ -53,7 +53,7 @@ def test_the_parent_goes_on_after_a_fork(database: Path, opened: Opener) -> None
 
 
 def test_a_child_of_memory_has_a_ledger_of_its_own(opened: Opener) -> None:
-    """It begins with what its parent had."""
+    """It begins with a copy of its parent's ledger."""
     store = opened("memory://")
     store.execute(charge_of("before"))
     child = Child(lambda parent: (store.execute(charge_of("child")), calls_of(store))[1])
@@ -62,7 +62,7 @@ def test_a_child_of_memory_has_a_ledger_of_its_own(opened: Opener) -> None:
 
 
 def test_forks_among_busy_threads(engine_url: str, opened: Opener) -> None:
-    """Every child can charge at once, whatever the threads of its parent were doing, and starts with whole commands."""
+    """Every child can charge at once, whatever its parent's threads were doing, and it starts with complete commands."""
     store = opened(engine_url, timeout=30.0)
     done, counts = threading.Event(), [0] * 4
 
@@ -93,7 +93,7 @@ def test_forks_among_busy_threads(engine_url: str, opened: Opener) -> None:
 
 
 def test_a_fork_in_the_middle_of_a_command(local_url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that does not end is not waited for. The child of SQLite refuses to use what it inherited."""
+    """The fork does not wait for a command that does not end. A child with SQLite refuses to use the inherited connection."""
     monkeypatch.setattr(fork_safe_lock, "FORK_WAIT", 0.01)
     store: Any = opened(local_url)
     store.execute(charge_of("before"))
@@ -126,7 +126,9 @@ def test_a_fork_in_the_middle_of_a_command(local_url: str, opened: Opener, monke
 
 
 def test_a_fork_that_python_does_not_see(database: Path, opened: Opener) -> None:
-    """uWSGI forks in C. A child that inherited an open connection says so; one of a parent that only opened can work."""
+    """uWSGI forks in C. A child that inherited an open connection raises an error; a child of a parent that only opened
+    the store can work.
+    """
     store = opened(f"sqlite:///{database}")
 
     def charge(parent: Child) -> str:

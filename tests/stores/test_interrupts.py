@@ -1,4 +1,4 @@
-"""Ctrl-C anywhere in a command: all of it happens or nothing, and the next one finds an open door."""
+"""Ctrl-C anywhere in a command: it is applied completely or not at all, and the next command works."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Opener = Callable[..., Store]
 
 
 def interrupted_at(moment: int, store: Store, command: Command) -> bool:
-    """Execute a command and interrupt it at its n-th moment; False if it ended before.
+    """Execute a command and interrupt it at its n-th moment. Returns False if it ended before.
 
-    The moments are those at which Python looks for signals: when a function begins and when a call has returned.
+    Moments are the times when Python checks for signals: when a function begins and when a call has returned.
     """
     seen = 0
 
@@ -47,7 +47,7 @@ def interrupted_at(moment: int, store: Store, command: Command) -> bool:
 
 
 def test_an_interrupt_at_every_moment_of_a_hold_and_a_charge(engine_url: str, opened: Opener) -> None:
-    """Repeated, each does what it would have done; nothing waits for a lock that an interrupt has left taken."""
+    """Each repeated command has its usual effect, and nothing waits for a lock that an interrupt has left taken."""
     patience = 0.0 if engine_url.startswith(LOCAL) else 30.0
     store, elsewhere = opened(engine_url, timeout=patience), ThreadPoolExecutor(1)
     store.execute(PutBudget("c", "p", Subject("user", "alice"), limit=2**50))
@@ -55,7 +55,7 @@ def test_an_interrupt_at_every_moment_of_a_hold_and_a_charge(engine_url: str, op
     for moment in count(1):
         hold, charge = hold_of(f"h{moment}"), charge_of(f"h{moment}", usd=7)
         interrupted = interrupted_at(moment, store, hold)
-        # In another thread: this one would be let in again through a lock that it has not given back.
+        # In another thread: the lock would admit this thread again even if it was not released.
         assert elsewhere.submit(account_of, store).result().held in (0, 10)
         store.execute(hold)
         assert account_of(store).held == 10
@@ -76,7 +76,7 @@ def test_an_interrupt_at_every_moment_of_a_hold_and_a_charge(engine_url: str, op
 def test_an_exception_inside_the_rules(
     local_url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """It reaches the caller as it is, and no transaction stays open."""
+    """The error reaches the caller unchanged, and no transaction stays open."""
     store: Any = opened(local_url, timeout=0.0)
 
     def fail(command: Command) -> int:

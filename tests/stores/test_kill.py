@@ -1,4 +1,4 @@
-"""`kill -9` at any instant: no acknowledged charge is lost, none counts twice, every hold comes back."""
+"""`kill -9` at any moment: no acknowledged charge is lost, none counts twice, every hold is returned."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WORKERS, KILLS, SEED = 10, 200, 20260
 
 
 def names(directory: Path, kind: str) -> set[str]:
-    """The ids in all workers' files of one kind; a last line that a kill has cut is no id."""
+    """The ids in all workers' files of one kind; an incomplete last line is ignored."""
     whole = (path.read_text().rpartition("\n")[0].splitlines() for path in directory.glob(f"*.{kind}"))
     return {name for lines in whole for name in lines}
 
 
 def reading(database: Path, query: str) -> list[tuple[object, ...]]:
-    """The rows of a query, past the store."""
+    """The rows of a query, made without the store."""
     connection = sqlite3.connect(database)
     try:
         return connection.execute(query).fetchall()
@@ -33,7 +33,7 @@ def reading(database: Path, query: str) -> list[tuple[object, ...]]:
 
 
 def totals(store: Store, now: int) -> tuple[int, int, int, int]:
-    """Spent and held of the user, and spend and calls of its totals."""
+    """The user's spent and held, and the spend and calls in its totals."""
     accounts, usage = store.execute(Read("p", "user", now=now)), store.execute(ReadUsage("p", "user", now=now))
     assert isinstance(accounts, Accounts) and isinstance(usage, UsageRows)
     (account,) = accounts.accounts

@@ -1,4 +1,4 @@
-"""Eight processes under random files of limits, on every engine."""
+"""A stress test: eight processes under random files of limits, on every engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 def test_no_limit_is_passed_and_none_refuses_that_does_not_apply(
     engine: str, tmp_path: Path, opened: Callable[..., Store]
 ) -> None:
-    """Each member checks its refusals; here, what was spent, to the nano-dollar."""
+    """Each member checks its refusals; this test checks that the spend is exact."""
     url = ENGINES[engine](tmp_path)
     store = opened(url, test_clock=True)
     if engine == "memory":

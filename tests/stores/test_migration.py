@@ -1,4 +1,4 @@
-"""Bringing a file to the newest schema: all steps or none, once, whoever comes first."""
+"""Upgrading a file to the newest schema: all steps or none, and only once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_step_is_applied_in_place(database: Path) -> None:
 
 
 def test_a_failing_step_changes_nothing(database: Path, opened: Callable[..., Store]) -> None:
-    """Not even the steps before it; the version that wrote the file can go on."""
+    """Not even the steps before it are kept, and the version that wrote the file can still use it."""
     ledger(database)
     with pytest.raises(sqlite3.OperationalError, match="no such table: missing"):
         connect(str(database), soon(), (*STEPS, NEXT.replace("notes", "others"), BROKEN))
@@ -69,7 +69,7 @@ def test_a_file_of_a_later_version(database: Path) -> None:
 
 
 def test_many_at_once(database: Path) -> None:
-    """Each would apply the step, one does."""
+    """Several processes try to apply the step, and one does."""
     ledger(database)
     failures: list[Exception] = []
 
@@ -89,7 +89,7 @@ def test_many_at_once(database: Path) -> None:
 
 
 def test_an_empty_file_is_a_new_ledger(database: Path) -> None:
-    """As a process leaves it that dies right after making it."""
+    """A process that dies right after creating the file leaves it empty."""
     database.touch()
     ledger(database)
     assert version_of(database) == (1, ["accounts", "holds", "usage"])

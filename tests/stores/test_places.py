@@ -1,4 +1,4 @@
-"""Places for a bounded number of connections: nobody waits while others come back again and again."""
+"""Places for a bounded number of connections: returning threads do not overtake waiting ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _waits(places: Places) -> None:
 
 
 def test_who_waits_for_a_place_gets_the_next_one() -> None:
-    """A thread that comes back at once would else take it again and again, while others wait for seconds."""
+    """Otherwise a thread that returns at once would take the place again and again, while others wait for seconds."""
     places = Places(1)
     place, soon, got = places.enter(time.monotonic()), time.monotonic() + 30.0, SimpleQueue[object]()
     thread = threading.Thread(target=lambda: got.put(places.enter(soon)))

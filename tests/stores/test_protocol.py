@@ -1,4 +1,4 @@
-"""What a batch of commands may take, windows included."""
+"""The time that a batch of commands may take, including its windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.stores.desk import ALICE, charge_of
 
 
 class Slow:
-    """A store in which everything takes a second and every window has to be opened."""
+    """A store in which every command takes a second and every window must be opened."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -35,7 +35,7 @@ class Slow:
 
 
 def test_the_windows_of_a_batch_share_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every user's window begins at midnight, and a batch must not take its time-out for each of them."""
+    """Every user's window begins at midnight, and a batch must not use its whole time-out for each of them."""
     store = Slow()
     monkeypatch.setattr(protocol.time, "monotonic", lambda: store.now)
     ask_all(cast(Store, store), [charge_of(f"h{number}") for number in range(3)], 2.5)

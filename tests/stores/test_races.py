@@ -1,4 +1,4 @@
-"""Many at once on one account: exactly as many are let in as there is room for."""
+"""Many callers at once on one account: exactly as many are granted as there is room for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_threads_that_repeat_one_charge(engine_url: str, opened: Opener) -> None
 
 
 def test_eight_processes_on_a_file_that_is_not_there_yet(database: Path, opened: Opener) -> None:
-    """Each creates it, one does; then they race for 33 holds."""
+    """Each process tries to create it, and one does. Then they race for 33 holds."""
     url = f"sqlite:///{database}"
     command = [sys.executable, "-m", "tests.stores.worker", "race", url, "12"]
     workers = [
@@ -68,7 +68,7 @@ def test_eight_processes_on_a_file_that_is_not_there_yet(database: Path, opened:
 
 
 def test_two_stores_of_one_process_share_a_file(database: Path, opened: Opener) -> None:
-    """Closing one must not take the other's locks away, as closing a file does that is opened twice."""
+    """Closing one must not release the other's locks, as closing a file that is opened twice does."""
     first, second = (opened(f"sqlite:///{database}", timeout=30.0) for _ in range(2))
     first.execute(charge_of("a"))
     second.execute(charge_of("b"))

@@ -1,4 +1,4 @@
-"""From a URL to a store."""
+"""Opening a store by its URL."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Opener = Callable[..., Store]
     ],
 )
 def test_urls_that_name_no_store(url: str, hint: str) -> None:
-    """Each says what is wrong and never shows a secret."""
+    """Each error says what is wrong and shows no secret."""
     with pytest.raises(BudgetInputError) as raised:
         open_store(url)
     assert hint in str(raised.value)
@@ -126,14 +126,14 @@ def test_a_new_password_names_the_same_ledger(url: str, same: str) -> None:
     ],
 )
 def test_two_ledgers_are_told_apart(url: str, other: str) -> None:
-    """What waits for one must not be delivered to the other."""
+    """Charges that wait for one ledger must not be delivered to the other."""
     assert place_of(url) != place_of(other)
 
 
 def test_a_relative_path_is_made_absolute_once(
     tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And logged once: people look for the file where they started the process."""
+    """It is logged once, because people look for the file where they started the process."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     with caplog.at_level(logging.INFO, logger="litellm_budget_plugin"):
@@ -152,7 +152,7 @@ def test_each_memory_is_a_ledger_of_its_own(opened: Opener) -> None:
 
 
 def test_a_closed_store_refuses(engine_url: str) -> None:
-    """Closing twice is fine."""
+    """Closing twice is allowed."""
     store = open_store(engine_url)
     store.execute(charge_of("h"))
     store.close()

@@ -1,4 +1,4 @@
-"""A file of version 0.1.0 (written by sqlite_version_1.py) is a ledger of this version, to the last field."""
+"""A file of version 0.1.0 (written by sqlite_version_1.py) is a ledger of this version, with every field."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def earlier(database: Path, opened: Callable[..., Store]) -> Store:
 def test_every_row_is_read_as_it_was(earlier: Store, project: str) -> None:
     then, rows = EARLIER["rows"][project], exported(earlier, project, 50)
     holds = [{**hold, "reply": hold["reply"] and json.loads(hold["reply"])} for hold in then["holds"]]
-    # Money of holds inside holds, which nothing has used.
+    # Money of holds inside holds, which was never used.
     recorded = [{key: value for key, value in hold.items() if key not in ("parent", "lent")} for hold in holds]
     present = [{**asdict(hold), "reply": hold.reply and json.loads(hold.reply)} for hold in rows.holds]
     assert json.loads(json.dumps(present)) == sorted(recorded, key=lambda hold: hold["id"])
@@ -46,7 +46,7 @@ def test_every_row_is_read_as_it_was(earlier: Store, project: str) -> None:
 
 
 def test_it_goes_on(earlier: Store) -> None:
-    """A hold of the earlier version is settled, what is due expires, and new calls are granted."""
+    """A hold of the earlier version is settled, due holds expire, and new calls are granted."""
     earlier.execute(Read("app", "user", now=LATER))
     settle = Settle("last", "app", (Subject("user", "new"),), (), 3, "m", now=LATER)
     assert [ask(earlier, settle) for _ in range(2)] == [Settled("last")] * 2

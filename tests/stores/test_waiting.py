@@ -1,4 +1,4 @@
-"""Locks that do not come free: an answer within the time-out, and work as before afterwards."""
+"""Locks that are not released: the store answers within the time-out, and works as before afterwards."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Opener = Callable[..., Store]
 
 
 def locked(path: Path) -> sqlite3.Connection:
-    """Another program's connection that keeps everybody else out."""
+    """Another program's connection, which keeps all others out."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     return connection
 
 
 def test_a_file_that_another_program_keeps_locked(database: Path, opened: Opener) -> None:
-    """Reading goes on; what is written waits for the time-out, no longer, and can be sent again."""
+    """Reads still work; a write waits for the time-out, no longer, and can be sent again."""
     store = opened(f"sqlite:///{database}", timeout=30.0)
     store.execute(charge_of("before"))
     other = locked(database)
@@ -65,7 +65,7 @@ def test_a_store_without_patience_tries_once(database: Path, opened: Opener) -> 
 
 
 def test_a_thread_that_stays_inside(local_url: str, opened: Opener) -> None:
-    """Waiting for this process's own lock is part of the time-out, too."""
+    """The time-out also bounds the wait for this process's own lock."""
     store: Any = opened(local_url)
     inside, go_on = threading.Event(), threading.Event()
 
@@ -84,7 +84,7 @@ def test_a_thread_that_stays_inside(local_url: str, opened: Opener) -> None:
 
 
 class Cycle:
-    """Garbage that only the collector finds, with a finalizer."""
+    """An object that only the garbage collector finds, with a finalizer."""
 
     def __init__(self, finalizer: Callable[[], None]) -> None:
         self.me, self.finalizer = self, finalizer
@@ -95,7 +95,7 @@ class Cycle:
 
 @pytest.fixture
 def collecting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Makes every look for a hold, in the middle of a command, collect garbage that has this finalizer."""
+    """Have every search for a hold, in the middle of a command, collect garbage with this finalizer."""
 
     def arrange(finalizer: Callable[[], None]) -> None:
         for book in (DictRowStore, SqliteBook):
@@ -114,7 +114,7 @@ def collecting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]]
 def test_a_finalizer_in_the_middle_of_a_command(
     local_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
 ) -> None:
-    """One that keeps to appending to a queue disturbs nothing."""
+    """A finalizer that only appends to a queue disturbs nothing."""
     store, queue = opened(local_url), SimpleQueue[str]()
     collecting(lambda: queue.put("freed"))
     store.execute(hold_of("h"))
@@ -126,7 +126,7 @@ def test_a_finalizer_in_the_middle_of_a_command(
 def test_a_finalizer_that_asks_the_store(
     local_url: str, opened: Opener, collecting: Callable[[Callable[[], None]], None]
 ) -> None:
-    """It is refused at once, instead of waiting for the lock that its own thread has, or changing rows underneath."""
+    """It is refused at once. It neither waits for its own thread's lock nor changes rows in the middle of a command."""
     store, refusals = opened(local_url, timeout=3600.0), list[str]()
 
     def ask() -> None:

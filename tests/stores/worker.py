@@ -36,7 +36,7 @@ def charged(hold: str) -> Settle:
 
 
 def race(url: str, attempts: int) -> None:
-    """Wait for a line, open the store and hold as often as told."""
+    """Wait for a line, open the store and hold `attempts` times."""
     print("ready", flush=True)
     sys.stdin.readline()
     store = open_store(url, timeout=30.0)
@@ -45,11 +45,11 @@ def race(url: str, attempts: int) -> None:
 
 
 def serve(path: str, directory: Path, name: str, line: int) -> None:
-    """Hold and settle without end; what is attempted and what was acknowledged go to files of this worker's own."""
+    """Hold and settle without end. Attempted and acknowledged ids go to this worker's own files."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     attempted = os.open(directory / f"{name}.attempted", flags)
     acknowledged = os.open(directory / f"{name}.acknowledged", flags)
-    # The log is copied into the database at nearly every sync, so that kills fall into that too.
+    # The log is copied into the database at nearly every sync, so that kills also happen during the copy.
     connecting.WAL_BYTES = 100_000
     store = open_store(f"sqlite:///{path}", timeout=30.0)
     for number in count():
@@ -65,7 +65,7 @@ def serve(path: str, directory: Path, name: str, line: int) -> None:
 
 
 class Gang:
-    """Worker processes on one file, and the randomness of their deaths."""
+    """Worker processes on one file, killed at random."""
 
     def __init__(self, path: str, directory: Path, seed: int) -> None:
         self._path, self._directory = path, directory
@@ -73,7 +73,7 @@ class Gang:
         self._lines: dict[int, tuple[int, int]] = {}
 
     def start(self, worker: int, generation: int) -> None:
-        """Start a worker, or the next one in its place."""
+        """Start a worker, or its successor."""
         mine, theirs = os.pipe()
         pid = os.fork()
         if not pid:
@@ -85,7 +85,7 @@ class Gang:
         self._lines[worker] = (pid, mine)
 
     def end(self, worker: int) -> None:
-        """Kill a worker after a random number of acknowledgements and a random moment more."""
+        """Kill a worker after a random number of acknowledgements and a random delay."""
         pid, line = self._lines.pop(worker)
         for _ in range(self._dice.randrange(6)):
             if not select.select([line], [], [], 30.0)[0] or not os.read(line, 1):
@@ -103,7 +103,7 @@ class Gang:
 
 
 def kill(path: str, directory: Path, workers: int, kills: int, seed: int) -> None:
-    """Keep `workers` processes at work on one file until `kills` of them have been killed, the last ones all together."""
+    """Keep `workers` processes at work on one file until `kills` of them have been killed, the last ones all at once."""
     gang = Gang(path, directory, seed)
     for worker in range(workers):
         gang.start(worker, 0)

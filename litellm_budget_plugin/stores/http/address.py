@@ -14,8 +14,8 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Address(NamedTuple):
-    """Where an endpoint is and what every request to it carries. `name` is fit for messages, and all that is shown: it has
-    no secret.
+    """The address of an endpoint, with the headers of every request to it. `name` contains no secret and is fit for
+    messages; the repr shows nothing else.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Address(NamedTuple):
 
 
 def parse_address(scheme: str, rest: str) -> Address:
-    """The address that `scheme://` with `rest` behind it names. Raises BudgetInputError, without a secret in it."""
+    """The address of the URL `scheme://rest`. Raises BudgetInputError, whose text contains no secret."""
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         host, port = (parts.hostname or "").encode("idna").decode(), parts.port
-    except ValueError:  # also what cannot be the name of a host; what it says may hold the key
+    except ValueError:  # also raised for an invalid host name; the error's own text may contain the key
         raise BudgetInputError(
             f"{scheme}://… is no URL that can be read; it is like {scheme}://host:8321/prefix, and a key in it is "
             "percent-encoded, or better given as LITELLM_BUDGET_API_KEY"

@@ -1,4 +1,4 @@
-"""Requests to one endpoint: kept-alive connections, each request within its deadline, sent again where that is safe."""
+"""Requests to one endpoint: over kept-alive connections, within a deadline, and repeated if that is safe."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _inherited: list[httpcore.ConnectionPool] = []
 
 
 class TooLarge(BudgetStoreError):
-    """The request was larger than somebody on the way takes."""
+    """The request was larger than the server or a proxy accepts."""
 
 
 class Answer(NamedTuple):
-    """What the endpoint has answered. The names of `headers` are in lower case."""
+    """An answer of the endpoint. The names of `headers` are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """What one process uses, and the number of that process."""
+    """The connections of one process, and its process id."""
 
     pid: int
     places: Places
@@ -53,7 +53,7 @@ class _Own(NamedTuple):
 
 
 class HttpClient:
-    """The way to an endpoint, for any number of threads and for children after a fork."""
+    """A client of an endpoint, for any number of threads and for children after a fork."""
 
     def __init__(self, address: Address) -> None:
         self.name = address.name
@@ -75,21 +75,21 @@ class HttpClient:
             http2=find_spec("h2") is not None,
             network_backend=DeadlineBackend(),
         )
-        # In one step: another thread of a forked child must not take its own process's number for its own connections.
+        # Set in one step: otherwise another thread of a forked child could combine its own process id with the parent's connections.
         self._own = _Own(os.getpid(), places, pool)
 
     def post(self, path: str, body: object, deadline: float) -> Any:
-        """What the endpoint answers to an object, decoded. Raises BudgetInputError if it refuses what was said, and else like
-        `request`, and BudgetStoreError for an answer that is not a good one.
+        """The endpoint's decoded answer to an object. Raises BudgetInputError if the endpoint refuses the content,
+        BudgetStoreError for any other bad answer, and the errors of `request`.
         """
         text = json.dumps(body, separators=(",", ":")).encode()
         return self.decoded(path, self.request("POST", path, text, deadline))
 
     def request(self, method: str, path: str, body: bytes | None, deadline: float) -> Answer:
-        """The answer to a request, whatever its status, until `deadline` (time.monotonic).
+        """The answer to a request, with any status, until `deadline` (time.monotonic).
 
-        What breaks a connection, or is answered 429 or 502 to 504, is sent again, twice at most: so only what may be sent twice.
-        Raises BudgetStoreUnavailable if no answer came.
+        A request that loses its connection, or is answered 429 or 502 to 504, is sent again, at most twice: so send
+        only requests that may be sent twice. Raises BudgetStoreUnavailable if no answer came.
         """
         if self.closed:
             raise BudgetStoreError(f"{self.name}: this store was closed")
@@ -170,7 +170,7 @@ class HttpClient:
         return host if usual else f"{host}:{address.port}"
 
     def decoded(self, path: str, answer: Answer) -> Any:
-        """The object that a good answer holds. Raises for every other one what it means; see `post`."""
+        """The object in a good answer. Raises the matching error for every other answer; see `post`."""
         status, where = answer.status, f"{self.name}{path}"
         if 200 <= status < 300:
             try:
@@ -202,13 +202,13 @@ class HttpClient:
 
 
 def _retry_after(answer: Answer) -> float:
-    """The seconds that the endpoint asks to wait; a date is as none (RFC 9110, 10.2.3)."""
+    """The seconds that the endpoint asks to wait; a date counts as none (RFC 9110, 10.2.3)."""
     said = answer.headers.get("retry-after", "")
     return float(said) if said.isascii() and said.isdigit() and len(said) < _DIGITS else 0.0
 
 
 def _message(answer: Answer) -> str:
-    """What an error says of itself, if it says so in our form or as a short text."""
+    """The message in an error answer, if it has our format."""
     try:
         data = json.loads(answer.body)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Connections that end every wait at the deadline of the request that uses them, however the data trickles in.
+"""Connections that end every wait at the deadline of their request, even if the data arrives slowly.
 
-httpcore's own time-outs are those of each reading; a server that sends a byte a second would never be over.
+httpcore's own time-outs are for each single read: a server that sends one byte a second would never time out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _until = threading.local()
 
 
 def set_deadline(deadline: float) -> None:
-    """Until when (time.monotonic) this thread's request may take."""
+    """Set the deadline (time.monotonic) of this thread's request."""
     _until.deadline = deadline
 
 
@@ -57,7 +57,7 @@ class _Wire(httpcore.NetworkStream):
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
-    """How connections are opened: within the deadline, which bounds the resolution of the host's name too."""
+    """A backend that opens connections within the deadline, which also bounds the resolution of the host's name."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -90,7 +90,7 @@ def _hang_up(stream: httpcore.NetworkStream | None) -> None:
 
 
 def trusted(ca: str | None) -> ssl.SSLContext:
-    """The certificates that a server's is checked against: the system's and certifi's, or those in the file `ca` alone."""
+    """The certificates against which a server's is checked: the system's and certifi's, or only those in the file `ca`."""
     if ca is not None:
         return ssl.create_default_context(cafile=ca)
     context = ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""From the URL of an endpoint to the store that speaks its protocol: ours where the endpoint does, else LiteLLM's."""
+"""The opening of the store at an endpoint: in our protocol if the endpoint speaks it, else in LiteLLM's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _log = logging.getLogger("litellm_budget_plugin")
 
 
 def open_http(scheme: str, rest: str, *, test_clock: bool, timeout: float) -> Store:
-    """The store at an endpoint. Raises BudgetInputError and BudgetStoreError, and BudgetStoreUnavailable while it is away."""
+    """The store at an endpoint. Raises BudgetInputError and BudgetStoreError, and BudgetStoreUnavailable while the
+    endpoint is unreachable.
+    """
     exchange = HttpClient(parse_address(scheme, rest))
     try:
         return _store(exchange, test_clock, timeout)
@@ -56,8 +58,8 @@ def _store(exchange: HttpClient, test_clock: bool, timeout: float) -> Store:
 
 
 def _check_endpoint(exchange: HttpClient, deadline: float) -> None:
-    """A proxy in front of a server that is just starting answers 404 or a page of its own: that is no reason to speak another
-    protocol for as long as this process lives. An endpoint answers in the protocol, whatever it thinks of the project.
+    """Raise BudgetStoreError unless the endpoint speaks LiteLLM's protocol. A proxy in front of a starting server answers 404 or a page
+    of its own, which must not select another protocol for the life of this process. An endpoint answers in the protocol for any project.
     """
     answer = exchange.request("POST", "/get_budget", json.dumps({"project_name": _PROBE}).encode(), deadline)
     try:

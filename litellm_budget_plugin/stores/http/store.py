@@ -1,4 +1,4 @@
-"""The store behind a self-hosted endpoint: every command is one HTTP request, and the rules run there."""
+"""The store behind a self-hosted endpoint: every command is one HTTP request, and the rules run on the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 _log = logging.getLogger("litellm_budget_plugin")
 
 PROTOCOL = 3
-"""The version that this client speaks."""
+"""The version of the protocol that this client speaks."""
 _BATCH = 500
 
 
@@ -41,15 +41,15 @@ class HttpStore:
     ) -> None:
         self._exchange, self._test_clock, self._timeout = exchange, test_clock, timeout
         self.read_only = read_only
-        """Whether the key is for looking only; so it was when the store was opened."""
+        """Whether the key only permits reading, as it was when the store was opened."""
         _log.info("the budget ledger is %s", exchange.name)
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
-        """Apply a command and answer it. `timeout` bounds the whole of it: waiting, connecting, sending and receiving."""
+        """Apply a command and answer it. `timeout` (seconds) bounds all of it: waiting, connecting, sending and receiving."""
         return self._reply(self._post("/v1/command", self._encoded(command), timeout))
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        """Apply commands one after the other, some hundred in a request, and answer each."""
+        """Apply commands one after the other, up to 500 in a request, and answer each."""
         until = time.monotonic() + self._seconds(timeout)
         outcomes: list[Outcome] = []
         for first in range(0, len(commands), _BATCH):
@@ -60,7 +60,7 @@ class HttpStore:
         try:
             answer = self._post("/v1/commands", {"commands": some}, until - time.monotonic())
         except BudgetInputError as error:
-            # Of the request as a whole: none of the commands was looked at, so none may be given up.
+            # This refuses the request as a whole: no command was examined, so none may be given up.
             raise BudgetStoreError(f"{self._exchange.name} refuses a batch: {error}") from error
         except TooLarge:
             if len(some) == 1:
@@ -102,7 +102,7 @@ class HttpStore:
         )
 
     def sync(self) -> None:
-        """Have the server's store make what was acknowledged survive a power cut. The server does so by itself each second."""
+        """Have the server's store make acknowledged charges survive a power cut. The server also does so by itself each second."""
         if not self._exchange.closed and not self.read_only:
             self._post("/v1/sync", {}, None)
 
@@ -115,7 +115,7 @@ class HttpStore:
         return [str(project) for project in answer["projects"]]
 
     def export(self, project: str, after: str, most: int) -> Page:
-        """Some rows of a project, as they lie in the server's store."""
+        """Some raw rows of a project."""
         answer = self._post("/v1/rows/read", {"project": project, "after": after, "most": most}, None)
         if not isinstance(answer, dict) or answer.keys() != {"rows", "after"}:
             raise self._odd("a page of rows")
@@ -125,7 +125,7 @@ class HttpStore:
             raise self._odd("a page of rows", error) from error
 
     def load(self, project: str, rows: Rows) -> None:
-        """Put rows in the place of those with the same keys."""
+        """Put rows in place of those with the same keys."""
         self._post("/v1/rows/write", {"project": project, "rows": rows_to(rows)}, None)
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""What the stores on a server have in common."""
+"""The parts that all stores on a server share."""

@@ -1,4 +1,4 @@
-"""The opening of a connection by a thread of its own: nothing else bounds the time that resolving a host's name takes."""
+"""The opening of a connection on a thread of its own: nothing else bounds the time to resolve a host's name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class ConnectAbandoned(Exception):
-    """A connection is still being opened, and who asked for it waits no longer."""
+    """A connection is still being opened, and its caller has stopped waiting."""
 
 
 class BackgroundConnect(Generic[T]):
-    """`dial` on a thread of its own. What it returns after nobody waits any longer is given to `left`, and None if it fails
-    then.
+    """`dial` on a thread of its own. If the caller has stopped waiting, its result is passed to `left`: the connection,
+    or None if it failed.
     """
 
     def __init__(self, dial: Callable[[], T], left: Callable[[T | None], object]) -> None:
@@ -39,8 +39,8 @@ class BackgroundConnect(Generic[T]):
         self._done.set()
 
     def result(self, deadline: float) -> T:
-        """The connection. Raises what opening it has raised; ConnectAbandoned if it takes until `deadline` (time.monotonic) or the
-        waiting is interrupted.
+        """The connection. Raises the error of opening it; ConnectAbandoned if it takes until `deadline`
+        (time.monotonic) or the waiting is interrupted.
         """
         try:
             if not self._done.wait(max(0.0, deadline - time.monotonic())):

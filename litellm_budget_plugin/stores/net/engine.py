@@ -1,11 +1,11 @@
-"""What a server does for the ledger: it keeps rows, and knows no rules.
+"""The interface to a server, which stores rows and knows no rules.
 
-There are two ways to change rows. `transact` runs the rules of core/ over rows while nobody else of the project changes any: two
-round trips. `add` changes sums that a client has worked out from rows it saw before: one round trip. The server checks that
-the client was right about everything that the rules depend on, and changes nothing if it was not.
+There are two ways to change rows. `transact` runs the rules of core/ over rows while no other client changes rows of
+the project: two round trips. `add` changes sums that a client has computed from rows it saw before: one round trip. The
+server checks everything that the rules depend on, and changes nothing if the client was wrong.
 
-Each subject has a version. It changes when an account of the subject is made, deleted, or changed in anything but its sums
-(`spent`, `held`, `models`), and never when sums alone change.
+Each subject has a version. It changes when an account of the subject is made, deleted, or changed in anything but its
+sums (`spent`, `held`, `models`), and never when only sums change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Seen(NamedTuple):
-    """A subject's accounts, in any order, and the version that they had. Versions are random numbers from 1 to 2^52; a subject without accounts has 0."""
+    """A subject's accounts, in any order, and their version: a random number from 1 to 2^52, or 0 for a subject without accounts."""
 
     version: int
     accounts: tuple[Account, ...]
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 class View:
     """Rows as they were at one moment, `now` (microseconds, the server's clock or a test's). Nothing is locked.
 
-    `due`: an open hold of the project has come to its time limit.
+    `due`: an open hold of the project has reached its time limit.
     """
 
     now: int
@@ -42,10 +42,10 @@ class View:
 
 
 class Sum(NamedTuple):
-    """What is added to one account: `spent` (also to its breakdown, under `model`) and `held`; either may be negative.
+    """The amounts added to one account: `spent` (also to its breakdown, under `model`) and `held`; either may be negative.
 
-    Afterwards spent + held must not exceed `most` (None: no limit). Where `known` is given, (spent, held) must be exactly that
-    before.
+    Afterwards spent + held must not exceed `most` (None: no limit). If `known` is given, (spent, held) must have been
+    exactly that before.
     """
 
     ref: Ref
@@ -60,15 +60,14 @@ class Sum(NamedTuple):
 class Add:
     """One guarded step, applied as a whole or not at all.
 
-    Applied if all of this is so when it comes: `since` <= now < `until` (the day that totals go to, the ends of windows and
-    of raises); each of `subjects` has that version; each of `sums` keeps its bounds; each of `holds`, which are pairs of what a hold
-    becomes and of what it is expected to be, is so: None, nothing is recorded under its id; else it is open, and has the amounts and
-    the legs of what is expected (a budget with another window takes its open holds over).
+    It is applied if all of this is true when it arrives: `since` <= now < `until` (the day of the totals, the ends of windows and
+    raises); each of `subjects` has the given version; each of `sums` keeps its bounds; and each pair of `holds`, the new hold and the
+    expected one, matches: with None expected, nothing is recorded under the id; otherwise the recorded hold is open and has the
+    expected amounts and legs (a budget with another window takes over its open holds).
 
-    Then the sums are added; the holds are stored, the `at` of a new one counted from now (the time limit in microseconds) and that of
-    a mark being now, while one that stays open keeps its time limit; each of `marks` is stored as a mark of state "alias", at now;
-    `usage` is added to the totals. What is not listed does not change. `sums` stand in the order of their refs, and each one's
-    subject is among `subjects`.
+    Then the sums are added. The holds are stored: a new one with its `at` counted from now (the time limit in microseconds), a mark
+    with `at` now; a hold that stays open keeps its time limit. Each of `marks` is stored as a mark of state "alias", at now. `usage`
+    is added to the totals. Nothing else changes. `sums` are in the order of their refs, and the subject of each is among `subjects`.
 
     `now` is a test's clock, None for the server's.
     """
@@ -85,17 +84,17 @@ class Add:
 
 
 class Engine(Protocol):
-    """Rows on a server. Every method may be called from any thread and in a forked child, takes a `deadline` (time.monotonic)
-    and raises BudgetStoreUnavailable if the server has not answered by then: what was asked may have been done or not. Any
-    other failure is a BudgetStoreError that names the server and the way out.
+    """Rows on a server. Every method may be called from any thread and in a forked child, takes a `deadline`
+    (time.monotonic) and raises BudgetStoreUnavailable if the server has not answered by then: the request may have been
+    applied or not. Any other failure is a BudgetStoreError that names the server and the remedy.
     """
 
     name: str
     """The address without secrets."""
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
-        """Apply steps, of any projects, in their order and in as few round trips as the server allows, up to the first that
-        cannot be applied; returns how many were. What has been applied survives the end of this process.
+        """Apply steps, of any projects, in their order and in as few round trips as the server allows, up to the first
+        that cannot be applied; return how many were. Applied steps survive the end of this process.
         """
 
     def view(
@@ -112,9 +111,9 @@ class Engine(Protocol):
         work: Callable[[Transaction], T],
         deadline: float,
     ) -> T:
-        """What `work` returns, having written what it left in the transaction's `changes`. Nobody else changes rows of the
-        project between what `work` reads and what is written. It may be called again, in a transaction of its own, if that
-        could not be kept up. Rows of `subjects` and `holds` are read in the first round trip.
+        """Return the result of `work`, after writing the transaction's `changes`. No other client changes rows of the
+        project between the reads of `work` and the write. If that could not be ensured, `work` may be called again, in
+        a new transaction. Rows of `subjects` and `holds` are read in the first round trip.
         """
 
     def page(
@@ -128,10 +127,10 @@ class Engine(Protocol):
         """Totals in the order of their keys."""
 
     def forget(self, project: str, before: int, deadline: float) -> int:
-        """Delete marks that were closed before a time; returns how many. In steps that hold up nobody."""
+        """Delete marks that were closed before a time, in steps that delay no other client; return how many."""
 
     def fold(self, project: str, before_day: int, deadline: float) -> int:
-        """Add the totals of days from 1 to before `before_day` to day 0; returns how many rows went. In such steps, too."""
+        """Add the totals of days from 1 to before `before_day` to day 0, in such steps, too; return how many rows were folded."""
 
     def projects(self, deadline: float) -> list[str]:
         """See `Store.projects`."""
@@ -143,4 +142,4 @@ class Engine(Protocol):
         """See `Store.load`. The versions of all subjects in `rows` change."""
 
     def close(self) -> None:
-        """Let go of the connections. May be called twice."""
+        """Close the connections. May be called twice."""

@@ -1,9 +1,8 @@
 """A store whose rows are on a server and whose rules run here.
 
-Most commands only add to sums: a hold is granted in full, an attempt is settled or released. The rules run on rows that this
-process saw before, and what they change is sent as one `Add`, which the server applies only if nothing that the rules depend on
-has changed. Anything but a plain yes (a refusal, a part of what was wanted) is decided on rows that were read for it. Whatever is
-left runs as a transaction.
+Most commands only add to sums: a hold is granted in full, an attempt is settled or released. The rules run on rows that this process
+saw before, and their changes are sent as one `Add`, which the server applies only if nothing that the rules depend on has changed.
+Any other answer (a refusal, a partial grant) is decided on rows read for this command. All other commands run as a transaction.
 
 Every reply is one that the rules give on the rows as they were at some moment between the question and the answer.
 """
@@ -55,11 +54,11 @@ from litellm_budget_plugin.stores.protocol import Outcome
 from litellm_budget_plugin.stores.rows import Page, Rows
 
 _TRIES = 5
-"""How often a command is tried before it runs as a transaction, first by what is known: others may change something each time."""
+"""The number of attempts before a command runs as a transaction, the first on known rows: others may change rows each time."""
 _TOGETHER = 64
-"""How many commands one transaction has at most: others of the project wait for it."""
+"""The most commands in one transaction: others of the project wait for it."""
 _COPYING = 60.0
-"""How much longer (seconds) a page of a copy may take: no call waits for it."""
+"""The extra time (seconds) for a page of a copy: no call waits for it."""
 
 
 class GuardedStore:
@@ -72,19 +71,19 @@ class GuardedStore:
         self._test_clock = test_clock
         self._timeout = timeout
         self._closed = False
-        # What is remembered may be old: whatever depends on it is checked by the server.
+        # Remembered rows may be old: the server checks everything that depends on them.
         self._subjects: Recent[tuple[str, Subject], Seen] = Recent()
         self._holds: Recent[tuple[str, str], Hold] = Recent()
         self._ahead = 0
-        """How far the server's clock is ahead of this machine's, in microseconds."""
+        """The lead of the server's clock over this machine's, in microseconds."""
 
     def execute(self, command: Command, timeout: float | None = None) -> Reply:
         """Apply a command and answer it."""
         return self._execute(command, self._deadline(timeout))
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        """Apply commands one after the other and answer each. Those that follow each other and only add to sums take one
-        round trip, other ends of attempts, such as those that were applied before, one transaction.
+        """Apply commands one after the other and answer each. Consecutive commands that only add to sums take one round
+        trip. Other ends of attempts, such as those that were applied before, take one transaction.
         """
         deadline = self._deadline(timeout)
         outcomes: list[Outcome] = []
@@ -116,7 +115,7 @@ class GuardedStore:
         reply = self._guarded(command, deadline) if isinstance(command, GUARDED) else None
         return self._transacted(command, deadline) if reply is None else reply
 
-    # Adding to sums.
+    # Commands that only add to sums.
 
     def _together(self, commands: Sequence[Command], deadline: float) -> list[Outcome]:
         """The replies of the first commands: of as many as could be applied in one round trip."""
@@ -124,8 +123,8 @@ class GuardedStore:
         some: list[Guarded] = []
         with suppress(BudgetInputError):
             for command in addable(commands):
-                some.append(command)  # noqa: PERF402  # what came before one that is wrong counts
-        # A command that is wrong ends the batch; it is executed by itself, which reports the error.
+                some.append(command)  # noqa: PERF402  # commands before an invalid one count
+        # An invalid command ends the batch; it is executed by itself, which reports the error.
         with suppress(BudgetInputError):
             self._look_for_missing(some, deadline)
             before: dict[tuple[str, str], Hold] = {}
@@ -155,7 +154,7 @@ class GuardedStore:
             self._look(project, *named, commands[0].now, deadline)
 
     def _guarded(self, command: Guarded, deadline: float) -> Reply | None:
-        """The reply, if it could be had without a transaction."""
+        """The reply; None if it needs a transaction."""
         if not is_plain(command):
             return None
         view: View | None = None
@@ -196,14 +195,14 @@ class GuardedStore:
     def _planned(
         self, command: Guarded, view: View | None = None, before: Mapping[tuple[str, str], Hold] = MappingProxyType({})
     ) -> Plan | None:
-        """What to send for a command, by the rules and what is known, with the holds that others have left which are applied
-        `before` it, or by a view; None if that takes a transaction.
+        """The plan for a command, by the rules: over the rows of a view, or over known rows and the holds that the
+        commands sent `before` it leave. None if it needs a transaction.
         """
         if view is not None:
             now, holds = view.now, dict(view.holds)
         else:
             now = command.now if self._test_clock and command.now is not None else time.time_ns() // 1000 + self._ahead
-            # A Reserve makes a hold; what settles one that was not seen here has most likely none.
+            # A Reserve makes a hold; a Settle or Release of a hold that was not seen here has most likely none.
             holds = {command.hold: None}
             for hold in holds_of(command):
                 key = command.project, hold
@@ -219,7 +218,7 @@ class GuardedStore:
             return None
 
     def _remember(self, plan: Plan) -> None:
-        """Keep what an Add that was applied has made of the rows."""
+        """Remember the rows as an applied Add has changed them."""
         add = plan.add
         if add is None:
             return
@@ -235,10 +234,10 @@ class GuardedStore:
         else:
             self._holds.drop((project, name))
 
-    # Everything else.
+    # All other commands.
 
     def _transacted_together(self, commands: Sequence[Settle | Release], deadline: float) -> list[Outcome]:
-        """What became of the first of these commands of one project: of as many as one transaction could apply."""
+        """The results of the first of these commands of one project: of as many as one transaction could apply."""
         project = commands[0].project
         settles = [command for command in commands if isinstance(command, Settle)]
         subjects = sorted({subject for command in settles for subject in command.subjects})
@@ -254,7 +253,7 @@ class GuardedStore:
                 deadline,
             )
         except BudgetInputError as error:
-            # One of them holds text that the server cannot store: that must keep none of the others back.
+            # One of them has text that the server cannot store. It must not keep the others from being applied.
             if len(commands) == 1:
                 return [error]
             return self._transacted_together(commands[: len(commands) // 2], deadline)
@@ -264,7 +263,7 @@ class GuardedStore:
         if (subject := getattr(command, "subject", None)) is not None:
             subjects.add(subject)
         holds = holds_of(command) if isinstance(command, GUARDED) else getattr(command, "holds", ())
-        # A Renew moves time limits, and nothing is planned by those.
+        # A Renew moves time limits, and no plan depends on those.
         self._forget(command.project, subjects, () if isinstance(command, Renew) else holds)
         return self._engine.transact(
             command.project,
@@ -276,7 +275,7 @@ class GuardedStore:
         )
 
     def _forget(self, project: str, subjects: Iterable[Subject], holds: Iterable[str]) -> None:
-        """Look again, next time, at what a transaction may change."""
+        """Forget rows that a transaction may change, so that they are read again."""
         for subject in subjects:
             self._subjects.drop((project, subject))
         for hold in holds:
@@ -310,7 +309,7 @@ class GuardedStore:
     def _sweep(self, command: Sweep, deadline: float) -> Swept:
         project, now = command.project, command.now if self._test_clock else None
         present = self._engine.view(project, (), (), now, deadline).now
-        # First what needs no memory: a server that is full has room then for the rest.
+        # First the steps that need no memory: on a full server they make room for the rest.
         forgotten = self._engine.forget(project, present - command.marks_kept, deadline)
         folded = self._engine.fold(project, (present - command.days_kept) // DAY, deadline)
         expired = some = self._expire_some(project, now, deadline)
@@ -320,7 +319,7 @@ class GuardedStore:
         return Swept(expired, forgotten, folded)
 
     def sync(self) -> None:
-        """What a server has answered it keeps, as far as it is set up to."""
+        """Do nothing: a server keeps what it has acknowledged, as far as it is configured to."""
 
     def projects(self) -> list[str]:
         """Every project that has a row, sorted by code point."""
@@ -335,13 +334,13 @@ class GuardedStore:
         self._engine.load(project, rows, self._deadline(None) + _COPYING)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._closed = True
         self._engine.close()
 
 
 def _ends(commands: Sequence[Command]) -> Iterator[Settle | Release]:
-    """The first commands, as long as they are ends of attempts of one project and one time."""
+    """The first commands, up to the first that is not the end of an attempt of the same project and time."""
     for command in commands[:_TOGETHER]:
         if not isinstance(command, (Settle, Release)):
             return

@@ -1,4 +1,4 @@
-"""The stores on database servers. Their clients are extras, imported when such a store is opened."""
+"""The opening of stores on database servers. Their clients are extras, imported when such a store is opened."""
 
 from __future__ import annotations
 

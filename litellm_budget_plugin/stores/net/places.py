@@ -1,8 +1,8 @@
-"""Who may use a connection: a bounded number of places, handed out in the order in which they were asked for.
+"""The places of a connection pool: a bounded number, handed out in the order of the requests.
 
-There are no locks of Python's in it: a command may come from a finalizer in the middle of another one, in a child after a fork
-that no hook has seen, and it may be interrupted anywhere. Lists, deques and SimpleQueues are enough: each of their
-operations is one step, for an interrupt as for other threads.
+This module uses no Python locks: a command may come from a finalizer in the middle of another one, or in a child after
+a fork that no hook has seen, and it may be interrupted anywhere. Lists, deques and SimpleQueues suffice: each of their
+operations is atomic for interrupts and for other threads.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from weakref import ref
 
 
 class NoPlace(Exception):
-    """Other threads have had all places until the deadline."""
+    """Other threads held all places until the deadline."""
 
 
 class Place:
-    """The right to use one connection. One that an interrupt has dropped between two calls goes back by itself."""
+    """The right to use one connection. A place that an interrupt has dropped between two calls returns by itself."""
 
     __slots__ = ("_places",)
 
@@ -32,9 +32,7 @@ class Place:
 
 
 class Places:
-    """A number of places. Who comes first is served first: threads that come back at once would else take all places from
-    those that wait.
-    """
+    """A number of places, handed out in order: otherwise, threads that return at once would take all places from waiting ones."""
 
     __slots__ = ("__weakref__", "_free", "_waiting")
 
@@ -44,16 +42,16 @@ class Places:
 
     @property
     def free(self) -> int:
-        """How many nobody has."""
+        """The number of free places."""
         return len(self._free)
 
     @property
     def waiting(self) -> int:
-        """How many threads wait for one."""
+        """The number of waiting threads."""
         return len(self._waiting)
 
     def enter(self, deadline: float) -> Place:
-        """A place, to be followed by `leave`. Raises NoPlace if there is none until `deadline` (of time.monotonic)."""
+        """Return a place, to be given back to `leave`. Raises NoPlace if none is free by `deadline` (of time.monotonic)."""
         if not self._waiting:
             try:
                 return self._free.pop()
@@ -61,7 +59,7 @@ class Places:
                 pass
         gate: SimpleQueue[Place] = SimpleQueue()
         self._waiting.append(gate)
-        # A place may have come free since.
+        # A place may have become free since.
         self._hand_out()
         try:
             return gate.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -70,12 +68,12 @@ class Places:
         try:
             self._waiting.remove(gate)
         except ValueError:
-            # It is being handed a place at this moment; dropped with the gate, it goes back by itself.
+            # It is being handed a place at this moment. The place is dropped with the gate, and returns by itself.
             pass
         raise NoPlace
 
     def leave(self, place: Place) -> None:
-        """Let somebody else have the place."""
+        """Give the place back, to a waiting thread if there is one."""
         self._free.append(place)
         if self._waiting:
             self._hand_out()

@@ -1,4 +1,4 @@
-"""What a command adds to sums, by the rules and by rows that may be old; see guarded.py."""
+"""Plans of what a command adds to sums, made by the rules from rows that may be old; see guarded.py."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from litellm_budget_plugin.stores.net.recent import Recent
 from litellm_budget_plugin.stores.net.transaction import shape_of
 
 Guarded = Reserve | Settle | Release
-# Half as long as asking for the union.
+# Takes half as long in isinstance as the union.
 GUARDED = (Reserve, Settle, Release)
 _FOREVER = 2**62
 
 
 class Plan(NamedTuple):
-    """The reply to a command if `add` is applied, or at once if there is nothing to add. With `exact` it holds only for rows
-    that were read for it.
+    """The reply to a command if `add` is applied, or at once if there is nothing to add. With `exact`, the reply is
+    right only for rows that were read for it.
     """
 
     reply: Reply
@@ -45,11 +45,11 @@ class Plan(NamedTuple):
 
 
 class Unknown(Exception):
-    """The rules ask for a row that is not known here, or change more than sums."""
+    """The rules need a row that is not known here, or change more than sums."""
 
 
 class KnownRows:
-    """A `core.row_store.RowStore` of rows seen before. It notes which subjects were read, and with which versions."""
+    """A `core.row_store.RowStore` of rows seen before. It records which subjects were read, and their versions."""
 
     def __init__(
         self, known: Recent[tuple[str, Subject], Seen], holds: Mapping[str, Hold | None], view: View | None
@@ -71,7 +71,7 @@ class KnownRows:
         return [account.copy() for account in seen.accounts]
 
     def hold(self, project: str, hold: str) -> Hold | None:  # noqa: ARG002  # the protocol's
-        """One of the holds that the command is about. A closed one takes a transaction."""
+        """One of the command's holds. A closed one needs a transaction."""
         if hold not in self._holds:
             raise Unknown
         found = self.asked[hold] = self._holds[hold]
@@ -82,13 +82,13 @@ class KnownRows:
         return found.copy()
 
     def due(self, project: str, now: int, most: int | None) -> list[Hold]:  # noqa: ARG002
-        """Asked before a refusal: what is due must be expired by a transaction."""
+        """No holds. Called before a refusal: if the view has due holds, a transaction must expire them."""
         if self._view is not None and self._view.due:
             raise Unknown
         return []
 
     def write(self, project: str, changes: Changes) -> None:  # noqa: ARG002
-        """Take what a command changes."""
+        """Take a command's changes."""
         self.changes = changes
 
     def recorded(self, ref: Ref) -> Account:
@@ -108,14 +108,14 @@ class KnownRows:
 
 
 def is_plain(command: Guarded) -> bool:
-    """Whether a command may be one that adds to sums only."""
+    """Whether a command possibly adds to sums only."""
     if isinstance(command, Reserve):
         return not command.rolls
     return isinstance(command, Release) or not (command.unless or command.rolls)
 
 
 def holds_of(command: Guarded) -> tuple[str, ...]:
-    """The holds that a command is about: its own, and one that it takes money out of or the place of."""
+    """The holds of a command: its own, and the one that it draws from or replaces."""
     other = (
         command.replaces if isinstance(command, Reserve) else command.parent if isinstance(command, Settle) else None
     )
@@ -123,9 +123,7 @@ def holds_of(command: Guarded) -> tuple[str, ...]:
 
 
 def addable(commands: Sequence[Command]) -> Iterator[Guarded]:
-    """The first commands, as long as they may only add to sums. Raises BudgetInputError behind them for one that cannot be
-    accepted.
-    """
+    """Yield the first commands that possibly add to sums only. Raises BudgetInputError at one that cannot be accepted."""
     for command in commands:
         if not isinstance(command, GUARDED) or not is_plain(command):
             return
@@ -134,12 +132,12 @@ def addable(commands: Sequence[Command]) -> Iterator[Guarded]:
 
 
 def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_clock: bool) -> Plan:
-    """The plan for a command that the rules answer with `reply` at `now` (microseconds) over a book. Raises Unknown if it changes
-    more than sums.
+    """The plan for a command that the rules answer with `reply` at `now` (microseconds) over a book. Raises Unknown if
+    it changes more than sums.
     """
     changes, exact = book.changes, not _is_yes(command, reply)
     if not changes.holds:
-        if changes.accounts:  # what a refusal that nobody records has opened
+        if changes.accounts:  # opened by a refusal that is not recorded
             raise Unknown
         return Plan(reply, None, book.read, {}, exact=True)
     if book.asked.keys() - changes.holds.keys():  # the reply depends on it, and nothing guards it
@@ -148,7 +146,7 @@ def plan_of(command: Guarded, reply: Reply, book: KnownRows, now: int, *, test_c
     sums = []
     for ref in sorted(changes.accounts):
         old, new = book.recorded(ref), changes.accounts[ref]
-        # A dropped one goes with what is held on it last, which may be this although there seems to be more.
+        # A dropped account is deleted with the last hold on it, which may be this one even if more seems to be held.
         if new is None or new.dropped or shape_of(new) != shape_of(old):
             raise Unknown
         accounts[ref] = new
@@ -191,7 +189,7 @@ def _sum(command: Guarded, book: KnownRows, old: Account, new: Account, now: int
         default = default_of(old, rows, command.defaults)
         limit = old.effective_limit(default, now)
         if limit is not None and wanted:
-            # For a loose bound there has to be room for many times as much.
+            # A loose bound needs room for many times as much.
             times = HEADROOM if command.cheap and old.ref.unit != "calls" else 1
             most = limit - (times - 1) * wanted
     return Sum(
@@ -205,7 +203,7 @@ def _sum(command: Guarded, book: KnownRows, old: Account, new: Account, now: int
 
 
 def _valid(command: Guarded, book: KnownRows, now: int) -> tuple[int, int]:
-    """From when to when the rules would answer the same: the same day, the same windows, the same raises."""
+    """The times between which the rules give the same answer: the same day, the same windows, the same raises."""
     if isinstance(command, Settle) and command.at is not None and command.at <= now:
         since, until = command.at, _FOREVER
     else:
@@ -215,7 +213,7 @@ def _valid(command: Guarded, book: KnownRows, now: int) -> tuple[int, int]:
         for account in seen.accounts:
             if account.end is not None and account.soonest <= now:
                 since = max(since, account.soonest)
-            if account.raised_until <= now:  # by the server's clock it may not be over yet
+            if account.raised_until <= now:  # by the server's clock, the raise may not have ended yet
                 since = max(since, account.raised_until)
             for end in (account.end, account.raised_until):
                 if end is not None and end > now:

@@ -1,6 +1,6 @@
-"""The connections of one process to one server: a bounded number, opened when needed, the one used last is used next.
+"""The connections of one process to one server: a bounded number, opened when needed; the last one used is used next.
 
-Without locks: a finalizer or a signal handler may ask in the middle of anything. See places.py for the order of those who wait.
+There are no locks: a finalizer or a signal handler may ask in the middle of anything. See places.py for the order of waiting threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ C = TypeVar("C", bound=_Connection)
 
 
 class Pool(Generic[C]):
-    """Keeps connections. The user of one has one of the `most` `places`."""
+    """A pool of idle connections. The user of a connection holds one of the `most` `places`."""
 
     def __init__(self, most: int) -> None:
         self.pid = os.getpid()
@@ -30,14 +30,14 @@ class Pool(Generic[C]):
         self._closed = False
 
     def idle(self) -> C | None:
-        """The connection that was used last, if there is one. Give it to `keep` afterwards, or close it."""
+        """The connection used last, None if none is idle. Give it to `keep` afterwards, or close it."""
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
     def keep(self, connection: C) -> None:
-        """Take back a connection that is still of use."""
+        """Take back a connection that is still usable."""
         self._idle.append(connection)
         if self._closed:
             self.clear()
@@ -48,6 +48,6 @@ class Pool(Generic[C]):
             (connection.hang_up if self.pid == os.getpid() else connection.forget)()
 
     def close(self) -> None:
-        """Close the connections that nobody uses now; the others when they come back."""
+        """Close the idle connections now, and the others when they are given back."""
         self._closed = True
         self.clear()

@@ -1,4 +1,4 @@
-"""What a client of a server remembers."""
+"""The rows that a client of a server remembers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = 10_000
 
 
 class Recent(Generic[K, V]):
-    """The values that were put in last. Each operation of a dictionary is one step for other threads and for interrupts."""
+    """The values put in last. Each operation of a dictionary is atomic for other threads and for interrupts."""
 
     def __init__(self) -> None:
         self._values: dict[K, V] = {}
@@ -25,7 +25,7 @@ class Recent(Generic[K, V]):
         return self._values.get(key)
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value, and let the oldest go where there are too many."""
+        """Keep a value, and drop the oldest if there are too many."""
         self._values.pop(key, None)
         self._values[key] = value
         while len(self._values) > _KEPT:
@@ -34,5 +34,5 @@ class Recent(Generic[K, V]):
                 del self._values[next(iter(self._values))]
 
     def drop(self, key: K) -> None:
-        """Let a key go, if it is here."""
+        """Drop a key, if it is here."""
         self._values.pop(key, None)

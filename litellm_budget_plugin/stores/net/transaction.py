@@ -1,4 +1,4 @@
-"""The rows that the rules read and change while they run beside the server: a `core.row_store.RowStore` that writes nothing by itself."""
+"""The rows that the rules read and change while they run beside the server: a `core.row_store.RowStore` that writes nothing itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """How a transaction reads what it was not given: one round trip for each call, under the transaction's lock."""
+    """The reads of rows that a transaction was not given: one round trip for each call, under the transaction's lock."""
 
     def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
-        """The accounts and versions of all of these."""
+        """The accounts and versions of all these subjects."""
 
     def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
         """The holds and marks with these ids."""
@@ -35,7 +35,7 @@ class Reader(Protocol):
 
 
 class Transaction:
-    """Rows read so far and `changes` to them, of one command or of several, one after the other; `now` is in microseconds."""
+    """The rows read so far, and the `changes` of one command or of several, one after the other; `now` is in microseconds."""
 
     def __init__(self, view: View, reader: Reader) -> None:
         self.now = view.now
@@ -80,7 +80,7 @@ class Transaction:
         return self._with_subjects(self._reader.open_holds())
 
     def _with_subjects(self, holds: list[Hold]) -> list[Hold]:
-        """The holds, and the rows that they are held on, read together."""
+        """The holds as the commands so far have left them, after reading the rows that they are held on together."""
         named = {Subject(leg.scope, leg.subject) for hold in holds for leg in hold.legs}
         missing = sorted(named - self._seen.keys())
         if missing:
@@ -95,7 +95,7 @@ class Transaction:
         return recorded if added is None else (recorded or Usage()).plus(added)
 
     def write(self, project: str, changes: Changes) -> None:  # noqa: ARG002
-        """Take the changes of one more command: the engine writes all of them."""
+        """Take the changes of one more command: the engine writes all of them together."""
         self.changes.accounts.update(changes.accounts)
         self.changes.holds.update(changes.holds)
         for key, usage in changes.usage.items():
@@ -107,26 +107,26 @@ class Transaction:
         for ref, account in self.changes.accounts.items():
             subject = Subject(ref.scope, ref.subject)
             if subject not in changed and shape_of(account) != shape_of(self.recorded(ref)):
-                # Counted on, the version of a subject that went away and came again could be one that it had before.
+                # A counter could give a subject that was deleted and made again a version that it had before.
                 changed[subject] = new_version()
         return changed
 
     def recorded(self, ref: Ref) -> Account | None:
-        """An account as it was read; what `changes` has for it takes its place."""
+        """An account as it was read; its entry in `changes` replaces it."""
         return next((one for one in self._of(Subject(ref.scope, ref.subject)).accounts if one.ref == ref), None)
 
     def recorded_hold(self, hold: str) -> Hold | None:
-        """A hold or mark as it was read; None also where it was not asked for, and is written whatever is there."""
+        """A hold or mark as it was read; None also for one that was not read, which is written unconditionally."""
         return self._holds.get(hold)
 
 
 def new_version() -> int:
-    """A version that no rows of a subject had before. Not from `random`: a fork that Python does not see copies its state."""
+    """A version that no rows of a subject had before. `random` is not used: a fork that Python does not see copies its state."""
     return int.from_bytes(os.urandom(6), "big") + 1
 
 
 def shape_of(account: Account | None) -> object:
-    """What a version stands for: all of an account but its sums. Compared for equality only."""
+    """The part of an account that a version covers: everything but its sums. Only for comparison by equality."""
     return None if account is None else _shape(account)
 
 

@@ -1,1 +1,1 @@
-"""The ledger in PostgreSQL: tables and one server-side function for each command."""
+"""The ledger in PostgreSQL: tables only; the rules run in the client."""

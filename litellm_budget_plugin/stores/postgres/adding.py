@@ -1,4 +1,4 @@
-"""From an `Add` to the statements that apply it."""
+"""The statements that apply an `Add`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = Sequence[str | None]
 
 
 def statements_of(add: Add, sql: Statements) -> list[Statement]:
-    """A step's statements, in the order of its locks. One that fails undoes all."""
+    """A step's statements, in the order of its locks. If one fails, all are undone."""
     project, texts = add.project, sql.texts
     statements: list[Statement] = []
     versions: dict[tuple[str, str], int] = dict(add.subjects)

@@ -1,4 +1,4 @@
--- The statements of `add`, by their names; see changing.sql for the order of their locks and adding.py for their values.
+-- The statements of `add`, by name. See changing.sql for the order of their locks and adding.py for their values.
 
 -- name: guard
 WITH checked AS (
@@ -43,7 +43,7 @@ WITH changed AS (
         floor_usd = $12, floor_calls = $13, floor_tokens = $14, day = $15, model = $16, subjects = $17, legs = $18,
         charged = $19, reply = $20
     FROM (SELECT coalesce($4::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS now OFFSET 0) clock
-    -- Not as the index of open holds has it: its rows are not in the order of their ids.
+    -- `state || ''` keeps the planner off the index of open holds, whose rows are not in the order of their ids.
     WHERE project = $1 AND id = $2 AND state || '' = 'open' AND usd = $21 AND calls = $22 AND tokens = $23 AND legs = $24
         AND now >= $5::bigint AND now < $6::bigint AND current_setting('transaction_isolation') = 'read committed'
     RETURNING 1

@@ -1,4 +1,4 @@
-"""From a PostgreSQL URL to what libpq and the store need of it."""
+"""The parsing of a PostgreSQL URL for libpq and for the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PER_HOST = ("host", "hostaddr", "port")
 
 
 class Address(NamedTuple):
-    """Where a ledger lives. `attempts` are libpq's connection strings, one for each host; `name` shows no secret."""
+    """The address of a ledger. `attempts` are libpq's connection strings, one for each host; `name` contains no secret."""
 
     name: str
     attempts: tuple[bytes, ...]
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
 
 def address_from(url: str) -> Address:
-    """The address that `url` names. Raises BudgetInputError for what libpq or the store cannot read."""
+    """The address that `url` names. Raises BudgetInputError if libpq or the store cannot read it."""
     shown = masked(url)
     place, _, query = url.partition("?")
     theirs, ours = [], {"schema": "litellm_budget", "pool_size": "8", "prepare": "yes"}
@@ -52,7 +52,7 @@ def address_from(url: str) -> Address:
         parameters = {key: str(value) for key, value in conninfo_to_dict("?".join([place, "&".join(theirs)])).items()}
         attempts = _attempts(parameters)
     except (ProgrammingError, UnicodeError, ValueError) as error:
-        # What libpq quotes may be a part of the password.
+        # libpq may quote a part of the password.
         why = re.sub(r'"[^"]*"', '"…"', str(error).strip())
         raise BudgetInputError(f"{shown}: libpq cannot read this URL ({why}); {_ACCEPTED}") from None
     if not _SCHEMA.fullmatch(ours["schema"]) or ours["schema"].startswith("pg_"):
@@ -76,7 +76,7 @@ def address_from(url: str) -> Address:
 
 
 def _attempts(parameters: dict[str, str]) -> list[dict[str, str]]:
-    """One set of parameters for each host, so that one which does not answer leaves time for the others."""
+    """One set of parameters for each host, so that a host that does not answer leaves time for the others."""
     lists = {key: parameters[key].split(",") for key in _PER_HOST if parameters.get(key)}
     parameters = {key: value for key, value in parameters.items() if key not in ("client_encoding", *_PER_HOST)}
     count = max((len(values) for values in lists.values()), default=1)

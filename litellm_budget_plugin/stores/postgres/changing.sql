@@ -1,40 +1,40 @@
--- The statements that change rows, by their names. `ledger` stands for the schema's own name. Values are described where they are
+-- The statements that change rows, by name. `ledger` stands for the schema's own name. The values are described where they are
 -- given: adding.py, engine.py.
 --
 -- Locks, and why there is no deadlock:
 --
--- Beside others runs an `add` of one step. It is one transaction of one round trip and takes its locks in this order:
+-- An `add` of one step runs beside others. It is one transaction of one round trip and takes its locks in this order:
 --   1. the project's advisory lock, shared (`beside`);
 --   2. the rows of its accounts, in the order of their keys (`hold_on`, `charge`);
---   3. the rows of its hold and its marks, in the order of their keys (`new_hold`, `known_hold`, `mark`). INSERT waits for one who
---      is inserting the same key at this moment, as if that was a lock on the key;
---   4. the rows of its totals, in the order of their keys (`total`), upserts as well.
---   Each is a statement of its own, and begins when the one before it is done. So a step waits only for steps that are at the
---   same row or further on in this order. No circle can close.
+--   3. the rows of its hold and its marks, in the order of their keys (`new_hold`, `known_hold`, `mark`). An INSERT waits for
+--      another transaction's uncommitted INSERT of the same key, as if for a lock on the key;
+--   4. the rows of its totals, in the order of their keys (`total`), which are upserts as well.
+--   Each is a separate statement, and begins when the one before it is done. So a step waits only for steps that are at the
+--   same row or further on in this order. No cycle can form.
 --
--- Alone runs everything else that changes rows: `transact`, several steps of `add` in one transaction, `load`, `fold`. It takes the
---   project's advisory lock exclusively, before it has any other lock, and then rows in any order: nobody else of this
+-- Everything else that changes rows runs alone: `transact`, several steps of `add` in one transaction, `load`, `fold`. It takes
+--   the project's advisory lock exclusively, before any other lock, and then rows in any order: no other transaction of this
 --   project has locked a row or waits for one. Steps of several projects take their locks in the order of the projects' names.
 --   A transaction that waits for its first exclusive lock has no other lock. One that waits for a further one waits for
---   transactions that take theirs in the same order, or that run beside others there and wait for rows of that project only.
+--   transactions that take theirs in the same order, or that run beside others there and wait only for rows of that project.
 --
--- `forget` takes no advisory lock. It locks marks that nobody else has locked and waits for nobody. Reading takes no locks: what
---   belongs together is read by one statement. No step changes rows of two projects.
+-- `forget` takes no advisory lock. It locks only marks that are not locked, and waits for nothing. Reads take no locks: rows that
+--   belong together are read by one statement. No step changes rows of two projects.
 --
--- The advisory lock is taken by a statement of its own. Each statement of a READ COMMITTED transaction sees what was committed
---   before it began. So the statements after it see all changes of the transactions that it has waited for, and they read the
---   clock when the lock is held. Beside others no account is made or deleted and no version changes, so `guard` needs no locks of
---   rows. A guard on a row that somebody has changed meanwhile is looked at again on its newest version. In another
---   isolation level none of this holds: `transact` asks for READ COMMITTED, a step of `add` fails without it.
+-- A separate statement takes the advisory lock. Each statement of a READ COMMITTED transaction sees everything committed before
+--   it began. So the statements after the lock see all changes of the transactions that it waited for, and they read the clock
+--   while the lock is held. Beside others, no account is made or deleted and no version changes, so `guard` needs no row locks.
+--   If a row has changed meanwhile, its guard is checked again on the newest version. In another isolation level none of this
+--   holds: `transact` asks for READ COMMITTED, and a step of `add` fails without it.
 --
--- A guard that fails fails its statement, and with it everything up to the end of the batch: what was done is undone.
+-- A failed guard fails its statement, and with it everything up to the end of the batch: completed statements are undone.
 --
--- A client that dies between the two round trips of `transact` has its transaction undone when the server notices, or else when
---   idle_in_transaction_session_timeout ends its session. Nobody waits for a lock for longer than its client waits for an answer:
---   lock_timeout ends that. All settings are the transaction's own, and nothing is left in a session but prepared statements.
+-- If a client dies between the two round trips of `transact`, its transaction is undone when the server notices, or at the latest
+--   when idle_in_transaction_session_timeout ends its session. lock_timeout ensures that no transaction waits for a lock for longer
+--   than its client waits for an answer. All settings are the transaction's own; a session keeps only prepared statements.
 --
--- A commit does not wait for the disk (synchronous_commit is off): a grant need not survive a crash of the server. For what has to,
---   `flush` is sent behind it, a transaction of its own: no lock is held then, and one wait serves all who have committed.
+-- A commit does not wait for the disk (synchronous_commit is off): a grant need not survive a crash of the server. If changes must
+--   survive one, `flush` follows as a separate transaction: no lock is held then, and one wait serves all earlier commits.
 
 -- name: beside
 SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true),

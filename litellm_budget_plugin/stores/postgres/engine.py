@@ -50,18 +50,18 @@ _log = logging.getLogger("litellm_budget_plugin")
 T = TypeVar("T")
 
 _TOGETHER = 64
-"""How many steps one transaction has at most: others of the project wait for it."""
+"""The most steps in one transaction: others of the project wait for it."""
 _AT_ONCE = 1000
-"""How many rows one step of upkeep touches."""
+"""The most rows that one step of upkeep changes."""
 _TROUBLE = (Lost, Overrun, ServerError)
 _LASTING = frozenset(("settled", "released", "done", "alias"))
-"""The states of marks that are on the disk before somebody is told of them."""
+"""The states of marks that must be on the disk before a caller learns of them."""
 
 
 class PostgresEngine:
     """A ledger in one schema of a PostgreSQL database. Implements `stores.net.engine.Engine`.
 
-    A child after a fork has connections of its own. It closes those that it inherited without sending anything on them.
+    A child after a fork opens its own connections. It closes inherited ones without sending anything on them.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
@@ -88,11 +88,11 @@ class PostgresEngine:
         return applied
 
     def _add(self, adds: Sequence[Add], deadline: float, line: Line) -> int:
-        """How many of these, from the first on, were applied in one transaction."""
+        """The number of these steps, from the first on, that were applied in one transaction."""
         while adds:
             projects = sorted({add.project for add in adds}) if len(adds) > 1 else [adds[0].project]
             batch = [self._sql.lock("beside" if len(adds) == 1 else "alone", project, deadline) for project in projects]
-            # For each step, where its statements begin.
+            # The place in the batch where each step's statements begin.
             begins = []
             lasting = False
             try:
@@ -102,7 +102,7 @@ class PostgresEngine:
                     lasting = lasting or any(hold.state in _LASTING for hold, _ in add.holds)
                 answers, *flushed = line.ask([batch, [self._flush]] if lasting else [batch], deadline)
             except UNSTORABLE:
-                # The command that made it is then executed by itself, and its failure says why.
+                # The command that made this step is then executed by itself, and its error says why.
                 adds = adds[: len(adds) // 2]
                 continue
             if not isinstance(answers, ServerError):
@@ -110,7 +110,7 @@ class PostgresEngine:
                 return len(adds)
             if not is_not_applied(answers):
                 raise answers
-            # Undone with those before it, which are applied without it.
+            # The failed step was undone together with those before it, which are now applied without it.
             adds = adds[: max(0, bisect(begins, answers.place) - 1)]
         return 0
 
@@ -134,7 +134,7 @@ class PostgresEngine:
         work: Callable[[Transaction], T],
         deadline: float,
     ) -> T:
-        """What `work` returns, having written what it left in the transaction's `changes`."""
+        """Return the result of `work`, after writing the transaction's `changes`."""
 
         def run(line: Line) -> T:
             begin = [
@@ -153,7 +153,7 @@ class PostgresEngine:
             except Exception:
                 _only(line, [("ROLLBACK", ())], deadline)
                 raise
-            # The reply may rest on a mark that was committed a moment ago and is not on the disk yet.
+            # The reply may depend on a mark that was committed a moment ago and is not on the disk yet.
             marks = [*transaction.changes.holds.values(), *view.holds.values(), *reader.read]
             batches = [[*writes, ("COMMIT" if writes else "ROLLBACK", ())]]
             if any(mark is not None and mark.state in _LASTING for mark in marks):
@@ -196,7 +196,7 @@ class PostgresEngine:
         return self._in_steps([], self._sql.of("forget", project, before, _AT_ONCE), deadline)
 
     def fold(self, project: str, before_day: int, deadline: float) -> int:
-        """Add the totals of days from 1 to before `before_day` to day 0; returns how many rows went."""
+        """Add the totals of days from 1 to before `before_day` to day 0; return how many rows were folded."""
         lock = self._sql.lock("alone", project, deadline)
         return self._in_steps([lock], self._sql.of("fold", project, before_day, _AT_ONCE), deadline)
 
@@ -221,7 +221,7 @@ class PostgresEngine:
         return page_of(part, _list(self._answer(statement, deadline)), most)
 
     def load(self, project: str, rows: Rows, deadline: float) -> None:
-        """Put these rows as they are in place of rows with the same keys, in one step."""
+        """Put these rows unchanged in place of rows with the same keys, in one step."""
         subjects = {Subject(account.ref.scope, account.ref.subject) for account in rows.accounts}
         versions = _versions({subject: new_version() for subject in subjects})
 
@@ -236,8 +236,8 @@ class PostgresEngine:
         return self._run(lambda line: _only(line, [self._by_index, statement], deadline), deadline)
 
     def _run(self, what: Callable[[Line], T], deadline: float) -> T:
-        """What a function makes of a connection. It may be called again, with a new connection: what it does is either known
-        by an id or read anew.
+        """Return the result of `what` for a connection. It may be called again, with a new connection: its writes are
+        identified by ids, and its reads are repeated.
         """
         seconds = deadline - time.monotonic()
         try:
@@ -266,7 +266,7 @@ class PostgresEngine:
             try:
                 result = what(line)
             except BaseException as error:
-                # Kept by the error's traceback, an open transaction would keep its locks.
+                # Otherwise the error's traceback could keep the connection, and an open transaction its locks.
                 if isinstance(error, Exception) and line.idle:
                     pool.keep(line)
                 else:
@@ -287,8 +287,8 @@ class PostgresEngine:
         return pool
 
     def _check_schema(self, timeout: float) -> None:
-        """Create, check or upgrade the schema. The connection is not kept: a program that opens a store, forks its workers and
-        calls nothing before has none that they could inherit.
+        """Create, check or upgrade the schema. The connection is not kept: a program that opens a store and forks its
+        workers before any command has no connection for them to inherit.
         """
         address, deadline = self._address, time.monotonic() + timeout
         try:
@@ -301,15 +301,15 @@ class PostgresEngine:
             raise explained(failure, address.name, timeout) from failure
 
     def close(self) -> None:
-        """Close the connections that are idle; those in use close when their commands end."""
+        """Close the idle connections; those in use are closed when their commands end."""
         self._closed = True
         self._pool.clear()
 
     def before_fork(self) -> None:
-        """Nothing: other threads' commands go on in the parent."""
+        """Do nothing: other threads' commands continue in the parent."""
 
     def after_fork(self, in_child: bool) -> None:
-        """Let go of the parent's connections."""
+        """Close the parent's connections in the child."""
         if in_child and not self._closed:
             self._opened()
 
@@ -323,13 +323,13 @@ class _Reader:
         self._project = project
         self._deadline = deadline
         self.read: list[Hold | None] = []
-        """The holds and marks that were asked for."""
+        """The holds and marks that were read."""
 
     def _ask(self, statement: Statement) -> list[Any]:
         return _list(_only(self._line, [statement], self._deadline))
 
     def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
-        """The accounts and versions of all of these."""
+        """The accounts and versions of all these subjects."""
         return _view_of(self._ask(self._sql.view(self._project, subjects, (), None)), subjects, ()).subjects
 
     def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
@@ -383,7 +383,7 @@ def _view_of(parts: Sequence[Any], subjects: Sequence[Subject], holds: Sequence[
 
 
 def _named(hold: Hold | None, name: str) -> Hold | None:
-    # Of a long id, 0.1.0 has kept the digest alone.
+    # Version 0.1.0 kept only the digest of a long id.
     return hold if hold is None or hold.id == name else replace(hold, id=name)
 
 

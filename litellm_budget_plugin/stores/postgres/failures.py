@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean for the operator of the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+"""The meaning of PostgreSQL's errors for the operator of the store (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic_core import PydanticSerializationError
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 from litellm_budget_plugin.stores.postgres.line import Lost, Overrun, ServerError
 
-# Texts with which a server, or libpq, refuses a connection: libpq gives no SQLSTATE for these.
+# Texts of a server or of libpq that refuse a connection: libpq gives no SQLSTATE for these.
 _REFUSALS = {
     "password authentication failed": "the user or the password is wrong",
     "no password supplied": "a password is needed; put it into the URL or a password file",
@@ -20,7 +20,7 @@ _REFUSALS = {
     "does not support SSL": "the server has no TLS; see sslmode",
     "invalid sslmode": "see libpq's documentation of sslmode",
 }
-# Those that pass by themselves, though they match a line above.
+# Texts of temporary refusals, though they match a line above.
 _PASSING = ("starting up", "shutting down", "recovery mode", "too many clients", "remaining connection slots")
 
 # By SQLSTATE, or by its class (the first two characters).
@@ -47,12 +47,12 @@ _WAYS_OUT = {
 _TOO_MUCH = ("22", "54000")
 
 UNSTORABLE = (UnicodeError, PydanticSerializationError)
-"""What Python raises for half a surrogate pair."""
+"""The errors of Python for half a surrogate pair."""
 
 
 def is_not_applied(error: ServerError) -> bool:
-    """Whether a guard of a step has failed: it makes a number of a text that is none, or inserts a key that is there. What a
-    step cannot store counts as well: a transaction will say so.
+    """Whether a guard of a step has failed: a failed guard casts text to a number, or inserts a key that exists. Values
+    that a step cannot store count as well: a transaction will then report them.
     """
     return error.state == "23505" or is_input_error(error)
 
@@ -70,7 +70,9 @@ def retry_helps(failure: Exception) -> bool:
 
 
 def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
-    """The error of this package that tells what went wrong at the address called `name`, and the way out."""
+    """The error of this package for a failure at the address called `name`, with its cause and its remedy. `seconds` is
+    the time allowed for an answer.
+    """
     if isinstance(failure, Overrun):
         return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
     if isinstance(failure, ServerError):

@@ -1,8 +1,8 @@
 """One connection to a PostgreSQL server, on which every wait ends at a deadline.
 
-psycopg's own connections wait for a server for as long as TCP does. Here the socket is waited for by a loop of our own around
-libpq's calls that do not block (https://www.postgresql.org/docs/current/libpq-async.html), in the same thread. Only the
-resolution of a host's name, which libpq leaves to the system, may take as long as the system wants.
+psycopg's own connections wait for a server for as long as TCP does. This module waits for the socket in its own loop
+around libpq's non-blocking calls (https://www.postgresql.org/docs/current/libpq-async.html), in the same thread. Only
+the resolution of a host's name, which libpq leaves to the system, is not bounded.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 Statement = tuple[str, Sequence[str | None]]
-"""SQL with $1, $2, ... and the values for them, None for NULL."""
+"""SQL with $1, $2, ... and their values, None for NULL."""
 Batch = Sequence[Statement]
-"""Statements that are one transaction, unless they begin and end one themselves."""
+"""Statements of one transaction, unless they begin and end one themselves."""
 
 _MOST_PREPARED = 200
-"""How many statements a connection keeps prepared. Each takes memory on the server."""
+"""The most statements that a connection keeps prepared. Each takes memory on the server."""
 
 
 class Overrun(Exception):
-    """The deadline came first."""
+    """The deadline passed before the server answered."""
 
 
 class Lost(Exception):
-    """The connection broke, or could not be made. Whether a command that was sent was applied is not known."""
+    """The connection broke, or could not be made. A command that was sent may have been applied or not."""
 
 
 class ServerError(Exception):
-    """The server's answer to a statement, the one at `place` in its batch. `state` is its SQLSTATE."""
+    """The server's error for a statement, the one at `place` in its batch. `state` is its SQLSTATE."""
 
     def __init__(self, state: str, message: str) -> None:
         super().__init__(message)
@@ -48,15 +48,15 @@ class ServerError(Exception):
 
 
 Answer = Union[str, None]
-"""The first column of a statement's first row; None if there is none."""
+"""The first column of a statement's first row; None without a row."""
 Answers = Union[list[Answer], ServerError]
-"""The answers to a batch, or why it failed: then nothing of it is done, unless it ended a transaction before."""
+"""The answers to a batch, or the error that it failed with: then nothing of it was applied, unless it ended a transaction before."""
 
 
 class Line:
-    """A connection. Not safe for threads: the thread that took it from the pool has it alone.
+    """A connection. Not thread-safe: it belongs to the thread that took it from the pool.
 
-    A line on which Overrun, Lost or an interrupt was raised is of no more use.
+    After Overrun, Lost or an interrupt was raised on a line, it is not usable any more.
     """
 
     __slots__ = ("_connection", "_names", "_poll", "_prepare", "_prepared")
@@ -70,8 +70,8 @@ class Line:
         self._poll.register(connection.socket, select.POLLIN)
 
     def ask(self, batches: Sequence[Batch], deadline: float) -> list[Answers]:
-        """The answers to each batch, all in one round trip. Raises Overrun when `deadline` (time.monotonic) has passed, Lost,
-        and UnicodeError, having sent nothing, for text that PostgreSQL does not keep.
+        """The answers to each batch, all in one round trip. Raises Overrun when `deadline` (time.monotonic) has passed,
+        Lost, and, before sending anything, UnicodeError for text that PostgreSQL cannot store.
         """
         encoded = [[(sql, _encoded(values)) for sql, values in batch] for batch in batches]
         try:
@@ -85,7 +85,7 @@ class Line:
         return self._connection.transaction_status == pq.TransactionStatus.IDLE
 
     def run(self, script: str, deadline: float) -> Answer:
-        """The answer to the last statement of a script. Raises ServerError, and like `ask`."""
+        """The answer to the last statement of a script. Raises ServerError, and the errors of `ask`."""
         answer, failure = None, None
         try:
             self._connection.send_query(script.encode())
@@ -102,16 +102,16 @@ class Line:
         return answer
 
     def parameter(self, name: str) -> str:
-        """What the server has said of itself when the connection was made."""
+        """A parameter that the server reported when the connection was made."""
         return (self._connection.parameter_status(name.encode()) or b"").decode()
 
     def hang_up(self) -> None:
-        """Close the connection without waiting for anybody."""
+        """Close the connection without waiting for the server."""
         self._connection.finish()
 
     def forget(self) -> None:
         """In a forked child: close the copy of the parent's socket without sending Terminate. libpq's part of it is
-        never touched again; psycopg does not end it in a process that has not made it.
+        never used again; psycopg does not finish it in a process that did not make it.
         """
         with suppress(OSError, Error):
             os.close(self._connection.socket)
@@ -119,7 +119,7 @@ class Line:
     def _ask(self, batches: Sequence[Sequence[tuple[str, list[bytes | None]]]], deadline: float) -> list[Answers]:
         connection = self._connection
         connection.enter_pipeline_mode()
-        # Those that are prepared on the way: they go in front of their first use, and are answered before it.
+        # Statements to prepare: each is prepared just before its first use, and that is answered first.
         new: dict[str, bytes] = {}
         firsts: list[list[bool]] = []
         for batch in batches:
@@ -174,7 +174,7 @@ class Line:
         return connection.get_result()
 
     def _flush(self, deadline: float) -> None:
-        """Send everything, and take in what the server says meanwhile: it reads no more while its own answers wait."""
+        """Send everything, and read the server's answers meanwhile: the server stops reading while its own answers are not read."""
         connection = self._connection
         while connection.flush():
             self._poll.modify(connection.socket, select.POLLIN | select.POLLOUT)
@@ -188,9 +188,9 @@ class Line:
 
 
 def connect(attempts: Sequence[bytes], prepare: bool, deadline: float) -> Line:
-    """A connection to the first host that takes one. Each host has its share of the time that is left.
+    """A connection to the first host that accepts one. Each host has its share of the time that is left.
 
-    Raises Overrun, Lost or ServerError, whichever was the last host's.
+    Raises Overrun, Lost or ServerError: the error of the last host.
     """
     for place, attempt in enumerate(attempts):
         now = time.monotonic()
@@ -225,7 +225,7 @@ def _finish_connecting(connection: PGconn, deadline: float) -> None:
             return
         if status == pq.PollingStatus.FAILED:
             raise Lost(connection.get_error_message())
-        # The socket may be another one in each round: libpq goes through the addresses of a host.
+        # The socket may change in each round: libpq tries the addresses of a host in turn.
         poll = select.poll()
         poll.register(connection.socket, select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT)
         if not poll.poll(_milliseconds(deadline)):
@@ -234,7 +234,7 @@ def _finish_connecting(connection: PGconn, deadline: float) -> None:
 
 def _encoded(values: Sequence[str | None]) -> list[bytes | None]:
     if "\0" in "".join(filter(None, values)):
-        # libpq would take it for the end of the text.
+        # libpq would read it as the end of the text.
         raise UnicodeError("PostgreSQL keeps no text with a zero byte in it")
     return [None if value is None else value.encode() for value in values]
 
@@ -247,7 +247,7 @@ def _answer(result: PGresult) -> Answer:
         return None
     state = result.error_field(pq.DiagnosticField.SQLSTATE)
     if state is None:
-        # The words are libpq's, not the server's: the connection is gone.
+        # The error is libpq's, not the server's: the connection is lost.
         raise Lost(result.get_error_message())
     raise ServerError(
         state.decode(), (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""Creating the ledger's schema and bringing it up to date, once, by the first process that opens it.
+"""The creation and the upgrade of the ledger's schema, once, by the first process that opens it.
 
-A schema is brought from version n to n + 1 by a step. A step that older packages cannot live with says so: the table `version`
-names the newest step, and the oldest one that a package must know.
+A step upgrades a schema from version n to n + 1. A step that is incompatible with older packages says so: the table
+`version` names the newest step, and the oldest version that a package must know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OLDEST_SERVER = 14
 
 
 class Step(NamedTuple):
-    """SQL that brings a schema one version further, and the version that a package must know to use it then."""
+    """SQL that upgrades a schema by one version, and the version that a package must know to use it then."""
 
     sql: str
     oldest: int
@@ -30,15 +30,15 @@ class Step(NamedTuple):
 
 STEPS = (
     Step(script(__package__, "version_1.sql"), 1),
-    # Packages that know version 1 have their rules in functions, which are gone.
+    # Packages that know only version 1 call functions that version 2 drops.
     Step(script(__package__, "version_2.sql"), 2),
 )
-"""Steps are added at the end and never changed."""
+"""The steps in their order. Steps are added at the end and never changed."""
 
 _UPGRADE_SECONDS = 600.0
-"""How long an upgrade may take. Rows are written anew, which takes about a second for 100,000."""
+"""The time (seconds) that an upgrade may take. Rows are rewritten, which takes about a second for 100,000."""
 _LOCK_SECONDS = 10.0
-"""How long an upgrade waits for the tables."""
+"""The time (seconds) that an upgrade waits for the tables."""
 
 _VERSION = (
     "CREATE TABLE IF NOT EXISTS ledger.version "
@@ -56,15 +56,14 @@ _PUT_VERSION = (
 
 
 def in_schema(sql: str, schema: str) -> str:
-    """SQL of our files, where `ledger.` stands for the schema's own name."""
+    """SQL of our files, with `ledger.` replaced by the schema's own name."""
     return re.sub(r"\bledger\.", f"{schema}.", sql)
 
 
 def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps: Sequence[Step] = STEPS) -> None:
     """Create the schema, or apply the steps that it lacks, all in one transaction.
 
-    Raises BudgetStoreError, naming the ledger by `name`, if it cannot be used by this package; ServerError and what a
-    line raises as they are.
+    Raises BudgetStoreError, naming the ledger by `name`, if this package cannot use it; ServerError and the errors of a line unchanged.
     """
     _check_server(line, name, deadline)
     version = _version(line, name, schema, deadline, len(steps))
@@ -76,13 +75,13 @@ def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps:
     try:
         line.run("BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
         line.run(f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)
-        # A backup perhaps keeps a table busy for long: everybody else would wait behind this.
+        # A backup may keep a table busy for long, and every other client would wait behind this statement.
         line.run(f"SET LOCAL lock_timeout = {_LOCK_SECONDS * 1000:.0f}", deadline)
-        # Read again under the lock: another process may have done it meanwhile.
+        # Read again under the lock: another process may have upgraded meanwhile.
         version = _version(line, name, schema, deadline, len(steps))
         if version < len(steps):
             if not version:
-                # Not IF NOT EXISTS alone: that needs the right to create schemas even where the schema is there.
+                # IF NOT EXISTS would need the right to create schemas even if the schema exists.
                 if line.run(_HAS_SCHEMA.replace("ledger", schema), deadline) is None:
                     line.run(f"CREATE SCHEMA {schema}", deadline)
                 line.run(in_schema(_VERSION, schema), deadline)
@@ -114,8 +113,8 @@ def _check_server(line: Line, name: str, deadline: float) -> None:
 
 
 def _version(line: Line, name: str, schema: str, deadline: float, known: int) -> int:
-    """The schema's version, 0 if it is not there. Raises BudgetStoreError if it says that this package is too old for it."""
-    # Asked of the tables themselves: what functions like to_regclass say may be older than the lock that was waited for.
+    """The schema's version, 0 if it does not exist. Raises BudgetStoreError if this package is too old for it."""
+    # The tables themselves are read: functions like to_regclass may use a snapshot from before the lock was taken.
     if line.run(_HAS_VERSION.replace("ledger", schema), deadline) is None:
         return 0
     found = line.run(in_schema("SELECT newest || ' ' || oldest FROM ledger.version", schema), deadline)

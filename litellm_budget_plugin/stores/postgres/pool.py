@@ -8,12 +8,12 @@ from litellm_budget_plugin.stores.postgres.line import Line, connect
 
 
 class Pool(pool.Pool[Line]):
-    """Opens connections and keeps them."""
+    """A pool that also opens connections."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address.pool_size)
         self._address = address
 
     def open(self, deadline: float) -> Line:
-        """A new connection. Raises what `line.connect` does."""
+        """A new connection. Raises the errors of `line.connect`."""
         return connect(self._address.attempts, self._address.prepare, deadline)

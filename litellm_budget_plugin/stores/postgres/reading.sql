@@ -1,6 +1,6 @@
--- The statements that read rows, by their names. Each answers one JSON value, and takes no lock.
+-- The statements that read rows, by name. Each returns one JSON value, and takes no lock.
 
--- Sent in front of those that are not part of a transaction: also where statistics are old, they go by an index.
+-- Sent before statements outside of a transaction, so that they use an index even if statistics are old.
 -- name: by_index
 SELECT set_config('enable_seqscan', 'off', true)
 

@@ -1,4 +1,4 @@
-"""Rows between PostgreSQL's tables, as JSON objects by the columns' names, and core's classes."""
+"""The conversion between core's classes and PostgreSQL's rows, which are JSON objects by the columns' names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from litellm_budget_plugin.stores.rows import Page, Rows
 PARTS = ("accounts", "holds", "usage")
 """The tables, in the order in which they are exported."""
 KEYS = {"accounts": ("owner", "model", "period", "unit"), "holds": ("id",), "usage": ("owner", "day", "model")}
-"""Primary keys. The project comes before all of them."""
-# By the columns' names, in the order of the class's fields.
+"""The columns of the primary keys, which all begin with the project."""
+# Column names, in the order of the class's fields.
 _REF = ("scope", "subject", "model", "period", "unit")
 _ACCOUNT = (
     "id", "created_at", "starts_at", "ends_at", "pinned", "own_limit", "spent", "held", "epoch", "blocked", "raised_by",
@@ -32,7 +32,7 @@ COLUMNS = {
 """The columns of a row that are written together. An account's version is written separately."""
 
 _LONGEST_ID = 375
-"""Characters: 1,500 bytes at most, so that an id and a project's name fit into a row of an index (2,704 bytes)."""
+"""In characters, at most 1,500 bytes, so that an id and a project's name fit into a row of an index (2,704 bytes)."""
 
 _DIGEST = "sha256:"
 
@@ -40,24 +40,24 @@ Row = dict[str, Any]
 
 
 def stored_id(text: str) -> str:
-    """The key under which a hold or a mark is kept: its id, or the digest of one that no index takes, or that looks like one."""
+    """The key of a hold or a mark: its id, or a digest if the id is too long for an index or looks like a digest."""
     plain = len(text) <= _LONGEST_ID and not text.startswith(_DIGEST)
     return text if plain else f"{_DIGEST}{sha256(text.encode()).hexdigest()}"
 
 
 @lru_cache(maxsize=10_000)
 def owner_of(scope: str, subject: str) -> str:
-    """The digest that stands for a subject in keys; version_2.sql computes the same."""
+    """The digest that represents a subject in keys; version_2.sql computes the same."""
     return sha256(f"{scope}\0{subject}".encode()).hexdigest()[:32]
 
 
 def account_of(row: Row) -> Account:
-    """An account's row."""
+    """The account of a row."""
     return Account(Ref(*[row[column] for column in _REF]), *[row[column] for column in _ACCOUNT])
 
 
 def hold_of(row: Row) -> Hold:
-    """The row of a hold or a mark."""
+    """The hold or mark of a row."""
     amounts, floor = (Amounts(*(row[column] or 0 for column in columns)) for columns in (_AMOUNTS, _FLOOR))
     return Hold(
         row["full_id"] or row["id"],
@@ -75,7 +75,7 @@ def hold_of(row: Row) -> Hold:
 
 
 def usage_of(row: Row) -> tuple[UsageKey, Usage]:
-    """A row of totals."""
+    """The totals of a row."""
     return UsageKey(*(row[column] for column in _KEY)), Usage(*(row[column] for column in Usage._fields))
 
 
@@ -92,12 +92,12 @@ def account_row(account: Account) -> Row:
 
 
 def is_plain_mark(hold: Hold) -> bool:
-    """Whether a hold is no more than its id, state, time and reply."""
+    """Whether a mark has only its id, state, time and reply."""
     return hold.state not in ("open", "expired") and hold.plain
 
 
 def hold_row(hold: Hold) -> Row:
-    """The columns of a hold or a mark. A mark keeps no more than it needs: there are many of them."""
+    """The columns of a hold or a mark. A mark keeps only what it needs, because there are many marks."""
     key = stored_id(hold.id)
     row: Row = {"id": key, "state": hold.state, "at": hold.at}
     if key != hold.id:
@@ -118,7 +118,7 @@ def usage_row(key: UsageKey, usage: Usage) -> Row:
 
 
 def tables_of(rows: Rows) -> dict[str, list[Any]]:
-    """The rows as the tables take them."""
+    """The rows in the form of the tables."""
     return {
         "accounts": [account_row(account) for account in rows.accounts],
         "holds": [hold_row(hold) for hold in rows.holds],
@@ -127,7 +127,7 @@ def tables_of(rows: Rows) -> dict[str, list[Any]]:
 
 
 def place_of(after: str) -> tuple[str, list[Any]]:
-    """The table and the key in it behind which a page begins."""
+    """The table and the key in it after which a page begins."""
     part, *key = json.loads(after) if after else (PARTS[0],)
     return part, key
 

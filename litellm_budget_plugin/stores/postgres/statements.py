@@ -1,4 +1,4 @@
-"""The statements that rows are read and written with; see changing.sql for what they lock."""
+"""The statements that read and write rows; see changing.sql for their locks."""
 
 # ruff: noqa: S608  # names of our own tables and columns, and places of values
 
@@ -17,7 +17,7 @@ from litellm_budget_plugin.stores.postgres.rows import COLUMNS, KEYS, owner_of, 
 from litellm_budget_plugin.stores.sql import named_queries
 
 _LONGEST_LOCK = 10.0
-"""Seconds after which a client that says nothing loses the locks of its transaction."""
+"""The time (seconds) after which a silent client loses the locks of its transaction."""
 
 
 class Statements:
@@ -34,25 +34,27 @@ class Statements:
         return self.texts[name], [str(value) if isinstance(value, int) else value for value in values]
 
     def lock(self, name: str, project: str, deadline: float) -> Statement:
-        """The lock of a project, "alone" or "beside" others. It is waited for until a little before `deadline`: a refusal of the
-        server leaves the connection as it was, a client that gives up has to close it.
+        """The lock of a project, "alone" or "beside" others. The server waits for it until shortly before `deadline`:
+        if the server refuses, the connection stays usable; if the client gave up, it would have to close it.
         """
         seconds = min(0.9 * (deadline - time.monotonic()), _LONGEST_LOCK)
         return self.texts[name], (project, str(max(1, int(seconds * 1000))))
 
     def view(self, project: str, subjects: Iterable[Subject], holds: Sequence[str], now: int | None) -> Statement:
-        """Reads the parts of a View."""
+        """The statement that reads the parts of a View."""
         owners = ",".join(owner_of(*subject) for subject in subjects)
         keys = to_json([stored_id(hold) for hold in holds]).decode()
         return self.of("view", project, now, f"{{{owners}}}", keys)
 
     def on_rows(self, project: str, rows: Mapping[str, Sequence[Any]]) -> list[Statement]:
-        """The statements with these names, where there are rows for them."""
+        """The statements with these names, for those that have rows."""
         return [self.of(name, project, to_json(some).decode()) for name, some in rows.items() if some]
 
 
 def _tables() -> dict[str, str]:
-    """For each table: puts rows in the place of those with the same keys; reads the first page, and one that follows a key."""
+    """The statements of each table: one puts rows in place of those with the same keys, one reads the first page, and
+    one reads the page after a key.
+    """
     texts = {}
     for table, columns in COLUMNS.items():
         texts[table] = _upsert(table, {column: f"excluded.{column}" for column in columns})
@@ -68,7 +70,7 @@ def _tables() -> dict[str, str]:
 
 
 def _upsert(table: str, changes: Mapping[str, str]) -> str:
-    """Puts rows of a project ($1), JSON objects ($2), where no rows have their keys, and changes those that have."""
+    """A statement that inserts rows of a project ($1), JSON objects ($2), and changes those whose keys exist."""
     columns, keys = ", ".join(COLUMNS[table]), ", ".join(KEYS[table])
     changed = ", ".join(f"{column} = {value}" for column, value in changes.items() if column not in KEYS[table])
     return (

@@ -1,10 +1,10 @@
--- Version 1: tables, as 0.1.0 made them. `ledger` stands for the schema's own name, here and in the other files; see migrating.py.
+-- Version 1: the tables of 0.1.0. `ledger` stands for the schema's own name, here and in the other files; see migrating.py.
 --
 -- The keys are the ledger's own, compared byte by byte, which for UTF-8 is the order of code points. Amounts are integers in the
 -- account's unit, times are microseconds since 1970-01-01 UTC. Names and meanings are those of core/accounts.py.
 
--- Two updates in the life of each call: room on the page keeps them off the index (HOT), and no index names a column that they
--- change. The same holds for totals.
+-- Each call updates a row twice: with room on the page, these updates do not touch the indexes (HOT), because no index has a
+-- column that they change. The same holds for totals.
 CREATE TABLE ledger.accounts (
     project      text COLLATE "C" NOT NULL,
     scope        text COLLATE "C" NOT NULL,
@@ -35,7 +35,7 @@ CREATE TABLE ledger.accounts (
 
 CREATE INDEX accounts_dropped ON ledger.accounts (project) WHERE dropped;
 
--- Open holds, and the marks that are left of closed ones: a mark keeps no more than it needs, for there are many of them.
+-- Open holds, and the marks that remain of closed ones. A mark keeps only what it needs, because there are many marks.
 -- `subjects` is a list of [scope, id], `legs` of [scope, subject, model, period, unit], `charged` of [[scope, id], id, epoch].
 CREATE TABLE ledger.holds (
     project      text COLLATE "C" NOT NULL,
@@ -65,7 +65,7 @@ CREATE INDEX holds_open ON ledger.holds (project, at, id) WHERE state = 'open';
 
 CREATE INDEX holds_nested ON ledger.holds (project, parent) WHERE state = 'open' AND parent IS NOT NULL;
 
--- For sweeps alone, and so small that no command notices it: rows are written in the order of their times.
+-- Only for sweeps, and too small to slow commands down: rows are written in the order of their times.
 CREATE INDEX holds_age ON ledger.holds USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE ledger.usage (

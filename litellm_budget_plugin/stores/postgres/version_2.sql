@@ -1,6 +1,6 @@
--- Version 2: rows and no rules. Packages that know only version 1 call functions that are gone, and are told so.
+-- Version 2: tables without functions. Packages that know only version 1 call functions that no longer exist, and get an error.
 
--- Commands of version 1 that are running end first.
+-- Waits until running commands of version 1 have ended.
 LOCK TABLE ledger.holds, ledger.accounts, ledger.usage IN ACCESS EXCLUSIVE MODE;
 
 DROP FUNCTION IF EXISTS
@@ -17,10 +17,10 @@ DROP FUNCTION IF EXISTS
     ledger.settle_alone_v1, ledger.settle_rules_v1, ledger.settle_v1, ledger.state_v1, ledger.sweep_v1, ledger.take_off_v1,
     ledger.take_over_v1, ledger.undo_v1;
 
--- A row of an index has at most 2,704 bytes, an id up to 1,024. `owner` stands for scope and subject: the first half of the
--- SHA-256 of both with a zero byte between them (rows.py has the same). Every account of a subject has its version. A function of
--- version 1 that has waited for this has a variable of the name `owner`: its statements on these tables are ambiguous now and
--- fail, as they have to, for they know nothing of versions.
+-- A row of an index has at most 2,704 bytes, an id up to 1,024. `owner` represents scope and subject: it is the first half of the
+-- SHA-256 of both with a zero byte between them (rows.py computes the same). Every account of a subject has the subject's version.
+-- A function of version 1 that has waited for this lock has a variable named `owner`: its statements on these tables are now
+-- ambiguous and fail. They must fail, because they know nothing of versions.
 ALTER TABLE ledger.accounts ADD COLUMN owner uuid, ADD COLUMN version bigint NOT NULL DEFAULT 1;
 ALTER TABLE ledger.accounts DROP CONSTRAINT accounts_pkey, ALTER COLUMN version SET DEFAULT 0,
     ALTER COLUMN owner TYPE uuid USING encode(
@@ -38,8 +38,8 @@ ALTER TABLE ledger.usage ADD PRIMARY KEY (project, owner, day, model);
 DROP INDEX ledger.usage_days;
 CREATE INDEX usage_days ON ledger.usage (project, day);
 
--- An id that is too long for an index is kept here, and its digest in `id`.
+-- An id that is too long for an index is stored here, and its digest in `id`.
 ALTER TABLE ledger.holds ADD COLUMN full_id text COLLATE "C";
--- Money of a hold inside another hold is the other one's: nothing of it is held on an account.
+-- The money of a hold inside another hold belongs to the outer one: none of it is held on an account.
 UPDATE ledger.holds SET usd = 0, calls = 0, tokens = 0 WHERE state = 'open' AND parent IS NOT NULL;
 ALTER TABLE ledger.holds DROP COLUMN parent, DROP COLUMN lent_usd, DROP COLUMN lent_calls, DROP COLUMN lent_tokens;

@@ -1,15 +1,15 @@
--- Guarded steps: see Add in net/engine.py. Answers how many were applied.
+-- Applies guarded steps: see Add in net/engine.py. Returns how many were applied.
 --
 -- ARGV[1]  a list of {now or false, since, until, sums, holds, marks, totals}. A sum is {subject, version, account, spent, held,
---          model, most or false, known spent or false, known held}, only the first two if nothing is added, only the first six if any
---          sum will do. A hold is {id, time to the limit, 0 for a mark or false to keep the limit, row or false, expected row or
---          false}. A total is {subject, day, model, sums}
+--          model, most or false, known spent or false, known held}; only the first two if nothing is added, only the first six if
+--          the sum is not bounded. A hold is {id, time to the limit (0 for a mark, false to keep the limit), row or false, expected
+--          row or false}. A total is {subject, day, model, sums}
 
 if leased() then
     return -1
 end
 
--- Without rounding: a sum that a double does not hold is above any limit.
+-- Nothing is rounded: a sum that a double does not hold exactly is above any limit.
 local function within(sum, spent, held)
     local most, known = sum[7], sum[8]
     if known and (spent ~= known or held ~= sum[9]) then
@@ -73,7 +73,7 @@ local function put_hold(now, id, left, row, expected)
     end
 end
 
--- The first write is one that a server without memory refuses: so it refuses the whole.
+-- The first write is one that a server without free memory refuses, so it refuses the whole step.
 local function apply(add, now)
     for _, hold in ipairs(add[5]) do
         put_hold(now, unpack(hold))

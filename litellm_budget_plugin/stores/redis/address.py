@@ -1,4 +1,4 @@
-"""The URLs of Redis: what they may say, and what they mean."""
+"""The URLs of Redis: their syntax and their meaning."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TLS_CHECKS: dict[str, dict[str, str | bool]] = {
     "ssl_cert_reqs": {"required": "required", "none": "none"},
     "ssl_check_hostname": {"true": True, "false": False},
 }
-"""What may be said of the checks, the default first."""
+"""The accepted values of the TLS checks, the default first."""
 _PREFIX = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:/@\s]+)(?::([0-9]{1,5}))?")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a ledger lies. `kind` is "single", "unix", "cluster" or "sentinel"; `name` is the URL without its secrets."""
+    """The address of a ledger. `kind` is "single", "unix", "cluster" or "sentinel"; `name` is the URL without its secrets."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""How scripts are run: on the server that has the project, asked again while another server may take over."""
+"""The running of scripts: on the server that has the project, repeated while another server may take over."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from litellm_budget_plugin.stores.redis.topology import route_to
 T = TypeVar("T")
 
 _PAUSE = 0.02
-"""How long (seconds) to wait before asking again who serves."""
+"""The pause (seconds) before asking again which server has the project."""
 
 _inherited: list[object] = []
 """Connections that a fork copied into this process: never used and never closed."""
 
 
 class Server:
-    """The servers of one address. Connections are opened when they are needed, and never used by another process than the one
-    that opened them. `timeout` (seconds) bounds each connecting.
+    """The servers of one address. Connections are opened when needed, and used only by the process that opened them.
+    `timeout` (seconds) bounds each connection attempt.
     """
 
     def __init__(self, address: Address, timeout: float) -> None:
@@ -40,11 +40,11 @@ class Server:
         self._closed = False
 
     def answer(self, request: Request, deadline: float) -> Any:
-        """What a script returns. Raises BudgetStoreError if it could not be run. It may be run twice if an answer is lost."""
+        """Return the result of a script. Raises BudgetStoreError if it could not be run. It may be run twice if an answer is lost."""
         return self._patiently(lambda: self._run(request, deadline), deadline)
 
     def tell(self, request: Request, deadline: float) -> None:
-        """Run a script without waiting for it; nothing is said if it could not be run."""
+        """Run a script without waiting for it. Failures are ignored."""
         if self._pid == os.getpid() and not self._closed:
             with suppress(*LOST):
                 self._route.lines(request.root, deadline).tell(request.packed(whole=True), deadline)
@@ -67,7 +67,7 @@ class Server:
         for lines in self._route.everywhere(deadline):
             cursor = b"0"
             while True:
-                # Names that end with a letter: the keys of subjects, which are the many, stay on the server.
+                # Keys that end with a letter: so the keys of subjects, which are most of all keys, stay on the server.
                 pattern = f"{self._address.prefix}{{*}}:[acht1wzilb]*".encode()
                 words = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000")
                 cursor, keys = self._said(lines, [packed_words(*words)], deadline)[0]
@@ -77,7 +77,7 @@ class Server:
         return found
 
     def _projects_of(self, lines: Lines, keys: list[bytes], deadline: float) -> set[str]:
-        """The projects that have rows under some keys. Where version 1 had rows there may be a text now."""
+        """The projects that have rows under some keys. Keys that had rows in version 1 may now hold a text, which does not count."""
         named = [
             (key, project) for key in keys if (project := project_of(self._address.prefix, key.decode())) is not None
         ]
@@ -92,7 +92,7 @@ class Server:
         return answers
 
     def _patiently(self, attempt: Callable[[], T], deadline: float) -> T:
-        """What `attempt` returns, tried again until the deadline while another server may take over."""
+        """Return the result of `attempt`, tried again until the deadline while another server may take over."""
         if self._closed:
             raise BudgetStoreError(f"{self.name}: this store was closed")
         if self._pid != os.getpid():  # also after a fork that Python does not see, as uWSGI's
@@ -110,20 +110,20 @@ class Server:
                     time.sleep(_PAUSE)
                     continue
                 if temporary and said is not None:
-                    # Tells more than that the time ran out in asking once more.
+                    # More informative than a time-out of the last attempt.
                     raise explained(said, self.name, deadline - began) from cause
                 if isinstance(error, BudgetStoreError):
                     raise type(error)(f"{self.name}: {error}") from error.__cause__
                 raise explained(cause, self.name, deadline - began) from cause
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._closed = True
         if self._pid == os.getpid():
             self._route.close()
 
     def renew(self) -> None:
-        """Let go of the connections and go on with new ones."""
+        """Close the connections and continue with new ones."""
         self._route.close()
         self._route = route_to(self._address, self._timeout, self._vetting)
 

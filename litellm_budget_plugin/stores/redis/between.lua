@@ -1,4 +1,4 @@
--- Holds of an index between two times, in the order of (time, id).
+-- Returns holds of an index between two times, in the order of (time, id).
 --
 -- ARGV[1]  {token or false, index, min, max, how many to skip, how many}
 -- Answer   {id, time, row, ...}, 0 if the lease is lost

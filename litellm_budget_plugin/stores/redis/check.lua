@@ -1,7 +1,7 @@
--- Run when a store is opened: that every command that the ledger uses is there and permitted, and which version of the
--- ledger's keys the server has.
+-- Runs when a store is opened. Checks that every command that the ledger uses exists and is permitted, and returns the version
+-- of the ledger's keys on the server.
 --
--- KEYS[1]  a root of its own
+-- KEYS[1]  a root used only for this
 -- ARGV[1]  the version of this client
 -- Answer   the version of the keys: this client's, unless there is a higher one
 

@@ -1,11 +1,11 @@
--- Some rows of version 1 that are still to be brought over, out of MessagePack.
+-- Returns some rows of version 1 that are not upgraded yet, decoded from MessagePack.
 --
 -- ARGV[1]  {hash, how many}; the hash is :1a (accounts) or :1h (holds)
 -- Answer   {{subject, {account, ...}} or {id, hold}, ...}
 
 local hash, most = unpack(args)
 
--- A table for an answer, which ends at the first nil.
+-- Fills the gaps of a row with false: a returned table ends at its first nil.
 local function whole(row, places)
     for place = 1, places do
         row[place] = row[place] or false
@@ -22,7 +22,7 @@ local function whole_account(account)
     return whole(account, 21)
 end
 
--- Any: a cursor would go through the places of all rows that are gone.
+-- Any rows will do: a cursor would scan the slots of all deleted rows.
 local found, reply = call('HRANDFIELD', ROOT .. hash, most, 'WITHVALUES'), {}
 for at = 1, #found, 2 do
     local row = cmsgpack.unpack(found[at + 1])

@@ -1,8 +1,8 @@
 """Rows on a Redis server: an `Engine`. A few short scripts load, write and add; the rules run in the client.
 
-A transaction has a lease of its project, from the script that loads its rows to the one that writes them. The lease is a key
-with a token of the transaction's own, and goes away by itself: a client that dies or is suspended stalls the others for that
-long and no longer, and what it writes afterwards is not taken, so its work is done again. Adds wait for a lease.
+A transaction holds a lease on its project, from the script that loads its rows to the one that writes them. The lease
+is a key that contains the transaction's own token, and expires by itself. A client that dies or is suspended stalls the
+others only until then; its later writes are refused, so its work is repeated. Adds wait for a lease.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ _log = logging.getLogger("litellm_budget_plugin")
 T = TypeVar("T")
 
 VERSION = 2
-"""Of the keys and of what lies in them. A server with a higher one is refused."""
+"""The version of the keys and their content. A server with a higher one is refused."""
 
 _BUSY, _UNPREPARED = -1, -2
 _LEASE, _LONGEST_LEASE = 200, 3200
-"""Milliseconds: at first, and the most that it is doubled to where it did not last."""
+"""The first length of a lease and the longest, in milliseconds. It is doubled each time it was too short."""
 _PAUSES = (0.0005, 0.002)
-"""How long (seconds) to wait, from and to, before asking a busy project again."""
+"""The shortest and the longest pause (seconds) before asking a busy project again."""
 _ADDS = 100
-"""How many steps one run of a script takes on: others wait meanwhile."""
+"""The most steps in one run of a script: others wait meanwhile."""
 _ROWS = 500
-"""How many subjects or holds, or about how many totals, one run of a script reads or deletes."""
+"""The most subjects or holds, or the approximate number of totals, that one run of a script reads or deletes."""
 _KINDS = {"s": "i", "o": "l", "c": "z", "t": "w"}
-"""What an export calls the kinds of rows, in its order, and their indexes: accounts, open holds, marks, totals."""
+"""The letters of an export for the kinds of rows, in its order, and their indexes: accounts, open holds, marks, totals."""
 _ANY_DAY = 2**52
 
 
 class RedisEngine:
-    """Rows of a ledger on a Redis server, shared by every process that reaches it. `timeout` (seconds) bounds the opening and
-    each connecting.
+    """Rows of a ledger on a Redis server, shared by every process that can reach it. `timeout` (seconds) bounds the
+    opening and each connection attempt.
     """
 
     def __init__(self, address: Address, *, timeout: float = 2.0) -> None:
@@ -84,7 +84,7 @@ class RedisEngine:
         _log.info("the budget ledger is %s", self.name)
 
     def _run(self, script: str, project: str, argument: Any, deadline: float) -> Any:
-        """What a script answers, having waited for the lease of another process and brought over rows of version 1."""
+        """Return a script's answer, after waiting for another process's lease and upgrading rows of version 1."""
         root = root_of(self._prefix, project)
         request = Request(script, root, (json_of(argument),))
         while True:
@@ -103,7 +103,9 @@ class RedisEngine:
             raise BudgetStoreUnavailable(f"{self.name}: another process keeps this project's rows busy; ask again")
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
-        """Apply steps in their order, up to the first that cannot be; a round trip for each hundred of one project."""
+        """Apply steps in their order, up to the first that cannot be applied, with one round trip for each hundred of
+        one project; return how many were.
+        """
         applied = 0
         for project, group in groupby(adds, attrgetter("project")):
             steps = [_step(add) for add in group]
@@ -124,7 +126,7 @@ class RedisEngine:
     def _view(
         self, project: str, subjects: Sequence[Subject], holds: Sequence[str], how: list[Any], deadline: float
     ) -> View:
-        """Rows, read in the way that load.lua is told by its first three arguments."""
+        """Read rows; `how` is the first three arguments of load.lua."""
         asked = [*how, [name_of(subject) for subject in subjects], holds, []]
         at, due, *found = self._leased_run("load", project, asked, deadline)
         rows, marks = found[: len(subjects)], found[len(subjects) :]
@@ -136,7 +138,7 @@ class RedisEngine:
         )
 
     def _leased_run(self, script: str, project: str, argument: Any, deadline: float) -> Any:
-        """What a script answers that needs a lease."""
+        """Return the answer of a script that needs a lease. Raises _LeaseLost if the lease is lost."""
         answer = self._run(script, project, argument, deadline)
         if answer == 0:
             raise _LeaseLost
@@ -152,7 +154,7 @@ class RedisEngine:
         deadline: float,
         writes_of: Callable[[Transaction], Writes] | None = None,
     ) -> T:
-        """What `work` returns, having written what it has left, or what `writes_of` says, under the lease of the project."""
+        """Return the result of `work`, after writing the transaction's changes, or those of `writes_of`, under the project's lease."""
         root, lasts = root_of(self._prefix, project), _LEASE
         while True:
             token = os.urandom(8).hex()  # not `random`: a fork that Python does not see copies its state
@@ -172,12 +174,12 @@ class RedisEngine:
                 return result
             if self._run("write", project, [token, 0, writes.commands(), writes.totals], deadline) == 1:
                 return result
-            # Also if the answer to a first attempt was lost: the work finds then that it was done.
+            # Also if the answer to a first attempt was lost: the repeated work then finds that it was done.
             lasts = min(2 * lasts, _LONGEST_LEASE)
 
     def _release(self, root: bytes, token: str, deadline: float) -> None:
-        """Give a lease back without waiting for the answer: whenever it arrives, it deletes that lease and no other."""
-        # Where it does not arrive, the lease ends by itself.
+        """Release a lease without waiting for the answer: the request deletes that lease and no other, whenever it arrives."""
+        # If the request is lost, the lease expires by itself.
         with suppress(BudgetStoreError):
             self._server.tell(Request("release", root, (token.encode(),)), deadline)
 
@@ -216,7 +218,7 @@ class RedisEngine:
             first = f"({more.decode()}"
 
     def forget(self, project: str, before: int, deadline: float) -> int:
-        """Delete marks that were closed before a time, some at a time."""
+        """Delete marks that were closed before a time, in steps; return how many."""
         forgotten, some = 0, _ROWS
         while some == _ROWS:
             some = self._run("forget", project, [before, _ROWS], deadline)
@@ -224,7 +226,7 @@ class RedisEngine:
         return forgotten
 
     def fold(self, project: str, before_day: int, deadline: float) -> int:
-        """Add the totals of days from 1 to before `before_day` to day 0, some at a time."""
+        """Add the totals of days from 1 to before `before_day` to day 0, in steps; return how many rows were folded."""
         folded, more = 0, 1
         while more:
             rows, more = self._run("fold", project, [before_day, _ROWS], deadline)
@@ -232,7 +234,7 @@ class RedisEngine:
         return folded
 
     def projects(self, deadline: float) -> list[str]:
-        """Every project that has a row, sorted. Looks through all keys of the servers, some at a time."""
+        """Every project that has a row, sorted. Scans all keys of the servers, in steps."""
         return self._server.projects(deadline)
 
     def export(self, project: str, after: str, most: int, deadline: float) -> Page:
@@ -281,16 +283,16 @@ class RedisEngine:
         self.transact(project, list(put), (), None, lambda _: None, deadline, writes_of)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._server.close()
 
 
 class _LeaseLost(Exception):
-    """Somebody else may have changed the rows of this transaction."""
+    """Other clients may have changed the rows of this transaction."""
 
 
 class _LeasedRows:
-    """How a transaction reads more rows: its lease must still be there."""
+    """A `Reader` of more rows for a transaction, whose lease must still exist."""
 
     def __init__(self, engine: RedisEngine, project: str, token: str, deadline: float) -> None:
         self._engine, self._project, self._token, self._deadline = engine, project, token, deadline
@@ -302,7 +304,7 @@ class _LeasedRows:
         return self._engine._leased_run(script, self._project, argument, self._deadline)  # noqa: SLF001
 
     def subjects(self, subjects: Sequence[Subject]) -> Mapping[Subject, Seen]:
-        """The accounts and versions of all of these."""
+        """The accounts and versions of all these subjects."""
         return self._view(subjects, ()).subjects
 
     def holds(self, holds: Sequence[str]) -> Mapping[str, Hold | None]:
@@ -335,7 +337,7 @@ class _LeasedRows:
 
 
 def _writes_of(transaction: Transaction) -> Writes:
-    """What a transaction has left to write."""
+    """The writes of a transaction's changes."""
     writes, changes, versions = Writes(), transaction.changes, transaction.versions()
     for subject in {Subject(ref.scope, ref.subject) for ref in changes.accounts}:
         old = transaction.read(subject)
@@ -352,7 +354,7 @@ def _writes_of(transaction: Transaction) -> Writes:
 
 
 def _step(add: Add) -> list[Any]:
-    """An Add as add.lua takes it."""
+    """An Add in the form that add.lua takes."""
     versions: dict[tuple[str, str], str] = {subject: f"{version}" for subject, version in add.subjects}
     sums = [_sum(one, versions[one.ref[:2]]) for one in add.sums]
     others = versions.keys() - [one.ref[:2] for one in add.sums]
@@ -382,18 +384,18 @@ def _sum(one: Sum, version: str) -> list[Any]:
 
 
 def _or_false(value: Any) -> Any:
-    """A value that Lua can tell from nothing."""
+    """The value, or False for None, which Lua cannot pass in a list."""
     return False if value is None else value
 
 
 def _holds(answer: Sequence[bytes]) -> list[Hold]:
-    """The holds out of an answer of between.lua: id, time, row, ..."""
+    """The holds in an answer of between.lua: id, time, row, ..."""
     found = [hold_of(hold.decode(), at, row) for hold, at, row in zip(answer[::3], answer[1::3], answer[2::3])]
     return [hold for hold in found if hold is not None]
 
 
 def _end_of(scope: str) -> str:
-    """What follows the names of all subjects of a scope: the colon's successor in the colon's place."""
+    """The upper bound of the names of a scope's subjects: the colon is replaced by the next character."""
     return f"({name_of(Subject(scope, ''))[:-1]};"
 
 

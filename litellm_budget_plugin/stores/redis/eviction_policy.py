@@ -1,4 +1,4 @@
-"""Whether a server may keep a ledger: looked at on every new connection."""
+"""The check whether a server may keep a ledger, made on every new connection."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NEVER_MIND = ("NOAUTH", "WRONGPASS", "LOADING")
 
 
 class EvictionPolicyCheck:
-    """Looks at the servers of one address. An evicted account would be a user without a limit."""
+    """A check of the servers of one address. An evicted account would be a user without a limit."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._warned = False
 
     def __call__(self, line: Line, deadline: float) -> None:
-        """Raise BudgetStoreError if the server may evict keys. One WARNING if it does not tell."""
+        """Raise BudgetStoreError if the server may evict keys. Log one WARNING if the server does not report its policy."""
         policy = self._policy(line, deadline)
         if policy is None:
             if not self._warned:

@@ -1,4 +1,4 @@
-"""What the errors of Redis and of redis-py mean for the operator of the store."""
+"""The meaning of the errors of Redis and of redis-py for the operator of the store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from litellm_budget_plugin.errors import BudgetError, BudgetStoreError, BudgetStoreUnavailable
 
 LOST = (RedisConnectionError, RedisTimeoutError, OSError)
-"""What tells that a connection is of no use any more."""
+"""The errors after which a connection is no longer usable."""
 
-# redis-py takes the code out of the messages that it knows, and tells it by the class.
+# redis-py removes the code from messages that it knows, and expresses it by the class.
 _CODES = {
     "AskError": "ASK",
     "AuthenticationError": "WRONGPASS",
@@ -50,13 +50,13 @@ _WAYS_OUT = {
 
 
 def code_of(error: Exception) -> str:
-    """The code of an error reply: MOVED, NOSCRIPT, ... Empty if the error is no reply."""
+    """The code of an error reply: MOVED, NOSCRIPT, ... Empty if the error is not a reply."""
     for kind in type(error).__mro__:
         if kind.__name__ in _CODES:
             return _CODES[kind.__name__]
     if not isinstance(error, ResponseError):
         return ""
-    # An error inside of a script quotes the one of the command that it has called.
+    # An error inside a script quotes the error of the command that it called.
     if "user executing the script can't" in str(error):
         return "NOPERM"
     words = str(error).replace("-", " ").split()
@@ -65,7 +65,7 @@ def code_of(error: Exception) -> str:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether somebody else may serve, or the same server soon."""
+    """Whether another server, or the same one soon, may answer."""
     if code_of(error) in _TEMPORARY:
         return True
     if isinstance(error, BudgetStoreError):
@@ -74,7 +74,9 @@ def is_temporary(error: Exception) -> bool:
 
 
 def explained(error: Exception, name: str, seconds: float) -> BudgetError:
-    """The error of this package that tells what went wrong with the server of that name, and the way out."""
+    """The error of this package for a failure of the server called `name`, with its cause and its remedy. `seconds` is
+    the time allowed for an answer.
+    """
     code, said = code_of(error), f"{error}" or type(error).__name__
     if code == "MOVED" and "+cluster" not in name:
         return BudgetStoreError(f"{name}: the server belongs to a cluster; write redis+cluster:// ({said})")

@@ -1,12 +1,12 @@
--- Adds totals of days from 1 to before a day to day 0, of some subjects. ARGV[1]: {day, how many rows about}.
--- Answer   {how many rows went, 1 if there are more}
+-- Adds the totals of days from 1 to before a day to day 0, for some subjects. ARGV[1]: {day, about how many rows}.
+-- Answer   {how many rows were folded, 1 if there may be more}
 
 if leased() then
     return -1
 end
 local before, most = unpack(args)
 
--- Which of the six a field is about ('' for all of them), its day and its model.
+-- The parts of a field's name: which of the six sums it is for ('' for all of them), its day and its model.
 local function parts(field)
     local place, day, model = string.match(field, '^%+(%d)(-?%d+):(.*)$')
     if not place then

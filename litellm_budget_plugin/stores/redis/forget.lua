@@ -1,4 +1,4 @@
--- Deletes some of the marks that were closed before a time. ARGV[1]: {time, how many}. Answers how many went.
+-- Deletes some of the marks that were closed before a time. ARGV[1]: {time, how many}. Returns how many it deleted.
 
 if leased() then
     return -1

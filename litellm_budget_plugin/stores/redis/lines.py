@@ -24,11 +24,11 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 Answer = Any
-"""What the server returned, or the ResponseError that it returned instead."""
+"""The result that the server returned, or the ResponseError that it returned instead."""
 
 
 class _Bounded:
-    """A socket whose sending and receiving together end by a deadline, however the data trickles in."""
+    """A socket whose sends and receives end together at a deadline, even if the data arrives slowly."""
 
     __slots__ = ("_socket", "deadline")
 
@@ -55,14 +55,14 @@ class _Bounded:
         return self._socket.recv_into(*args)
 
     def settimeout(self, _: float | None) -> None:
-        """The deadline rules."""
+        """Ignored: the deadline applies."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
 
 class Line:
-    """One connection. `connection` is redis-py's: it knows how to log in, and to pack and read what is sent."""
+    """One connection. `connection` is redis-py's: it logs in, packs commands and reads answers."""
 
     __slots__ = ("_unread", "connection")
 
@@ -71,16 +71,16 @@ class Line:
         self._unread = 0
 
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
-        """Send commands at once and read the answer to each. Raises one of LOST if the connection is of no more use."""
+        """Send commands together and read the answer to each. Raises one of LOST if the connection is no longer usable."""
         self._send(packed, deadline)
-        # Before the answers to these come those that nobody has waited for.
+        # The answers to earlier `tell` commands come first.
         while self._unread:
             self._read()
             self._unread -= 1
         return [self._read() for _ in packed]
 
     def tell(self, packed: bytes, deadline: float) -> None:
-        """Send a command and leave its answer for later."""
+        """Send a command. Its answer is read by the next exchange."""
         self._send([packed], deadline)
         self._unread += 1
 
@@ -95,7 +95,7 @@ class Line:
             return error
 
     def ask(self, *arguments: str, deadline: float) -> Answer:
-        """One command that is no script's."""
+        """The answer to one command that is not a script."""
         return self.exchange([b"".join(self.connection.pack_command(*arguments))], deadline)[0]
 
     def hang_up(self) -> None:
@@ -103,7 +103,7 @@ class Line:
         self.connection.disconnect()
 
     def forget(self) -> None:
-        """Nothing: connections of a parent are kept, untouched, by `asking`."""
+        """Do nothing: `asking` keeps the parent's connections untouched."""
 
 
 def _bounded(kind: type[Any], deadline: float) -> type[Any]:
@@ -115,7 +115,7 @@ def _bounded(kind: type[Any], deadline: float) -> type[Any]:
 
 
 def dial(address: Address, node: tuple[str, int] | None, sentinel: bool, seconds: float) -> Line:
-    """A connection to one node of an address, logged in. Blocks for `seconds` or, while a name is resolved, longer."""
+    """A connection to one node of an address, logged in. Blocks for up to `seconds`, or longer while a name is resolved."""
     options: dict[str, Any] = {
         "username": address.sentinel_username if sentinel else address.username,
         "password": address.sentinel_password if sentinel else address.password,
@@ -137,7 +137,7 @@ def dial(address: Address, node: tuple[str, int] | None, sentinel: bool, seconds
 
 
 class Lines(Pool[Line]):
-    """The connections to one server: `most` at once."""
+    """The connections to one server, at most `most` of them."""
 
     def __init__(self, open_line: Callable[[], Line], most: int) -> None:
         super().__init__(most)
@@ -146,8 +146,7 @@ class Lines(Pool[Line]):
     def exchange(self, packed: Sequence[bytes], deadline: float) -> list[Answer]:
         """Send commands over one of the connections and read the answers.
 
-        Raises one of LOST if that fails, BudgetStoreUnavailable if none of the connections comes free in time, and what
-        opening one raises.
+        Raises one of LOST if that fails, BudgetStoreUnavailable if no connection becomes free in time, and the errors of opening one.
         """
         try:
             place = self.places.enter(deadline)
@@ -162,7 +161,7 @@ class Lines(Pool[Line]):
                 try:
                     return self._use(line, line.exchange, packed, deadline)
                 except LOST:
-                    # The server may have closed it while nobody used it. Commands may be sent twice: their ids see to it.
+                    # The server may have closed the idle connection. Commands may be sent twice: their ids prevent a double count.
                     if time.monotonic() >= deadline:
                         raise
             try:
@@ -176,7 +175,7 @@ class Lines(Pool[Line]):
                 self.places.leave(place)
 
     def tell(self, packed: bytes, deadline: float) -> None:
-        """Send a command over a connection that is open, if there is one, and do not wait for the answer."""
+        """Send a command over an idle connection, if there is one, and do not wait for the answer."""
         try:
             place = self.places.enter(deadline)
         except NoPlace:
@@ -192,7 +191,7 @@ class Lines(Pool[Line]):
         try:
             answers = use(packed, deadline)
         except BaseException:
-            # Whatever is still to come over it would be taken for the answer to something else.
+            # A late answer on this connection would be taken for the answer to another command.
             line.hang_up()
             raise
         self.keep(line)

@@ -1,7 +1,7 @@
--- Rows of a project, for a look or for a transaction.
+-- Returns rows of a project, for reading only or for a transaction.
 --
 -- ARGV[1]  {now or false, token or false, milliseconds or 0, names of subjects, ids of holds, {{name, day, model}, ...}}.
---          With milliseconds, the lease is taken for so long; with a token alone, it must still be there
+--          With milliseconds, the lease is taken for that long; with only a token, the lease must still exist
 -- Answer   {now, 1 if a hold is due, {field, value, ...} of each subject, {time, row} of each hold, {field, value, ...} of each total},
 --          0 if the lease is lost
 
@@ -9,7 +9,7 @@ local now, token, lasts, subjects, holds, totals = unpack(args)
 local lease = ROOT .. ':lease'
 
 if token and lasts > 0 then
-    -- Our own token is there if the answer to the same question was lost.
+    -- Our own token is here if the answer to an earlier attempt of this request was lost.
     if leased() and call('GET', lease) ~= token then
         return -1
     end

@@ -1,7 +1,7 @@
--- Subjects of an index with their hashes, in the order of their names.
+-- Returns subjects of an index with their hashes, in the order of their names.
 --
--- ARGV[1]  {now or false, index, what the hashes' keys begin with, min, max, how many, how many fields about, since, until}.
---          `since` and `until` are the days of totals, and false for what is none
+-- ARGV[1]  {now or false, index, prefix of the hashes' keys, min, max, how many, about how many fields, since, until}.
+--          `since` and `until` are days of totals, and false for other hashes
 -- Answer   {now, 1 if a hold is due, the last name or nil at the end, {name, {field, value, ...}}, ...}
 
 local now, index, hashes, min, max, most, fields, since, till = unpack(args)

@@ -1,8 +1,8 @@
-"""How rows are written in the keys of Redis, and read from there.
+"""The format of rows in the keys of Redis.
 
-An account is some fields of its subject's hash, each named by a letter and the account's key; what is empty is left out. A hold
-is JSON, without its time, which is the score of its id in an index. A mark that has nothing to say is its entry in the index and
-nothing else. Totals are six numbers, which scripts pack and unpack.
+An account is several fields of its subject's hash, each named by a letter and the account's key; empty values are left
+out. A hold is JSON, without its time, which is the score of its id in an index. A mark without further content is only
+an entry in the index. Totals are six numbers, which scripts pack and unpack.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _EMPTY = {one.name: 0 for one in fields(Account)} | {
 _TOTAL = re.compile(r"(?:\+(\d))?(-?\d+):(.*)", re.DOTALL)
 _EXACT = 2**52
 _SOME = 2000
-"""How many arguments one command may have: Lua's stack has room for 8,000."""
+"""The most arguments of one command: Lua's stack has room for 8,000."""
 
 
 def json_of(value: Any) -> bytes:
@@ -61,20 +61,22 @@ def name_of(subject: tuple[str, str]) -> str:
 
 
 def subject_of(name: bytes) -> Subject:
-    """The subject that `name_of` has written."""
+    """The subject of a name that `name_of` made."""
     length, _, rest = name.partition(b":")
     return Subject(rest[: int(length)].decode(), rest[int(length) + 1 :].decode())
 
 
 @lru_cache(maxsize=4096)
 def account_key(model: str, window: str, unit: str) -> str:
-    """What the fields of an account end with."""
+    """The end of the names of an account's fields."""
     return "".join(f"{len(part)}:{part}" for part in (window, unit, model))
 
 
 @lru_cache(maxsize=4096)
 def _field(field: bytes) -> tuple[str, str, tuple[str, str, str], str]:
-    """The letter, the account's key, its parts (model, window, unit), and what follows: the model that was charged."""
+    """The parts of a field's name: the letter, the account's key, the key's parts (model, window, unit), and the rest,
+    which is the model that was charged.
+    """
     text = field.decode()
     rest, parts = text[1:], []
     for _ in range(3):
@@ -86,7 +88,7 @@ def _field(field: bytes) -> tuple[str, str, tuple[str, str, str], str]:
 
 
 def account_fields(account: Account) -> dict[str, str]:
-    """The fields of an account."""
+    """The fields of an account in its subject's hash."""
     key = account_key(account.ref.model, account.ref.window, account.ref.unit)
     found = {}
     for letter, name in _LETTERS.items():
@@ -98,7 +100,7 @@ def account_fields(account: Account) -> dict[str, str]:
 
 
 def seen_of(subject: Subject, flat: Sequence[bytes]) -> Seen:
-    """A subject's accounts and version out of its hash: field, value, ..."""
+    """A subject's accounts and version, from its hash: field, value, ..."""
     version, accounts = 0, dict[str, dict[str, Any]]()
     for field, value in _pairs(flat):
         if field == b"v":
@@ -124,14 +126,14 @@ def _pairs(flat: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def _plain_state(hold: str) -> str:
-    """The state of a mark that is told by its id alone."""
+    """The state of a mark that its id alone tells."""
     if hold.startswith("alias:"):
         return "alias"
     return "done" if hold.startswith("command:") else "settled"
 
 
 def hold_row(hold: Hold) -> str | None:
-    """A hold without its time; None for a mark that its id tells. Equal holds are written equally."""
+    """A hold without its time; None for a mark that its id describes completely. Equal holds give equal text."""
     if hold.plain:
         if hold.reply:
             return json_of([hold.state, hold.reply]).decode()
@@ -148,7 +150,7 @@ def hold_row(hold: Hold) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _legs(model: str, subjects: tuple[Subject, ...], legs: tuple[Ref, ...]) -> str:
-    # The calls of one user have the same ones.
+    # Cached, because the calls of one user have the same legs.
     named = [(_place(subjects, Subject(leg.scope, leg.subject)), *leg[2:]) for leg in legs]
     return json_of([model, subjects, named]).decode()[1:-1]
 
@@ -160,7 +162,7 @@ def _place(subjects: tuple[Subject, ...], subject: Subject) -> int:
 
 
 def hold_of(hold: str, at: bytes | None, row: bytes | None) -> Hold | None:
-    """The hold or mark of an id."""
+    """The hold or mark of an id, from its time and its row; None without a time."""
     if at is None:
         return None
     time = int(float(at))
@@ -188,13 +190,13 @@ def hold_of(hold: str, at: bytes | None, row: bytes | None) -> Hold | None:
 
 
 def total_row(key: UsageKey, usage: Usage) -> list[Any]:
-    """What a script adds to the totals: numbers that a double holds, and the others in digits."""
+    """A total in the form that a script adds: as numbers if doubles hold them exactly, else as digits."""
     fits = min(usage) > -_EXACT and max(usage) < _EXACT
     return [name_of(key[:2]), key.day, key.model, usage if fits else list(map(str, usage))]
 
 
 def totals_of(subject: Subject, flat: Sequence[Any]) -> list[tuple[UsageKey, Usage]]:
-    """A subject's totals out of its hash: field, value, ..., a value being six numbers or what one of them is larger by."""
+    """A subject's totals, from its hash: field, value, ... A value is six numbers, or the overflow of one of them."""
     found: dict[UsageKey, Usage] = {}
     for field, value in _pairs(flat):
         named = _TOTAL.fullmatch(field.decode())
@@ -208,7 +210,7 @@ def totals_of(subject: Subject, flat: Sequence[Any]) -> list[tuple[UsageKey, Usa
 
 
 class Writes:
-    """What write.lua has to do, in the order in which it is safe: rows first, then what goes, and then what is added to totals."""
+    """The commands for write.lua, in a safe order: first rows are written, then rows are deleted, then totals are increased."""
 
     def __init__(self) -> None:
         self.totals: list[list[Any]] = []
@@ -229,7 +231,7 @@ class Writes:
         self._sets.setdefault(key, {})[field] = value
 
     def score(self, key: str, member: str, score: int) -> None:
-        """Put a member into an index."""
+        """Add a member to an index."""
         self._scores.setdefault(key, {})[member] = score
 
     def unput(self, key: str, field: str) -> None:
@@ -237,11 +239,11 @@ class Writes:
         self._gone.setdefault(("HDEL", key), []).append(field)
 
     def unscore(self, key: str, member: str) -> None:
-        """Take a member out of an index."""
+        """Remove a member from an index."""
         self._gone.setdefault(("ZREM", key), []).append(member)
 
     def subject(self, subject: Subject, old: Sequence[Account], new: Sequence[Account], version: int | None) -> None:
-        """Put accounts in place of others. A new version is written if there is one."""
+        """Replace a subject's `old` accounts by `new` ones. A new version is written if one is given."""
         name = name_of(subject)
         key = f":n:{name}"
         was = {field: value for account in old for field, value in account_fields(account).items()}
@@ -262,7 +264,7 @@ class Writes:
             self.score(":i", name, 0)
 
     def hold(self, hold: Hold) -> None:
-        """Put a hold or mark in place of whatever has its id."""
+        """Put a hold or mark in place of any row with its id."""
         row, still_open = hold_row(hold), hold.state == "open"
         self.score(":l" if still_open else ":z", hold.id, hold.at)
         self.unscore(":z" if still_open else ":l", hold.id)
@@ -276,7 +278,7 @@ class Writes:
         self.totals.append(total_row(key, usage))
 
     def total(self, key: UsageKey, usage: Usage) -> None:
-        """Put totals in place of others."""
+        """Put totals in place of those with the same key."""
         name, field = name_of(Subject(key.scope, key.subject)), f"{key.day}:{key.model}"
         self.score(":w", name, 0)
         for some in ("", *(f"+{place}" for place in range(1, 7))):
@@ -284,7 +286,7 @@ class Writes:
         self.add_total(key, usage)
 
     def commands(self) -> list[list[Any]]:
-        """Commands of Redis, with keys that the project's root comes before."""
+        """Redis commands whose keys lack the project's root in front."""
         found: list[list[Any]] = [["SET", key, value] for key, value in self._texts.items()]
         for key, fields_ in self._sets.items():
             found += [["HSET", key, *(word for pair in some for word in pair)] for some in _batches(fields_.items())]

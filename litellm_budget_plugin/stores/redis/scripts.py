@@ -1,4 +1,4 @@
-"""The Lua scripts, and how a run of one is written for the wire."""
+"""The Lua scripts, and the wire format of their runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import resources
 from typing import NamedTuple
 
 _ALONE = ("check", "prepare", "release")
-"""The scripts that head.lua does not go before."""
+"""The scripts that run without head.lua."""
 
 
 class Script(NamedTuple):
@@ -43,7 +43,7 @@ def _head(name: str, root: bytes, arguments: int, whole: bool) -> bytes:
 
 
 class Request(NamedTuple):
-    """One run of a script for one project: `root` is what the project's keys begin with, the rest are its arguments."""
+    """One run of a script for one project: `root` is the beginning of the project's keys, the rest are its arguments."""
 
     script: str
     root: bytes

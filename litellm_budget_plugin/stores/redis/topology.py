@@ -1,4 +1,4 @@
-"""Which server has a project: the one of the URL, the master that a sentinel names, or the node of a cluster."""
+"""The server that has a project: the one of the URL, the master that a sentinel names, or the node of a cluster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from litellm_budget_plugin.stores.redis.scripts import packed_words
 
 Node = tuple[str, int]
 Vet = Callable[[Line, float], None]
-"""Looks whether the server at the end of a new connection may keep a ledger; raises BudgetStoreError if not."""
+"""A check whether the server of a new connection may keep a ledger. It raises BudgetStoreError if not."""
 
 
 class Topology:
-    """The way to the servers of one address: to the one of its URL. Nothing is connected before it is needed."""
+    """The servers of one address: here, the one in its URL. Connections are opened when needed."""
 
     moves = False
-    """Whether another server may take over: then `forget` and ask again."""
+    """Whether another server may take over. If so, call `forget` and ask again."""
 
     def __init__(self, address: Address, seconds: float, vet: Vet) -> None:
         self._address, self._seconds, self._vet = address, seconds, vet
@@ -30,7 +30,7 @@ class Topology:
 
     def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # others have to look for it
         """The connections to the server that has the project with this root. Raises one of LOST, or
-        BudgetStoreUnavailable, if that cannot be found out.
+        BudgetStoreUnavailable, if that server cannot be determined.
         """
         return self._to(self._address.nodes[0] if self._address.nodes else None)
 
@@ -39,7 +39,7 @@ class Topology:
         return [self.lines(b"", deadline)]
 
     def forget(self) -> None:
-        """Find out anew who serves, the next time."""
+        """Determine the server again, the next time."""
 
     def close(self) -> None:
         """Close every connection."""
@@ -51,7 +51,7 @@ class Topology:
         found = self._servers.get(node)
         if found is None:
             found = Lines(lambda: _dialled(address, node, seconds, vet), address.connections)
-            # Of two threads that make one at the same time, both use the first.
+            # Two threads that make one at the same time both use the first.
             found = self._servers.setdefault(node, found)
         return found
 
@@ -67,7 +67,7 @@ class Sentinel(Topology):
         self._master: Node | None = None
 
     def lines(self, root: bytes, deadline: float) -> Lines:  # noqa: ARG002  # the protocol's
-        """The master's."""
+        """The connections to the master."""
         master = self._master
         if master is None:
             master = self._master = self._found(deadline)
@@ -103,7 +103,7 @@ class Cluster(Topology):
         self._known: tuple[Node, ...] = ()
 
     def lines(self, root: bytes, deadline: float) -> Lines:
-        """Those of the slot's node."""
+        """The connections to the slot's node."""
         slot = key_slot(root)
         for first, last, node in self._slots or self._found(deadline):
             if first <= slot <= last:
@@ -112,7 +112,7 @@ class Cluster(Topology):
         raise BudgetStoreUnavailable(f"no node of the cluster has the hash slot {slot}")
 
     def everywhere(self, deadline: float) -> list[Lines]:
-        """Those of every node that has slots."""
+        """The connections to every node that has slots."""
         return [self._to(node) for node in dict.fromkeys(node for _, _, node in self._found(deadline))]
 
     def forget(self) -> None:
@@ -136,7 +136,9 @@ class Cluster(Topology):
 
 
 def _answers(servers: list[Lines], command: tuple[str, ...], deadline: float) -> Iterator[Answer]:
-    """What each server answers, until one is believed; one that hangs may not use up the time of all."""
+    """Yield the servers' answers until the caller accepts one. Each server has its share of the time, so that one that
+    hangs cannot use up all of it.
+    """
     packed = packed_words(*(word.encode() for word in command))
     for place, lines in enumerate(servers):
         now = time.monotonic()
@@ -169,6 +171,6 @@ def _dialled(address: Address, node: Node | None, seconds: float, vet: Vet) -> L
 
 
 def route_to(address: Address, seconds: float, vet: Vet) -> Topology:
-    """The way that an address asks for. Nothing is connected yet."""
+    """The topology for an address. Nothing is connected yet."""
     kinds: dict[str, type[Topology]] = {"sentinel": Sentinel, "cluster": Cluster}
     return kinds.get(address.kind, Topology)(address, seconds, vet)

@@ -1,8 +1,8 @@
-"""Rows of version 1 of the keys, brought over in place the first time that a project is asked for.
+"""The upgrade of rows from version 1 of the keys, in place, when a project is first used.
 
-prepare.lua takes the old keys out of the way of processes of the old version, whose scripts fail from then on. The indexes have
-their new names with that, and totals lie as they did. Accounts and holds follow some at a time, each time in one step that also
-deletes the old ones: when the process that does it dies, another one goes on as soon as its lease has ended.
+prepare.lua renames the old keys, so that scripts of the old version fail from then on. After that, the indexes have
+their new names, and totals are unchanged. Accounts and holds follow in steps; each step also deletes the old rows. If
+the process dies, another one continues as soon as its lease has expired.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from litellm_budget_plugin.stores.redis.rows import Writes, subject_of
 from litellm_budget_plugin.stores.redis.scripts import Request
 
 _ROWS = 100
-"""About how many rows one step takes on."""
+"""The approximate number of rows in one step."""
 _LEASE = 500
-"""How many milliseconds after the last step another process may go on."""
+"""The time (milliseconds) after the last step when another process may continue."""
 _MARGIN = 0.05
-"""How long (seconds) before its deadline a command leaves the rest to others: one step takes less."""
+"""The time (seconds) before its deadline when a command leaves the rest to others: one step takes less."""
 _DONE, _BEGUN = 2, 1
 
 
 def bring_over(server: Server, root: bytes, deadline: float) -> bool:
-    """Make a project ready for scripts of this version; False if another process is about to, or took over.
+    """Make a project ready for scripts of this version; return False if another process is doing that, or took over.
 
-    Raises BudgetStoreUnavailable at the deadline. What is done until then stays done.
+    Raises BudgetStoreUnavailable at the deadline. Completed steps stay done.
     """
     token = os.urandom(8).hex()
     begun = server.answer(Request("prepare", root, (to_json([token, _LEASE]),)), deadline)
@@ -119,4 +119,4 @@ def _text(value: bytes) -> str:
 
 
 _HASHES: dict[str, Callable[..., None]] = {":1a": _put_accounts, ":1h": _put_hold}
-"""Where the rows of version 1 lie by now, and how each is brought over."""
+"""The present keys of version 1's rows, and the function that upgrades each kind."""

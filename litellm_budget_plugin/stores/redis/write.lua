@@ -1,7 +1,7 @@
--- What a transaction has changed, all in one step.
+-- Writes a transaction's changes in one step.
 --
--- ARGV[1]  {token, milliseconds to keep the lease for or 0, {{command, key, argument, ...}, ...}, totals to add}. The first
---          command is one that a server without memory refuses: so it refuses the whole
+-- ARGV[1]  {token, milliseconds to keep the lease or 0, {{command, key, argument, ...}, ...}, totals to add}. The first command
+--          is one that a server without free memory refuses, so it refuses the whole step
 -- Answer   1, or 0 if the lease is lost
 
 local token, lasts, commands, totals = unpack(args)

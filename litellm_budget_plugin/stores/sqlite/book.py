@@ -7,7 +7,7 @@ import sqlite3
 from operator import attrgetter
 from typing import Any
 
-# Five times as fast as the standard library's on these few bytes, and here with pydantic anyway.
+# Five times as fast as the standard library's for these few bytes, and installed with pydantic anyway.
 from pydantic_core import from_json, to_json
 
 from litellm_budget_plugin.core.accounts import Account, Amounts, Charged, Hold, Ref, Subject, Usage, UsageKey
@@ -19,7 +19,7 @@ _SQL = named_queries(__package__, "queries.sql")
 _ACCOUNTS, _PUT_ACCOUNT, _HOLD, _DUE = _SQL["accounts"], _SQL["put_account"], _SQL["hold"], _SQL["due"]
 _PUT_HOLD, _ADD_USAGE = _SQL["put_hold"], _SQL["add_usage"]
 
-# In the order of the table's columns, which is that of the class's fields.
+# In the order of the table's columns, which is the order of the class's fields.
 
 _account_columns = attrgetter("id", "created_at", "start", "end", "pinned", "limit", "spent", "held", "epoch")
 _account_extra = attrgetter(
@@ -29,17 +29,17 @@ _NO_EXTRA = _account_extra(Account(Ref("", ""), "", 0, 0, None))
 _hold_detail = attrgetter("amounts", "floor", "model", "subjects", "legs", "charged", "day")
 _NO_DETAIL = _hold_detail(Hold("", "", 0))
 _FIRST = {"accounts": ("",) * 5, "holds": ("",), "usage": ("", "", 0, "")}
-"""No key comes before these."""
+"""The lower bounds of the keys."""
 
 
 class ReadOnly(Exception):
-    """A rule wants to write in a transaction that was begun for reading. Nothing was written."""
+    """A rule wants to write in a transaction that began for reading. Nothing was written."""
 
 
 class SqliteBook:
-    """A `core.row_store.RowStore` over the tables of schema.sql; its caller begins and ends the transaction.
+    """A `core.row_store.RowStore` over the tables of schema.sql; the caller begins and ends the transaction.
 
-    With `writable` false, what would change a row raises ReadOnly.
+    With `writable` false, a change of a row raises ReadOnly.
     """
 
     __slots__ = ("_run", "_run_many", "writable")
@@ -105,7 +105,7 @@ class SqliteBook:
         return self._run(_SQL["forget"], (project, before)).rowcount
 
     def fold(self, project: str, before_day: int) -> int:
-        """Add the totals of earlier days to day 0; returns how many rows went."""
+        """Add the totals of earlier days to day 0; return how many rows were folded."""
         self._must_be_writable()
         self._run(_SQL["fold"], (project, before_day))
         return self._run(_SQL["folded"], (project, before_day)).rowcount
@@ -115,15 +115,15 @@ class SqliteBook:
         return [row[0] for row in self._run(_SQL["projects"]).fetchall()]
 
     def export(self, project: str, after: str, most: int) -> Page:
-        """Up to `most` accounts, then holds, then totals, each in the order of their keys. `after` is JSON: the table, and the
-        key that its next row has at least.
+        """Up to `most` accounts, then holds, then totals, each in the order of their keys. `after` is JSON: the table,
+        and the lower bound of the next row's key.
         """
         table, key = json.loads(after) if after else ("accounts", _FIRST["accounts"])
         rows = self._run(_SQL[f"{table}_from"], (project, *key, most)).fetchall()
         following: str | None = None
         if len(rows) == most:
             *parts, last = rows[-1][: len(key)]
-            # Every key ends with text, and the text that follows another one immediately is that with a NUL behind it.
+            # Every key ends with text, and the immediate successor of a text is the same text with a NUL appended.
             following = json.dumps([table, [*parts, f"{last}\0"]])
         elif table != "usage":
             further = "holds" if table == "accounts" else "usage"
@@ -163,7 +163,7 @@ def _detail(hold: Hold) -> str | None:
     if detail == _NO_DETAIL:
         return None
     amounts, floor, model, subjects, legs, charged, day = detail
-    # Flat and made of plain lists, which the encoder need not look at twice. The first place and the three between the amounts
+    # Flat and made of plain lists, which the encoder handles fastest. The first place and the three between the amounts
     # and the floor belonged to holds inside a hold: processes of earlier versions still read them.
     numbers = (*amounts, 0, 0, 0, *floor)
     named = ([[*subject] for subject in subjects], [[*leg] for leg in legs], [[*row] for row in charged])

@@ -1,4 +1,4 @@
-"""Opening a connection to the ledger's file: settings, schema and the patience that SQLite lacks."""
+"""The opening of a connection to the ledger's file: settings, schema, and a fair wait for locks, which SQLite lacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 APPLICATION_ID = 0x4C425047
 STEPS = (script(__package__, "schema.sql"),)
-"""What brings a file from version n to n + 1. Steps are added at the end and never changed."""
+"""The scripts that upgrade a file from version n to n + 1. Steps are added at the end and never changed."""
 
 PAUSE = 0.0005
 """The longest sleep (seconds) between two attempts to get the write lock; the mean is half of it."""
@@ -27,10 +27,10 @@ WAL_BYTES = 1000 * (4096 + 24)
 _OLDEST = (3, 24, 0)  # ON CONFLICT DO UPDATE
 _SETTINGS = (
     "PRAGMA synchronous = NORMAL",
-    # SQLite before 3.51.3 can lose commits if one resets the log while a checkpoint begins (sqlite.org/wal.html#walresetbug).
-    # So every checkpoint is our own, made while no commit can come in between: see `checkpoint`.
+    # SQLite before 3.51.3 can lose commits if a commit resets the log while a checkpoint begins
+    # (sqlite.org/wal.html#walresetbug). So all checkpoints are made by `checkpoint`, while no commit can come in between.
     "PRAGMA wal_autocheckpoint = 0",
-    # A WAL that starts anew is cut to this length, so that its size on disk tells whether it is long.
+    # A WAL that starts again is cut to this length, so that its size on disk tells whether it is long.
     f"PRAGMA journal_size_limit = {WAL_BYTES}",
     "PRAGMA checkpoint_fullfsync = ON",
     "PRAGMA cache_size = -16000",
@@ -38,12 +38,12 @@ _SETTINGS = (
 
 
 def pause_before_retry() -> None:
-    """Sleep a short random while. SQLite's own waiting doubles its sleeps, so that new arrivals overtake forever."""
+    """Sleep for a short random time. SQLite's own waiting doubles its sleeps, so that new arrivals would always overtake."""
     time.sleep(random.random() * PAUSE)  # noqa: S311 - nobody gains by guessing it
 
 
 def patiently(action: Callable[[], T], deadline: float) -> T:
-    """What `action` returns, tried again while the file is locked until `deadline` (time.monotonic)."""
+    """Return the result of `action`, tried again while the file is locked, until `deadline` (time.monotonic)."""
     while True:
         try:
             return action()
@@ -54,9 +54,9 @@ def patiently(action: Callable[[], T], deadline: float) -> T:
 
 
 def connect(path: str, deadline: float, steps: Sequence[str] = STEPS) -> sqlite3.Connection:
-    """A connection to a file that has the newest schema, created or brought up to date if need be.
+    """A connection to a file with the newest schema, which is created or upgraded if necessary.
 
-    Raises BudgetStoreError if the file is somebody else's, of a later version or cannot be used; sqlite3.Error as is.
+    Raises BudgetStoreError if the file belongs to another application, has a later version or cannot be used; sqlite3.Error unchanged.
     """
     if sqlite3.sqlite_version_info < _OLDEST:
         needed = ".".join(map(str, _OLDEST))
@@ -104,7 +104,7 @@ def _checked_version(connection: sqlite3.Connection, path: str, newest: int) -> 
 def _migrate(connection: sqlite3.Connection, path: str, steps: Sequence[str]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Read again under the lock: another process may have done it meanwhile.
+        # Read again under the lock: another process may have upgraded meanwhile.
         version = _checked_version(connection, path, len(steps))
         for step in steps[version:]:
             for statement in _statements(step):
@@ -118,7 +118,7 @@ def _migrate(connection: sqlite3.Connection, path: str, steps: Sequence[str]) ->
 
 
 def _statements(text: str) -> list[str]:
-    """The statements of a script; `executescript` would commit before the first."""
+    """The statements of a script. (`executescript` would commit before the first.)"""
     found, begun = [], ""
     for part in text.split(";")[:-1]:
         begun += part + ";"
@@ -130,11 +130,11 @@ def _statements(text: str) -> list[str]:
 
 def checkpoint(connection: sqlite3.Connection, path: str, deadline: float) -> None:
     """Copy the write-ahead log into the database while `connection` keeps every writer out. Flush the log before: then
-    this takes milliseconds. Raises sqlite3.OperationalError if the file stays locked until `deadline`.
+    this takes only milliseconds. Raises sqlite3.OperationalError if the file stays locked until `deadline`.
     """
     patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
     try:
-        # A transaction cannot checkpoint; a second connection can, beside one that has the write lock.
+        # A connection cannot checkpoint in a transaction; a second connection can, while the first has the write lock.
         second = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
             second.execute("PRAGMA checkpoint_fullfsync = ON")

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean for the operator of the store."""
+"""The meaning of SQLite's errors for the operator of the store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic_core import PydanticSerializationError
 from litellm_budget_plugin.errors import BudgetError, BudgetInputError, BudgetStoreError, BudgetStoreUnavailable
 
 UNSTORABLE = (UnicodeError, OverflowError, PydanticSerializationError)
-"""What Python raises for half a surrogate pair and for integers of more than 64 bits."""
+"""The errors of Python for half a surrogate pair and for integers of more than 64 bits."""
 
-# Told apart by SQLite's own texts, which have not changed since the codes exist: Python 3.10 does not give the codes.
+# Distinguished by SQLite's texts, which have not changed since the codes exist: Python 3.10 does not give the codes.
 _BUSY = ("is locked", "locking protocol")
 _WAYS_OUT = {
     "not a database": "it is not a SQLite database; move it away or name another file",
@@ -26,12 +26,12 @@ _WAYS_OUT = {
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether somebody else's lock was in the way, so that trying again can help."""
+    """Whether another process's lock caused the error, so that trying again can help."""
     return any(text in str(error) for text in _BUSY)
 
 
 def explained(error: Exception, path: str, seconds: float) -> BudgetError:
-    """The error of this package that tells what went wrong with the file and the way out."""
+    """The error of this package for a failure of the file, with its cause and its remedy. `seconds` is the time spent waiting for locks."""
     if isinstance(error, UNSTORABLE):
         return BudgetInputError(f"the command holds text or a number that cannot be stored: {error}")
     if isinstance(error, sqlite3.Error) and is_busy(error):

@@ -1,4 +1,4 @@
-"""The database file: where it is, whether it can be used there, and its way to the disk."""
+"""The database file: its path, whether it can be used there, and its flushing to the disk."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def path_from(rest: str) -> str:
 
 
 def prepare_file(path: str) -> None:
-    """Create the file, readable by its owner alone, if it is not there; its -wal and -shm get the same mode.
+    """Create the file, readable only by its owner, if it does not exist; its -wal and -shm get the same mode.
 
-    Raises BudgetStoreError if its directory is missing or may not be written, or is on a network file system.
+    Raises BudgetStoreError if its directory is missing or not writable, or is on a network file system.
     """
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
@@ -54,7 +54,7 @@ def prepare_file(path: str) -> None:
             "name a file on a local disk"
         )
     try:
-        # Only a new file is opened here: closing a descriptor of one that SQLite has open would drop SQLite's locks.
+        # Only a new file is opened here: closing a descriptor of a file that SQLite has open would release SQLite's locks.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
     except FileExistsError:
         return
@@ -73,9 +73,9 @@ def _mounts() -> str:
 
 
 def network_kind(path: str, mounts: str) -> str | None:
-    """The network file system that the absolute `path` is on, None if it is on none.
+    """The network file system of the absolute `path`, None if it is on none.
 
-    `mounts` is a table in the form of Linux's /proc/self/mountinfo; where there is none, nothing is known and refused.
+    `mounts` is a table in the form of Linux's /proc/self/mountinfo; if it is empty, nothing is known and nothing refused.
     """
     best, kind = -1, ""
     for line in mounts.splitlines():
@@ -89,7 +89,7 @@ def network_kind(path: str, mounts: str) -> str | None:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """What tells this file from one put in its place; None if there is none."""
+    """The identity of a file, which differs for another file in its place; None without a file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -98,7 +98,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def file_size(path: str) -> int:
-    """The size in bytes; 0 if there is no such file."""
+    """The size in bytes; 0 if the file does not exist."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -106,9 +106,9 @@ def file_size(path: str) -> int:
 
 
 def sync_file(path: str) -> int:
-    """Flush what was written to the file to the disk, if the file exists; returns its size.
+    """Flush the file's written data to the disk, if the file exists; return its size in bytes, or 0.
 
-    Never call it on the database itself: closing the descriptor would drop the locks of this process's connection.
+    Never call it on the database itself: closing the descriptor would release the locks of this process's connection.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))

@@ -1,8 +1,8 @@
 -- Version 1. The keys are the ledger's own, compared byte by byte, which for UTF-8 is the order of code points.
 -- Amounts are integers in the account's unit, times are microseconds since 1970-01-01 UTC.
 
--- `models` is a JSON object; `extra` is a JSON list of what few accounts have (see book.py), NULL in the others: the rows are
--- small, for rows of a table WITHOUT ROWID stand in its inner pages too.
+-- `models` is a JSON object; `extra` is a JSON list of values that few accounts have (see book.py), NULL in the others. It keeps
+-- rows small, because inner pages of a table WITHOUT ROWID contain rows too.
 CREATE TABLE accounts (
     project    TEXT NOT NULL,
     scope      TEXT NOT NULL,
@@ -24,7 +24,7 @@ CREATE TABLE accounts (
     PRIMARY KEY (project, scope, subject, model, period, unit)
 ) WITHOUT ROWID;
 
--- Open holds, and the marks that are left of closed ones. `detail` and `reply` are JSON, NULL in the common mark.
+-- Open holds, and the marks that remain of closed ones. `detail` and `reply` are JSON, NULL in the common mark.
 CREATE TABLE holds (
     project TEXT NOT NULL,
     id      TEXT NOT NULL,

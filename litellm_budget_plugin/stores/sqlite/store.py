@@ -42,13 +42,13 @@ _log = logging.getLogger("litellm_budget_plugin")
 _READS = (Read, ReadUsage)
 _SYNCED_AT_ONCE = (PutBudget, DropBudget, Reset, SetLimits, TopUp, Refund)
 _LOOK_EVERY = 1.0
-"""How often (seconds) a command looks whether its file is still in its place."""
+"""The interval (seconds) at which a command checks that its file is still in place."""
 _SYNC_WAIT = 60.0
-"""How long (seconds) a sync waits for another one to end."""
+"""The time (seconds) that a sync waits for another one to end."""
 _TOGETHER = 64
-"""How many commands one transaction has at most: others wait for it."""
+"""The most commands in one transaction: others wait for it."""
 _MEASURE_EVERY = 500
-"""After how many commits the length of the write-ahead log is looked at."""
+"""The number of commits after which the length of the write-ahead log is checked."""
 
 _inherited: dict[tuple[int, int] | None, sqlite3.Connection] = {}
 """Connections that a fork copied into this process, by the identity of their files: never used and never closed."""
@@ -57,8 +57,8 @@ _inherited: dict[tuple[int, int] | None, sqlite3.Connection] = {}
 class SqliteStore:
     """A ledger in one file, shared by the threads and processes of one machine.
 
-    Before a fork the connection is closed, after it parent and child open their own: SQLite keeps what it has locked in
-    the process's memory, so a child that inherits an open connection believes that it holds locks which it does not.
+    The connection is closed before a fork, and parent and child open their own after it: SQLite keeps its locks in the
+    process's memory, so a child with an inherited connection would believe that it holds locks that it does not hold.
     """
 
     remote = False
@@ -94,7 +94,8 @@ class SqliteStore:
 
     def _serve(self, work: Callable[[SqliteBook], T], seconds: float, *, writes: bool, synced: bool = False) -> T:
         try:
-            # Threads that queue for the connection are being served: only a file that others keep busy is short of time.
+            # Threads that wait for the connection are served in turn: `seconds` limits only the wait for a file that
+            # other processes keep busy.
             done: T = self._guard.run(self._path, self._timeout, self._transact, work, seconds, writes)
             if synced:
                 self._sync_guard.run(self._path, _SYNC_WAIT, self._sync_wal)
@@ -103,7 +104,7 @@ class SqliteStore:
         return done
 
     def execute_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
-        """Apply commands one after the other and answer each: some together in one transaction, which costs less."""
+        """Apply commands one after the other and answer each: several together in one transaction, which costs less."""
         outcomes: list[Outcome] = []
         for first in range(0, len(commands), _TOGETHER):
             outcomes += self._execute_together(commands[first : first + _TOGETHER], timeout)
@@ -119,7 +120,7 @@ class SqliteStore:
                 synced=any(isinstance(command, _SYNCED_AT_ONCE) for command in commands),
             )
         except BudgetInputError:
-            # One of them cannot be stored, so nothing was. It must not keep the others back.
+            # One of them cannot be stored, so none was. It must not keep the others from being applied.
             return one_by_one(self, commands, timeout)
 
     def _outcome(self, book: SqliteBook, command: Command) -> Outcome:
@@ -144,7 +145,7 @@ class SqliteStore:
         deadline = time.monotonic() + seconds
         connection, book = self._opened(deadline)
         run = connection.execute
-        if connection.in_transaction:  # a second interrupt fell into the ROLLBACK below
+        if connection.in_transaction:  # a second interrupt arrived during the ROLLBACK below
             run("ROLLBACK")
         book.writable = writes
         while True:
@@ -169,14 +170,14 @@ class SqliteStore:
         return done
 
     def _measure_log(self) -> None:
-        """For programs that never call `sync`, so that the log does not grow for ever."""
+        """Shorten a long log, for programs that never call `sync`, so that it does not grow forever."""
         self._measure_at = self._commits + _MEASURE_EVERY
         if file_size(self._path + "-wal") > 4 * connecting.WAL_BYTES:
             self._checkpoint(0.0, logging.DEBUG)
 
     def _check_file(self, deadline: float) -> None:
-        """Create or check the file. The connection is not kept: a program that opens a store, forks its workers and
-        calls nothing before has none that they could inherit, whatever its way of forking.
+        """Create or check the file. The connection is not kept: a program that opens a store and forks its workers
+        before any command has no connection for them to inherit, however it forks.
         """
         try:
             connect(self._path, deadline).close()
@@ -206,7 +207,9 @@ class SqliteStore:
         return connection, self._book
 
     def _look(self) -> None:
-        """Refuse to go on with a file that nobody else will ever see again, or with a new and empty one in its place."""
+        """Raise BudgetStoreError if the file was deleted or replaced: no other process would see the old one again, and
+        the new one may be empty.
+        """
         self._look_at = time.monotonic() + _LOOK_EVERY
         log = self._log_identity if self._connection is None else identity(self._path + "-wal")
         if (identity(self._path), log) != (self._identity, self._log_identity):
@@ -216,7 +219,7 @@ class SqliteStore:
             )
 
     def sync(self) -> None:
-        """Flush the write-ahead log, once for all commits before, without holding up anybody; shorten it when it is long."""
+        """Flush the write-ahead log, once for all earlier commits, without delaying commands; shorten it if it is long."""
         try:
             self._sync_guard.run(self._path, _SYNC_WAIT, self._sync)
         except (sqlite3.Error, OSError) as error:
@@ -225,7 +228,7 @@ class SqliteStore:
     def _sync(self) -> None:
         if self._closed:
             return
-        # Not beside a command that opens the file, or a fork that closes it.
+        # Under the lock: not while a command opens the file, or a fork closes it.
         self._guard.run(self._path, self._timeout, self._look)
         if self._synced != self._commits and self._sync_wal() > connecting.WAL_BYTES:
             self._guard.run(self._path, self._timeout, self._checkpoint, self._timeout)
@@ -236,7 +239,7 @@ class SqliteStore:
         try:
             checkpoint(self._connection, self._path, time.monotonic() + seconds)
         except sqlite3.OperationalError as error:
-            # The next one will do it, or another process has: what was committed is safe in the log.
+            # The next checkpoint will shorten it, or another process has. Committed data is safe in the log.
             _log.log(level, "%s: its write-ahead log could not be shortened: %s", self._path, error)
 
     def _sync_wal(self) -> int:
@@ -249,7 +252,7 @@ class SqliteStore:
         return size
 
     def close(self) -> None:
-        """Flush what was committed and let go of the file."""
+        """Flush committed data and close the file."""
         try:
             self.sync()
         finally:
@@ -262,12 +265,12 @@ class SqliteStore:
             connection.close()
 
     def before_fork(self) -> None:
-        """Let commands and syncs end, and close the connection."""
+        """Wait for commands and syncs to end, and close the connection."""
         if all([self._sync_guard.before_fork(), self._guard.before_fork()]):
             self._disconnect(False)
 
     def after_fork(self, in_child: bool) -> None:
-        """Let them go on; the next command opens a connection."""
+        """Admit commands and syncs again; the next command opens a connection."""
         for guard in (self._guard, self._sync_guard):
             guard.after_fork(in_child)
         if in_child:
@@ -277,11 +280,11 @@ class SqliteStore:
         self._pid = os.getpid()
         if self._connection is not None:
             _inherited[self._identity] = self._connection
-            # Not even the end of the interpreter may close it: that would act on locks that are the parent's.
+            # Not even the end of the interpreter may close it: that would act on the parent's locks.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             self._connection = self._book = None
 
 
 def open_sqlite(_: str, rest: str, *, test_clock: bool, timeout: float) -> SqliteStore:
-    """The store that `sqlite://` with `rest` behind it names."""
+    """The store of the URL `sqlite://rest`."""
     return SqliteStore(path_from(rest), test_clock=test_clock, timeout=timeout)

@@ -12,7 +12,7 @@ from tests.stores.hosted.endpoint import Endpoint
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    """An endpoint that nobody has used yet."""
+    """A new endpoint."""
     served = Endpoint()
     yield served
     served.close()
@@ -20,7 +20,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def opened(endpoint: Endpoint) -> Iterator[Callable[..., HostedStore]]:
-    """Opens stores on the endpoint, each as a process of its own would."""
+    """Open stores on the endpoint, each like a separate process."""
     stores: list[HostedStore] = []
 
     def open_one(**options: object) -> HostedStore:

@@ -1,4 +1,4 @@
-"""What the tests of the store over LiteLLM's protocol ask."""
+"""Commands and readers for the tests of the store over LiteLLM's protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def put(store: HostedStore, name: str, **fields: Any) -> None:
 
 
 def later(*stores: HostedStore) -> None:
-    """What the stores have read is no longer fresh."""
+    """Make the dictionaries that the stores have read too old."""
     for store in stores:
         for project in store._projects.values():
             project.read_at -= FRESH_SECONDS + 1.0
@@ -27,7 +27,7 @@ def later(*stores: HostedStore) -> None:
 def of(
     store: HostedStore, user: str = "alice", defaults: tuple[Default, ...] = LIMIT, now: int | None = None
 ) -> AccountState | None:
-    """A user's account, as it is when the store has read the dictionary again; None if there is none."""
+    """A user's account, after the store has read the dictionary again; None if there is none."""
     later(store)
     reply = store.execute(Read("p", "user", user, defaults=defaults, now=now))
     assert isinstance(reply, Accounts)
@@ -35,7 +35,7 @@ def of(
 
 
 def alice(store: HostedStore, now: int | None = None) -> AccountState:
-    """Alice's account, likewise."""
+    """Alice's account, after the store has read the dictionary again."""
     state = of(store, now=now)
     assert state is not None
     return state

@@ -14,12 +14,12 @@ LITELLMS_KEYS = {"total_budget", "duration", "created_at", "last_updated_at", "c
 
 
 class Endpoint:
-    """Keeps each project's dictionary, as a service behind `api_base` would.
+    """An endpoint that keeps each project's dictionary, like a service behind `api_base`.
 
-    `asked` lists the paths in their order. `away`: every request is answered 503. `deaf`: what is written is kept, and the
-    answer lost. `strict`: keys that LiteLLM does not know are dropped. `stalled`: no request is answered before the event is
-    set. `before_set`, called once before the next write is kept, lets a test come between a read and a write. `trouble` is what
-    becomes of the next requests: as above, or "late": the answer is lost, and a write is kept only after the next one.
+    `asked` lists the paths in their order. `away`: every request is answered 503. `deaf`: writes are kept, but their answers
+    are lost. `strict`: keys that LiteLLM does not know are dropped. `stalled`: no request is answered before the event is
+    set. `before_set`, called once before the next write is kept, lets a test act between a read and a write. `trouble` lists
+    the faults of the next requests: as above, or "late": the answer is lost, and a write is kept only after the next one.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def forget(self) -> None:
-        """Begin with nothing."""
+        """Forget everything."""
         self.data, self.asked, self.trouble, self._late = {}, [], [], []
 
     def exchange(self) -> HttpClient:
-        """The way to it, as `open_store` makes it."""
+        """A client of it, as `open_store` makes it."""
         return HttpClient(parse_address("http", self.url.removeprefix("http://")))
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Endpoint:
         return Handler
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any] | None:
-        """The status and the body of an answer; None if it is to get lost."""
+        """The status and the body of an answer; None if it is lost."""
         self.asked.append(path)
         trouble = self.trouble.pop(0) if self.trouble else "none"
         if self.stalled is not None:

@@ -1,4 +1,4 @@
-"""One process, over HTTP: every reply is the ledger's, and every charge counts once, whatever fails."""
+"""One process, over HTTP: every reply is the ledger's, and every charge counts once, despite all failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMIT = (Default("user", "none", 1000),)
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
-    """One endpoint for all examples, and one set of connections to it."""
+    """One endpoint and one client of it, for all examples."""
     served = Endpoint()
     exchange = served.exchange()
     yield served, exchange
@@ -50,7 +50,7 @@ def shared() -> Iterator[Shared]:
 @examples(200)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_every_reply_is_the_ledgers(shared: Shared, commands: list[Command]) -> None:
-    """As long as nobody else writes; what is written is read again now and then."""
+    """As long as no other process writes. Written data is read again from time to time."""
     endpoint, exchange = shared
     endpoint.forget()
     book, store = DictRowStore(), HostedStore(exchange, test_clock=True)
@@ -86,7 +86,7 @@ troubles = st.lists(st.sampled_from(("none", "none", "away", "deaf", "late", "re
 
 
 class Process:
-    """One store, what was charged to whom, and the commands that were not acknowledged."""
+    """One store, its charges by user, and its commands that were not acknowledged."""
 
     def __init__(self, endpoint: Endpoint, exchange: HttpClient) -> None:
         self.endpoint = endpoint
@@ -97,7 +97,7 @@ class Process:
         self._sent = 0
 
     def send(self, user: str, usd: int) -> None:
-        """Charge; or, for 9, set a limit."""
+        """Charge `usd`; or set a limit if it is 9."""
         self._sent += 1
         subject = Subject("user", user)
         command: Command = Settle(f"h{self._sent}", "p", (subject,), (), usd, f"m{usd % 2}", defaults=LIMIT)
@@ -112,7 +112,7 @@ class Process:
             self.again.append(command)
 
     def finish(self) -> None:
-        """Everything that was to be said has been said, and has been read."""
+        """Repeat the commands that were not acknowledged, and read the result."""
         self.endpoint.trouble = []
         for command in self.again:
             self.store.execute(command)
@@ -127,7 +127,7 @@ class Process:
 def test_every_charge_counts_once_whatever_fails(
     shared: Shared, turns: Sequence[tuple[tuple[str, int], list[str]]]
 ) -> None:
-    """Requests and answers get lost, or a write arrives after the next one; what was not acknowledged is sent again."""
+    """Requests and answers are lost, or a write arrives after the next one; unacknowledged commands are sent again."""
     endpoint, exchange = shared
     endpoint.forget()
     process = Process(endpoint, exchange)

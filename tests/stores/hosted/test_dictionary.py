@@ -1,4 +1,4 @@
-"""The dictionary at the endpoint as a ledger: what is read from it, when it is asked, and what it cannot say."""
+"""The dictionary at the endpoint as a ledger: its content, when it is read, and its limitations."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_hundred_charges_are_one_read_and_one_write(store: HostedStore, endpoi
 
 
 def test_threads_that_charge_at_once_share_a_write_and_lose_nothing(store: HostedStore, endpoint: Endpoint) -> None:
-    """While one exchange goes on, the others gather for the next."""
+    """During one exchange, the other threads collect for the next."""
     store.execute(Read("p", "user"))
     endpoint.stalled = threading.Event()
     threads = [threading.Thread(target=store.execute, args=(charge_of(f"h{number}"),)) for number in range(8)]
@@ -191,7 +191,7 @@ def test_strange_records_are_read_or_refused(there: Any) -> None:
 
 
 def test_an_endpoint_that_forgets_everybody_is_not_believed(store: HostedStore, endpoint: Endpoint) -> None:
-    """It answers "error" for nothing stored, as for everything else that goes wrong."""
+    """It answers "error" both if nothing is stored and if anything else fails."""
     put(store, "c", limit=50)
     kept = endpoint.data.pop("p")
     with pytest.raises(BudgetStoreError, match="no budgets"):

@@ -1,4 +1,4 @@
-"""Side by side with LiteLLM's own BudgetManager, and in its very words."""
+"""The store beside LiteLLM's own BudgetManager, with the same protocol."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULTS = (Default("user", "none", None),)
 
 @pytest.fixture
 def theirs(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Callable[[], litellm.BudgetManager]:
-    """Opens LiteLLM's managers; what they save is waited for."""
+    """Open LiteLLM's managers, whose saves are synchronous."""
     monkeypatch.setattr(litellm.BudgetManager, "_save_data_thread", lambda manager: manager.save_data())
 
     def open_one() -> litellm.BudgetManager:
@@ -52,7 +52,7 @@ def alice(store: HostedStore, now: int | None = None) -> AccountState:
 
 
 def test_it_speaks_in_litellms_words() -> None:
-    """The same paths, the same keys, the same shapes."""
+    """Paths, keys and shapes are equal."""
     with respx.mock(base_url="http://budgets.test", using="httpcore") as router:
         get = router.post("/get_budget").mock(return_value=Response(200, json={"status": "error"}))
         put = router.post("/set_budget").mock(return_value=Response(200, json={"status": "success"}))
@@ -96,8 +96,8 @@ def test_a_store_reads_what_litellms_manager_wrote(opened: Opener, theirs: Calla
 
 
 def test_a_charge_that_litellms_manager_overwrites_is_gone(opened: Opener, theirs: Callable[[], Any]) -> None:
-    """It writes the dictionary that it read when it was made, whatever has happened since, and the last writer wins. What is
-    charged from then on counts.
+    """The manager writes the dictionary that it read when it was made, whatever has happened since, and the last writer
+    wins. Later charges count.
     """
     store, manager = opened(), theirs()
     manager.create_budget(2.0, "alice", "weekly", created_at=time.time())
@@ -130,7 +130,7 @@ def test_a_reset_by_litellms_manager_counts(opened: Opener, theirs: Callable[[],
 def test_a_budget_that_litellms_manager_makes_anew_counts(
     opened: Opener, theirs: Callable[[], Any], window: str, reset: bool
 ) -> None:
-    """Its record has none of our keys. It replaces limit and spend."""
+    """The manager's record has none of our keys. It replaces limit and spend."""
     store = opened()
     ask(store, PutBudget("c", "p", ALICE[0], limit=2 * 10**9, window=window, only=True))
     if reset:
@@ -147,7 +147,7 @@ def test_a_budget_that_litellms_manager_makes_anew_counts(
 def test_a_window_that_litellms_manager_ends_counts(
     opened: Opener, endpoint: Endpoint, theirs: Callable[[], Any]
 ) -> None:
-    """It sets the spend back and leaves our keys as they were."""
+    """The manager resets the spend and leaves our keys unchanged."""
     store = opened(test_clock=True)
     now = time.time_ns() // 1000
     begun = now - DAY - 5 * SECOND
@@ -164,7 +164,7 @@ def test_a_window_that_litellms_manager_ends_counts(
 
 
 def test_a_window_that_both_end_counts_once(opened: Opener, theirs: Callable[[], Any], endpoint: Endpoint) -> None:
-    """What is left of ours in a record that it has set back belongs to the window before."""
+    """Our remaining keys in a record that the manager has reset belong to the previous window."""
     store = opened(test_clock=True)
     now = time.time_ns() // 1000
     begun = now - DAY - 5 * SECOND

@@ -1,4 +1,4 @@
-"""An endpoint that is not ours is spoken to in LiteLLM's protocol by itself; and ours understands that one, too."""
+"""The store uses LiteLLM's protocol with an endpoint that is not ours, and our endpoint understands that protocol, too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTED = "https://api.litellm.ai"
 
 @pytest.mark.parametrize("status", [404, 405, 401, 403, 200])
 def test_the_exchange_is_litellms(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """To the byte but for the spaces, with the headers that were given."""
+    """The bytes are equal except for spaces, with the given headers."""
     with respx.mock(base_url=HOSTED, using="httpcore") as mock:
         asked = mock.get("/v1").mock(return_value=Response(status))
         kept: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ def test_the_exchange_is_litellms(status: int, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_server_error_decides_nothing() -> None:
-    """The endpoint may be ours and away."""
+    """The endpoint may be ours, and temporarily unreachable."""
     with respx.mock(base_url=HOSTED, using="httpcore") as mock:
         mock.get("/v1").mock(return_value=Response(502))
         with pytest.raises(BudgetStoreUnavailable, match="answered 502"):
@@ -85,7 +85,7 @@ def test_a_server_error_decides_nothing() -> None:
     ],
 )
 def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
-    """Ours may be behind it in a moment."""
+    """Our server may be behind it a moment later."""
     with running_fake(page, hello=page) as fake:
         url = f"http://{fake.base}"
         store = LazyStore("the endpoint", lambda seconds: open_store(url, timeout=seconds), 5.0)
@@ -98,7 +98,7 @@ def test_a_proxys_own_page_decides_nothing(page: Said) -> None:
 
 
 def test_ours_that_begins_to_answer_in_between_is_asked_again() -> None:
-    """It understands LiteLLM's protocol too, but is not to be spoken to in it."""
+    """It also understands LiteLLM's protocol, but that must not be used with it."""
     ours = Said(200, b'{"status": "error"}')
     with (
         running_fake(ours, hello=Said(404, b"404 page not found", {})) as fake,
@@ -110,7 +110,7 @@ def test_ours_that_begins_to_answer_in_between_is_asked_again() -> None:
 def test_the_callback_holds_on_such_an_endpoint(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LITELLM_BUDGET_CLIENT_TYPE is all that names it."""
+    """Only LITELLM_BUDGET_CLIENT_TYPE selects it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITELLM_BUDGET_CLIENT_TYPE", "hosted")
     monkeypatch.setenv("LITELLM_BUDGET_API_BASE", endpoint.url)
@@ -131,7 +131,7 @@ def test_the_callback_holds_on_such_an_endpoint(
 
 
 def test_litellms_protocol_against_our_server(tmp_path: Path) -> None:
-    """Two stores in turn, limits, spend and users who follow a default."""
+    """Two stores in turn, with limits, spend and users who follow a default."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         first, second = (
             HostedStore(HttpClient(parse_address("http", server.url.removeprefix("http://")))) for _ in range(2)

@@ -1,4 +1,4 @@
-"""Several stores on one endpoint: turns that they take sum up exactly; of writes that cross, the last one wins."""
+"""Several stores on one endpoint: alternating changes add up exactly; of concurrent writes, the last one wins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_stores_that_take_turns_sum_up_exactly(opened: Opener, endpoint: Endpoin
 
 
 def test_of_two_charges_that_cross_the_last_write_stays(opened: Opener, endpoint: Endpoint) -> None:
-    """That is what the protocol can do. Both stores agree on it afterwards."""
+    """The protocol cannot do better. Both stores agree afterwards."""
     one, two = opened(), opened()
     put(one, "limit", limit=1000)
     alice(two)
@@ -58,7 +58,7 @@ def test_of_two_charges_that_cross_the_last_write_stays(opened: Opener, endpoint
 def test_a_change_that_waits_goes_on_top_of_what_others_wrote(
     opened: Opener, endpoint: Endpoint, command: Any, limit: int, spent: int
 ) -> None:
-    """In both directions: the change waits, or the charge does."""
+    """In both directions: either the change waits, or the charge does."""
     for charge_waits in (False, True):
         endpoint.forget()
         one, two = opened(), opened()
@@ -136,7 +136,7 @@ def test_another_window_there_takes_the_holds_along(opened: Opener) -> None:
 
 
 def test_a_process_with_another_default_window_keeps_to_its_own(opened: Opener, endpoint: Endpoint) -> None:
-    """As on every store, those are two accounts; the record shows the one that was written last."""
+    """As on every store, these are two accounts; the record shows the one written last."""
     one, two = opened(), opened()
     one.execute(charge_of("h", usd=990))
     weekly = Settle("w", "p", ALICE, (), 5, "m", defaults=(Default("user", "7d", 1000),))
@@ -153,7 +153,7 @@ def charge_daily(store: HostedStore, name: str, usd: int, at: int) -> None:
 
 
 def test_a_window_that_ends_here_does_not_come_back(opened: Opener, endpoint: Endpoint) -> None:
-    """The store that rolls writes the new window; one that still has the old one takes it over."""
+    """The store that rolls the window writes the new one; a store with the old one takes it over."""
     one, two = opened(test_clock=True), opened(test_clock=True)
     charge_daily(one, "a", 100, START)
     charge_daily(two, "b", 10, START + SECOND)
@@ -241,7 +241,7 @@ def test_a_floor_of_a_window_that_others_ended_is_not_given_back(opened: Opener,
 
 
 def test_a_default_window_that_was_changed_begins_anew(opened: Opener, endpoint: Endpoint) -> None:
-    """Also where the first command of the new process, as that of the manager, names no default."""
+    """Also if the first command of the new process names no default, like that of the manager."""
     opened().execute(charge_of("h", usd=990))
     store = opened()
     assert store.execute(Read("p", "user")).accounts  # type: ignore[union-attr]

@@ -49,7 +49,7 @@ def refused(store: HostedStore, endpoint: Endpoint, command: Any) -> None:
 
 
 def lost(store: HostedStore, endpoint: Endpoint, command: Any) -> None:
-    """Have a command fail because the answer to its write gets lost."""
+    """Have a command fail because the answer to its write is lost."""
     endpoint.deaf = True
     with pytest.raises(BudgetStoreUnavailable):
         store.execute(command)
@@ -70,7 +70,7 @@ def test_a_write_whose_answer_was_lost_counts_once(
 
 
 def test_threads_that_waited_look_at_what_became_of_a_write(store: HostedStore, endpoint: Endpoint) -> None:
-    """They came before the last read, which is fresh enough for them unless a write since then was not answered."""
+    """They waited since before the last read. It is fresh enough for them, unless a later write was not answered."""
     store.execute(charge_of("before"))
     charges = [charge_of(f"h{number}", usd=1) for number in range(20)]
     endpoint.deaf = True
@@ -97,7 +97,7 @@ def test_a_write_whose_answer_was_lost_counts_once_although_others_wrote_since(
 
 
 def test_a_write_that_arrives_after_the_next_one_takes_nothing_away(store: HostedStore, endpoint: Endpoint) -> None:
-    """Not from the user whose charge it was, nor from another one."""
+    """Neither from the user of that charge, nor from another one."""
     store.execute(Settle("b 1", "p", BOB, (), 1, "m", defaults=LIMIT))
     endpoint.trouble = ["none", "late", "late", "late"]
     with pytest.raises(BudgetStoreUnavailable):
@@ -112,7 +112,7 @@ def test_a_write_that_arrives_after_the_next_one_takes_nothing_away(store: Hoste
 def test_what_could_not_be_written_goes_with_the_next_write(store: HostedStore, endpoint: Endpoint) -> None:
     store.execute(charge_of("first"))
     refused(store, endpoint, charge_of("h"))
-    # Here it is done, but it is acknowledged only when it is there.
+    # It is applied in this process, but acknowledged only when it is at the endpoint.
     refused(store, endpoint, charge_of("h"))
     store.execute(charge_of("next", usd=1))
     assert spent(endpoint) == 21e-9
@@ -247,7 +247,7 @@ def test_an_interrupt_while_a_record_is_brought_in_counts_nothing_twice(
 
 
 def test_a_forked_child_starts_like_a_new_process(opened: Opener, endpoint: Endpoint) -> None:
-    """It writes neither what its parent has yet to write nor the floors of its parent's holds."""
+    """It writes neither its parent's unwritten changes nor the floors of its parent's holds."""
     store = opened(test_clock=True)
     store.execute(hold_of("h", floor=4, now=1_000_000))
     store.execute(charge_of("before", usd=2, now=1_000_000))
@@ -266,7 +266,7 @@ def test_a_forked_child_starts_like_a_new_process(opened: Opener, endpoint: Endp
 
 
 def test_a_child_that_is_forked_during_an_exchange_goes_on(store: HostedStore, endpoint: Endpoint) -> None:
-    """Another thread of the parent has the way to the endpoint, and the ledger."""
+    """Another thread of the parent holds the locks of the exchange and the ledger."""
     store.execute(charge_of("before"))
     endpoint.stalled = threading.Event()
     thread = threading.Thread(target=store.execute, args=(charge_of("parent"),))
@@ -303,7 +303,7 @@ def test_an_endpoint_of_something_else_is_told(store: HostedStore, endpoint: End
 
 
 def test_the_worker_delivers_through_it(opened: Opener, endpoint: Endpoint) -> None:
-    """As it does for every networked store; what an outage held up comes after it."""
+    """As for every networked store; charges that an outage delayed arrive after it."""
     worker = StoreWorker(opened(), 2.0)
     endpoint.away = True
     for number in range(50):
@@ -317,7 +317,7 @@ def test_the_worker_delivers_through_it(opened: Opener, endpoint: Endpoint) -> N
 
 
 def test_accounts_of_others_than_users_are_the_process_own(opened: Opener, endpoint: Endpoint) -> None:
-    """The protocol has no place for them: a project's limit begins anew with each process."""
+    """The protocol cannot carry them: a project's limit starts again with each process."""
     limits = (*LIMIT, Default("project", "none", 100))
     one, two = opened(), opened()
     one.execute(Settle("a", "p", (*ALICE, Subject("project", "p")), (), 30, "m", defaults=limits))

@@ -1,4 +1,4 @@
-"""Fixtures: servers that a test may harm."""
+"""Fixtures: servers that a test may damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP server that answers whatever a test wants."""
+"""An HTTP server that returns the answers of a test."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ GOOD = Said(200, HELLO)
 
 
 class Fake:
-    """Answers GET /v1 with `hello` and everything else with what `answers` has next, the last one again and again. `asked`
-    are the requests: method, path, headers in lower case, body.
+    """A server that answers GET /v1 with `hello` and everything else with the next of `answers`, repeating the last
+    one. `asked` are the requests: method, path, headers in lower case, body.
     """
 
     def __init__(self, *answers: Said, hello: Said = GOOD) -> None:
@@ -56,20 +56,20 @@ class Fake:
             do_GET = do_POST = _answer  # noqa: N815  # http.server's names
 
             def log_message(self, *_: Any) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
 
     @property
     def base(self) -> str:
-        """Where it is, without the scheme."""
+        """Its address, without the scheme."""
         return f"127.0.0.1:{self.server.server_port}"
 
 
 @contextmanager
 def running(*answers: Said, hello: Said = GOOD) -> Iterator[Fake]:
-    """A server for the time of a test."""
+    """Run a server for one test."""
     fake = Fake(*answers, hello=hello)
     threading.Thread(target=fake.server.serve_forever, args=(0.02,), daemon=True).start()
     try:

@@ -13,7 +13,7 @@ class HttpProxy(Proxy):
     def __init__(self, server_port: int) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = listening.getsockname()[1]
-        # httpcore sends head and body apart.
+        # httpcore sends head and body separately.
         super().__init__(
             listening, lambda: socket.create_connection(("127.0.0.1", server_port)), lambda data: b"POST /v1/" in data
         )

@@ -1,4 +1,4 @@
-"""A server of the tests' own: one process with an empty ledger, in memory and with a test clock, under each prefix asked for.
+"""A server for the tests: one process with an empty ledger, in memory and with a test clock, under each requested prefix.
 
 python -m tests.stores.http.server LISTENING_SOCKET
 """
@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[3]
 
 
 _MOST = 16
-"""Ledgers that live at the same time: each has threads and an upkeep, and hundreds of them would keep a processor busy."""
+"""The number of ledgers at the same time. Each has threads and an upkeep, and hundreds of them would keep a processor busy."""
 
 
 class Ledgers:
-    """ASGI application: an application of its own under each first part of a path, made when it is first asked for, and ended
-    when `_MOST` others have been asked since.
+    """An ASGI application with a separate application under each first part of a path. It is made on the first request,
+    and ended after `_MOST` others have been requested since.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Ledgers:
             app, life = create_app(options), AsyncExitStack()
             self._apps[prefix] = app, life
             await life.enter_async_context(app.router.lifespan_context(app))
-        # The one asked last stands last.
+        # The last one requested is at the end.
         app, life = self._apps[prefix] = self._apps.pop(prefix)
         if len(self._apps) > _MOST:
             await self._apps.pop(next(iter(self._apps)))[1].aclose()
@@ -76,7 +76,7 @@ class Shared:
                 command, cwd=ROOT, pass_fds=(listening.fileno(),), preexec_fn=die_with_the_parent
             )
         atexit.register(self._end, os.getpid())
-        # No test's time-out has to cover how long a process takes to start.
+        # So no test's time-out includes the start of the process.
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/begin/healthz", timeout=60):
             pass
 
@@ -103,7 +103,7 @@ def http_url(directory: Path) -> str:
 if __name__ == "__main__":
     import uvicorn
 
-    # Named as TCP, for asyncio switches Nagle's delay off only then.
+    # Declared as TCP, because asyncio switches Nagle's delay off only then.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=int(sys.argv[1]))
     config = uvicorn.Config(Ledgers(), log_level="error", access_log=False, timeout_keep_alive=75)
     uvicorn.Server(config).run(sockets=[listening])

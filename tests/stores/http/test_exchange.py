@@ -1,4 +1,4 @@
-"""What goes over the wire, and what is made of every answer that an endpoint may give."""
+"""The requests on the wire, and the handling of every answer that an endpoint may give."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_command_is_one_request_with_the_key(opened: Opener) -> None:
     assert command[2]["authorization"] == hello[2]["authorization"] == "Bearer s@crt"
     assert (command[2]["x-team"], command[2]["x-other"]) == ("a b", "1")
     assert command[2]["content-type"] == "application/json"
-    # Its own time is not for the server.
+    # The command's own time is not sent.
     assert json.loads(command[3]) == wire.encode(charge_of("h"))
 
 
@@ -87,16 +87,16 @@ def test_who_asks_too_often_waits_and_asks_again(opened: Opener) -> None:
         asked = len(fake.asked)
         with pytest.raises(BudgetStoreUnavailable, match="429"):
             opened(f"http://{fake.base}", timeout=1.0).execute(charge_of("h"))
-        assert len(fake.asked) == asked + 2  # who serves, and the command once
+        assert len(fake.asked) == asked + 2  # the version, and the command once
 
 
 def dumps_all(replies: list[Reply]) -> bytes:
-    """The body that tells what became of many commands."""
+    """The body with the outcomes of many commands."""
     return json.dumps({"outcomes": [wire.encode(reply) for reply in replies]}).encode()
 
 
 def test_many_commands_that_a_proxy_finds_too_large_go_in_halves(opened: Opener) -> None:
-    """Each of them once, in their order; one alone that is too large is said."""
+    """Each command is sent once, in order; a single command that is too large raises an error."""
     commands = [charge_of(f"h{number}") for number in range(5)]
     halves = [Said(200, dumps_all([Settled(f"h{number}") for number in some])) for some in ([0, 1], [2], [3, 4])]
     with running(Said(413), halves[0], Said(413), *halves[1:], Said(413)) as fake:
@@ -117,7 +117,7 @@ def test_outcomes_that_are_none(opened: Opener, body: bytes) -> None:
 
 
 def test_a_batch_that_is_refused_as_a_whole_is_no_commands_fault(opened: Opener) -> None:
-    """Else every charge in it would be given up as one that can never be stored."""
+    """Otherwise every charge in it would be given up as impossible to store."""
     with running(Said(422, b'{"message": "at most 1000 of them"}')) as fake:
         store = opened(f"http://{fake.base}")
         with pytest.raises(BudgetStoreError, match="refuses a batch: at most 1000 of them") as raised:

@@ -1,4 +1,4 @@
-"""An endpoint behind TLS, which offers HTTP/2 as the proxies in front of real ones do."""
+"""An endpoint behind TLS that offers HTTP/2, as proxies in front of real endpoints do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Opener = Callable[..., Any]
 
 
 class Secure(NamedTuple):
-    """Where it is, the file of its certificate, and the HTTP versions of the requests that came."""
+    """Its address, the file of its certificate, and the HTTP versions of its requests."""
 
     place: str
     certificate: Path
@@ -43,7 +43,7 @@ def secure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Secure]:
 
     async def noting(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            # Of another server than uvicorn: the name comes as a header of its own in HTTP/2.
+            # The server is hypercorn, because uvicorn has no HTTP/2.
             versions.add(scope["http_version"])
         await app(scope, receive, send)
 
@@ -69,12 +69,12 @@ def _opened(opened: Opener, url: str) -> Any:
         try:
             return opened(url)
         except BudgetStoreUnavailable as error:
-            # It does not listen yet.
+            # It is not listening yet.
             assert "could not be made" in str(error) and "certificate" not in str(error), error
 
 
 def test_the_newest_http_that_is_offered(secure: Secure, opened: Opener, request: pytest.FixtureRequest) -> None:
-    """From several threads, whose requests share one connection in HTTP/2."""
+    """Used from several threads, whose requests share one connection in HTTP/2."""
     store = _opened(opened, f"https://{secure.place}?ca={secure.certificate}")
     threads = [threading.Thread(target=store.execute, args=(charge_of(f"h{n}"), 10.0)) for n in range(20)]
     for thread in threads:

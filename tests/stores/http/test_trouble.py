@@ -1,4 +1,4 @@
-"""Endpoints that end, stall, refuse, lose answers or are none."""
+"""Endpoints that end, stall, refuse, lose answers, or are something else."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
-    """Two are asked for again within the call; three make it unavailable; either way each counts once."""
+    """The call itself repeats the request after two lost answers; after three, the store is unavailable. In both cases
+    each command counts once.
+    """
     server = own_server()
     proxy = HttpProxy(server.port)
     with closing(proxy):
@@ -57,7 +59,7 @@ def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
-    """On a connection there is, and on one that has to be opened."""
+    """On an existing connection, and on one that must be opened."""
     server = own_server()
     store = opened(server.url())
     store.execute(charge_of("before"))
@@ -79,7 +81,7 @@ def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
-    """A time-out of each reading would never be over."""
+    """A time-out for each single read would never end it."""
     proxy = HttpProxy(own_server().port)
     with closing(proxy):
         store = opened(proxy.url)
@@ -108,7 +110,7 @@ def test_a_server_that_is_away() -> None:
 
 
 def test_connections_that_went_stale(own_server: OwnServer, opened: Opener) -> None:
-    """A server that was restarted while nobody asked is no news."""
+    """A restart of the server between commands causes no error."""
     server = own_server()
     store = opened(server.url())
     store.execute(charge_of("before"))
@@ -119,7 +121,7 @@ def test_connections_that_went_stale(own_server: OwnServer, opened: Opener) -> N
 
 
 def test_a_server_that_ends_answers_what_was_begun(own_server: OwnServer, opened: Opener) -> None:
-    """SIGTERM in the middle of traffic: what was answered is in the ledger, and the server ends by itself."""
+    """SIGTERM during traffic: answered commands are in the ledger, and the server ends by itself."""
     server = own_server()
     store, done, acknowledged = opened(server.url(), timeout=5.0), threading.Event(), [0] * 4
 
@@ -145,7 +147,7 @@ def test_a_server_that_ends_answers_what_was_begun(own_server: OwnServer, opened
 
 
 def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener) -> None:
-    """Whoever finds none free waits, and is told why that took too long."""
+    """A command without a free connection waits, and a time-out names the cause."""
     server = own_server()
     proxy = HttpProxy(server.port)
     with closing(proxy):
@@ -178,7 +180,7 @@ def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener)
 
 
 def test_a_fork_with_open_connections(own_server: OwnServer, opened: Opener) -> None:
-    """The child opens its own, and its end is not noticed on the parent's."""
+    """The child opens its own connections, and its end does not affect the parent's."""
     server = own_server()
     proxy = HttpProxy(server.port)
     with closing(proxy):
@@ -195,7 +197,7 @@ def test_a_fork_with_open_connections(own_server: OwnServer, opened: Opener) -> 
 
 
 def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> None:
-    """Its hold comes back by the time limit, charged its floor."""
+    """Its hold ends at the time limit, and is charged its floor."""
     store, start = opened(url, test_clock=True), 1_774_734_000_000_000
 
     def hold(parent: Child) -> None:
@@ -213,7 +215,7 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
 
 
 def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
-    """And no answer behind, which the next one would take for its own."""
+    """It also leaves no answer behind, which the next command would take for its own."""
     store = opened(f"{url}?connections=1", timeout=10.0)
     survives_interrupts(store, "stores/http", last=400, step=3)
     assert store._exchange._own.places.free == 1
@@ -230,7 +232,7 @@ def test_text_that_is_no_text(url: str, opened: Opener) -> None:
 
 
 def test_a_key_that_is_wrong_missing_or_revoked(own_server: OwnServer, opened: Opener) -> None:
-    """Each is for a person to mend, and no key is in what is said."""
+    """Each needs a person to fix it, and the messages contain no key."""
     server = own_server()
     key, other = server.create_key("p"), server.create_key("q")
     server.terminate()
@@ -252,7 +254,7 @@ def test_a_key_that_is_wrong_missing_or_revoked(own_server: OwnServer, opened: O
 
 
 def test_no_thread_of_a_child_takes_the_parents_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another one makes the child's own."""
+    """While another thread makes the child's own."""
     with running() as fake:
         exchange = HttpClient(parse_address("http", fake.base))
         theirs, taken = exchange._own, []

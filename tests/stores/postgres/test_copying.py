@@ -1,4 +1,4 @@
-"""Rows out of a ledger and into another one: nothing is lost on the way."""
+"""Rows copied from one ledger into another: nothing is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEY, USAGE = UsageKey("user", "ü", 1, "m"), Usage(1, 2, 3, 4, 5, 2**60)
 
 
 def every_row(store: Any, project: str, most: int) -> Rows:
-    """All pages of a project, put together."""
+    """All pages of a project, combined."""
     pages, after = [], ""
     while True:
         page = store.export(project, after, most)
@@ -38,7 +38,7 @@ def every_row(store: Any, project: str, most: int) -> Rows:
 
 
 def test_every_field_is_kept(url: str, opened: Opener) -> None:
-    """A field that is added to a row in core and forgotten here would come back as its default."""
+    """A field that is added to a row in core but forgotten here would be read back as its default."""
     for row in (ACCOUNT, HOLD):
         assert all(getattr(row, name) not in (0, "", (), None, False) for name in row.__slots__)
     store, rows = opened(url), Rows((ACCOUNT,), (HOLD,), ((KEY, USAGE),))
@@ -53,7 +53,7 @@ def test_every_field_is_kept(url: str, opened: Opener) -> None:
 
 
 def test_a_ledger_in_use_is_copied_page_by_page(url: str, opened: Opener) -> None:
-    """And goes on in its new place, where a repeated command is known and an open hold expires."""
+    """The copy works like the original: a repeated command is known, and an open hold expires."""
     store: Store = opened(url, test_clock=True)
     daily = (Default("user", "none", 1000),)
     for number in range(7):

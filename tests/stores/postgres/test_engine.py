@@ -1,4 +1,4 @@
-"""Steps of `add` and transactions, asked of the engine itself."""
+"""Steps of `add` and transactions, called on the engine itself."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def seen(engine: PostgresEngine) -> dict[Subject, Seen]:
 def step(
     engine: PostgresEngine, hold: str, spent: int = 0, held: int = 0, expected: Hold | None = None, **more: Any
 ) -> Add:
-    """Something to add to both accounts, with a mark and totals."""
+    """A step that adds to both accounts, with a mark and totals."""
     versions = tuple((subject, one.version) for subject, one in seen(engine).items())
     sums = tuple(Sum(ref, spent, held, "gpt") for ref in REFS)
     usage = {UsageKey("user", "alice", 1, "gpt"): Usage(spent, 1)}
@@ -99,7 +99,7 @@ def test_a_step_is_applied_as_a_whole(engine: PostgresEngine) -> None:
     assert engine.add([step(engine, "other", held=7)], soon()) == 1
     assert engine.add([step(engine, "paid", holds=((left, Hold("other", "open", 1, Amounts(7))),))], soon()) == 1
     assert engine.view("p", [], ["other"], START, soon()).holds == {"other": replace(left, at=START + 60)}
-    # A label with nothing left goes away.
+    # A label without an amount is removed.
     assert engine.add([step(engine, "back", spent=-5)], soon()) == 1
     assert seen(engine)[ALICE].accounts[0].models == {"m": 100}
 
@@ -134,7 +134,7 @@ GUARDS: dict[str, Callable[[Add], Add]] = {
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_a_guard_that_fails_undoes_the_step(guard: str, engine: PostgresEngine) -> None:
-    """Alone, and in the middle of others: those before it are applied, those after it are not."""
+    """Alone and among others: the steps before it are applied, the steps after it are not."""
     assert engine.add([step(engine, "taken", held=7)], soon()) == 1
     good = [replace(step(engine, f"good {number}", spent=5), sums=(), marks=()) for number in range(4)]
     bad = GUARDS[guard](step(engine, "bad", spent=5))
@@ -150,7 +150,7 @@ def test_a_guard_that_fails_undoes_the_step(guard: str, engine: PostgresEngine) 
 
 
 def test_many_steps_at_once(engine: PostgresEngine) -> None:
-    """More than one transaction takes, and each sees what those before it have added."""
+    """More steps than one transaction has; each sees the sums of those before it."""
     steps = [
         replace(step(engine, f"h{number}", spent=1), sums=(Sum(REFS[1], 1, 0, "gpt", known=(100 + number, 0)),))
         for number in range(50)
@@ -168,7 +168,7 @@ def test_steps_of_several_projects(engine: PostgresEngine) -> None:
 
 
 def test_what_an_exception_leaves(engine: PostgresEngine) -> None:
-    """Nothing: neither rows nor an open transaction."""
+    """An exception leaves neither rows nor an open transaction."""
 
     def work(transaction: Transaction) -> None:
         transaction.changes.holds["h"] = Hold("h", "done", 1)
@@ -182,7 +182,7 @@ def test_what_an_exception_leaves(engine: PostgresEngine) -> None:
 
 
 def test_a_client_that_stalls_holds_nobody_up(url: str, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends its session; what it was about to write is decided anew."""
+    """The server ends its session, and its work is repeated."""
     monkeypatch.setattr("litellm_budget_plugin.stores.postgres.statements._LONGEST_LOCK", 0.2)
     stalling, other = engine_at(f"{url}&application_name=stalling"), engine_at(url)
     calls = []
@@ -239,7 +239,7 @@ def test_marks_and_days_go_in_steps(engine: PostgresEngine, monkeypatch: pytest.
 
 
 def long_id(seed: int) -> str:
-    """256 characters of four bytes each, which no compression makes shorter."""
+    """256 characters of four bytes each, which no compression shortens."""
     dice = random.Random(seed)
     characters = (chr(dice.randrange(0x20000, 0x2A6D0)) for _ in range(256))
     return checked_id("".join(characters), "it")
@@ -256,7 +256,7 @@ IDS = st.integers(0, 1) | st.integers(2, 3).map(long_id)
 def test_every_id_that_is_accepted(
     project: str, scope: str, subject: str, models: tuple[str, str], window: str, holds: tuple[object, object]
 ) -> None:
-    """The longest ones together in one key: held, charged, counted, listed and copied as short ones are."""
+    """The longest ids together in one key are held, charged, counted, listed and copied like short ones."""
     url = shared().url()
     store, book = GuardedStore(engine_at(url), test_clock=True, timeout=30.0), DictRowStore()
     payer = (Subject(scope, subject), Subject(scope, f"{subject}"[::-1]))
@@ -293,7 +293,7 @@ def test_every_id_that_is_accepted(
 
 
 def test_what_waits_for_the_disk(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Marks of what has to last, also those that somebody else has left a moment ago; grants and refusals do not."""
+    """Lasting marks wait, also those that another client left a moment ago; grants and refusals do not."""
     flushes = []
     ask = Line.ask
 

@@ -1,4 +1,4 @@
-"""Workers that die, whose clocks are wrong, that fork or are interrupted."""
+"""Workers that die, have wrong clocks, fork or are interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Opener = Callable[..., Store]
 
 
 def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> None:
-    """Its hold comes back by the time limit, charged its floor, without anybody who sweeps."""
+    """Its hold ends at the time limit and is charged its floor, without any sweep."""
     store = opened(url, test_clock=True)
     start = 1_774_734_000_000_000
     program = (
@@ -50,7 +50,7 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
 def test_a_clock_that_is_wrong_by_an_hour(
     hours: int, url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker's time counts for nothing: its holds expire by the server's clock, and nobody else's before."""
+    """A worker's clock is ignored: its holds expire by the server's clock, and no other hold expires early."""
     right, before = opened(url), time.time_ns()
     right.execute(hold_of("right"))
     with monkeypatch.context() as patch:
@@ -66,8 +66,8 @@ def test_a_clock_that_is_wrong_by_an_hour(
 
 @pytest.mark.parametrize("fork", [os.fork, ctypes.PyDLL(None).fork], ids=["os.fork", "C"])
 def test_a_fork_with_open_connections(fork: Callable[[], int], url: str, opened: Opener, look: Look) -> None:
-    """The child has connections of its own, also where no hook of Python's has run, and its end says nothing to the server
-    on the parent's: the parent goes on with the very session that it had.
+    """The child has its own connections, even without Python's fork hooks, and its end sends nothing on the parent's:
+    the parent keeps the same session.
     """
     store = opened(f"{url}&application_name=forking")
     store.execute(charge_of("before"))
@@ -88,9 +88,9 @@ def test_a_fork_with_open_connections(fork: Callable[[], int], url: str, opened:
 
 
 def test_a_store_that_is_only_opened_has_no_connection(url: str, opened: Opener, look: Look) -> None:
-    """A server forks its workers after loading the application."""
+    """A web server forks its workers after loading the application."""
     opened(f"{url}&application_name=loading")
-    # A session ends a moment after its client has said so.
+    # A session ends a moment after its client has closed the connection.
     deadline = time.monotonic() + 30.0
     while look(url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'loading'"):
         assert time.monotonic() < deadline
@@ -98,7 +98,7 @@ def test_a_store_that_is_only_opened_has_no_connection(url: str, opened: Opener,
 
 
 def test_a_command_inside_a_command(url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finalizer or a signal handler may ask the store in the middle of another command: it takes a connection of its own."""
+    """A finalizer or a signal handler may call the store in the middle of another command: it uses another connection."""
     store = opened(url, timeout=30.0)
     enter = Places.enter
 
@@ -114,5 +114,5 @@ def test_a_command_inside_a_command(url: str, opened: Opener, monkeypatch: pytes
 
 
 def test_an_interrupt_leaves_every_place(url: str, opened: Opener) -> None:
-    """Also one that falls between taking a place and noting that it was taken."""
+    """Also an interrupt between taking a place and recording that it was taken."""
     survives_interrupts(opened(f"{url}&pool_size=1", timeout=10.0), "stores/postgres", last=200)

@@ -1,4 +1,4 @@
-"""Commands beside each other and alone: in no circle, and each reads the newest rows."""
+"""Commands beside each other and alone: no cycle of locks forms, and each reads the newest rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEFAULTS = (
 
 
 def any_command(dice: random.Random, number: str) -> Command:
-    """A command on few accounts and few holds, so that all kinds meet."""
+    """A random command on few accounts and few holds, so that all kinds meet."""
     subjects = tuple(dice.sample(SUBJECTS, dice.randint(1, 4)))
     hold, other = (f"h{dice.randrange(30)}" if dice.random() < 0.3 else f"n{number}" for _ in range(2))
     kind = dice.randrange(12)
@@ -74,10 +74,10 @@ def any_command(dice: random.Random, number: str) -> Command:
 
 
 def test_no_deadlock(own_server: Callable[..., Server], opened: Opener, look: Look) -> None:
-    """All kinds of commands on few accounts, from 16 connections, on a server that looks for deadlocks all the time."""
+    """All kinds of commands on few accounts, from 16 connections, on a server that checks for deadlocks all the time."""
     server = own_server("fsync=off", "deadlock_timeout=1ms", "log_lock_waits=on")
     url = server.url(pool_size=6)
-    # Each remembers rows of its own, which the others change.
+    # Each store remembers its own rows, which the others change.
     stores = [opened(url, timeout=60.0) for _ in range(3)]
     failures: list[BaseException] = []
 
@@ -100,9 +100,9 @@ def test_no_deadlock(own_server: Callable[..., Server], opened: Opener, look: Lo
         thread.join()
     assert not failures, failures[:3]
     assert look(url, "SELECT sum(deadlocks) FROM pg_stat_database") == [(0,)]
-    # They did wait for each other: a test in which nobody meets anybody proves nothing.
+    # They did wait for each other: without contention, the test would prove nothing.
     assert "still waiting for" in (server.folder / "log").read_text()
-    # And the ledger is whole: held is the sum of the open holds.
+    # The ledger is consistent: held is the sum of the open holds.
     schema = url.partition("schema=")[2].partition("&")[0]
     held = look(url, f"SELECT scope, subject, model, period, unit, held FROM {schema}.accounts WHERE held <> 0")
     legs = look(
@@ -114,10 +114,10 @@ def test_no_deadlock(own_server: Callable[..., Server], opened: Opener, look: Lo
 
 
 def test_a_command_that_has_to_be_alone_gives_its_locks_back(url: str, opened: Opener, look: Look) -> None:
-    """Two that find out at the same time, beside each other, would else wait for each other for ever."""
+    """Otherwise two commands that discover this at the same time, beside each other, would wait for each other forever."""
     store = opened(f"{url}&pool_size=20", timeout=30.0)
     for round_ in range(20):
-        # A new user's first calls: the account is made by one of them, while the others have the shared lock.
+        # A new user's first calls: one of them makes the account, while the others have the shared lock.
         subject = (Subject("user", f"u{round_}"),)
         threads = [
             threading.Thread(
@@ -134,7 +134,7 @@ def test_a_command_that_has_to_be_alone_gives_its_locks_back(url: str, opened: O
 
 
 def test_deliveries_of_one_hold_at_once(url: str, opened: Opener) -> None:
-    """Of a Reserve, and of the Settle of a hold that nobody has seen: each is one, on whatever accounts they meet."""
+    """Deliveries of a Reserve, and of the Settle of an unknown hold: each counts once, on any accounts."""
     store = opened(f"{url}&pool_size=20", timeout=30.0)
     store.execute(hold_of("first", usd=0))
     for round_ in range(10):
@@ -156,7 +156,7 @@ def test_deliveries_of_one_hold_at_once(url: str, opened: Opener) -> None:
 
 
 def test_a_lock_that_others_hold_does_not_outlast_the_time_out(url: str, opened: Opener) -> None:
-    """A session of somebody else who has a row of the ledger: the call is answered in time, and later applied once."""
+    """Another session has locked a row of the ledger: the call is answered in time, and later applied once."""
     import psycopg
 
     store = opened(url, timeout=30.0)

@@ -54,7 +54,7 @@ def bouncer() -> Iterator[str]:
 
 
 def test_transaction_mode(bouncer: str, opened: Callable[..., Store], look: Look) -> None:
-    """Many connections over few sessions: what is held and charged is exact, and nothing is left in a session."""
+    """Many connections over few sessions: held and charged amounts are exact, and nothing is left in a session."""
     url = shared().url(host=bouncer, prepare="no", pool_size=12, application_name="bounced")
     store = opened(url, timeout=30.0)
     replies: list[object] = []

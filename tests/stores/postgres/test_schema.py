@@ -1,4 +1,4 @@
-"""Creating the schema and bringing it up to date: all steps or none, once, whoever comes first, by whoever may."""
+"""Creating and upgrading the schema: all steps or none, only once, and by any role with the rights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def schema_of(url: str) -> str:
 
 
 def migrate(url: str, *steps: Step) -> None:
-    """Bring a schema to what a package with these steps knows."""
+    """Upgrade a schema to the steps that a package knows."""
     address, deadline = address_from(url), time.monotonic() + 30.0
     line = connect(address.attempts, address.prepare, deadline)
     try:
@@ -59,14 +59,14 @@ ORDER BY 1, 2
 
 
 def catalog(look: Look, url: str) -> list[tuple[str, str]]:
-    """Everything that a schema consists of, whatever its name."""
+    """Everything that a schema consists of, without its name."""
     schema = schema_of(url)
     rows = look(url, CATALOG.replace("%(schema)s", f"'{schema}'"))
     return [(kind, text.replace(schema, "ledger")) for kind, text in rows if text is not None]
 
 
 def test_step_by_step_or_afresh_is_the_same(look: Look) -> None:
-    """One schema is a user's of the first version who upgrades, the other a new user's."""
+    """One schema belongs to a user of the first version who upgrades, the other to a new user."""
     upgraded, fresh = shared().url(), shared().url()
     for newest in range(1, len(STEPS) + 1):
         migrate(upgraded, *STEPS[:newest])
@@ -78,7 +78,7 @@ def test_step_by_step_or_afresh_is_the_same(look: Look) -> None:
 
 
 def test_a_step_is_applied_in_place(url: str, look: Look, opened: Opener) -> None:
-    """What is in the ledger stays, and the version before goes on beside the new one."""
+    """The ledger's content stays, and the previous version works beside the new one."""
     old = opened(url)
     old.execute(charge_of("h"))
     migrate(url, *STEPS, NEXT)
@@ -100,7 +100,7 @@ def test_a_failing_step_changes_nothing(url: str, look: Look, opened: Opener) ->
 
 
 def test_a_later_version_that_cannot_be_used(url: str) -> None:
-    """It says so itself; one that says nothing can be used."""
+    """The schema itself says so; without that, it can be used."""
     migrate(url, *STEPS, NEXT)
     open_store(url).close()
     migrate(url, *STEPS, NEXT, LOCKING_OUT)
@@ -109,7 +109,7 @@ def test_a_later_version_that_cannot_be_used(url: str) -> None:
 
 
 def test_eight_processes_that_create_it_at_once(url: str, opened: Opener) -> None:
-    """Each would, one does; then they race for 33 holds."""
+    """Each process tries to, and one does. Then they race for 33 holds."""
     command = [sys.executable, "-m", "tests.stores.worker", "race", url, "12"]
     workers = [
         subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)
@@ -127,7 +127,7 @@ def test_eight_processes_that_create_it_at_once(url: str, opened: Opener) -> Non
 
 
 def test_a_schema_that_another_role_has_prepared(url: str, look: Look, opened: Opener) -> None:
-    """The rights that docs/postgresql.md names are enough, and without them the error says what to read."""
+    """The rights in docs/postgresql.md suffice, and without them the error names that page."""
     schema = schema_of(url)
     role = f"app_{schema}"
     look(url, f"CREATE ROLE {role} LOGIN")
@@ -146,7 +146,7 @@ def test_a_schema_that_another_role_has_prepared(url: str, look: Look, opened: O
 
 
 def test_who_is_not_let_in(own_server: Starter) -> None:
-    """That does not pass by itself."""
+    """This failure is not temporary."""
     server = own_server("fsync=off")
     rules = server.folder / "data" / "pg_hba.conf"
     rules.write_text("local all secretive scram-sha-256\nlocal all stranger reject\nlocal all all trust\n")
@@ -177,7 +177,7 @@ def test_a_database_in_another_encoding(look: Look, url: str) -> None:
 
 
 def test_an_older_server(own_server: Starter, opened: Opener) -> None:
-    """The statements work on the older of the servers that are here, too."""
+    """The statements also work on the oldest server available here."""
     store = opened(own_server("fsync=off", version="16").url())
     store.execute(hold_of("h"))
     assert store.execute(charge_of("h")) == Settled("h")

@@ -1,4 +1,4 @@
-"""Servers that end, stall, lose answers or refuse: nothing acknowledged is lost, nothing counts twice, nobody waits for ever."""
+"""Servers that end, stall, lose answers or refuse: nothing acknowledged is lost, nothing counts twice, no caller waits forever."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Starter = Callable[..., Server]
 
 
 class Traffic:
-    """Threads that hold and charge, each repeating a command until it is answered."""
+    """Threads that hold and charge, and repeat each command until it is answered."""
 
     def __init__(self, store: Store, threads: int = 4) -> None:
         self.charged = self.unanswered = 0
@@ -62,13 +62,13 @@ class Traffic:
                 time.sleep(0.01)
 
     def flows(self, more: int = 100) -> None:
-        """Wait until so many more charges have been acknowledged."""
+        """Wait until `more` further charges have been acknowledged."""
         with self._moved:
             until = self.charged + more
             assert self._moved.wait_for(lambda: self.charged >= until or self._failures, timeout=60)
 
     def end(self) -> int:
-        """Stop; how many charges were acknowledged."""
+        """Stop, and return the number of acknowledged charges."""
         self._done.set()
         for thread in self._threads:
             thread.join()
@@ -78,8 +78,8 @@ class Traffic:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGQUIT, signal.SIGINT])
 def test_a_server_that_ends_in_mid_traffic(how: signal.Signals, own_server: Starter, opened: Opener) -> None:
-    """Killed, stopped at once or in order, and started again at the same address: with the settings of a server in
-    production, each acknowledged charge is there, once.
+    """It is killed, or stopped at once or in order, and started again at the same address: with production settings,
+    each acknowledged charge is recorded once.
     """
     server = own_server()
     store = opened(server.url(), timeout=1.0)
@@ -96,7 +96,7 @@ def test_a_server_that_ends_in_mid_traffic(how: signal.Signals, own_server: Star
 
 
 def test_a_crash_loses_no_charge_that_was_acknowledged(own_server: Starter, opened: Opener, look: Look) -> None:
-    """A Settle has waited for the disk when it is answered; the WAL writer, which would write a little later, is out of the way."""
+    """A Settle is on the disk when it is answered. The WAL writer, which would write a little later, is delayed."""
     server = own_server("wal_writer_delay=10s", "checkpoint_timeout=1h")
     url = server.url()
     store = opened(url, timeout=5.0)
@@ -110,7 +110,7 @@ def test_a_crash_loses_no_charge_that_was_acknowledged(own_server: Starter, open
     schema = url.partition("schema=")[2]
     marks = {row[0] for row in look(url, f"SELECT id FROM {schema}.holds")}
     assert marks >= {"released", *(command.hold for command in commands)}
-    # And a Reserve has not waited for it: if it is gone, the call is covered by its charge.
+    # A Reserve does not wait for the disk: if it is lost, the call's charge still counts.
     store.execute(hold_of("after"))
     server.stop(signal.SIGKILL)
     server.start()
@@ -118,7 +118,7 @@ def test_a_crash_loses_no_charge_that_was_acknowledged(own_server: Starter, open
 
 
 def test_idle_connections_that_a_restart_has_broken(own_server: Starter, opened: Opener) -> None:
-    """Are noticed when they are used, and replaced without a word."""
+    """They are noticed on use, and replaced silently."""
     server = own_server("fsync=off")
     store = opened(server.url())
     store.execute(charge_of("before"))
@@ -130,7 +130,7 @@ def test_idle_connections_that_a_restart_has_broken(own_server: Starter, opened:
 
 @pytest.mark.parametrize("answers", [1, 2])
 def test_answers_that_are_lost(answers: int, opened: Opener) -> None:
-    """The command was applied, and its repetition is the same command: by the store itself once, then by the caller."""
+    """The command was applied, and its repetition changes nothing: the store repeats it once, then the caller does."""
     server = shared()
     proxy = PostgresProxy(str(server.folder))
     store = opened(server.url(host=proxy.folder, prepare="no"), timeout=10.0)
@@ -148,7 +148,7 @@ def test_answers_that_are_lost(answers: int, opened: Opener) -> None:
 
 
 def test_a_server_that_stalls(own_server: Starter, opened: Opener) -> None:
-    """Every wait ends with the time-out: for an answer, for a connection, for a place among the connections."""
+    """Every wait ends with the time-out: for an answer, a connection, or a place among the connections."""
     server = own_server("fsync=off")
     url = server.url(pool_size=2)
     store = opened(url, timeout=10.0)
@@ -174,7 +174,7 @@ def test_a_server_that_stalls(own_server: Starter, opened: Opener) -> None:
 
 
 def test_more_threads_than_connections(opened: Opener, url: str, look: Look) -> None:
-    """The pool is bounded: who finds no place in time is told so, and no more connections are made."""
+    """The pool is bounded: a thread without a place in time gets an error, and no more connections are opened."""
     store = opened(f"{url}&pool_size=2&application_name=bounded", timeout=30.0)
     threads = [threading.Thread(target=store.execute, args=(charge_of(f"h{number}"),)) for number in range(40)]
     for thread in threads:
@@ -187,7 +187,7 @@ def test_more_threads_than_connections(opened: Opener, url: str, look: Look) -> 
 
 
 def test_an_address_where_nobody_answers(tmp_path: object) -> None:
-    """Opening says so at once."""
+    """Opening raises an error at once."""
     begun = time.monotonic()
     with pytest.raises(BudgetStoreUnavailable, match="ask again"):
         open_store(f"postgresql://nobody:secret@/db?host={tmp_path}", timeout=10.0)
@@ -201,7 +201,7 @@ def test_the_second_host_where_the_first_is_away(tmp_path: object, opened: Opene
 
 
 def test_a_read_only_server(own_server: Starter, opened: Opener, look: Look) -> None:
-    """As after a failover, with the old primary as a standby: it passes, so it is Unavailable."""
+    """After a failover, the old primary may be a standby. That is temporary, so the error is Unavailable."""
     server = own_server("fsync=off")
     url = server.url()
     store = opened(url)
@@ -225,7 +225,7 @@ def test_a_server_without_a_free_connection(own_server: Starter, opened: Opener)
                 store.execute(charge_of("h"))
                 break
             except BudgetStoreUnavailable:
-                # A connection that was closed a moment ago is given up by the server a moment later.
+                # The server frees a closed connection a moment later.
                 assert time.monotonic() < deadline
     with pytest.raises(BudgetStoreUnavailable, match="too many clients"):
         stores[3].execute(charge_of("h"))
@@ -233,14 +233,14 @@ def test_a_server_without_a_free_connection(own_server: Starter, opened: Opener)
 
 
 def test_isolation_other_than_read_committed(opened: Opener, url: str) -> None:
-    """The rules rely on what a statement sees after it has waited for a lock."""
+    """The rules depend on what a statement sees after waiting for a lock."""
     strict = f"{url}&options=-c%20default_transaction_isolation%3Dserializable"
     with pytest.raises(BudgetStoreError, match="READ COMMITTED"):
         opened(strict).execute(charge_of("h"))
 
 
 def test_text_and_numbers_that_cannot_be_kept(opened: Opener, url: str) -> None:
-    """Are the caller's mistake, and change nothing; in a batch they keep nobody else back."""
+    """They are the caller's error and change nothing; in a batch they do not affect the others."""
     store = opened(url)
     for bad in (charge_of("a\0b"), charge_of("half \ud83d"), replace(charge_of("h"), at=-(2**100))):
         with pytest.raises(BudgetInputError, match="cannot be stored"):
@@ -252,7 +252,7 @@ def test_text_and_numbers_that_cannot_be_kept(opened: Opener, url: str) -> None:
 
 
 def test_a_charge_that_cannot_be_stored_keeps_none_of_the_others_back(opened: Opener, url: str) -> None:
-    """Also among charges that slices pay, which one transaction applies."""
+    """Also among charges to slices, which one transaction applies."""
     store = opened(url)
     store.execute(hold_of("slice", 500))
     charges = [replace(charge_of(f"h{number}"), parent="slice") for number in range(9)]
@@ -264,7 +264,7 @@ def test_a_charge_that_cannot_be_stored_keeps_none_of_the_others_back(opened: Op
 
 
 def test_ids_of_any_length(opened: Opener, url: str) -> None:
-    """A provider chooses the ids of its responses; an index takes no row of more than a third of a page."""
+    """A provider chooses the ids of its responses; an index accepts no row of more than a third of a page."""
     store = opened(url)
     long = "".join(chr(0x10000 + 7919 * number % 0xFFFF) for number in range(3000))
     first = replace(charge_of(long), aliases=(long,), unless=long)

@@ -1,4 +1,4 @@
-"""A ledger that version 0.1.0 has written is brought to this version in place, and loses nothing."""
+"""A ledger of version 0.1.0 is upgraded in place, and loses nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOW = START + MINUTE
 
 @pytest.fixture
 def old_url(url: str) -> str:
-    """A ledger as 0.1.0 has left it."""
+    """A ledger as 0.1.0 left it."""
     schema = url.partition("schema=")[2]
     with psycopg.connect(url.partition("?")[0] + f"?host={shared().folder}", autocommit=True) as connection:
         connection.execute(WRITTEN["sql"].replace("litellm_budget", schema).encode())
@@ -42,7 +42,7 @@ def old_url(url: str) -> str:
 
 
 def as_written(project: str) -> list[Any]:
-    """The rows of 0.1.0, without what a hold inside a hold was."""
+    """The rows of 0.1.0, without the fields of holds inside holds."""
     rows = json.loads(json.dumps(WRITTEN["rows"][project]))
     for row in rows:
         if isinstance(row, dict) and "state" in row:
@@ -62,7 +62,7 @@ def settle(hold: str, *subjects: Subject, **more: Any) -> Settle:
 
 
 def spent(store: Store, subject: Subject, now: int = NOW) -> tuple[int, int]:
-    """What a subject has spent and holds in its first account."""
+    """The spent and held amounts of a subject's first account."""
     reply = store.execute(Read("p", *subject, defaults=DEFAULTS, now=now))
     assert isinstance(reply, Accounts)
     return reply.accounts[0].spent, reply.accounts[0].held
@@ -75,7 +75,7 @@ def test_every_row_is_kept(old_url: str, opened: Opener, look: Look) -> None:
         assert counted(everything(store, project)) == counted(as_written(project))
     schema = old_url.partition("schema=")[2]
     assert look(old_url, f"SELECT proname FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace") == []
-    # And it looks as a new one does.
+    # Its tables equal those of a new schema.
     columns = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = '{}'"
     fresh = shared().url()
     opened(fresh)
@@ -84,11 +84,11 @@ def test_every_row_is_kept(old_url: str, opened: Opener, look: Look) -> None:
 
 
 def test_the_ledger_goes_on(old_url: str, opened: Opener) -> None:
-    """Marks are known, holds are taken off, and what expires is charged its floor, long ids among them."""
+    """Marks are known, holds are settled, and expired holds are charged their floor, also with long ids."""
     store = opened(old_url, test_clock=True)
     assert spent(store, ALICE) == (318, 120)
     assert store.execute(settle("closed")) == Settled("closed")
-    # Its reply lies there with the thresholds that it had crossed.
+    # Its stored reply contains the thresholds that it had crossed.
     assert store.execute(settle("crossing")) == Settled("crossing")
     assert store.execute(settle("again", unless="\U0001f600" * 900)) == AlreadyCharged("again")
     assert spent(store, ALICE) == (318, 120)
@@ -101,7 +101,7 @@ def test_the_ledger_goes_on(old_url: str, opened: Opener) -> None:
     assert spent(store, LONG) == (9, 0)
     store.execute(Sweep("p", 10**15, 10**15, now=NOW + MINUTE))
     assert spent(store, ALICE, NOW + MINUTE) == (348, 0)
-    # Its limit was dropped while money was held: it is gone with the last hold.
+    # Its limit was dropped while money was held: the account is deleted with the last hold.
     reply = store.execute(Read("p", *BOB, defaults=DEFAULTS, now=NOW + MINUTE))
     assert isinstance(reply, Accounts) and [state.held for state in reply.accounts] == [0] * len(reply.accounts)
 
@@ -124,7 +124,7 @@ def test_many_at_once(old_url: str) -> None:
 
 
 def test_a_process_of_the_old_version(old_url: str, opened: Opener, look: Look) -> None:
-    """One that starts is told what to do, and the commands of one that runs fail: they call functions."""
+    """One that starts is told to upgrade, and the commands of one that runs fail, because they call functions."""
     opened(old_url)
     address, deadline = address_from(old_url), time.monotonic() + 30.0
     line = connect(address.attempts, address.prepare, deadline)
@@ -138,7 +138,7 @@ def test_a_process_of_the_old_version(old_url: str, opened: Opener, look: Look) 
 
 @pytest.mark.parametrize("function", sorted(WRITTEN["messages"]))
 def test_a_command_of_the_old_version_that_waits_for_the_upgrade(function: str, old_url: str, look: Look) -> None:
-    """It fails as well: it knows nothing of versions, and what it changed would not be noticed by others."""
+    """It fails as well: it does not maintain versions, so others would not notice its changes."""
     schema = old_url.partition("schema=")[2]
     failures: list[BaseException] = []
 
@@ -162,14 +162,14 @@ def test_a_command_of_the_old_version_that_waits_for_the_upgrade(function: str, 
             time.sleep(0.01)
     old.join()
     [failure] = failures
-    # It misses the next function that it calls, or its variable `owner` is a column now.
+    # Its next function is missing, or its variable `owner` is now ambiguous with a column.
     assert isinstance(failure, (psycopg.errors.UndefinedFunction, psycopg.errors.AmbiguousColumn))
     assert look(old_url, f"SELECT * FROM {schema}.accounts ORDER BY id") == before
     assert look(old_url, f"SELECT * FROM {schema}.holds WHERE id LIKE '%new'") == []
 
 
 def test_a_table_that_is_busy_for_long(old_url: str, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backup perhaps: the upgrade gives up, having changed nothing, and can be tried again."""
+    """A backup may keep it busy. The upgrade gives up without changes, and can be tried again."""
     monkeypatch.setattr("litellm_budget_plugin.stores.postgres.migrating._LOCK_SECONDS", 0.05)
     schema = old_url.partition("schema=")[2]
     with psycopg.connect(old_url.partition("?")[0] + f"?host={shared().folder}") as backup:

@@ -1,4 +1,4 @@
-"""Writes a ledger with version 0.1.0 of the package and dumps it, for test_upgrade.py:
+"""Write a ledger with version 0.1.0 of the package and dump it, for test_upgrade.py:
 
     git worktree add --detach ../0.1.0 017f537
     cd ../0.1.0 && PYTHONPATH=. python ../main/tests/stores/postgres/written_by_0_1_0.py ../main/tests/stores/postgres/version_1.json.gz
@@ -38,7 +38,7 @@ DEFAULTS = (
 
 
 def write(url: str) -> dict[str, list[Any]]:
-    """A ledger with every kind of row, and its rows."""
+    """Write a ledger with every kind of row, and return its rows."""
     store = open_store(url, test_clock=True, timeout=60.0)
 
     def reserve(hold: str, usd: int, *subjects: Subject, now: int = START, **more: Any) -> None:
@@ -81,7 +81,7 @@ def write(url: str) -> dict[str, list[Any]]:
 
 
 def messages() -> dict[str, str]:
-    """By the names of functions of 0.1.0, a command that each would apply."""
+    """A command for each function of 0.1.0 that would apply it, by the functions' names."""
     given = (
         Reserve("new", "p", (ALICE,), ("m",), Amounts(1), MINUTE, DEFAULTS[:1]),
         Settle("new", "p", (ALICE,), ("m",), 9, "m", defaults=DEFAULTS[:1]),
@@ -124,7 +124,7 @@ def main(target: str) -> None:
     ]
     dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     server.remove()
-    # Lines for psql, not for the server.
+    # Lines for psql are removed.
     sql = "\n".join(line for line in dump.split("\n") if line and not line.startswith(("\\", "--")))
     Path(target).write_bytes(
         gzip.compress(json.dumps({"sql": sql, "rows": rows, "messages": messages()}).encode(), mtime=0)

@@ -1,4 +1,4 @@
-"""Servers of Redis that tests may harm."""
+"""Redis servers that tests may damage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def url() -> str:
 
 @pytest.fixture
 def own_server() -> Iterator[Callable[..., Server]]:
-    """Starts servers of the test's own, on a port each."""
+    """Start servers for one test, each on its own port."""
     servers: list[Server] = []
 
     def start(*settings: str, **options: bool) -> Server:

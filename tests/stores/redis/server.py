@@ -1,4 +1,4 @@
-"""Redis servers of the tests' own, from the wheel that brings the binary."""
+"""Redis servers for the tests, from the wheel with the binary."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _numbers = count()
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """A server in a folder of its own, on a unix socket and, if told, on a port. `settings` go into its configuration."""
+    """A server with its own folder, on a unix socket and, if given, on a port. `settings` go into its configuration."""
 
     def __init__(self, *settings: str, port: int = 0, sentinel: bool = False) -> None:
-        # Not pytest's folders: the path of a socket has room for a hundred characters.
+        # Not in pytest's folders, because the path of a socket has at most about a hundred characters.
         self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
         self.port, self.socket = port, self.directory / "s"
         self._sentinel = sentinel
@@ -48,14 +48,14 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The URL of a ledger of its own on this server."""
+        """The URL of a new ledger on this server."""
         prefix = f"t{os.getpid()}-{next(_numbers)}:"
         if self.port:
             return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}"
         return f"redis+unix://{self.socket}?prefix={prefix}"
 
     def client(self, **options: object) -> redis.Redis:
-        """A client past the store."""
+        """A client that does not use the store."""
         return redis.Redis(unix_socket_path=str(self.socket), **options)  # type: ignore[arg-type]
 
     def start(self) -> None:
@@ -82,13 +82,13 @@ class Server:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it without a chance to write anything."""
+        """End it without any chance to write."""
         assert self._process
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> None:
-        """End it and forget its data."""
+        """End it and delete its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -99,7 +99,7 @@ class Server:
 
 @cache
 def shared() -> Server:
-    """The server of this test process, for everything that does not harm it."""
+    """The shared server of this test process, for tests that do not damage it."""
     return Server()
 
 

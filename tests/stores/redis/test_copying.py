@@ -1,4 +1,4 @@
-"""Rows out of a ledger and into another one."""
+"""Rows copied from one ledger into another."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def exported(store: Any, project: str, most: int) -> Rows:
 
 
 def parsed(hold: Hold) -> tuple[Any, ...]:
-    """A hold, with what it replies as a message: two texts may say the same."""
+    """A hold, with its reply parsed: two texts may be equal as JSON."""
     fields = [getattr(hold, name) for name in Hold.__slots__ if name != "reply"]
     return (*fields, json.loads(hold.reply) if hold.reply else None)
 
@@ -52,7 +52,7 @@ def parsed(hold: Hold) -> tuple[Any, ...]:
 @examples(60, phases=PHASES)
 @given(commands=command_lists(min_size=4, max_size=40))
 def test_rows_are_cores_and_survive_the_way_into_another_ledger(commands: list[Command]) -> None:
-    """Ids, epochs, marks and all; and twice put there is put there once."""
+    """All fields, such as ids, epochs and marks, are kept; a repeated load changes nothing."""
     book = DictRowStore()
     store, other = (open_store(shared().url, test_clock=True) for _ in range(2))
     for command in commands:
@@ -81,7 +81,7 @@ def test_rows_are_cores_and_survive_the_way_into_another_ledger(commands: list[C
 
 
 def test_every_project_is_listed(opened: Opener) -> None:
-    """Whatever its name is made of, and only of this prefix."""
+    """With any characters in its name, and only projects of this prefix."""
     store, other = opened(shared().url), opened(shared().url)
     names = ["a", "a:b", "br{ac}es", "{", "%", "%7B", "ü \U0001f600", "", "*[x]?", "%check"]
     for name in names:

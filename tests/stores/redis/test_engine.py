@@ -1,4 +1,4 @@
-"""Rows on a server under the hands of several processes: leases, guarded steps, and sums that no double holds."""
+"""Rows on a server that several processes change: leases, guarded steps, and sums too large for a double."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MOST = 2**53 - 1
 
 @pytest.fixture
 def engine() -> Iterator[Opener]:
-    """Opens engines on a URL."""
+    """Open engines on a URL."""
     opened: list[RedisEngine] = []
 
     def open_one(url: str) -> RedisEngine:
@@ -58,7 +58,7 @@ def account(subject: Subject, **more: Any) -> Account:
 
 
 def put(*accounts: Account) -> Callable[[Transaction], None]:
-    """What a transaction does to make or change accounts."""
+    """The work of a transaction that makes or changes accounts."""
     return lambda transaction: transaction.write("", Changes({one.ref: one for one in accounts}))
 
 
@@ -67,7 +67,7 @@ def put_hold(*holds: Hold) -> Callable[[Transaction], None]:
 
 
 def made(one: RedisEngine, *accounts: Account, project: str = "p") -> dict[Subject, int]:
-    """Put accounts; returns the versions of their subjects."""
+    """Put accounts, and return the versions of their subjects."""
     one.transact(project, (), (), NOW, put(*accounts), soon())
     subjects = {Subject(one.ref.scope, one.ref.subject) for one in accounts}
     return {subject: seen.version for subject, seen in view(one, *subjects, project=project).subjects.items()}
@@ -132,7 +132,7 @@ def test_a_transaction_keeps_others_out_until_it_has_written(url: str, engine: O
 
 @pytest.mark.parametrize("when", ["before it reads more", "before it writes"])
 def test_work_whose_lease_has_ended_is_done_again(url: str, engine: Opener, when: str) -> None:
-    """A process that was suspended for long: what it read is old."""
+    """A process was suspended for long: its rows are old."""
     one, other = engine(url), engine(url)
     made(one, account(ALICE))
     rounds: list[int] = []
@@ -141,7 +141,7 @@ def test_work_whose_lease_has_ended_is_done_again(url: str, engine: Opener, when
         (row,) = transaction.accounts("p", ALICE)
         rounds.append(row.spent)
         if len(rounds) == 1:
-            # Waits until the lease has ended by itself.
+            # This waits until the lease has expired.
             other.transact("p", (), (), NOW, put(account(ALICE, spent=100, models={"m": 100})), soon())
             if when == "before it reads more":
                 transaction.hold("p", "h")
@@ -173,7 +173,7 @@ def test_a_process_that_dies_in_a_transaction_stalls_the_others_for_its_lease(ur
 def test_work_that_fails_or_changes_nothing_gives_its_lease_back(
     url: str, engine: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once: a lease of a minute would keep everybody out."""
+    """It is released at once, because a lease of a minute would delay all others."""
     monkeypatch.setattr(redis_engine, "_LEASE", 60_000)
     one, other = engine(url), engine(url)
     versions = made(one, account(ALICE))
@@ -192,8 +192,8 @@ def test_work_that_fails_or_changes_nothing_gives_its_lease_back(
 def test_a_lost_answer_to_what_is_written(
     own_server: Callable[..., Server], engine: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The work is done again on what it has written the first time."""
-    # No lease ends by itself meanwhile.
+    """The work is repeated on the rows that it wrote the first time."""
+    # No lease expires meanwhile.
     monkeypatch.setattr(redis_engine, "_LEASE", 60_000)
     server = own_server()
     proxy = RedisProxy(server.port)
@@ -211,13 +211,13 @@ def test_a_lost_answer_to_what_is_written(
         one.transact("p", (ALICE,), ("h",), NOW, work, soon())
         assert rounds == [None, Hold("h", "settled", NOW)]
         proxy.lose_answers(1)
-        # The lease was taken, and the answer lost: the same transaction takes it again.
+        # The lease was taken, but the answer was lost: the same transaction takes it again.
         again = one.transact("p", (ALICE,), ("h",), NOW, lambda transaction: transaction.hold("p", "h"), soon())
         assert again == rounds[1]
 
 
 def test_steps_stop_at_the_first_that_does_not_fit(url: str, engine: Opener) -> None:
-    """Also at one of another project; what follows it is not applied."""
+    """Also at a step of another project; the steps after it are not applied."""
     one = engine(url)
     version, elsewhere = made(one, account(ALICE))[ALICE], made(one, account(ALICE), project="q")[ALICE]
     steps = [
@@ -235,7 +235,7 @@ def test_steps_stop_at_the_first_that_does_not_fit(url: str, engine: Opener) -> 
 
 
 def refusals(version: int) -> dict[str, Add]:
-    """Steps of which each fails one guard; alice has spent 10 and holds 5 for `open`."""
+    """Steps that each fail one guard; alice has spent 10 and holds 5 for `open`."""
     still_open = Hold("open", "open", 1, Amounts(5), legs=(Ref(*ALICE),), subjects=(ALICE,))
     own, paying = (Hold("h", "settled", 0), None), replace(still_open, amounts=Amounts(3))
     return {
@@ -291,7 +291,7 @@ def test_a_hold_that_is_drawn_from_keeps_its_time_limit(url: str, engine: Opener
 
 
 def test_sums_that_no_double_holds(url: str, engine: Opener) -> None:
-    """Added to, folded, compared and read again to the last unit."""
+    """They are increased, folded, compared and read exactly."""
     one = engine(url)
     version = made(one, account(ALICE))[ALICE]
     key = UsageKey("user", "alice", DAYS, "m")
@@ -303,7 +303,7 @@ def test_sums_that_no_double_holds(url: str, engine: Opener) -> None:
     assert view(one, ALICE).subjects[ALICE].accounts[0].models == {"m": 7 * MOST}
     assert one.usage_rows("p", "user", None, 0, DAYS, soon()) == [(key, total)]
     assert one.transact("p", (), (), NOW, lambda transaction: transaction.usage("p", key), soon()) == total
-    # One too many, in the last place.
+    # Too large by one.
     large = made(one, account(BOB, spent=MOST + 2, models={"m": MOST + 2}))[BOB]
     back = charge("back", large, subjects=((BOB, large),), sums=(Sum(Ref(*BOB), -5, 0, "m", most=MOST - 4),))
     assert one.add([back], soon()) == 0
@@ -345,7 +345,7 @@ def test_upkeep_goes_in_steps(url: str, engine: Opener, monkeypatch: pytest.Monk
 
 
 def test_a_large_transaction_is_written_whole(url: str, engine: Opener) -> None:
-    """More rows than one command of Redis may have arguments."""
+    """It has more rows than one Redis command may have arguments."""
     one = engine(url)
     accounts = [account(Subject("user", f"u{number:05}"), limit=number, pinned=True) for number in range(3000)]
     holds = [Hold(f"h{number:05}", "open", NOW + number % 7, Amounts(1)) for number in range(3000)]
@@ -367,7 +367,7 @@ def test_a_large_transaction_is_written_whole(url: str, engine: Opener) -> None:
 
 
 def test_the_server_does_not_search(own_server: Callable[..., Server], engine: Opener) -> None:
-    """A step takes no longer with many rows in the ledger than with few."""
+    """A step takes the same time with many rows in the ledger as with few."""
     server = own_server()
     one = engine(server.url)
     version = made(one, account(ALICE))[ALICE]

@@ -1,4 +1,4 @@
-"""Servers that take over from each other: a cluster of three nodes, and a master with a replica under a sentinel."""
+"""Servers that replace each other: a cluster of three nodes, and a master with a replica under a sentinel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOTS = 16384
 
 
 def eventually(truth: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     end = time.monotonic() + PATIENCE
     while not truth():
         assert time.monotonic() < end
@@ -37,7 +37,7 @@ class Nodes:
     def __init__(self) -> None:
         self.servers = []
         for _ in range(3):
-            # The port of the cluster's bus is that of the clients plus 10,000.
+            # The port of the cluster's bus is the clients' port plus 10,000.
             while (port := free_port()) + 10_000 > 65_535:
                 pass
             self.servers.append(Server("cluster-enabled yes", "cluster-node-timeout 1000", port=port))
@@ -56,7 +56,7 @@ class Nodes:
         return f"redis+cluster://127.0.0.1:{self.servers[0].port}"
 
     def place_of(self, project: str) -> int:
-        """Which of the servers has a project."""
+        """The index of the server that has a project."""
         slot = key_slot(root_of("litellm-budget:", project))
         return next(place for place in range(3) if slot < (place + 1) * SLOTS // 3)
 
@@ -89,7 +89,7 @@ def spread(nodes: Nodes, word: str) -> list[str]:
 
 
 def test_projects_lie_on_the_nodes_of_their_slots(nodes: Nodes, opened: Opener) -> None:
-    """Many at once too, in their order."""
+    """Also for many commands at once, in their order."""
     store, projects = opened(nodes.url), spread(nodes, "staying")
     commands = [settle(project, f"h{number}") for number in range(2) for project in projects]
     assert store.execute_all(commands) == [Settled(command.hold) for command in commands]
@@ -99,7 +99,7 @@ def test_projects_lie_on_the_nodes_of_their_slots(nodes: Nodes, opened: Opener) 
 
 
 def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
-    """While its keys are on the way nobody is served, rather than from half of a ledger; then by the next node."""
+    """While its keys move, commands fail rather than run on half of a ledger; afterwards the next node answers."""
     store, project = opened(nodes.url), spread(nodes, "moving")[1]
     store.execute(settle(project, "before"))
     source, target = nodes.clients[1], nodes.clients[2]
@@ -110,7 +110,7 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
     keys = source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
     for place, key in enumerate(keys):
         with pytest.raises(BudgetStoreUnavailable, match="being moved"):
-            # Long enough to ask more than once, and whatever it was about when the time ran out.
+            # Long enough for several attempts; the error names the move, whatever ended the last attempt.
             store.execute(settle(project, f"on the way {place}"), timeout=0.5)
         source.execute_command("MIGRATE", "127.0.0.1", nodes.servers[2].port, key, 0, 5000)
     for client in (target, source, nodes.clients[0]):
@@ -121,7 +121,7 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
 
 
 def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: Opener) -> None:
-    """Not that the time ran out in asking once more, which says nothing."""
+    """The error does not say that the last attempt timed out, which would explain nothing."""
     store, deadline = opened(nodes.url), time.monotonic() + PATIENCE
     for late in (BudgetStoreUnavailable("no node"), TimeoutError("the time is over")):
         said = iter([_Refused(redis.exceptions.TryAgainError("rehashing")), late])
@@ -137,7 +137,7 @@ def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: O
 
 
 def test_one_node_of_a_cluster_is_not_a_server(nodes: Nodes, opened: Opener) -> None:
-    """Its URL is that of the cluster."""
+    """It needs the cluster's URL."""
     with pytest.raises(BudgetStoreError, match=r"write redis\+cluster://") as raised:
         for place in range(3):
             opened(f"redis://127.0.0.1:{nodes.servers[place].port}")
@@ -145,7 +145,7 @@ def test_one_node_of_a_cluster_is_not_a_server(nodes: Nodes, opened: Opener) -> 
 
 
 def test_a_node_that_is_away(nodes: Nodes, opened: Opener) -> None:
-    """The first of the URL need not be there."""
+    """The first node of the URL may be unreachable."""
     url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{nodes.servers[2].port}"
     assert opened(url).execute(settle("p", "h")) == Settled("h")
     with pytest.raises(BudgetStoreUnavailable, match="no node of the cluster"):
@@ -172,7 +172,7 @@ def pair() -> Iterator[tuple[Server, Server, Server]]:
 
 
 def test_a_failover_is_followed(pair: tuple[Server, Server, Server], opened: Opener) -> None:
-    """Within the time-out if that is long enough, else by a later call; what had been replicated is there."""
+    """Within the time-out if that is long enough, else by a later call; replicated data is kept."""
     master, replica, sentinel = pair
     store = opened(f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/0", timeout=20.0)
     store.execute(hold_of("h"))

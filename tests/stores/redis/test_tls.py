@@ -27,14 +27,14 @@ Opener = Callable[..., Any]
 
 
 class Front(NamedTuple):
-    """What ends TLS in front of the shared server, and the file of its certificate."""
+    """The TLS proxy in front of the shared server: its port and the file of its certificate."""
 
     port: int
     certificate: Path
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ledger")])
     now = dt.datetime.now(dt.timezone.utc)
@@ -94,7 +94,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
 
 
 def test_a_certificate_is_verified(front: Front, opened: Opener) -> None:
-    """By the authority that the URL names; one that nobody vouches for is no server of ours, and waiting does not help."""
+    """It is verified by the authority in the URL. A server without a valid certificate is refused, and waiting does not help."""
     url = f"rediss://127.0.0.1:{front.port}?prefix=tls-{front.port}:"
     for some in (f"{url}&ssl_ca_certs={front.certificate}", f"{url}&ssl_cert_reqs=none"):
         assert opened(some).execute(charge_of("h")) == Settled("h")

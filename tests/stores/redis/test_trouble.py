@@ -35,7 +35,7 @@ DURABLE = ("appendonly yes", "appendfsync always")
 
 
 def free_places(store: Any) -> int:
-    """How many more connections a store on one server may use."""
+    """The number of further connections that a store on one server may use."""
     (lines,) = store._engine._server._route._servers.values()
     return int(lines.places.free)
 
@@ -46,7 +46,9 @@ def test_kills_among_traffic(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
-    """One is asked for again within the call; two make it unavailable; either way each counts once."""
+    """The call itself repeats the command after one lost answer; after two, the store is unavailable. In both cases
+    each command counts once.
+    """
     server = own_server()
     proxy = RedisProxy(server.port)
     url = server.url.replace(f":{server.port}/", f":{proxy.port}/")
@@ -69,7 +71,7 @@ def test_an_answer_that_is_lost(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
-    """On a connection there is, and on one that has to be opened."""
+    """On an existing connection, and on one that must be opened."""
     server = own_server()
     store = opened(server.url)
     store.execute(charge_of("before"))
@@ -91,7 +93,7 @@ def test_a_server_that_stalls(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_an_answer_that_trickles(own_server: OwnServer, opened: Opener) -> None:
-    """A time-out of each reading would never be over."""
+    """A time-out for each single read would never end it."""
     server = own_server()
     proxy = RedisProxy(server.port)
     with closing(proxy):
@@ -121,7 +123,7 @@ def test_a_server_that_is_away() -> None:
 
 
 def test_connections_that_went_stale(own_server: OwnServer, opened: Opener) -> None:
-    """A server that was restarted while nobody asked is no news."""
+    """A restart of the server between commands causes no error."""
     server = own_server(*DURABLE)
     store = opened(server.url)
     store.execute(charge_of("before"))
@@ -132,7 +134,7 @@ def test_connections_that_went_stale(own_server: OwnServer, opened: Opener) -> N
 
 
 def test_scripts_that_the_server_forgets(own_server: OwnServer, opened: Opener) -> None:
-    """One at a time and many at once, in their order even if some are still there."""
+    """For one command and for many at once, in their order, even if some scripts are still known."""
     server = own_server()
     store = opened(server.url)
     with server.client() as client:
@@ -147,7 +149,7 @@ def test_scripts_that_the_server_forgets(own_server: OwnServer, opened: Opener) 
 
 
 def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener) -> None:
-    """Whoever finds none free waits, and is told why that took too long."""
+    """A command without a free connection waits, and a time-out names the cause."""
     server = own_server()
     store = opened(f"{server.url}&connections=2", timeout=10.0)
     threads = [threading.Thread(target=store.execute, args=(charge_of(f"{n}"),)) for n in range(50)]
@@ -180,7 +182,7 @@ def test_no_more_connections_than_allowed(own_server: OwnServer, opened: Opener)
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_a_server_that_evicts_is_refused(own_server: OwnServer, policy: str) -> None:
-    """Also if it tells only by INFO, as managed ones do."""
+    """Also if it reports its policy only by INFO, as managed servers do."""
     settings = ("maxmemory-policy " + policy, 'rename-command CONFIG ""')
     for some in (settings[:1], settings):
         with pytest.raises(BudgetStoreError, match=f"evicts keys.*{policy}.*set maxmemory-policy noeviction") as raised:
@@ -198,7 +200,7 @@ def test_a_server_that_does_not_tell_is_warned_of_once(
 
 
 def test_a_server_without_memory_changes_nothing(own_server: OwnServer, opened: Opener) -> None:
-    """What it refuses it refuses as a whole."""
+    """A refused command is refused as a whole."""
     server = own_server()
     store = opened(server.url)
     store.execute(hold_of("h"))
@@ -214,7 +216,7 @@ def test_a_server_without_memory_changes_nothing(own_server: OwnServer, opened: 
 
 
 def test_passwords_and_permissions(own_server: OwnServer, opened: Opener) -> None:
-    """The ACL of docs/redis.md is enough, and what is missing is told at the start."""
+    """The ACL of docs/redis.md suffices, and a missing permission is reported at the start."""
     server = own_server("requirepass secret")
     place = server.url.removeprefix("redis://")
     for url, hint in (
@@ -255,7 +257,7 @@ def test_a_replica_and_a_later_version(own_server: OwnServer) -> None:
 
 
 def test_a_clock_that_is_wrong_by_an_hour(url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's counts: the worker's hold is neither over at once nor held for longer."""
+    """The server's clock counts: the worker's hold neither expires at once nor stays longer."""
     right, wrong = opened(url), opened(url)
     for off in (-3600, 3600):
         now = int((time.time() + off) * 1e6)
@@ -269,7 +271,7 @@ def test_a_clock_that_is_wrong_by_an_hour(url: str, opened: Opener, monkeypatch:
 
 
 def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> None:
-    """Its hold comes back by the time limit, charged its floor."""
+    """Its hold ends at the time limit, and is charged its floor."""
     store, start = opened(url, test_clock=True), 1_774_734_000_000_000
 
     def hold(parent: Child) -> None:
@@ -287,7 +289,7 @@ def test_a_worker_that_is_killed_while_it_holds(url: str, opened: Opener) -> Non
 
 
 def test_a_fork_with_open_connections(own_server: OwnServer, opened: Opener) -> None:
-    """The child opens its own, and its end is not noticed on the parent's."""
+    """The child opens its own connections, and its end does not affect the parent's."""
     server = own_server()
     store = opened(server.url)
     store.execute(charge_of("before"))
@@ -307,7 +309,7 @@ def test_a_fork_with_open_connections(own_server: OwnServer, opened: Opener) -> 
 def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
     url: str, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one would take it for its own."""
+    """The next command would take it for its own answer."""
     store = opened(url)
     store.execute(charge_of("before"))
     exchange, interrupted = redis_lines.Line.exchange, []
@@ -327,7 +329,7 @@ def test_an_asker_that_is_interrupted_leaves_no_answer_behind(
 
 
 def test_an_interrupt_at_any_moment_leaves_every_place(url: str, opened: Opener) -> None:
-    """Also one that falls between taking a place and noting that it was taken."""
+    """Also an interrupt between taking a place and recording that it was taken."""
     store = opened(f"{url}&connections=1", timeout=10.0)
     survives_interrupts(store, "stores/redis")
     assert free_places(store) == 1
@@ -338,14 +340,14 @@ def test_text_that_is_no_text(url: str, opened: Opener) -> None:
     for command in (charge_of("\ud800"), PutBudget("c", "\ud800", Subject("user", "a"), limit=1)):
         with pytest.raises(BudgetInputError, match="cannot be stored"):
             store.execute(command)
-    # A number that no double holds is none of a script's business.
+    # Scripts do not compute with this number, so it need not fit a double.
     store.execute(PutBudget("c", "p", Subject("user", "a"), raised_until=2**53 - 1))
     assert store.execute(Read("p", "user", "a")).accounts[0].raised_until == 2**53 - 1
     assert store.execute(charge_of("h")) == Settled("h")
 
 
 def test_a_charge_that_cannot_be_stored_keeps_none_of_the_others_back(url: str, opened: Opener) -> None:
-    """Also among charges that slices pay, which one transaction applies."""
+    """Also among charges to slices, which one transaction applies."""
     store = opened(url)
     store.execute(hold_of("slice", 500))
     charges = [replace(charge_of(f"h{number}"), parent="slice") for number in range(9)]

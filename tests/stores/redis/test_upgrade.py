@@ -1,4 +1,4 @@
-"""A ledger of version 0.1.0 (written by version_1.py) is brought over in place, and its processes are kept out."""
+"""A ledger of version 0.1.0 (written by version_1.py) is upgraded in place, and processes of that version are kept out."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.stores.redis.test_copying import exported
 Opener = Callable[..., Any]
 OwnServer = Callable[..., Server]
 TOTALS = 11
-"""The place of the one command that an earlier process may go on with: it reads a subject's totals, which lie as they did."""
+"""The index of the one command that an earlier process can still run: it reads a subject's totals, which are unchanged."""
 EARLIER = json.loads(gzip.decompress(version_1.FILE.read_bytes()))
 
 
 def fill(server: Server) -> str:
-    """Put the earlier ledger on a server; returns its URL."""
+    """Put the earlier ledger on a server, and return its URL."""
     with server.client() as client:
         for key, content in EARLIER["keys"].items():
             found = {b64decode(name): value if isinstance(value, int) else b64decode(value) for name, value in content}
@@ -47,7 +47,7 @@ def fill(server: Server) -> str:
 
 
 def recorded(project: str) -> dict[str, list[Any]]:
-    """The rows as version 0.1.0 exported them, in order. Its holds could lie in other ones, which nothing has used."""
+    """The rows as version 0.1.0 exported them, in order. Its holds could be inside other holds, which was never used."""
     rows = EARLIER["rows"][project]
     holds = [
         {
@@ -65,7 +65,7 @@ def recorded(project: str) -> dict[str, list[Any]]:
 
 
 def _read_now(reply: str) -> Any:
-    """What a reply said, without the thresholds that a charge had crossed: nobody asks for them any more."""
+    """A reply without the thresholds that a charge had crossed, which no longer exist."""
     return {name: value for name, value in json.loads(reply).items() if name != "crossings"}
 
 
@@ -93,7 +93,7 @@ def test_nothing_is_lost(own_server: OwnServer, opened: Opener) -> None:
 
 
 def test_it_goes_on_where_it_was(own_server: OwnServer, opened: Opener) -> None:
-    """The hold that was open is settled, and nothing that was charged is charged again."""
+    """The open hold is settled, and no charge is repeated."""
     store = opened(fill(own_server()), test_clock=True)
     last = next(hold for hold in recorded("app")["holds"] if hold["id"] == "last")
     now = last["at"] - 1
@@ -115,7 +115,7 @@ def test_it_goes_on_where_it_was(own_server: OwnServer, opened: Opener) -> None:
 def test_another_process_goes_on_where_one_died(
     own_server: OwnServer, opened: Opener, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
-    """Between any two of its steps: its lease ends by itself."""
+    """It dies between any two of its steps: its lease then expires."""
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._ROWS", 20)
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._LEASE", 50)
     url = fill(own_server())
@@ -152,7 +152,7 @@ def test_processes_that_come_at_once_bring_it_over_once(own_server: OwnServer, o
 
 
 def ask_as_before(client: redis.Redis, place: int) -> Any:
-    """Run what a process of version 0.1.0 sends."""
+    """Run a request of a process of version 0.1.0."""
     script, root, *arguments = EARLIER["sent"][place]
     return client.eval(EARLIER["scripts"][script], 1, root, *arguments)
 
@@ -166,7 +166,7 @@ def test_an_earlier_process_gets_an_error_and_changes_nothing(
     with closing(server.client()) as client:
         ask_as_before(client, 8)
         store = opened(url, test_clock=True)
-        # Nobody has asked for this project yet: it is still as that process knows it.
+        # No new process has used this project yet, so the old process can.
         ask_as_before(client, 8)
         rows = present(store, "app")
         with pytest.raises(redis.ResponseError):
@@ -177,7 +177,7 @@ def test_an_earlier_process_gets_an_error_and_changes_nothing(
 
 @pytest.mark.parametrize("place", sorted({*range(len(EARLIER["sent"]))} - {TOTALS}))
 def test_an_earlier_process_is_kept_out_of_new_projects_too(own_server: OwnServer, opened: Opener, place: int) -> None:
-    """One that the ledger had, or one that it did not know."""
+    """The commands name subjects that the ledger has, and holds that it does not know."""
     server = own_server()
     store = opened(server.url.partition("prefix=")[0] + f"prefix={version_1.PREFIX}")
     user, last = (Subject("user", "alice 0"),), (Subject("user", "rich"),)
@@ -189,7 +189,7 @@ def test_an_earlier_process_is_kept_out_of_new_projects_too(own_server: OwnServe
 
 
 def test_an_earlier_process_may_read_totals(own_server: OwnServer, opened: Opener) -> None:
-    """They are right, and if they cannot be told in its way it gets an error."""
+    """They are correct, or, if its format cannot express them, it gets an error."""
     server = own_server()
     url = fill(server)
     rich = (Subject("user", "rich"),)
@@ -210,7 +210,7 @@ def test_an_earlier_process_may_read_totals(own_server: OwnServer, opened: Opene
 def test_commands_with_little_time_bring_it_over_together(
     own_server: OwnServer, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each does a step at least, and leaves its lease to the next."""
+    """Each does at least one step, and leaves its lease to the next."""
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._ROWS", 20)
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._LEASE", 60_000)
     monkeypatch.setattr("litellm_budget_plugin.stores.redis.upgrading._MARGIN", 10.0)

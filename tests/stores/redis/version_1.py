@@ -1,4 +1,4 @@
-"""Writes version_1.json.gz: a ledger of version 0.1.0, the rows in it, and what a process of that version sends.
+"""Write version_1.json.gz: a ledger of version 0.1.0, its rows, and requests of a process of that version.
 
 Run it with the code of that version (commit 017f537): PYTHONPATH=/path/of/that/checkout python version_1.py
 """
@@ -46,7 +46,7 @@ DEFAULTS = (
 
 
 def fill(store: Any, project: str, chance: random.Random, calls: int) -> None:
-    """Everything that leaves rows."""
+    """Make every kind of row."""
     users = [Subject("user", f"{name} {number}") for number in range(7) for name in ("alice", "größe", "\U0001f600:1")]
     now = START
     for number in range(calls):
@@ -85,7 +85,7 @@ def fill(store: Any, project: str, chance: random.Random, calls: int) -> None:
 
 
 def commands(project: str) -> list[Any]:
-    """What a process that still runs may send."""
+    """The commands that a process that is still running may send."""
     user = Subject("user", "alice 0")
     return [
         Reserve("new", project, (user,), (), Amounts(1), SECOND, DEFAULTS),
