@@ -13,8 +13,7 @@ _armed: BudgetCallback | None = None
 
 
 class AutomaticCallback(BudgetCallback):
-    """A BudgetCallback that the application did not make. It does nothing while one of the application's own is open.
-    """
+    """A BudgetCallback that the application did not make. It does nothing while one of the application's own is open."""
 
     automatic = True
 

@@ -411,8 +411,7 @@ def _has_content(body: object) -> bool:
 
 
 def _shared_names(candidates: tuple[pricing.Request, ...]) -> tuple[str, ...]:
-    """Return the model names and families that all candidates share: their budgets apply whichever candidate is chosen.
-    """
+    """Return the model names and families that all candidates share: their budgets apply whichever candidate is chosen."""
     if len(candidates) == 1:
         return pricing.model_names(candidates[0])
     names = [pricing.model_names(request) for request in candidates]

@@ -76,8 +76,7 @@ def nested_calls(logging_obj: Any) -> Iterator[None]:
 
 
 def attach_nested(logging_obj: Any) -> bool:
-    """Bind a new Logging object to the outer call if LiteLLM makes its call for another one. Return whether that is so.
-    """
+    """Bind a new Logging object to the outer call if LiteLLM makes its call for another one. Return whether that is so."""
     parent = _parent.get()
     binding = None if parent is None else parent()
     if binding is None:

@@ -124,8 +124,7 @@ _HOOK = "async_pre_call_deployment_hook"
 
 
 class Kind(NamedTuple):
-    """The kind of a called function. `family` is a key of FAMILIES, or the function's own name if it has no estimate.
-    """
+    """The kind of a called function. `family` is a key of FAMILIES, or the function's own name if it has no estimate."""
 
     family: str
     function: Callable[..., Any] | None

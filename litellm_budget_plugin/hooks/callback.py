@@ -29,19 +29,21 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class BudgetCallback(BudgetHook):
-    """Budgets for every LiteLLM call of this process, from when it is made until `close()`:
+    """Budgets for every LiteLLM call of this process, from the creation of this object until `close()`:
 
         litellm.callbacks = [BudgetCallback()]
 
-    Making one opens the ledger and puts the gate in place. The gate acts until `close()`, even if other code assigns or clears
-    `litellm.callbacks` afterwards; of several open callbacks, for the first one in that list. Settings come from the
-    environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
+    Creating one opens the ledger and puts the gate in place. The gate acts until `close()`, even if other code assigns
+    or clears `litellm.callbacks` afterwards. If several callbacks are open, it acts for the first one in that list.
+    Settings come from the environment, from `settings`, or from keyword arguments with their names
+    (`BudgetCallback(default_limit=5)`).
 
-    `on_alert` is called with each `Alert`, once over all processes, on a thread of its own; see docs/how-to/get-alerts.md.
+    `on_alert` is called with each `Alert`, once over all processes, on a separate thread; see
+    docs/how-to/get-alerts.md.
 
-    `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
-    BudgetStoreError for a ledger that cannot be opened, IncompatibleLiteLLMError if the installed LiteLLM lacks a patch point; then
-    nothing stays open. A refused call raises BudgetExceeded to its caller.
+    `manager` is LiteLLM's BudgetManager interface over the same ledger. Raises BudgetSettingsError for a bad setting,
+    BudgetStoreError if the ledger cannot be opened, and IncompatibleLiteLLMError if the installed LiteLLM lacks a patch
+    point. Then nothing stays open. A refused call raises BudgetExceeded to its caller.
     """
 
     def __init__(
