@@ -23,7 +23,7 @@ class WaysOut(NamedTuple):
     tokens: int
     """The output tokens that would have been held for the call."""
     ways: tuple[str, ...] = ()
-    """What the caller can do, one entry for each way. Lists only ways that leave a call for which there is room now."""
+    """One sentence for each way. Lists only ways that leave a call for which there is room now."""
 
 
 class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignore[misc]  # LiteLLM's classes are Any

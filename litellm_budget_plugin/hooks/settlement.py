@@ -70,7 +70,7 @@ def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs:
     call = call_of(logging_obj)
     note = call.plan.note if call is not None and call.plan is not None else {}
     if "moved_to" in note and "model" in kwargs:
-        # LiteLLM has noted the called model. By its price it would price an answer whose own name has none.
+        # LiteLLM has noted the called model. It would use that model's price if the answer's own name has no price.
         kwargs["model"] = note["moved_to"]
     outcome = original(*args, **kwargs)
     result = args[0] if args else kwargs.get("result")

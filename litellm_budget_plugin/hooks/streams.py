@@ -124,7 +124,7 @@ def process_chunk(original: Callable[..., Any], stream: Any, *args: Any, **kwarg
     if call is not None and event is not None:
         if call.chunks is None:
             call.chunks = Received()
-        # Where LiteLLM turns the events into chunks of a chat, those count. They are in a list of LiteLLM's own.
+        # If LiteLLM turns the events into chunks of a chat, those count. They are in a list of LiteLLM's own.
         if isinstance(call.chunks, Received):
             call.chunks.append(event)
         if getattr(event, "type", None) in _LAST_EVENTS:

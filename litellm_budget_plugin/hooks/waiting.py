@@ -39,7 +39,7 @@ class Place(Enum):
     THREAD = "thread"
     """In the thread that makes the call."""
     LATER = "later"
-    """Where LiteLLM awaits something."""
+    """Later, where LiteLLM awaits something."""
 
 
 def place_of(asynchronous: bool) -> Place:

@@ -35,7 +35,7 @@ _OWN = frozenset(
 )
 _OWN_PREFIXES = ("aws_", "azure_", "vertex_", "watsonx_", "gigachat_", "databricks_")
 _SENT_BY_OTHERS = ("model_group", "model_info", "user_api_key", "user_api_key_hash")
-# What a call needs from its model, by LiteLLM's names in the cost map.
+# The capabilities that a call needs from its model, by LiteLLM's names in the cost map.
 _NEEDS = {
     "tools": "supports_function_calling",
     "functions": "supports_function_calling",
@@ -106,7 +106,7 @@ def cheaper_requests(request: Request, cheaper: Mapping[str, str]) -> Iterator[R
             model=str(litellm.model_alias_map.get(model, model)),
             params={**request.params, "model": model},
         )
-        # The settings cannot tell two names of one model.
+        # The settings cannot tell that two names mean the same model.
         if _identity(following) in seen:
             return
         seen.add(_identity(following))

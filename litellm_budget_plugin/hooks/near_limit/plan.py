@@ -120,7 +120,7 @@ class Plan:
         self.changes: dict[str, Any] = {}
         """The arguments to send instead of the caller's."""
         self.note: dict[str, Any] = {}
-        """What the caller finds in the answer's hidden parameters, under "budget"."""
+        """The note that the caller finds in the answer's hidden parameters, under "budget"."""
 
     @property
     def useful(self) -> bool:
