@@ -1,17 +1,17 @@
 """The actual cost of a call. The order is the same for whole, streamed, dropped, synchronous and asynchronous calls:
 
-1. The provider's own figure in the answer: `usage.cost` (OpenRouter and similar ones; also a breakdown with a total), xAI's
+1. The provider's own figure in the answer: `usage.cost` (OpenRouter and others; also a breakdown with a total), xAI's
    `cost_in_usd_ticks`, and the response-cost header that LiteLLM reads. Prices that the call or its deployment gives
    replace the provider's figure, as they do in LiteLLM.
 2. LiteLLM's figure: the `response_cost` that it gives, or what the call's own Logging object says.
 3. LiteLLM's cost functions on the usage, with the call's and the deployment's own prices, all fields (`litellm_cost`).
 4. The same functions on the text that was received, marked `estimated`.
 
-A figure that is negative, or not a finite number, is ignored. 0 means "unknown" unless nothing better is found. LiteLLM's
-figure is compared with the third where they may differ: where own prices are not in LiteLLM's cost map, or where the raw
-usage has tokens that LiteLLM did not count. Then the larger is charged, and one WARNING names the model. The cost is None if
-the price is unknown. Answers that are billed in other units than tokens of text cost what LiteLLM's calculators say, else
-what a lost answer costs. Nothing here raises or uses the network.
+A figure that is negative, or not a finite number, is ignored. 0 means "unknown" unless nothing better is found.
+LiteLLM's figure is compared with the third where they may differ: where own prices are not in LiteLLM's cost map, or
+where the raw usage has tokens that LiteLLM did not count. Then the larger is charged, and one WARNING names the model.
+The cost is None if the price is unknown. Answers that are billed in other units than tokens of text cost what LiteLLM's
+calculators say, else what a lost answer costs. Nothing here raises or uses the network.
 """
 
 from __future__ import annotations

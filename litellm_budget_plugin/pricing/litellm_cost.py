@@ -5,12 +5,12 @@
     answer_cost(key, answer, call_type=...)      nano-dollars of images, speech, transcripts, reranking, pages, searches, videos
     logged_cost(logging_obj, response)           what the call's own Logging object says
 
-`key` is `cost_map.price_key(request)`. Without own prices LiteLLM uses its cost map as always. With own prices (`key.custom`)
-the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name made from its content, and
-LiteLLM is asked for that name. So every field that LiteLLM knows counts (cache writes, one hour, thresholds, service tiers,
-sound, images, reasoning, seconds, tiers), on every version, whatever else has been registered or has replaced the map. `usage`
-is LiteLLM's `Usage` or a mapping with its fields. The figure includes LiteLLM's margins and discounts. All return None if
-LiteLLM knows no price, never raise and never use the network.
+`key` is `cost_map.price_key(request)`. Without own prices LiteLLM uses its cost map as always. With own prices
+(`key.custom`) the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name made from
+its content, and LiteLLM is asked for that name. So every field that LiteLLM knows counts (cache writes, one hour,
+thresholds, service tiers, sound, images, reasoning, seconds, tiers), on every version, whatever else has been
+registered or has replaced the map. `usage` is LiteLLM's `Usage` or a mapping with its fields. The figure includes
+LiteLLM's margins and discounts. All return None if LiteLLM knows no price, never raise and never use the network.
 """
 
 from __future__ import annotations
