@@ -1,1 +1,1 @@
-"""The only room that patches LiteLLM: the gate before every call, and the settlement after every attempt."""
+"""The only package that patches LiteLLM: the gate before every call, and the settlement after every attempt."""

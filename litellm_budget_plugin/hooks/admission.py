@@ -1,4 +1,4 @@
-"""Holding money for an attempt before it starts, or refusing it."""
+"""Hold money for an attempt before it starts, or refuse the attempt."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ _warned_at: dict[str, float] = {}
 
 
 def admit(call: Call) -> None:
-    """Hold what the attempt may cost at most; where there is no room, as much less as the call's plan can have it cost.
+    """Hold the most that the attempt may cost. If there is no room for it, hold the smaller amount that the call's plan
+    allows.
 
-    Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say; then nothing is held. In
-    shadow mode it never raises. An attempt whose price is zero holds no money, and needs room only under limits of calls and tokens.
+    Raises BudgetExceeded, BudgetPriceUnknown or BudgetStoreUnavailable, as the settings say. Then nothing is held. In
+    shadow mode it never raises. An attempt whose price is zero holds no money and needs room only under limits of calls
+    and tokens.
     """
     _try(call, may_wait=False)
 
 
 def try_to_hold(call: Call) -> Refused | None:
-    """`admit` for a call that may wait: the refusal where only held money stands in the way, which is neither raised nor recorded;
-    None if the call may go out.
+    """Do what `admit` does, for a call that may wait. Return None if the call may go out. If only held money leaves no
+    room, return that refusal: it is neither raised nor recorded.
     """
     return _try(call, may_wait=True)
 
@@ -93,7 +95,9 @@ def _granted(call: Call, reply: Granted, estimate: pricing.Estimate) -> None:
 
 
 def _take_back(call: Call) -> None:
-    """The store may have held the money although nobody knows, or may do so yet: the attempt must not pay for that."""
+    """Release the hold later: the store may have made it without a confirmation, or may still make it. The attempt must
+    not pay.
+    """
     if not call.held:
         call.ledger.release_later(call.hold)
 
@@ -101,7 +105,7 @@ def _take_back(call: Call) -> None:
 def _reserve(call: Call, estimate: pricing.Estimate, *, may_wait: bool) -> ReserveReply:
     ledger = call.ledger
     reclaims = ledger.can_reclaim()
-    # Only the first attempt is changed; a retry is sent as the call was changed then, or not at all.
+    # Only the first attempt is changed. A retry is sent with the same changes, or not at all.
     plan = call.plan if call.first else None
     command = Reserve(
         hold=call.hold,
@@ -114,7 +118,7 @@ def _reserve(call: Call, estimate: pricing.Estimate, *, may_wait: bool) -> Reser
         floor=floor_of(estimate),
         replaces=call.replaces,
         cheap=estimate.loose or plan is not None,
-        # What this process has yet to settle must not refuse its own calls.
+        # Charges that this process has not yet settled must not refuse its own calls.
         patient=reclaims or may_wait,
     )
     reply = ledger.reserve(command)
@@ -160,7 +164,7 @@ def _price_unknown(model: str, limited: Subject) -> BudgetPriceUnknown:
 
 
 def _limited(call: Call) -> Subject | None:
-    """The first of this attempt's subjects to which a limit in US dollars applies; None if none does."""
+    """Return the first of this attempt's subjects that has a limit in US dollars; None if none has."""
     ledger = call.ledger
     for subject in call.subjects:
         command = Read(ledger.project, subject.scope, subject.id, defaults=call.defaults)

@@ -1,4 +1,4 @@
-"""The callback that nobody has written down: opened from the environment when LiteLLM is imported."""
+"""The callback that the environment opens when LiteLLM is imported, without any line in the application."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _armed: BudgetCallback | None = None
 
 
 class AutomaticCallback(BudgetCallback):
-    """A BudgetCallback that the application knows nothing of: it stands aside while one of the application's own is open."""
+    """A BudgetCallback that the application did not make. It does nothing while one of the application's own is open."""
 
     automatic = True
 
 
 def arm_automatic() -> None:
-    """Open the callback and add it to `litellm.callbacks`; where that was done before, see that it is still so.
+    """Open the callback and add it to `litellm.callbacks`. If this was done before, restore what is missing.
 
     Raises what BudgetCallback raises, and IncompatibleLiteLLMError if LiteLLM was loaded a second time.
     """
@@ -29,7 +29,7 @@ def arm_automatic() -> None:
             _armed = AutomaticCallback()
         else:
             put_back()
-        # Not the module that this one knows: an import that failed was perhaps tried again.
+        # Not the module that this one knows: LiteLLM may have been imported again after a failed import.
         listed = sys.modules["litellm"].callbacks
         if not any(callback is _armed for callback in listed):
             listed.append(_armed)

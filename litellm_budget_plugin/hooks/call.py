@@ -1,4 +1,4 @@
-"""One attempt of a call: who pays, the money held for it, and its one ending."""
+"""One attempt of a call: the payer, the money held for it, and how it ends, which happens once."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ _warned: set[str] = set()
 
 
 class Call:
-    """An attempt, from before it is admitted until it is settled or released, which happens once.
+    """One attempt, from before its admission until it is settled or released. It is settled or released once.
 
-    `asked` is the request as the application made it, `request` what it has become. Where a Router has yet to choose a
-    deployment, `candidates` are the requests that it may become, see `deployments.candidates`; none where not even they are
-    known: then nothing is held until it has chosen. `plan` is what can be done for the first attempt near a limit.
-    `sent`: LiteLLM has contacted the provider, or is about to. `chunks` is the stream's own list, so that what was received
-    is still known when the stream has been dropped. `answer` is a raw response that arrived. `held`: the ledger holds
-    `granted` nano-dollars under the id `hold`. `hidden_usage` is the caller's own `stream_options` where the provider was asked for
-    the usage of a stream and the caller was not to see it. `waiter` is the place in the line of a call that is yet to wait, with nothing
-    held; `admitted`: the call may go out. `span` is where traces are told of it.
+    `asked` is the request as the application made it, `request` is the request after all changes. If a Router has not
+    yet chosen a deployment, `candidates` are the requests that it may become, see `deployments.candidates`. It is empty
+    if these are unknown too: then nothing is held until the Router has chosen. `plan` is what can be done for the first
+    attempt near a limit. `sent`: LiteLLM has contacted the provider or is about to. `chunks` is the stream's own list,
+    so that received chunks are still known after the stream has been dropped. `answer` is a raw response that arrived.
+    `held`: the ledger holds `granted` nano-dollars under the id `hold`. `hidden_usage` is the caller's own
+    `stream_options` if the provider was asked for a stream's usage that the caller must not see. `waiter` is the place
+    in the waiting line of a call that will wait and holds nothing yet. `admitted`: the call may go out. `span` is the
+    trace span to write to.
     """
 
     __slots__ = (
@@ -83,7 +84,7 @@ class Call:
         plan: Plan | None = None,
         after: Call | None = None,
     ) -> None:
-        """Nothing is held before `admit`. `after` is the attempt that this one follows."""
+        """Hold nothing: `admit` does that. `after` is the attempt before this one."""
         self.ledger = ledger
         self.principal = principal
         self.plan = plan
@@ -92,7 +93,7 @@ class Call:
         self.candidates = (request,) if candidates is None else candidates
         self.request = self.candidates[0] if len(self.candidates) == 1 else request
         self.models = _shared_names(self.candidates) or (request.model,)
-        # Clients of the proxy know its groups, not what stands behind them.
+        # Clients of the proxy know its model groups, not the deployments behind them.
         self.called = self.asked.model if after is None or self.to_be_routed else request.model
         self.allowance = ledger.settings.output_allowance if plan is None else plan.allowance(request)
         self._id: str = new_id() if after is None else after._id
@@ -114,22 +115,22 @@ class Call:
 
     @property
     def over(self) -> bool:
-        """Whether somebody has settled, or is settling, this attempt."""
+        """Whether this attempt has been settled or released, or is being settled."""
         return self._claim.locked()
 
     @property
     def first(self) -> bool:
-        """Whether this is the attempt that the gate holds for."""
+        """Whether this is the attempt that the gate holds money for."""
         return self._number == 1
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """Whose budgets count."""
+        """The subjects whose budgets count."""
         return self.principal.subjects
 
     @property
     def defaults(self) -> tuple[Default, ...]:
-        """The limits that count where none is set by hand."""
+        """The limits that apply where no limit was set by hand."""
         return self.principal.defaults
 
     @property
@@ -138,7 +139,7 @@ class Call:
         return self.subjects[0].id
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:
-        """What the attempt may cost at most: with several candidates, what the dearest one may."""
+        """Return the most that the attempt may cost. With several candidates, the most expensive one counts."""
         return pricing.dearest(self._estimate(request, exact=exact) for request in self.candidates)
 
     def _estimate(self, request: pricing.Request, *, exact: bool = False) -> pricing.Estimate:
@@ -146,14 +147,16 @@ class Call:
         return pricing.estimate(request, output_allowance=self.allowance, unbounded_hold=unbounded_hold, exact=exact)
 
     def become(self, request: pricing.Request, estimate: pricing.Estimate) -> None:
-        """The attempt is made with another request than it was meant to; before anything is sent."""
+        """Replace the attempt's request, before anything is sent."""
         self.request = request
         self.candidates = (request,)
         self.estimate = estimate
         self.models = pricing.model_names(request)
 
     def admit(self, place: Place = Place.NOWHERE) -> None:
-        """Hold the money for this attempt, waiting at `place` if need be, see `waiting`; raises what `admission.admit` raises."""
+        """Hold the money for this attempt. Wait at `place` if necessary, see `waiting`. Raises what `admission.admit`
+        raises.
+        """
         try:
             hold_or_wait(self, place)
         except BaseException:
@@ -163,19 +166,19 @@ class Call:
     # Before a request leaves.
 
     def sending(self, details: Mapping[str, Any], body: object) -> Call:
-        """A request is about to leave: `body` is what LiteLLM sends, `details` what its Logging object knows. Returns the
-        attempt that the request belongs to. The first request opens the attempt that the gate held for; each later one is
-        an attempt of its own, at its own model's price. Where the first is now for another model, or the body asks for
-        more than was held for, the hold is swapped. Raises what `admission.admit` raises.
+        """Return the attempt that a request belongs to that is about to leave. `body` is what LiteLLM sends, `details`
+        is what its Logging object knows. The first request opens the attempt that the gate held for. Each later one is
+        an attempt of its own, at the price of its own model. If the first request is now for another model, or its body
+        asks for more than was held, the hold is swapped. Raises what `admission.admit` raises.
         """
         several = self.request.call_type not in FAMILIES or self.request.call_type == "realtime"
         if self.sent and not self.over and several:
-            # A session, or a function that makes several requests: they are one attempt.
+            # A session, or a function that makes several requests, is one attempt.
             return self._covering(details, body)
         call = self
         self._admit_unless_waited()
         if self.sent or self.over:
-            # Where nobody has said how it ended, it is charged as lost; and before the next one asks for room.
+            # If the end of the last attempt is unknown, charge it as lost before the next one asks for room.
             self.abandon()
             call = self._next(self._now(details))
         elif (self.to_be_routed and len(self.candidates) != 1) or not self._is_for(details):
@@ -185,24 +188,25 @@ class Call:
         return call
 
     def _admit_unless_waited(self) -> None:
-        """Hold, or refuse, where LiteLLM has come past the place at which a deferred call was to wait."""
+        """Hold or refuse a deferred call if LiteLLM has passed the place where it was to wait."""
         if self.waiter is not None:
             self._leave_line()
             self.admit()
 
     def _is_for(self, details: Mapping[str, Any]) -> bool:
-        """Whether what LiteLLM calls is this attempt's model; LiteLLM cuts the provider off the name."""
+        """Whether LiteLLM calls this attempt's model. LiteLLM removes the provider from the name."""
         model = str(details.get("model") or (self.asked if self.to_be_routed else self.request).model)
         return self.request.model == model or self.request.model.endswith(f"/{model}") or not model
 
     def _now(self, details: Mapping[str, Any]) -> pricing.Request:
-        """The request that is about to leave."""
-        # Before the Router has chosen, the request is the application's; afterwards it can have been changed near a limit.
+        """Return the request that is about to leave."""
+        # Before the Router has chosen, this is the application's request. Afterwards it may have been changed near a
+        # limit.
         return chosen(later_request(self.asked if self.to_be_routed else self.request, details), details)
 
     def sent_again(self) -> Call:
-        """The provider's SDK repeats the request by itself: the attempt that the repetition is. Raises what
-        `admission.admit` raises.
+        """Return the attempt for a request that the provider's SDK repeats by itself. Raises what `admission.admit`
+        raises.
         """
         self.abandon()
         call = self._next(self.request, estimate=self.estimate)
@@ -210,7 +214,7 @@ class Call:
         return call
 
     def _covering(self, details: Mapping[str, Any], body: object) -> Call:
-        """The attempt whose hold covers the body: this one, or another in its place."""
+        """Return the attempt whose hold covers the body: this one, or another one that replaces it."""
         if not body or self.estimate is None or self.request.call_type == "realtime":
             return self
         request, estimate = self.request, self.estimate
@@ -220,7 +224,7 @@ class Call:
             request = sent_request(details)
             estimate = self._estimate(request)
             if estimate.priced:
-                # From here on it is priced as what it is.
+                # From here on it has the price of its own model.
                 self.request = request
         estimate = pricing.estimate_sent(
             request,
@@ -242,7 +246,7 @@ class Call:
         return call
 
     def _instead(self, request: pricing.Request, estimate: pricing.Estimate | None = None) -> Call:
-        """Swap the hold in one step: money that this call holds already cannot refuse it."""
+        """Swap the hold in one step, so that the money that this call already holds cannot refuse it."""
         try:
             call = self._next(request, self.hold if self.held else None, estimate)
         except BaseException:
@@ -255,29 +259,30 @@ class Call:
             self.ledger.worker.untrack(self.hold)
         return call
 
-    # How it ends. What ends it first counts; everything later changes nothing.
+    # How an attempt ends. The first end counts, later ones change nothing.
 
     def answered(self, response: Any, response_cost: float | None, logging_obj: Any = None) -> None:
-        """The attempt was answered; `response_cost` is LiteLLM's figure for it."""
+        """Record that the attempt was answered. `response_cost` is the cost that LiteLLM reports."""
         if self.over:
             return
         if self.request.call_type in STARTS_JOB and not response_cost:
             started(self.principal, field(response, "id"))
             self.release()
         elif self.request.call_type == "responses" and field(response, "status") in _GOES_ON:
-            # `background=True`: the provider works on, and nobody will say here what that costs: what is held is charged.
+            # `background=True`: the provider works on, and its cost is never reported here. So the held amount is
+            # charged.
             self._settle(pricing.Cost(None, self.request.model, 0, 0, estimated=True), response)
         else:
             cost = pricing.cost_of_response(self.request, response, response_cost, logging_obj=logging_obj)
             if cost.usd is None and self.request.call_type not in FAMILIES:
-                # One of several requests, such as the search before an answer: the next one may have a price. If none has,
-                # the end of the call charges what is held.
+                # One of several requests, such as the search before an answer: the next one may have a price. If none
+                # has, the end of the call charges the held amount.
                 return
             self._settle(cost, response)
 
     def failed(self, error: BaseException) -> None:
-        """The attempt failed. An answer or chunks that arrived are charged; an HTTP error costs nothing; a request that was
-        lost on its way, or of whose end nothing is known, costs its input side.
+        """Record that the attempt failed. An answer or chunks that arrived are charged. An HTTP error costs nothing. A
+        request that was lost, or whose end is unknown, costs its input side.
         """
         if self.over:
             return
@@ -287,8 +292,8 @@ class Call:
             self.release()
 
     def abandon(self) -> None:
-        """The call was dropped or cancelled, its stream was read to its end, or its outcome is lost: charge what was sent
-        and received, if anything.
+        """Charge what was sent and received, if anything: the call was dropped or cancelled, its stream was read to its
+        end, or its outcome is lost.
         """
         if self.over:
             return
@@ -307,9 +312,9 @@ class Call:
         self._settle(cost, chunks[0] if chunks else None)
 
     def dropped(self) -> None:
-        """Nobody will say any more how the attempt ended: LiteLLM's Logging object, or the stream, is gone. Called by
-        finalizers, which must not do anything but append to a queue; and nothing at all in a forked child, which would
-        settle its parent's calls.
+        """Have the attempt abandoned: LiteLLM's Logging object, or the stream, is gone, so its end will not be
+        reported. Finalizers call this, and they may only append to a queue. In a forked child it does nothing, because
+        the child would settle its parent's calls.
         """
         if not self.over and self._process == os.getpid():
             self.ledger.worker.submit(self.abandon)
@@ -320,7 +325,7 @@ class Call:
             self.ledger.waiting_line.leave(waiter)
 
     def release(self) -> None:
-        """Give the hold back: nothing was spent."""
+        """Release the hold: nothing was spent."""
         self._leave_line()
         if not self._claim.acquire(blocking=False):
             return
@@ -336,7 +341,7 @@ class Call:
         nanos = min(self._nanos(cost), MAX_NANOS)
         marks = response_marks(self.user, response)
         command = settlement_of(self.ledger, self.principal, self.models, cost, nanos, self.hold, marks)
-        # Not before: what is interrupted up to here can still be settled by what ends the call next.
+        # Claim it only here: if an interrupt comes earlier, the next end of the call can still settle it.
         if self._claim.acquire(blocking=False):
             self._deliver(command)
             tracing.settled(self.span, nanos)
@@ -346,7 +351,7 @@ class Call:
         try:
             self.ledger.deliver(command)
         except BaseException:
-            # An interrupt can fall between any two lines; sent again, the command counts once.
+            # An interrupt can come between any two lines. A command that is sent twice counts once.
             worker.deliver_later(command)
             raise
         finally:
@@ -380,7 +385,9 @@ def settlement_of(
     *,
     unless: str | None = None,
 ) -> Settle:
-    """The command that charges `nanos` for `cost`. With `unless`, nothing if a mark of that name is there."""
+    """Return the command that charges `nanos` for `cost`. With `unless`, it charges nothing if a mark of that name
+    exists.
+    """
     guessed = nanos > 0 and (cost.estimated or cost.usd is None)
     estimated = (Subject(ESTIMATED, ledger.project),) if guessed else ()
     return Settle(
@@ -390,7 +397,7 @@ def settlement_of(
         models=models,
         cost=nanos,
         model=cost.model,
-        # A provider can answer any number; no number may keep the charge off the ledger.
+        # A provider can report any number. No number may keep the charge out of the ledger.
         input_tokens=min(max(cost.input_tokens, 0), MAX_NANOS),
         output_tokens=min(max(cost.output_tokens, 0), MAX_NANOS),
         defaults=ledger.defaults_now(principal),
@@ -404,7 +411,7 @@ def _has_content(body: object) -> bool:
 
 
 def _shared_names(candidates: tuple[pricing.Request, ...]) -> tuple[str, ...]:
-    """The model names and families that all candidates share: whichever is chosen, a budget for one of them applies."""
+    """Return the model names and families that all candidates share: their budgets apply whichever candidate is chosen."""
     if len(candidates) == 1:
         return pricing.model_names(candidates[0])
     names = [pricing.model_names(request) for request in candidates]

@@ -1,7 +1,7 @@
-"""What kind of call a function of LiteLLM's makes, and the request that the estimate needs.
+"""The kind of call that a function of LiteLLM makes, and the request that the estimate needs.
 
-Every function under LiteLLM's `@client` is gated, except those of FREE. A kind that has no estimate of its own is held for
-with UNBOUNDED_HOLD.
+Every function under LiteLLM's `@client` is gated, except those of FREE. For a kind without an estimate of its own,
+UNBOUNDED_HOLD is held.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from litellm_budget_plugin.pricing import Request
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
-# By family: the argument that holds what the model reads.
+# For each family: the argument that holds the model's input.
 FAMILIES = {
     "completion": "messages",
     "text_completion": "prompt",
@@ -48,12 +48,12 @@ _FUNCTIONS = {
 
 
 def _both(name: str) -> tuple[str, str]:
-    """A function's name and that of its asynchronous twin."""
+    """Return a function's name and the name of its asynchronous version."""
     return name, f"_a{name[1:]}" if name.startswith("_") else f"a{name}"
 
 
 CALL_TYPES = {name: family for family in FAMILIES for sync in _FUNCTIONS.get(family, (family,)) for name in _both(sync)}
-"""The functions that have an estimate of their own, by LiteLLM's names for them: their families."""
+"""The family of each function that has an estimate of its own. The keys are LiteLLM's names."""
 
 _STORED = "stores, lists or deletes files and indexes; no model runs"
 _DEFINITION = "reads or changes a definition; running it is a call of its own"
@@ -84,15 +84,17 @@ _FREE: tuple[tuple[str, str, str], ...] = (
 FREE: Mapping[str, str] = {
     f"{module}:{name}": reason for module, names, reason in _FREE for sync in names.split() for name in _both(sync)
 }
-"""The functions under `@client` that are not gated, as "module:function" below `litellm`, and why each costs nothing. What
-LiteLLM reports as the cost of one all the same is charged.
+"""The functions under `@client` that are not gated, as "module:function" below `litellm`, and why each costs nothing.
+If LiteLLM reports a cost for one nevertheless, that cost is charged.
 """
 PAID_BEFORE = frozenset(
     name for _, names, why in _FREE if why is _ANSWER for sync in names.split() for name in _both(sync)
 )
-"""Functions of FREE that show an answer which was charged when it was made: what LiteLLM reports for them is not charged again."""
+"""Functions of FREE that show an answer which was charged when it was made. What LiteLLM reports for them is not
+charged again.
+"""
 _AMBIGUOUS = frozenset(name for sync in ["create", "delete", "get", "list", "search", "cancel"] for name in _both(sync))
-# The LiteLLM proxy sets its requests up by names of its own.
+# The LiteLLM proxy uses its own names when it sets up requests.
 _FREE_ROUTES = (
     frozenset({key.partition(":")[2] for key in FREE} - _AMBIGUOUS)
     | frozenset(
@@ -111,7 +113,7 @@ _FREE_ROUTES = (
 )
 
 STARTS_JOB = frozenset(name for sync in ("create_batch", "create_fine_tuning_job") for name in _both(sync))
-"""Functions whose answer costs nothing yet: they need room, and are charged when the cost of their job is reported."""
+"""Functions whose answer costs nothing yet. They need room, and are charged when the cost of their job is reported."""
 
 _LITELLMS_IMAGE_MODEL = "dall-e-2"
 _SAID_ONCE = frozenset({"model", "stream", "stream_options"})
@@ -122,23 +124,24 @@ _HOOK = "async_pre_call_deployment_hook"
 
 
 class Kind(NamedTuple):
-    """What a function does. `family` is a key of FAMILIES, or the function's own name where it has no estimate."""
+    """The kind of a called function. `family` is a key of FAMILIES, or the function's own name if it has no estimate."""
 
     family: str
     function: Callable[..., Any] | None
-    """The function under `@client`; None where LiteLLM names a route without calling one."""
+    """The function under `@client`; None if LiteLLM names a route without calling a function."""
     free: str = ""
-    """The function's name, where it is in FREE."""
+    """The function's name if it is in FREE."""
     asynchronous: bool = False
-    """LiteLLM's wrapper that calls the function is a coroutine."""
+    """Whether LiteLLM's wrapper that calls the function is a coroutine function."""
     awaits: bool = False
-    """It awaits `async_pre_call_deployment_hook` before the function is called."""
+    """Whether the wrapper awaits `async_pre_call_deployment_hook` before it calls the function."""
 
 
 def kind_of(name: str) -> Kind | None:
-    """What is being called, for a wrapper of `function_setup`; `name` is what LiteLLM calls it. None if nothing is.
+    """Return the kind of the function being called, for a wrapper of `function_setup`; None if nothing is called.
+    `name` is LiteLLM's name for it.
 
-    The function itself decides, not the name: two functions of LiteLLM share the name `search`.
+    The function decides, not the name: two functions of LiteLLM share the name `search`.
     """
     found = _function_being_set_up()
     if found is not None:
@@ -152,12 +155,14 @@ def kind_of(name: str) -> Kind | None:
         return Kind(CALL_TYPES[name], None)
     if name in _FREE_ROUTES:
         return Kind(name, None, name)
-    # The proxy sets up calls that it turns down, too, by a word in capitals or a path.
+    # The proxy also sets up calls that it turns down. It names them by a word in capitals or a path.
     return Kind(name, None) if name.isidentifier() and name.islower() else None
 
 
 def _function_being_set_up() -> tuple[Callable[..., Any], CodeType] | None:
-    """The function whose `@client` wrapper is calling `function_setup`, and that wrapper's code; None if it is called by something else."""
+    """Return the function whose `@client` wrapper is calling `function_setup`, and the wrapper's code; None if there is
+    no such wrapper.
+    """
     frame = sys._getframe(1)
     for _ in range(_FRAMES):
         if frame.f_back is None:
@@ -173,8 +178,9 @@ def _function_being_set_up() -> tuple[Callable[..., Any], CodeType] | None:
 def request_of(
     family: str, kwargs: Mapping[str, Any], args: Sequence[Any] = (), function: Callable[..., Any] | None = None
 ) -> Request:
-    """A call's request, from the arguments as the application gave them."""
-    # A copy: LiteLLM puts its Logging object into the dictionary afterwards, and its end must not wait for this one's.
+    """Return a call's request, from the arguments that the application gave."""
+    # A copy: LiteLLM later puts its Logging object into the dictionary. The end of that object must not wait for the
+    # request's end.
     params = dict(kwargs)
     if args:
         params = {**dict(zip(_parameters(function), args)), **params}
@@ -184,23 +190,24 @@ def request_of(
 def _model(family: str, params: Mapping[str, Any]) -> str:
     model = str(params.get("model") or "")
     if family == "search":
-        # A search has no model; this is the name that LiteLLM prices it under.
+        # A search has no model. LiteLLM prices it under this name.
         return f"{params.get('search_provider') or ''}/search"
     if family in ("image_generation", "image_variation") and not model:
         return _LITELLMS_IMAGE_MODEL
     if family not in ("completion", "text_completion"):
         return model
-    # "openai/responses/gpt-4o" is how a chat call is sent to the Responses API: the model, and its price, are gpt-4o's.
+    # A chat call for "openai/responses/gpt-4o" goes to the Responses API. The model and its price are those of gpt-4o.
     return _VIA_RESPONSES.sub(r"\1", str(litellm.model_alias_map.get(model, model)))
 
 
 def say_once(params: dict[str, Any]) -> None:
-    """Have the request say once which model is called and whether it is streamed, as LiteLLM reads it: what `extra_body` says
-    of these would reach the provider alone, which would answer, and bill, something else than LiteLLM reads and prices.
+    """Remove contradictions about the called model and about streaming, so that LiteLLM and the provider read the same.
+    Values in `extra_body` would reach only the provider, which would answer and bill something other than what LiteLLM
+    reads and prices.
     """
     stream = params.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        # Providers take 1 and "true", of which LiteLLM makes a stream in some places and a whole answer in others.
+        # Providers accept 1 and "true". LiteLLM reads these as a stream in some places and as a whole answer in others.
         params["stream"] = str(stream).strip().lower() not in _NO
     given = params.get("extra_body")
     if isinstance(given, Mapping) and not _SAID_ONCE.isdisjoint(given):
@@ -212,7 +219,7 @@ def say_once(params: dict[str, Any]) -> None:
 
 
 def by_position(args: Sequence[Any], function: Callable[..., Any] | None) -> frozenset[str]:
-    """The names of the arguments that were given by position: what LiteLLM hands on of these cannot be changed."""
+    """Return the names of the arguments that were given by position. Their values cannot be changed for LiteLLM."""
     return frozenset(_parameters(function)[: len(args)]) if args else frozenset()
 
 
@@ -222,15 +229,15 @@ def _parameters(function: Callable[..., Any] | None) -> tuple[str, ...]:
 
 
 def later_request(first: Request, details: Mapping[str, Any]) -> Request:
-    """The request of a further attempt: the arguments of the one before, for the model that LiteLLM now calls. `details` are
-    the `model_call_details` of its Logging object. What else it sends is read from the body.
+    """Return the request of a further attempt: the arguments of the one before, for the model that LiteLLM calls now.
+    `details` are the `model_call_details` of its Logging object. All else that LiteLLM sends is read from the body.
     """
     model = str(details.get("model") or first.model)
     return Request(first.call_type, model, details.get("custom_llm_provider"), {**first.params, "model": model})
 
 
 def logged_request(family: str, details: Mapping[str, Any]) -> Request:
-    """A request as LiteLLM's Logging object and its callbacks know it: `details` is their keyword arguments."""
+    """Return a request from what LiteLLM's Logging object and callbacks know. `details` is their keyword arguments."""
     litellm_params = details.get("litellm_params") or {}
     params = {**litellm_params, **(details.get("optional_params") or {}), **details}
     content = details.get("messages") or details.get("input")
@@ -253,8 +260,8 @@ _BY_MODE = {
 
 
 def sent_request(details: Mapping[str, Any]) -> Request:
-    """The request of a call that came around the gate, by what LiteLLM knows of the model that it calls. The label of its
-    Logging object counts for nothing: a caller can pass any.
+    """Return the request of a call that bypassed the gate, from what LiteLLM knows of the called model. The label of
+    its Logging object is ignored, because a caller can pass any.
     """
     model, provider = str(details.get("model") or ""), details.get("custom_llm_provider")
     entry = litellm.model_cost.get(model) or litellm.model_cost.get(f"{provider}/{model}")

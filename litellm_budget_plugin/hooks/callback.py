@@ -1,4 +1,4 @@
-"""BudgetCallback: the one thing that an application registers."""
+"""BudgetCallback: the only object that an application registers."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class BudgetCallback(BudgetHook):
-    """Budgets for every LiteLLM call of this process, from when it is made until `close()`:
+    """Budgets for every LiteLLM call of this process, from the creation of this object until `close()`:
 
         litellm.callbacks = [BudgetCallback()]
 
-    Making one opens the ledger and puts the gate in place. The gate acts until `close()`, even if other code assigns or clears
-    `litellm.callbacks` afterwards; of several open callbacks, for the first one in that list. Settings come from the
-    environment, from `settings`, or from keyword arguments named like them (`BudgetCallback(default_limit=5)`).
+    Creating one opens the ledger and puts the gate in place. The gate acts until `close()`, even if other code assigns
+    or clears `litellm.callbacks` afterwards. If several callbacks are open, it acts for the first one in that list.
+    Settings come from the environment, from `settings`, or from keyword arguments with their names
+    (`BudgetCallback(default_limit=5)`).
 
-    `on_alert` is called with each `Alert`, once over all processes, on a thread of its own; see docs/how-to/get-alerts.md.
+    `on_alert` is called with each `Alert`, once over all processes, on a separate thread; see
+    docs/how-to/get-alerts.md.
 
-    `manager` is LiteLLM's BudgetManager surface over the same ledger. Raises BudgetSettingsError for a bad setting,
-    BudgetStoreError for a ledger that cannot be opened, IncompatibleLiteLLMError if the installed LiteLLM lacks a patch point; then
-    nothing stays open. A refused call raises BudgetExceeded to its caller.
+    `manager` is LiteLLM's BudgetManager interface over the same ledger. Raises BudgetSettingsError for a bad setting,
+    BudgetStoreError if the ledger cannot be opened, and IncompatibleLiteLLMError if the installed LiteLLM lacks a patch
+    point. Then nothing stays open. A refused call raises BudgetExceeded to its caller.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class BudgetCallback(BudgetHook):
         with ExitStack() as opened:
             self._ledger = BudgetLedger(self.settings, charging=True, on_alert=on_alert)
             opened.callback(self._ledger.close)
-            # Made at once, because it brings in the budgets of a user_cost.json that is there.
+            # Made at once, because it imports the budgets of an existing user_cost.json.
             self.manager = BudgetManager(self.settings.project, settings=self.settings)
             opened.callback(self.manager.close)
             instrument()
@@ -84,7 +86,9 @@ class BudgetCallback(BudgetHook):
         self._ledger.flush()
 
     def close(self) -> None:
-        """Settle what waits, let go of the ledger, and take the gate off. Calls are no longer limited. May be called twice."""
+        """Deliver waiting charges, release the ledger, and remove the gate. Calls are no longer limited. May be called
+        twice.
+        """
         if self._closed:
             return
         self._closed = True
@@ -94,15 +98,15 @@ class BudgetCallback(BudgetHook):
         self.manager.close()
         self._ledger.close()
 
-    # LiteLLM's documented methods. While the gate is in place LiteLLM's own calls of them find everything done already; called
-    # directly they do what they say.
+    # LiteLLM's documented methods. While the gate is in place, LiteLLM's own calls of them find everything already
+    # done. Called directly, they do what their docstrings say.
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Raise BudgetExceeded if a call with the arguments `data` has no room now; holds nothing. Returns `data`.
+        """Raise BudgetExceeded if a call with the arguments `data` has no room now. Holds nothing. Returns `data`.
 
-        In the LiteLLM proxy the gate holds for each call that it knows, and only pass-through requests are held for here.
+        In the LiteLLM proxy the gate holds for each call that it knows. Only pass-through requests are held for here.
         """
         ledger = self.budget_ledger
         if ledger is None:
@@ -123,7 +127,7 @@ class BudgetCallback(BudgetHook):
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:
-        """The LiteLLM proxy has given a request up: its money comes back."""
+        """Release the money of a request that the LiteLLM proxy has given up."""
         gate.request_failed()
 
     def log_success_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -154,7 +158,7 @@ class BudgetCallback(BudgetHook):
         self.log_success_event(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """A failed call costs nothing here: what it held was settled when it failed."""
+        """Do nothing: the gate settled a failed call when it failed."""
 
     async def async_log_failure_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any

@@ -1,4 +1,4 @@
-"""budget_context: who pays for the calls of a part of a program, also in its threads, tasks and generators."""
+"""budget_context: the payer for the calls of a part of a program, also in its threads, tasks and generators."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ _S = TypeVar("_S")
 
 
 class Payer(NamedTuple):
-    """What a place in the program says about who pays; None and nothing where it says nothing."""
+    """The payer that a place in the program names. Fields that it does not name are None or empty."""
 
     user: str | None = None
     given: Given = Given()
 
     def inside(self, outer: Payer) -> Payer:
-        """What counts in a block of `outer`: an inner user and team take the place of outer ones, tags, runs and limits add up."""
+        """Return what counts in a block inside `outer`: an inner user and team replace outer ones; tags, runs and
+        limits add up.
+        """
         mine, theirs = self.given, outer.given
         return Payer(
             outer.user if self.user is None else self.user,
@@ -60,8 +62,8 @@ def _added(outer: tuple[str, ...], inner: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Entry:
-    """What is said about who pays for the length of a `with` block. Entered once. Without `within`, nothing that was said outside
-    of the block counts.
+    """A `with` block that names a payer. Can be entered once. Without `within`, payers named outside of the block do
+    not count.
     """
 
     def __init__(self, payer: Payer, *, within: bool = False) -> None:
@@ -78,7 +80,7 @@ class _Entry:
         warn_if_unregistered("budget_context")
         self._parent = parent = _innermost()
         if parent is not None:
-            # Blocks that overlap without end must not become a chain without end.
+            # Overlapping blocks must not form an endless chain.
             parent._parent = _first_open(parent._parent)
             if self._within:
                 self.payer = self.payer.inside(parent.payer)
@@ -87,8 +89,8 @@ class _Entry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A generator may leave its block in another context than it entered it in, or after a block that it entered
-        # later: no token can be reset then. The mark is seen in every context that has a copy.
+        # A generator may leave its block in another context than the one that it entered it in, or after a block that
+        # it entered later. So a token cannot be reset. `ended` is seen in every context that has a copy.
         self.ended = True
         if _current.get() is self:
             _current.set(_first_open(self._parent))
@@ -108,26 +110,28 @@ def _innermost() -> _Entry | None:
 
 
 def payer_here() -> Payer:
-    """What is said about who pays at this place."""
+    """Return the payer that is named at this place."""
     entry = _innermost()
     return NOBODY if entry is None else entry.payer
 
 
 class budget_context(_Entry):  # noqa: N801  # used like a function
-    """Within this context, LiteLLM calls are paid by `user`, and count against the budgets of `team`, `tags` and `run`, too.
+    """Have `user` pay for LiteLLM calls within this context. They also count against the budgets of `team`, `tags` and
+    `run`.
 
-    Ids are 1 to 256 printable characters; integers become text. Inside of another context, its user and team take the place of
-    the outer ones, while tags, runs and limits add up. `limits` are sentences such as "$1/day", one or a list: for the run if there
-    is one here, else for the user, else for the team, beside those of the environment and the file; of two for the same, the smaller one counts. Where limits were set by hand,
-    those count alone. `user_class` names a class of that file.
+    Ids are 1 to 256 printable characters. Integers become text. Inside of another context, its user and team replace
+    the outer ones, while tags, runs and limits add up. `limits` is one sentence such as "$1/day" or a list of them.
+    They apply to the run if one is named here, else to the user, else to the team. They apply in addition to the limits
+    of the environment and the file; of two for the same, the smaller one counts. Limits that were set by hand count
+    alone. `user_class` names a class of that file.
 
     It holds in the same thread or task and, while the block lasts, in tasks started from it and in `asyncio.to_thread`.
-    Threads, executors and tasks that outlive the block need `carry`; generators that are read in turns, or by a web
+    Threads, executors and tasks that outlive the block need `carry`. Generators that are read in turns, or by a web
     framework, need `iterate`. Leaving the block never raises. Can also decorate a function or a coroutine function.
     Raises BudgetInputError for a bad id or a sentence that cannot be read.
     """
 
-    # Whether a block was ever entered in this process: a call without a payer may have lost it then.
+    # Whether a block was ever entered in this process. If so, a call without a payer may have lost it.
     _used = False
 
     def __init__(
@@ -162,15 +166,15 @@ class budget_context(_Entry):  # noqa: N801  # used like a function
         return None
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function: each call of it runs in a context of its own for this user."""
+        """Decorate a function: each call of it runs in its own context for this user."""
         return _paid_by(self.payer, function, within=True)
 
     @staticmethod
     def carry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """`function`, to be called anywhere, with the payer of the place where `carry` is called, also if there is none.
+        """Return `function` bound to the payer at this place, also if there is none. It can then be called anywhere.
 
         For threads, executors and tasks that outlive the block: `executor.submit(budget_context.carry(work), item)`. A
-        coroutine function stays one; a coroutine or generator that `function` returns has the same payer.
+        coroutine function stays one. A coroutine or generator that `function` returns has the same payer.
         """
         return _paid_by(payer_here(), function)
 
@@ -188,17 +192,18 @@ class budget_context(_Entry):  # noqa: N801  # used like a function
     def iterate(generator: AsyncIterator[_Y]) -> AsyncIterator[_Y]: ...
     @staticmethod
     def iterate(generator: Any) -> Any:
-        """`generator`, sync or async, each step of which runs in one context of its own.
+        """Return `generator`, sync or async, with all of its steps run in one context of its own.
 
-        Its payer at first is that of the place where `iterate` is called; a `budget_context` that the generator enters
-        holds in all of its later steps, whichever thread or task asks for them, and nowhere else. `send`, `throw` and
-        `close`, or `asend`, `athrow` and `aclose`, reach the generator. Raises TypeError for what is no iterator.
+        Its first payer is that of the place where `iterate` is called. A `budget_context` that the generator enters
+        applies to all of its later steps, whichever thread or task asks for them, and nowhere else. `send`, `throw` and
+        `close`, or `asend`, `athrow` and `aclose`, reach the generator. Raises TypeError for anything that is not an
+        iterator.
         """
         return _iterated(payer_here(), generator)
 
 
 def ever_entered() -> bool:
-    """Whether a block was ever entered in this process: a call that names nobody may have lost it then."""
+    """Return whether a block was ever entered in this process. If so, a call that names no payer may have lost it."""
     return budget_context._used
 
 
@@ -217,7 +222,7 @@ def _id(value: Any, what: str) -> str | None:
 
 
 def checked_ids(values: Any, what: str) -> tuple[str, ...]:
-    """Ids, each once, of one or of several. Raises BudgetInputError, naming `what`."""
+    """Return one id or several as a tuple without duplicates. Raises BudgetInputError, which names `what`."""
     if isinstance(values, (str, int)):
         values = (values,)
     if not isinstance(values, Iterable):
@@ -255,7 +260,7 @@ async def _awaited(payer: Payer, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def _iterated(payer: Payer, generator: Any) -> Any:
     context = copy_context()
-    # The block where `iterate` was called may end before the generator does.
+    # The block in which `iterate` was called may end before the generator does.
     context.run(_current.set, _Entry(payer))
     if hasattr(generator, "__anext__"):
         return _AsyncSteps(generator, context)
@@ -312,7 +317,7 @@ class _AsyncSteps(AsyncGenerator[Any, Any]):
 
 
 class _InContext:
-    """An awaitable that the running task awaits, in `context`: a task of its own would be cancelled apart from it."""
+    """An awaitable that the running task awaits in `context`. A task of its own would be cancelled separately."""
 
     def __init__(self, awaitable: Awaitable[Any], context: Context) -> None:
         self._awaitable = awaitable

@@ -1,4 +1,6 @@
-"""The deployments that a request to the LiteLLM proxy may reach: it names a group, and the proxy's Router chooses later."""
+"""The deployments that a request to the LiteLLM proxy may reach. The request names a group, and the proxy's Router
+chooses later.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ _CHOOSER = "auto_router/"
 
 
 def names_group(request: Request) -> bool:
-    """Whether the request came through the proxy and its deployment has yet to be chosen."""
+    """Return whether the request came through the proxy and its deployment has not been chosen yet."""
     return caller_of(request.params) is not None and not _model_info(request.params)
 
 
 def candidates(request: Request) -> tuple[Request, ...]:
-    """The request as each deployment of its group would get it; none where the group is not known before it is called."""
+    """Return the request as each deployment of its group would get it; empty if the group is unknown before it is
+    called.
+    """
     router = getattr(sys.modules.get("litellm.proxy.proxy_server"), "llm_router", None)
     if router is None:
         return (request,)
@@ -35,7 +39,7 @@ def candidates(request: Request) -> tuple[Request, ...]:
 
 
 def _rows(router: Any, name: str, team: str | None) -> list[Mapping[str, Any]]:
-    """The Router's deployments for a name: a group, an alias, a wildcard, a deployment's id, or its model."""
+    """Return the Router's deployments for a name: a group, an alias, a wildcard, a deployment's id, or its model."""
     found = router.get_model_list(model_name=name, team_id=team)
     if found:
         return list(found)
@@ -53,13 +57,13 @@ def _litellm_params(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _as_sent(request: Request, row: Mapping[str, Any]) -> Request:
     own = {name: value for name, value in dict(_litellm_params(row)).items() if value is not None}
     provider = own.get("custom_llm_provider") or request.provider
-    # As the Router does it: the deployment's parameters, and the caller's over them.
+    # As the Router does: the caller's parameters override the deployment's.
     params = {**own, **request.params, "model": own["model"], "model_info": row.get("model_info") or {}}
     return Request(request.call_type, str(own["model"]), provider, params)
 
 
 def chosen(request: Request, details: Mapping[str, Any]) -> Request:
-    """The request of an attempt, with the prices of the deployment that LiteLLM's Logging object says it goes to."""
+    """Return the request of an attempt with the prices of the deployment that LiteLLM's Logging object names."""
     info = _model_info(details.get("litellm_params") or {})
     return replace(request, params={**request.params, "model_info": info}) if info else request
 

@@ -1,4 +1,4 @@
-"""BudgetExceeded: how a refusal reaches the caller."""
+"""BudgetExceeded: the exception that tells a caller about a refusal."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from litellm_budget_plugin.core.windows import CREDIT
 from litellm_budget_plugin.errors import BudgetRefused
 
 _LONGEST = 80
-"""How many characters of an id or of a model's name a message shows."""
+"""The most characters of an id or of a model's name that a message shows."""
 
 
 class WaysOut(NamedTuple):
-    """What would make a call smaller that states no output limit."""
+    """Ways to make a call smaller that states no output limit."""
 
     tokens: int
-    """The output tokens that it would have been held for."""
+    """The output tokens that would have been held for the call."""
     ways: tuple[str, ...] = ()
-    """Each as what to do; only those that leave a call which there is room for now."""
+    """One sentence for each way. Lists only ways that leave a call for which there is room now."""
 
 
 class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignore[misc]  # LiteLLM's classes are Any
-    """A call was refused, because a budget has no room for what it may cost. No request has left the process.
+    """A call was refused because a budget has no room for what it may cost. No request has left the process.
 
-    `scope` and `subject` name the budget, `budget` is its sentence as it was set ("blocked" if the account is blocked). `limit`, `spent`,
-    `held`, `requested` and `remaining` (never below 0) are USD (or calls or tokens, as `unit` says); `limit` is what counts now, and
-    `raised` and `carried` are what a temporary raise and the window before have added to it. `resets_at` is when the
-    window ends, None if never, and None for a blocked account, which a new window does not help. `reason` is "spent" if waiting for
-    calls in flight cannot help, "held" if only they stand in the way, "blocked" if the account is blocked. `suggestion` says in one
-    sentence what the caller or the operator can do.
-    `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same. Can be pickled.
+    `scope` and `subject` name the budget, `budget` is its sentence as it was set ("blocked" if the account is blocked).
+    `limit`, `spent`, `held`, `requested` and `remaining` (never below 0) are USD (or calls or tokens, as `unit` says).
+    `limit` is the limit that applies now; `raised` and `carried` are what a temporary raise and the previous window
+    have added to it. `resets_at` is the end of the window. It is None if the window never ends, and for a blocked
+    account, which a new window does not help. `reason` is "spent" if waiting for calls in flight cannot help, "held" if
+    only these leave no room, "blocked" if the account is blocked. `suggestion` says in one sentence what the caller or
+    the operator can do. `current_cost`, `max_budget`, `entity_type` and `entity_id` are LiteLLM's names for the same
+    values. Can be pickled.
     """
 
     # The proxy writes this into the body of its answer, as it does for its own budgets.
@@ -70,13 +71,15 @@ class BudgetExceeded(BudgetRefused, litellm.BudgetExceededError):  # type: ignor
 
 
 def shown(name: str) -> str:
-    """An id or a model's name as messages show it: printable, and not longer than a line. Anybody may have written it."""
+    """Return an id or a model's name as messages show it: printable and of limited length. Its text may come from
+    anyone.
+    """
     printable = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in name[: _LONGEST + 1])
     return printable if len(name) <= _LONGEST else f"{printable[:_LONGEST]}…"
 
 
 def called(model: str) -> str:
-    """The call, as messages name it; empty for `model` means that the call names none."""
+    """Return the words that name a call in messages. An empty `model` means that the call names none."""
     return f"this {shown(model)} call" if model.strip() else "this call, which names no model,"
 
 
@@ -85,7 +88,7 @@ def _time(micros: int | None) -> datetime | None:
 
 
 def _time_text(micros: int) -> str:
-    """A time for people, never earlier than it is."""
+    """Return a time for people, rounded up so that it is never too early."""
     seconds = -(-micros // MICROS)
     at = datetime.fromtimestamp(0, tz=timezone.utc) + timedelta(seconds=seconds)
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at.second else f"{at:%Y-%m-%d %H:%M} UTC"
@@ -96,7 +99,7 @@ def _text(amount: int, unit: str) -> str:
 
 
 def _limit(refused: Refused) -> Limit:
-    """The limit as it was set."""
+    """Return the limit as it was set."""
     account = refused.account
     own = refused.limit - refused.raised - refused.carried
     return Limit(own, account.window, account.model, account.unit)

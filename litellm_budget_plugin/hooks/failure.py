@@ -1,4 +1,4 @@
-"""What a failed request may have cost, read from the exception that ended it."""
+"""The possible cost of a failed request, read from the exception that ended it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """FREE: the provider refused the request or never got it. LOST: it may have been served, and billed. UNKNOWN: nothing
-    in the exception tells; it counts as lost, once the request was sent.
+    """FREE: the provider refused the request or never got it. LOST: it may have been served and billed. UNKNOWN: the
+    exception does not tell; it counts as lost if the request was sent.
     """
 
     FREE = "free"
@@ -16,8 +16,8 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
-# Classes by the name of their library and their own: LiteLLM and applications bring several libraries, in several versions,
-# and none is imported here to ask it. The most specific class of an exception that is listed decides.
+# Classes, listed by library and name. LiteLLM and applications bring several libraries in several versions, and none is
+# imported here just for this check. The most specific listed class of an exception decides.
 _REFUSED = {
     "httpx": "HTTPStatusError",
     "openai": "APIStatusError",
@@ -54,11 +54,11 @@ _CUT_OFF = {
     "anyio": "BrokenResourceError ClosedResourceError EndOfStream IncompleteRead FutureCancelled TaskCancelled",
     "builtins": "TimeoutError ConnectionError EOFError",
     "ssl": "SSLError",
-    # An answer that is no JSON.
+    # An answer that is not JSON.
     "json": "JSONDecodeError",
     "asyncio": "CancelledError TimeoutError",
     "concurrent": "CancelledError TimeoutError",
-    # What an SDK says of any trouble on the way; what it was made of may say more.
+    # The SDK raises these for any connection problem; their causes may say more.
     "openai": "APIConnectionError APIResponseValidationError WebSocketConnectionClosedError",
     "anthropic": "APIConnectionError APIResponseValidationError",
 }
@@ -71,17 +71,17 @@ _OUTCOMES = {
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """Whether a request that ended with `error` may have been served.
+    """Return whether a request that ended with `error` may have been served.
 
-    LiteLLM's exception wraps the provider library's, and that the transport's. The chain is read from the outside in, up to
-    the first link that decides; LiteLLM's own classes decide only where nothing below them does, for it gives the same
-    ones to HTTP errors and to lost connections. An HTTP error status means that nothing was billed.
+    LiteLLM's exception wraps the provider library's exception, which wraps the transport's. The chain is read from the
+    outside in, up to the first link that decides. LiteLLM's own classes decide only if nothing below them does, because
+    LiteLLM uses the same ones for HTTP errors and lost connections. An HTTP error status means that nothing was billed.
     """
     otherwise = Outcome.UNKNOWN
     for link in _chain(error):
         outcome, library = _listed(link)
         if library == "json" or _says_success(link):
-            # It was served, and could not be read; unless what could not be read came with an HTTP error.
+            # It was served and could not be read, unless the unreadable answer came with an HTTP error.
             otherwise = Outcome.LOST
         elif library == "openai" and type(link).__module__.startswith("litellm"):
             otherwise = outcome if outcome is Outcome.LOST else otherwise
@@ -94,7 +94,7 @@ def outcome_of(error: BaseException) -> Outcome:
             return Outcome.FREE
         elif outcome is Outcome.LOST:
             return Outcome.LOST
-    # LiteLLM's status of a refusal, or a failure that an application has LiteLLM make up: nobody made an answer.
+    # LiteLLM's status of a refusal, or a failure that an application has LiteLLM simulate: no answer was produced.
     refused = 400 <= _status(error) < 500 or any(kind.__name__ == "MockException" for kind in type(error).__mro__)
     return Outcome.FREE if otherwise is Outcome.UNKNOWN and refused else otherwise
 
@@ -105,19 +105,19 @@ def _status(error: BaseException) -> int:
 
 
 def _says_success(error: BaseException) -> bool:
-    """Whether LiteLLM's exception has the HTTP status of an answer: it could not make anything of it."""
+    """Whether LiteLLM's exception has the HTTP status of an answer: LiteLLM could not read the answer."""
     return 200 <= _status(error) < 300
 
 
 def _listed(error: BaseException) -> tuple[Outcome, str]:
-    """What the tables say of `error`, and the library whose class decides."""
+    """Return the outcome that the tables list for `error`, and the library whose class decides."""
     for kind in type(error).__mro__:
         library = kind.__module__.partition(".")[0]
         if library.startswith("http"):
-            # httpx2 and httpcore2 are the same libraries, under names of their own.
+            # httpx2 and httpcore2 are the same libraries under other names.
             library = library.rstrip("0123456789")
         if library == "aiohttp" and kind.__name__ == "ClientResponseError":
-            # Both an HTTP error and an answer that could not be read.
+            # This class stands for HTTP errors and for answers that could not be read.
             status = getattr(error, "status", None)
             return (Outcome.FREE if isinstance(status, int) and status >= 400 else Outcome.LOST), library
         outcome = _OUTCOMES.get((library, kind.__name__))
@@ -136,8 +136,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What `error` is a translation of: LiteLLM's aiohttp transport calls a failed TLS handshake a protocol error, requests
-    calls everything a connection error. Not what merely came before it, which can be another request.
+    """Yield the exceptions that `error` translates. For example, LiteLLM's aiohttp transport calls a failed TLS
+    handshake a protocol error, and requests calls everything a connection error. Exceptions that only came earlier are
+    not included, because they can belong to another request.
     """
     waiting = [error]
     seen: set[int] = set()

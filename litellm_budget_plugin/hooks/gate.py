@@ -1,6 +1,7 @@
-"""The gate and the tripwire: functions that stand around LiteLLM's own, the original first, its arguments after it.
+"""The gate and the tripwire: functions that wrap LiteLLM's own. The wrapped function is their first argument, its
+arguments follow.
 
-They act while a BudgetCallback is open; which one is asked anew for every call.
+They act while a BudgetCallback is open. They look up the callback anew for every call.
 """
 
 from __future__ import annotations
@@ -39,20 +40,22 @@ from litellm_budget_plugin.manager.principal import Principal
 
 # Weak: a context can live on in tasks and timers.
 _of_request: ContextVar[weakref.ref[Binding] | None] = ContextVar("litellm_budget_call_of_request", default=None)
-"""The call of the proxy's request that is being served in this context."""
+"""The call of the proxy request that is served in this context."""
 _ADDITIONAL_ARGS = 3
-"""The place of `additional_args` among the arguments of `Logging.pre_call`."""
+"""The position of `additional_args` among the arguments of `Logging.pre_call`."""
 
 
 def function_setup(
     original: Callable[..., Any], original_function: str, rules_obj: Any, start_time: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """The gate: LiteLLM looks this function up for every call, also for names imported before the gate was in place.
+    """The gate: LiteLLM looks up this function for every call, also for names that were imported before the gate was in
+    place.
 
-    What is raised here reaches the caller as it is; no request leaves, and no failure is counted against a deployment.
+    Exceptions raised here reach the caller unchanged. No request leaves, and no failure is counted against a
+    deployment.
     """
     logging_obj, params = original(original_function, rules_obj, start_time, *args, **kwargs)
-    # Inside somebody else's wrapper an earlier gate may still stand; it has held for this call then.
+    # An earlier gate may still be inside a wrapper of other code. Then it has already held for this call.
     ledger = current_ledger() if binding_of(logging_obj) is None and not attach_nested(logging_obj) else None
     kind = kind_of(original_function) if ledger is not None else None
     if ledger is None or kind is None:
@@ -83,7 +86,7 @@ def function_setup(
 
 def _place_of(kind: Kind, params: Mapping[str, Any]) -> Place:
     if kind.function is None:
-        # The proxy sets up its requests itself, on its event loop, and asks `proxied` then.
+        # The proxy sets up its requests itself, on its event loop. Later it calls `proxied`.
         return place_of(True) if caller_of(params) is not None else Place.NOWHERE
     if not kind.asynchronous:
         return place_of(False)
@@ -91,8 +94,8 @@ def _place_of(kind: Kind, params: Mapping[str, Any]) -> Place:
 
 
 def _comes_to_deployment_hook() -> bool:
-    """Whether `deployment_hook` stands where LiteLLM looks its function up, or inside what somebody has wrapped around it since. In
-    the place of one that is gone a deferred call would go by, unheld.
+    """Whether `deployment_hook` is where LiteLLM looks up its function, or inside a wrapper that other code has put
+    around it. If it is gone, a deferred call would pass without a hold.
     """
     found: Any = litellm.utils.async_pre_call_deployment_hook
     while found is not None:
@@ -103,17 +106,18 @@ def _comes_to_deployment_hook() -> bool:
 
 
 async def deployment_hook(original: Callable[..., Awaitable[Any]], kwargs: Any, *args: Any, **more: Any) -> Any:
-    """What LiteLLM awaits for each asynchronous call between the gate and the request: deferred calls wait here.
+    """Have deferred calls wait here. LiteLLM awaits this for each asynchronous call between the gate and the request.
 
-    What is raised here goes through LiteLLM's handling of failures.
+    Exceptions raised here go through LiteLLM's handling of failures.
     """
     call = call_of(kwargs.get("litellm_logging_obj")) if isinstance(kwargs, dict) else None
     if call is not None and call.waiter is not None:
         try:
             await _wait(call, kwargs)
         except BaseException:
-            # With retries LiteLLM would call the provider's function with these arguments, around the gate: for handlers of the
-            # application's own not even the tripwire stands there. It asks for none now, and the gate would be asked anew.
+            # With retries, LiteLLM would call the provider's function with these arguments and bypass the gate. For the
+            # application's own handlers it would even bypass the tripwire. So no retries are left here; a new call goes
+            # through the gate again.
             kwargs["num_retries"] = 0
             kwargs.pop("retry_policy", None)
             kwargs.pop("litellm_logging_obj", None)
@@ -131,13 +135,13 @@ def _new_call(ledger: BudgetLedger, kind: Kind, args: tuple[Any, ...], params: d
     request = request_of(kind.family, params, args, kind.function)
     principal = _principal(ledger, params)
     if names_group(request):
-        # The proxy sets a call up once, for a group; a Router outside of it, for each deployment.
+        # The proxy sets up a call once, for a group. A Router outside of the proxy sets it up for each deployment.
         return Call(ledger, principal, request, candidates(request))
     return Call(ledger, principal, request, plan=plan_for(ledger.settings, request, by_position(args, kind.function)))
 
 
 def _principal(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
-    """Whose budgets count."""
+    """Return the payer and the budgets that count for a call."""
     try:
         return principal_of(ledger, params)
     except BudgetUserMissing as error:
@@ -147,16 +151,17 @@ def _principal(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
 
 
 async def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_type: str) -> None:
-    """What the proxy asks its callbacks once for each request, before it is routed; `caller` has been authenticated.
+    """Hold for a request of the proxy. The proxy calls this through its callbacks once for each request, before
+    routing. `caller` has been authenticated.
 
-    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees, and for requests that
-    waited for money of others.
+    Raises what `admission.admit` raises, for pass-through requests, which no other part of LiteLLM sees, and for
+    requests that waited for money that others held.
     """
     logging_obj = data.get("litellm_logging_obj")
     call = call_of(logging_obj)
     if call_type == passthrough.CALL_TYPE:
         principal = _principal(ledger, {"metadata": {"user_api_key_auth": caller}})
-        # A websocket's request carries no Logging object: it is refused or let pass, and that is all.
+        # A websocket's request carries no Logging object. It is only refused or let through.
         opened = passthrough.PassThrough(ledger, principal, data, logging_obj)
         if logging_obj is None:
             opened.admit()
@@ -166,7 +171,8 @@ async def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_
             _of_request.set(weakref.ref(binding))
             await wait_deferred(opened)
     elif call is not None and "," in call.asked.model:
-        # One request to several models at once, on one Logging object: each of them is set up, and held for, by itself.
+        # One request to several models at once, on one Logging object. Each of them is set up, and held for,
+        # separately.
         call.release()
         del data["litellm_logging_obj"]
     elif call is not None and call.waiter is not None:
@@ -174,8 +180,8 @@ async def proxied(ledger: BudgetLedger, caller: Any, data: dict[str, Any], call_
 
 
 def request_failed() -> None:
-    """The proxy gives its request up: what was sent of it is charged, and its money comes back without waiting for the
-    end of LiteLLM's Logging object, which errors keep alive.
+    """End a request that the proxy has given up. What was sent of it is charged. Its money is released without waiting
+    for the end of LiteLLM's Logging object, which errors keep alive.
     """
     found = _of_request.get()
     binding = found() if found is not None else None
@@ -184,7 +190,9 @@ def request_failed() -> None:
 
 
 def _admit(logging_obj: Any, call: Call, place: Place = Place.NOWHERE) -> Binding:
-    """Bind the call to the Logging object, and only then hold for it: whatever happens in between, its end is noticed."""
+    """Bind the call to the Logging object before holding for it, so that its end is noticed whatever happens in
+    between.
+    """
     binding = bind(logging_obj, call)
     call.admit(place)
     sdk_retries.sending(binding)
@@ -192,19 +200,19 @@ def _admit(logging_obj: Any, call: Call, place: Place = Place.NOWHERE) -> Bindin
 
 
 def _unstamp(logging_obj: Any) -> None:
-    """Undo what LiteLLM's set-up left on the context: the call that it belongs to will not take place."""
+    """Undo what LiteLLM's set-up left in the context, because its call will not take place."""
     restore = getattr(logging_obj, "_restore_correlation_context", None)
     if restore is not None:
         restore()
 
 
 def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """The tripwire right before a provider is contacted: it opens attempts, holds for calls that came around the gate, and
-    for what the body asks for beyond the arguments that the gate has read.
+    """The tripwire, right before a provider is contacted. It opens attempts. It holds for calls that bypassed the gate,
+    and for what the body asks for beyond the arguments that the gate has read.
     """
     details: Mapping[str, Any] = logging_obj.model_call_details
     if LITELLM_LOGGING_NO_UPSTREAM_LLM_CALL in details:
-        # The proxy logs a request that it turns down as if it were calling somebody.
+        # The proxy logs a request that it turns down as if it called a provider.
         return original(logging_obj, *args, **kwargs)
     given = args[_ADDITIONAL_ARGS] if len(args) > _ADDITIONAL_ARGS else kwargs.get("additional_args")
     body = given.get("complete_input_dict") if isinstance(given, Mapping) else None
@@ -222,7 +230,7 @@ def pre_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwarg
 
 
 def _around_the_gate(logging_obj: Any, details: Mapping[str, Any], body: object) -> Binding | None:
-    """Hold for a call that was not set up here: its Logging object was passed in, and its label may say anything."""
+    """Hold for a call that was not set up here. Its Logging object was passed in, so its label is not reliable."""
     ledger = current_ledger()
     if ledger is None or (free_function_of(logging_obj) and not _reaches_a_model(details, body)):
         return None
@@ -231,18 +239,20 @@ def _around_the_gate(logging_obj: Any, details: Mapping[str, Any], body: object)
 
 
 def _reaches_a_model(details: Mapping[str, Any], body: object) -> bool:
-    """Whether a request of a function that costs nothing is one to a model after all."""
+    """Whether a request of a function that costs nothing goes to a model nevertheless."""
     asks = isinstance(body, Mapping) and any(body.get(name) for name in ("messages", "contents", "prompt"))
     return bool(details.get("model")) and asks
 
 
 def nested_in_chat(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """LiteLLM serves `generate_content` for models that are not Google's by its own `completion`: one call, held once."""
+    """Treat it as one call with one hold when LiteLLM serves `generate_content` through its own `completion`, as it
+    does for models that are not Google's.
+    """
     with nested_calls(kwargs.get("litellm_logging_obj")):
         return original(*args, **kwargs)
 
 
 async def async_nested_in_chat(original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-    """`nested_in_chat` for asynchronous calls."""
+    """Do what `nested_in_chat` does, for asynchronous calls."""
     with nested_calls(kwargs.get("litellm_logging_obj")):
         return await original(*args, **kwargs)

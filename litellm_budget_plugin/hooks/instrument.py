@@ -1,4 +1,4 @@
-"""Instrumenting LiteLLM: putting the gate around its functions, and taking it off again."""
+"""Instrument LiteLLM: put the gate around its functions, and remove it again."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from litellm_budget_plugin.hooks.versions import litellm_version
 
 
 class PatchPoint(NamedTuple):
-    """A function of LiteLLM that the gate stands around.
+    """A function of LiteLLM that the gate wraps.
 
-    `path` is "module:attribute". `needs` are the parameters that the gate relies on. With `everywhere`, modules that hold
-    the function under a name of their own are patched, too.
+    `path` is "module:attribute". `needs` are the parameters that the gate relies on. With `everywhere`, modules that
+    hold the function under their own name are patched, too.
     """
 
     path: str
@@ -32,7 +32,7 @@ _LOGGING = "litellm.litellm_core_utils.litellm_logging:Logging"
 _BY_CHAT = "litellm.google_genai.adapters.handler:GenerateContentToCompletionHandler"
 _NESTED = ("model", "contents", "kwargs")
 
-# docs/guarantees.md gives the reason for each; the contract tests hold each against the installed LiteLLM.
+# docs/guarantees.md gives the reason for each. The contract tests check each against the installed LiteLLM.
 PATCH_POINTS = (
     PatchPoint("litellm.utils:function_setup", gate.function_setup, ("original_function", "rules_obj", "start_time")),
     PatchPoint("litellm.utils:async_pre_call_deployment_hook", gate.deployment_hook, ("kwargs", "call_type")),
@@ -85,14 +85,14 @@ class _Found(NamedTuple):
 
 
 _lock = threading.Lock()
-# What is patched, by owner and name: what LiteLLM had there and what is there now, both as their owner holds them.
+# The patched functions, by owner and name: the owner, LiteLLM's original and the wrapper, as the owner holds them.
 _patched: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
 _users = 0
 
 
 def instrument() -> None:
-    """Put the gate in place; the first of several callers does. Raises IncompatibleLiteLLMError, having changed nothing, if the
-    installed LiteLLM lacks a patch point.
+    """Put the gate in place, if no earlier caller did. Raises IncompatibleLiteLLMError if the installed LiteLLM lacks a
+    patch point. Then nothing has changed.
     """
     global _users
     with _lock:
@@ -108,8 +108,8 @@ def instrument() -> None:
 
 
 def uninstrument() -> None:
-    """Take the gate off when the last caller of `instrument` says so. Where somebody else has wrapped it since, it stays, and
-    the next `instrument` finds it there: without an open callback it does nothing.
+    """Remove the gate when the last caller of `instrument` calls this. Where other code has wrapped it since, it stays,
+    and the next `instrument` finds it there. Without an open callback it does nothing.
     """
     global _users
     with _lock:
@@ -119,9 +119,9 @@ def uninstrument() -> None:
 
 
 def put_back() -> None:
-    """Put the gate back where LiteLLM, executed again by `importlib.reload`, has put its own functions in its place.
+    """Put the gate back after `importlib.reload` has executed LiteLLM again and restored its own functions.
 
-    Raises IncompatibleLiteLLMError if LiteLLM's modules were loaded a second time: the gate stands around the old ones.
+    Raises IncompatibleLiteLLMError if LiteLLM's modules were loaded a second time, because the gate wraps the old ones.
     """
     with _lock:
         for (_, name), (owner, original, wrapper) in _patched.items():
@@ -146,7 +146,7 @@ def _restore() -> None:
 
 
 def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The paths of the functions that the gate stands around now, and of those that it does not."""
+    """Return the paths of the functions that the gate wraps now, and of those that it does not wrap."""
     with _lock:
         names = {f"{owner}.{name}" for owner, name in _patched}
     patched = [point.path for point in PATCH_POINTS if point.path.replace(":", ".") in names]
@@ -154,7 +154,9 @@ def in_place() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _resolved() -> list[_Found]:
-    """Every patch point of the installed LiteLLM. Raises IncompatibleLiteLLMError, naming all that is missing or changed."""
+    """Return every patch point of the installed LiteLLM. Raises IncompatibleLiteLLMError, which names all that is
+    missing or changed.
+    """
     found: list[_Found] = []
     problems: list[str] = []
     for point in PATCH_POINTS:
@@ -184,7 +186,7 @@ def _problems(point: PatchPoint, function: Any) -> list[str]:
     if not callable(function):
         return [f"{point.path} is missing"]
     parameters = inspect.signature(function).parameters
-    # Somebody else's wrapper that passes everything on says nothing about what it wraps.
+    # The wrapper of other code that passes everything on does not show the parameters of the function inside.
     passes_on = {parameter.kind for parameter in parameters.values()} == {
         inspect.Parameter.VAR_POSITIONAL,
         inspect.Parameter.VAR_KEYWORD,
@@ -204,7 +206,7 @@ def _patch(found: _Found) -> None:
         key = (_name_of(owner), found.name)
         held = inspect.getattr_static(owner, found.name)
         if key in _patched and held is not _patched[key][1]:
-            # Somebody else stands around our earlier wrapper: it is still in place.
+            # Other code has wrapped our earlier wrapper, which is still in place.
             continue
         put = staticmethod(wrapper) if isinstance(held, staticmethod) else wrapper
         setattr(owner, found.name, put)
@@ -212,7 +214,7 @@ def _patch(found: _Found) -> None:
 
 
 def _other_holders(found: _Found) -> Iterator[Any]:
-    """LiteLLM's modules that have imported the function under its name. Modules loaded later import what stands there then."""
+    """Yield LiteLLM's modules that have imported the function under its name. Modules loaded later import the wrapper."""
     for module_name, module in sys.modules.copy().items():
         inside = module_name.partition(".")[0] == "litellm" and module is not found.owner
         if inside and vars(module).get(found.name) is found.function:
@@ -230,7 +232,7 @@ def _wrapper(around: Callable[..., Any], original: Callable[..., Any]) -> Callab
         async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
             return await around(original, *args, **kwargs)
 
-        async_wrapper.litellm_budget_gate = around  # type: ignore[attr-defined]  # by it the gate finds its own
+        async_wrapper.litellm_budget_gate = around  # type: ignore[attr-defined]  # by which the gate finds it
         return async_wrapper
 
     @functools.wraps(original)

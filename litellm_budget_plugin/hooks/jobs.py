@@ -1,4 +1,4 @@
-"""Jobs that a provider works on for hours: who pays for one, until LiteLLM reports what it has cost."""
+"""Jobs that a provider works on for hours, and their payers, until LiteLLM reports what a job has cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _payers: dict[str, Principal] = {}
 
 
 def started(principal: Principal, job: object) -> None:
-    """The job with this id was started for this principal."""
+    """Note that the job with this id was started for this principal."""
     if isinstance(job, str) and job:
         _payers[job] = principal
         if len(_payers) > _MOST:
@@ -17,5 +17,5 @@ def started(principal: Principal, job: object) -> None:
 
 
 def payers_of(job: object) -> Principal | None:
-    """Who started a job in this process; None where it is not known here."""
+    """Return the principal for whom a job was started in this process; None if it is unknown here."""
     return _payers.get(job) if isinstance(job, str) else None

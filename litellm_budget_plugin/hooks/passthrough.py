@@ -1,4 +1,4 @@
-"""The LiteLLM proxy's pass-through routes: requests that it hands on as they are, past everything that LiteLLM prices."""
+"""The LiteLLM proxy's pass-through routes: requests that it forwards unchanged and that LiteLLM does not price."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ CALL_TYPE = "pass_through_endpoint"
 
 
 class PassThrough(Call):
-    """A request on a pass-through route: refused for users with no money left, and charged what LiteLLM says that it cost."""
+    """A request on a pass-through route. It is refused for users with no money left, and charged what LiteLLM reports
+    as its cost.
+    """
 
     __slots__ = ("_logging",)
 
@@ -26,17 +28,19 @@ class PassThrough(Call):
         self._logging = weakref.ref(logging_obj) if logging_obj is not None else lambda: None
 
     def bound(self, *, exact: bool = False) -> pricing.Estimate:
-        """The least that can be held: what such a request may cost is not known."""
+        """Return the least that can be held, because the cost of such a request is unknown."""
         return pricing.estimate(self.request, output_allowance=1, unbounded_hold=1)
 
     def sending(self, details: Mapping[str, Any], body: object) -> Call:
-        """LiteLLM sends each such request once, as it came."""
+        """Record that LiteLLM sends the request. It sends each such request once, unchanged."""
         self._admit_unless_waited()
         self.sent = True
         return self
 
     def answered(self, response: Any, response_cost: float | None, logging_obj: Any = None) -> None:
-        """LiteLLM's figure is taken, or its usage where it has read one; no figure, or 0, means that it knows none."""
+        """Charge LiteLLM's figure, or the price of the usage if LiteLLM has read one. No figure, or 0, means that it
+        knows none.
+        """
         if self.over:
             return
         cost = pricing.Cost(0, self.asked.model, 0, 0, estimated=True)
@@ -45,11 +49,11 @@ class PassThrough(Call):
         self._settle(cost, response)
 
     def failed(self, error: BaseException) -> None:
-        """What LiteLLM has read of a stream that broke is charged; nothing else that fails has a figure."""
+        """Charge what LiteLLM has read of a stream that broke. Other failed requests have no figure."""
         self.abandon()
 
     def abandon(self) -> None:
-        """Dropped or given up: what LiteLLM has read of the answer is charged."""
+        """Charge what LiteLLM has read of the answer. The request was dropped or given up."""
         logging_obj = self._logging()
         details = logging_obj.model_call_details if logging_obj is not None else {}
         usage, figure = details.get("combined_usage_object"), details.get("response_cost")

@@ -1,4 +1,4 @@
-"""Who pays for a call: resolved once, at the gate, because a context may be gone when the call is settled."""
+"""The payer of a call. It is resolved once, at the gate, because a context may be gone when the call is settled."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _warned: set[tuple[str, str]] = set()
 
 
 def principal_of(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
-    """Whose budgets a call with these keyword arguments counts against, and by which limits.
+    """Return the payer of a call with these keyword arguments, the budgets that the call counts against, and their
+    limits.
 
-    For a request of the LiteLLM proxy that is the user, else the key, that the proxy has authenticated, with its team and the key's
-    tags, whatever USER_FROM says; what its client wrote into the request names nobody.
+    For a request of the LiteLLM proxy, the payer is the authenticated user, or the key if there is no user, with its
+    team and the key's tags, whatever USER_FROM says. Names that the client wrote into the request are ignored.
 
-    Raises BudgetInputError for an id that cannot be one, BudgetUserMissing where the settings ask for a user; in shadow
-    mode neither, but logs what it would have raised and names the default user.
+    Raises BudgetInputError for an invalid id, and BudgetUserMissing if the settings require a user. In shadow mode it
+    raises neither. It logs the exception and names the default user.
     """
     try:
         payer = _found_payer(ledger.settings, params)
@@ -45,7 +46,8 @@ def principal_of(ledger: BudgetLedger, params: Mapping[str, Any]) -> Principal:
 def _found_payer(settings: BudgetSettings, params: Mapping[str, Any]) -> Payer:
     sources = settings.user_sources if caller_of(params) is None else _PROXY_SOURCES
     said = [(source, _FINDERS[source](params)) for source in sources if source != "default"]
-    # The settings say where a user is looked for. What a block of the program counts against beside, it always does.
+    # The settings say where to look for a user. What a block of the program counts against in addition, it always
+    # counts against.
     payer = NOBODY if "context" in sources else payer_here()._replace(user=None)
     for source, one in reversed(said):
         user = None if one.user in (None, "") else checked_id(one.user, f"the user of this call (from {source})")

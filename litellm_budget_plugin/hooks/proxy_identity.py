@@ -1,4 +1,6 @@
-"""Whom the LiteLLM proxy has authenticated: the key, user and team behind a request, and the account that they pay from."""
+"""The caller that the LiteLLM proxy has authenticated: the key, user and team of a request, and the account that they
+pay from.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ _HASHED = re.compile(r"(hashed-jwt-)?[0-9a-f]{64}")
 
 
 def caller_of(params: Mapping[str, Any]) -> Any | None:
-    """The proxy's record of the caller (its UserAPIKeyAuth) in the arguments of a call; None outside of the proxy.
+    """Return the proxy's record of the caller (its UserAPIKeyAuth) from the arguments of a call; None outside of the
+    proxy.
 
-    The proxy puts the object itself into one of the two metadata dictionaries. What a client writes there arrives as
-    JSON and is never one, whatever it is called.
+    The proxy puts the object itself into one of the two metadata dictionaries. A client can only write JSON there,
+    which is never such an object, whatever its name.
     """
     for name in _METADATA:
         metadata = params.get(name)
@@ -27,16 +30,17 @@ def caller_of(params: Mapping[str, Any]) -> Any | None:
 
 
 def is_caller(record: Any) -> bool:
-    """Whether this is the proxy's own record of a caller."""
-    # The proxy has loaded this module; where nobody has, there is no such object.
+    """Return whether this is the proxy's own record of a caller."""
+    # The proxy has loaded this module. If it is not loaded, no such object exists.
     kind = getattr(sys.modules.get("litellm.proxy._types"), "UserAPIKeyAuth", None)
     return kind is not None and isinstance(record, kind)
 
 
 def account_of(caller: Any) -> str | None:
-    """The id that pays for what a caller asks of the proxy: its user, else its key; None if it has neither.
+    """Return the id that pays for a caller's requests: its user, or its key if it has no user; None if it has neither.
 
-    A key is named by LiteLLM's hash of it, which nobody can choose. An alias can be chosen, and could be somebody's user id.
+    A key is named by LiteLLM's hash of it, which cannot be chosen. An alias can be chosen, and could equal another
+    person's user id.
     """
     if caller.user_id not in (None, ""):
         return str(caller.user_id)
@@ -44,19 +48,19 @@ def account_of(caller: Any) -> str | None:
     if not key:
         return None
     if _HASHED.fullmatch(key) or key == caller.key_alias:
-        # LiteLLM's own services use one name for both; that is no secret.
+        # LiteLLM's own services use one name for both. It is not secret.
         return str(key)
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def team_of(caller: Any) -> str | None:
-    """The team that the proxy has found for a caller."""
+    """Return the team that the proxy has found for a caller."""
     team = getattr(caller, "team_id", None)
     return str(team) if team not in (None, "") else None
 
 
 def tags_of(caller: Any) -> tuple[str, ...]:
-    """The tags of a caller's key and team, as the proxy's administrator has set them."""
+    """Return the tags of a caller's key and team, as the proxy's administrator has set them."""
     found: list[str] = []
     for name in ("metadata", "team_metadata"):
         metadata = getattr(caller, name, None)

@@ -1,4 +1,6 @@
-"""Which callback the gate acts for: from when it is made until it is closed, whatever becomes of `litellm.callbacks`."""
+"""The callback that the gate acts for, from its making until it is closed, even if it is removed from
+`litellm.callbacks`.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,14 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class BudgetHook(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any here
-    """A callback that the gate acts for. `budget_ledger` is where money is held; None once it is closed, or in mode `off`."""
+    """A callback that the gate acts for. `budget_ledger` is the ledger where money is held; None once the callback is
+    closed, or in mode `off`.
+    """
 
     budget_ledger: BudgetLedger | None = None
     _ledger: BudgetLedger
     automatic = False
-    """Whether the application knows nothing of it: then it stands aside while another one is open."""
+    """Whether the application did not make this callback. If so, it does nothing while another one is open."""
 
 
 _LISTS = (
@@ -40,31 +44,32 @@ _in_force: BudgetHook | None = None
 """The callback that the gate acted for last."""
 _replaced: set[BudgetHook] = set()
 _overriding: list[BudgetHook] = []
-"""Callbacks that act before all others, whatever is in the list: the newest."""
+"""Callbacks that take precedence over all others, whatever is in the list. The newest one counts."""
 _disabled = 0
 _disabling = threading.Lock()
 _ledger_override: ContextVar[BudgetLedger | None] = ContextVar("litellm_budget_ledger_override", default=None)
 
 
 def register(callback: BudgetHook) -> None:
-    """The gate acts for this callback from now on."""
+    """Have the gate act for this callback from now on."""
     registered()
     _open.append(callback)
 
 
 def deregister(callback: BudgetHook) -> None:
-    """The callback was closed."""
+    """Forget a callback that was closed."""
     if callback in _open:
         _open.remove(callback)
     _replaced.discard(callback)
 
 
 def current_ledger() -> BudgetLedger | None:
-    """The ledger that calls are held on: that of the first open callback in `litellm.callbacks`, else of the one that was
-    there last, else of the newest. One that the application has made goes before an automatic one. None if none is open, or inside
-    `disabled`.
+    """Return the ledger that calls are held on. It belongs to the first open callback in `litellm.callbacks`, else to
+    the one that was last there, else to the newest. A callback that the application has made takes precedence over an
+    automatic one. None if none is open, or inside `disabled`.
 
-    That a list without the callback was assigned is logged once: applications and frameworks do that without meaning to.
+    A list that was assigned without the callback is logged once, because applications and frameworks do that by
+    accident.
     """
     global _in_force
     # No lock: a child that is forked while another thread holds one would wait for it forever.
@@ -91,33 +96,37 @@ def current_ledger() -> BudgetLedger | None:
 
 def _overridden() -> BudgetLedger | None:
     ledger = _ledger_override.get()
-    # A task that goes on after the block has a copy of its context.
+    # A task that outlives the block has a copy of its context.
     return None if ledger is None or ledger.closed else ledger
 
 
 def opened_ledger() -> BudgetLedger | None:
-    """The ledger of an open callback, also inside `disabled` and in mode `off`, where calls are not held on it; None if none is open."""
+    """Return the ledger of an open callback, also inside `disabled` and in mode `off`, where calls are not held on it;
+    None if none is open.
+    """
     newest = _overriding or _open
     return current_ledger() or (newest[-1]._ledger if newest else None)
 
 
 @contextmanager
 def override_ledger(ledger: BudgetLedger) -> Iterator[None]:
-    """Within this context, calls that would be held on the current ledger are held on `ledger` instead."""
+    """Within this context, hold calls on `ledger` that would be held on the current ledger."""
     before = _ledger_override.get()
     _ledger_override.set(ledger)
     try:
         yield
     finally:
-        # The block of a generator may be left in another context than it was entered in: no token can be reset then.
+        # A generator may leave its block in another context than the one that it entered it in. So a token cannot be
+        # reset.
         if _ledger_override.get() is ledger:
             _ledger_override.set(before)
 
 
 @contextmanager
 def override_callback(callback: BudgetHook) -> Iterator[None]:
-    """Within this block the gate acts for `callback`, in all threads, and in this context also while another such block is open.
-    `litellm.callbacks`, and the lists into which LiteLLM copies it at a call, are the same after it as before.
+    """Within this block the gate acts for `callback`, in all threads, and in this context even while another such block
+    is open. Afterwards `litellm.callbacks`, and the lists into which LiteLLM copies it at a call, are as they were
+    before.
     """
     listed = [(name, getattr(litellm, name), list(getattr(litellm, name))) for name in _LISTS if hasattr(litellm, name)]
     _overriding.append(callback)
@@ -135,7 +144,7 @@ def override_callback(callback: BudgetHook) -> Iterator[None]:
 def disabled() -> Iterator[None]:
     """Within this block the gate lets every call of this process through, in all threads, and charges none of them.
 
-    For tests of applications. Blocks may be nested and may overlap in threads; the gate acts again after the last one.
+    For tests of applications. Blocks may be nested and may overlap in threads. The gate acts again after the last one.
     """
     global _disabled
     with _disabling:

@@ -1,4 +1,4 @@
-"""Budgets for one run of an agent: everything that is called inside of it counts against the run, and against who runs it."""
+"""Budgets for one run of an agent. Every call inside of it counts against the run, and against the budgets of its user."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from litellm_budget_plugin.policy import smaller
 
 
 class budget_run:  # noqa: N801  # used like a function
-    """Within this context, LiteLLM calls count against a run with these limits (sentences such as "$0.50"), and against `user`, `team`
-    and `tags` as in `budget_context`. A run inside of a run counts against both.
+    """Within this context, LiteLLM calls count against a run with these limits (sentences such as "$0.50"), and against
+    `user`, `team` and `tags` as in `budget_context`. A run inside of a run counts against both.
 
         with budget_run("$0.50", user="alice") as run:
             answer = litellm.completion(...)
             run.remaining  # Decimal US dollars
 
-    The limits are in the ledger, so that they hold wherever the run goes on: another process, thread or machine takes part with
-    `budget_context(run=run.id)`. Limits for every run (RUN_LIMITS, the file) count beside these; of two for the same, the smaller one.
-    `id` names the run, by default by a new id; a run that is entered again goes on with what it has spent, and with these limits if any
-    are given. Can be entered with `async with`, too. Entering raises BudgetInputError for what
-    cannot be read, BudgetStoreError if the ledger does not answer, and BudgetError if no BudgetCallback is open.
+    The limits are in the ledger, so that they hold wherever the run continues: another process, thread or machine takes
+    part with `budget_context(run=run.id)`. Limits for every run (RUN_LIMITS, the file) count in addition; of two for
+    the same, the smaller one counts. `id` names the run, by default with a new id. A run that is entered again keeps
+    what it has spent, and gets these limits if any are given. Can be entered with `async with`, too. Entering raises
+    BudgetInputError for limits that cannot be read, BudgetStoreError if the ledger does not answer, and BudgetError if
+    no BudgetCallback is open.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class budget_run:  # noqa: N801  # used like a function
         return self
 
     async def __aenter__(self) -> Self:
-        # A networked ledger must not hold up the event loop.
+        # A networked ledger must not block the event loop.
         await asyncio.to_thread(self._open)
         self._context.__enter__()
         return self
@@ -79,7 +80,7 @@ class budget_run:  # noqa: N801  # used like a function
             both = smaller(policy.limits(subject), limits)
             ledger.ask(SetLimits(new_id(), ledger.project, subject, both, defaults))
         else:
-            # Seen by others from now on. What limits a run that is there already stays.
+            # Makes the run visible to others from now on. The limits of an existing run stay.
             ledger.ask(PutBudget(new_id(), ledger.project, subject, defaults=defaults))
         self._opened = Budgets(ledger)
 
@@ -95,18 +96,18 @@ class budget_run:  # noqa: N801  # used like a function
 
     @property
     def state(self) -> RunState:
-        """What the ledger knows of the run at this moment."""
+        """The run as the ledger knows it now."""
         return self._budgets.run(self.id)
 
     @property
     def spent(self) -> Decimal:
-        """What the run's calls have cost so far, wherever they were made; US dollars."""
+        """The cost of the run's calls so far, wherever they were made, in US dollars."""
         return self.state.spent
 
     @property
     def remaining(self) -> Decimal | None:
-        """What the run may still spend, without what calls in flight hold; US dollars. None without a limit. A run inside of others has
-        no more than they have.
+        """The amount that the run may still spend, without what calls in flight hold, in US dollars. None without a
+        limit. A run inside of others has no more than they have.
         """
         runs = (*self._context.payer.given.runs, self.id)
         left = [self._budgets.run(run).remaining for run in dict.fromkeys(runs)]
@@ -114,7 +115,7 @@ class budget_run:  # noqa: N801  # used like a function
 
     @property
     def by_model(self) -> dict[str, Decimal]:
-        """What the run's calls have cost, by model; US dollars."""
+        """The cost of the run's calls, by model, in US dollars."""
         rows = self._budgets.usage(by="model", subject=f"run:{self.id}")
         return {row.key: row.spent for row in rows if row.calls}  # not what was only refused
 

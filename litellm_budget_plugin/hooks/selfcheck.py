@@ -1,4 +1,6 @@
-"""Does the gate stop a call and settle one? `check()` asks the one that is armed in this process, `rehearse()` arms one."""
+"""Check that the gate stops a call and settles one. `check()` tests the gate that is armed in this process,
+`rehearse()` arms one.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,11 @@ _CALL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found. `armed` and `missing` name LiteLLM's functions that the gate stands around, or should.
+    """The result of `check`. `armed` names LiteLLM's functions that the gate wraps, `missing` those that it should wrap
+    but does not.
 
-    `registered`: there is an open BudgetCallback; `mode` is its mode, and only "enforce" refuses anybody. `blocks`: a call that was over budget was refused before it
-    left. `settles`: a call that had room was charged, and nothing stayed held.
+    `registered`: a BudgetCallback is open. `mode` is its mode; only "enforce" refuses calls. `blocks`: a call over
+    budget was refused before it left. `settles`: a call within budget was charged, and nothing stayed held.
     """
 
     litellm: str
@@ -74,8 +77,8 @@ def _word(good: bool) -> str:
 def check() -> Check:
     """Make one mock call that must be refused and one that must be charged, on a ledger of their own in memory.
 
-    No request leaves, no budget of the application is touched, and its other calls go on meanwhile. Raises nothing: what is
-    wrong is in the answer.
+    No request leaves, no budget of the application changes, and its other calls continue meanwhile. Never raises: the
+    result says what is wrong.
     """
     armed, missing = instrument.in_place()
     ledger = current_ledger()
@@ -92,7 +95,9 @@ def check() -> Check:
 
 @contextlib.contextmanager
 def _trial(limit: str, hook: BudgetHook | None = None) -> Iterator[BudgetLedger]:
-    """A ledger on which this context's calls are held, those of the open callback or, without one, those of `hook`."""
+    """Open a ledger on which this context's calls are held: those of the open callback or, without one, those of
+    `hook`.
+    """
     settings = GivenSettings(
         project=f"budget-check-{new_id()}",
         store_url="memory://",
@@ -143,7 +148,7 @@ KINDS: dict[str, Callable[[], None]] = {
 
 
 class Rehearsal(NamedTuple):
-    """What became of a kind of call: whether one over budget was refused, and one within it charged."""
+    """The results for one kind of call: whether a call over budget was refused, and whether one within it was charged."""
 
     kind: str
     blocks: bool
@@ -151,10 +156,11 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse() -> Iterator[Rehearsal]:
-    """Arm a gate in this process and make two mock calls of each kind, on ledgers of their own in memory; no request leaves.
+    """Arm a gate in this process and make two mock calls of each kind, on ledgers of their own in memory. No request
+    leaves.
 
-    For a process without a callback and without a running event loop. Raises IncompatibleLiteLLMError if the installed LiteLLM lacks
-    a patch point.
+    For a process without a callback and without a running event loop. Raises IncompatibleLiteLLMError if the installed
+    LiteLLM lacks a patch point.
     """
     instrument.instrument()
     hook = BudgetHook()
@@ -182,7 +188,7 @@ def _settles(call: Callable[[], None] = _completion, hook: BudgetHook | None = N
     with _trial("1", hook) as ledger:
         try:
             call()
-        except Exception:  # noqa: BLE001  # somebody else's hook may refuse a mock call: then nothing is shown
+        except Exception:  # noqa: BLE001  # a hook of other code may refuse a mock call: then nothing is shown
             return False
         ledger.flush()
         state = Users(ledger).get_any(_USER).state

@@ -1,6 +1,7 @@
-"""Settlement from every source that LiteLLM has: the functions that stand around its own, the original first.
+"""Settlement from every source that LiteLLM has: functions that wrap its own. The wrapped function is their first
+argument.
 
-No source is complete, and several report the same ending: what has been settled stays settled.
+No source is complete, and several report the same end. A call that has been settled stays settled.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from litellm_budget_plugin.manager.marks import safe_name
 from litellm_budget_plugin.pricing.usage import field, parse_raw
 
 _logger = logging.getLogger("litellm_budget_plugin")
-# What Rust serves is reported nowhere else before the caller has it: the families, and a field that only an answer has.
+# Calls that LiteLLM serves in Rust are reported nowhere else before the caller has the answer. For each family: a field
+# that only an answer has.
 _RUST = {"ocr": "usage_info", "messages": "stop_reason"}
 in_litellm: ContextVar[bool] = ContextVar("litellm_budget_in_litellm", default=False)
-"""Set while LiteLLM itself runs its callbacks: the calls that they report have been settled here."""
+"""True while LiteLLM runs its callbacks: the calls that they report have already been settled here."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def _litellm_reports() -> Iterator[None]:
 
 
 def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """A raw answer: kept for the case that no event follows. Providers also report the text of an error here."""
+    """Keep a raw answer in case no event follows. Providers also report the text of an error here."""
     call = call_of(logging_obj)
     if call is not None:
         answer = args[0] if args else kwargs.get("original_response")
@@ -56,19 +58,19 @@ def post_call(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwar
     outcome = original(logging_obj, *args, **kwargs)
     details = logging_obj.model_call_details
     if streams.is_stream(details.get("original_response")):
-        # The stream has the Logging object. Kept here, it would be freed by the next full garbage collection only, and a
-        # dropped call's money with it.
+        # The stream holds the Logging object. If it were kept here, only the next full garbage collection would free
+        # it, and with it the money of a dropped call.
         details["original_response"] = f"<{type(details['original_response']).__name__}>"
     return outcome
 
 
 def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The answer, with its cost, just before the caller gets it. For streams the cost is not known yet."""
+    """Settle the answer, with its cost, just before the caller gets it. The cost of streams is not known yet."""
     logging_obj = args[1] if len(args) > 1 else kwargs.get("logging_obj")
     call = call_of(logging_obj)
     note = call.plan.note if call is not None and call.plan is not None else {}
     if "moved_to" in note and "model" in kwargs:
-        # LiteLLM has noted the model that was called, and would price by it what has no price under its own name.
+        # LiteLLM has noted the called model. It would use that model's price if the answer's own name has no price.
         kwargs["model"] = note["moved_to"]
     outcome = original(*args, **kwargs)
     result = args[0] if args else kwargs.get("result")
@@ -83,7 +85,7 @@ def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs:
     if streams.is_stream(result):
         streams.begin(result, call)
     elif isinstance(result, dict) and not call.sent and call.request.call_type == "generate_content":
-        # Served by a chat call whose answer was in LiteLLM's cache; only that call's own answer says so.
+        # Served by a chat call whose answer was in LiteLLM's cache. Only that call's own answer shows this.
         call.release()
     elif hidden is not None or isinstance(result, dict):
         call.answered(result, field(hidden, "response_cost"), logging_obj)
@@ -91,7 +93,7 @@ def update_response_metadata(original: Callable[..., Any], *args: Any, **kwargs:
 
 
 def found_in_cache(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`update_response_metadata` where LiteLLM has found the answer in its cache: it costs nothing."""
+    """Do what `update_response_metadata` does, for an answer that LiteLLM has found in its cache: it costs nothing."""
     outcome = original(*args, **kwargs)
     call = call_of(args[1] if len(args) > 1 else kwargs.get("logging_obj"))
     if call is not None:
@@ -100,20 +102,22 @@ def found_in_cache(original: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def _show(result: Any, note: dict[str, Any]) -> None:
-    """Put what was done to a call where LiteLLM's users look for what is not part of the answer."""
+    """Put the note about a changed call where LiteLLM's users look for data that is not part of the answer."""
     hidden = getattr(result, "_hidden_params", None)
     if isinstance(hidden, dict):
         hidden["budget"] = note
     elif hidden is not None:
         hidden.budget = note
     else:
-        # LiteLLM's stream of text completions has none of its own. A dictionary cannot carry any.
+        # LiteLLM's stream of text completions has no hidden parameters. A dictionary cannot carry any.
         with suppress(AttributeError):
             result._hidden_params = {"budget": note}
 
 
 def success_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """A success, as LiteLLM reports it to callbacks: the only sign of some calls, and late or missing for others."""
+    """Settle a success that LiteLLM reports to callbacks. For some calls it is the only sign; for others it is late or
+    missing.
+    """
     _succeeded(logging_obj, args, kwargs)
     try:
         with _litellm_reports():
@@ -125,7 +129,7 @@ def success_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, 
 async def async_success_handler(
     original: Callable[..., Awaitable[Any]], logging_obj: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """`success_handler` for asynchronous calls."""
+    """Do what `success_handler` does, for asynchronous calls."""
     _succeeded(logging_obj, args, kwargs)
     try:
         with _litellm_reports():
@@ -143,22 +147,24 @@ def _succeeded(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if cache_hit:
         call.release()
     elif isinstance(result, list):
-        # The messages of a realtime session, which is over.
+        # The messages of a realtime session that has ended.
         call.chunks = result
         call.abandon()
     elif result is not None and not isinstance(result, litellm.ModelResponseStream) and not streams.is_stream(result):
-        # LiteLLM also reports each chunk of a stream here; only a whole answer says what the call cost.
+        # LiteLLM also reports each chunk of a stream here. Only a whole answer shows what the call cost.
         call.answered(_answer_in(result), kwargs.get("response_cost"), logging_obj)
 
 
 def _answer_in(result: Any) -> Any:
-    """The last event of a Responses API stream stands for the answer that it carries."""
+    """Return the answer inside the last event of a Responses API stream; any other result unchanged."""
     carried = getattr(result, "response", None) if hasattr(result, "type") else None
     return result if carried is None else carried
 
 
 def _reported(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """LiteLLM has reported a success, and knows by now what it cost: some jobs are priced by their reports alone."""
+    """Charge what LiteLLM has reported as a success. By now it knows the cost. Some jobs are priced by their reports
+    alone.
+    """
     if free_function_of(logging_obj):
         _charge_reported(
             logging_obj, args[0] if args else kwargs.get("result"), logging_obj.model_call_details.get("response_cost")
@@ -166,8 +172,8 @@ def _reported(logging_obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
-    """Charge what LiteLLM reports as the cost of a function of FREE, such as that of a batch which is done: once for each
-    object that it reports, to the user who started it, else to the one who asked.
+    """Charge what LiteLLM reports as the cost of a function of FREE, such as that of a finished batch. Each reported
+    object is charged once, to the user who started it, else to the user who asked.
     """
     function = free_function_of(logging_obj)
     ledger = current_ledger() if function and response_cost else None
@@ -184,8 +190,8 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
     except BudgetError as error:
         _logger.warning("the cost of %s is charged to the default user: %s", function, error)
         principal = ledger.principal(ledger.settings.default_user)
-    # By the object alone, for its cost is reported by several functions and routes. With no id of its own, LiteLLM's id of
-    # the call tells one report from the next.
+    # By the object alone, because several functions and routes report its cost. Without an id of the object, LiteLLM's
+    # id of the call tells reports apart.
     mark = f"reported:{safe_name(str(reported or details.get('litellm_call_id')))}"
     if not ledger.reported.is_new(mark):
         return
@@ -196,7 +202,7 @@ def _charge_reported(logging_obj: Any, result: Any, response_cost: Any) -> None:
 
 
 def failure_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """A failure, as LiteLLM reports it to callbacks."""
+    """Settle a failure that LiteLLM reports to callbacks."""
     _failed(logging_obj, args[0] if args else kwargs.get("exception"))
     with _litellm_reports():
         return original(logging_obj, *args, **kwargs)
@@ -205,20 +211,20 @@ def failure_handler(original: Callable[..., Any], logging_obj: Any, *args: Any, 
 async def async_failure_handler(
     original: Callable[..., Awaitable[Any]], logging_obj: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """`failure_handler` for asynchronous calls."""
+    """Do what `failure_handler` does, for asynchronous calls."""
     _failed(logging_obj, args[0] if args else kwargs.get("exception"))
     with _litellm_reports():
         return await original(logging_obj, *args, **kwargs)
 
 
 def exception_type(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The failure of one attempt, before LiteLLM tries again: retries that end well report no failure at all."""
+    """Settle the failure of one attempt, before LiteLLM tries again: retries that succeed report no failure at all."""
     extra = kwargs.get("extra_kwargs") or {}
     logging_obj = extra.get("litellm_logging_obj")
     _failed(logging_obj, kwargs.get("original_exception"))
     binding = binding_of(logging_obj)
     if binding is not None and binding.refusal is not None:
-        # A refusal at the tripwire: LiteLLM would make a provider's error of it.
+        # A refusal at the tripwire. LiteLLM would turn it into a provider's error.
         refusal, binding.refusal = binding.refusal, None
         raise refusal
     return original(*args, **kwargs)

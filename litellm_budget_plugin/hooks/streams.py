@@ -1,6 +1,6 @@
-"""Streams: what was received of them is what a dropped one is charged by.
+"""Streams: a dropped stream is charged by what was received of it.
 
-LiteLLM has several classes of streams. Some keep their chunks, some are told each event, and some only pass bytes on.
+LiteLLM has several classes of streams. Some keep their chunks, some receive each event, and some only pass bytes on.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ _LAST_EVENTS = ("response.completed", "response.incomplete")
 
 
 class Received(list[Any]):
-    """What was received of a stream that keeps nothing itself."""
+    """The chunks received from a stream that keeps none itself."""
 
 
 def is_stream(result: Any) -> bool:
-    """Whether LiteLLM answered with something that is still to be read."""
+    """Return whether LiteLLM's answer is still to be read."""
     return hasattr(result, "__next__") or hasattr(result, "__anext__")
 
 
 def ask_for_usage(call: Call, params: dict[str, Any]) -> None:
-    """Have the provider report the usage of a stream whose caller does not ask for it; the caller does not see the report.
+    """Have the provider report the usage of a stream whose caller does not ask for it. The caller does not see the
+    report.
 
-    Without it the tokens that are not in the text, reasoning above all, would not be charged.
+    Without it, tokens that are not in the text would not be charged, above all those of reasoning.
     """
     family = call.request.call_type
-    # Of the functions without an estimate of their own, those that chat hand their arguments on to `completion`.
+    # Of the functions without an estimate of their own, those that chat pass their arguments on to `completion`.
     chats = family in ("completion", "text_completion") or (family not in FAMILIES and bool(params.get("messages")))
     if not chats or params.get("stream") is not True:
         return
@@ -45,9 +46,9 @@ def ask_for_usage(call: Call, params: dict[str, Any]) -> None:
     if not isinstance(dropped, (list, tuple, set, frozenset, str)):
         dropped = ()
     elif call.to_be_routed:
-        # Those of a deployment are not here yet: a client of the proxy does not choose how it is charged.
+        # The deployment's own values are not known yet. A client of the proxy must not choose how it is charged.
         params["additional_drop_params"] = dropped = [name for name in dropped if name != "stream_options"]
-    # Of any other value LiteLLM makes no, and the provider what it likes.
+    # LiteLLM ignores any value but True, and providers interpret it in different ways.
     if isinstance(given, Mapping) and given.get("include_usage") is True:
         return
     if "stream_options" in dropped or not all(_reports_usage(request) for request in call.candidates):
@@ -62,18 +63,18 @@ def _reports_usage(request: Request) -> bool:
 
 @lru_cache(maxsize=4096)
 def _takes_stream_options(model: str, provider: str | None) -> bool:
-    """Whether LiteLLM knows that the provider takes `stream_options`. Asks nobody over the network."""
+    """Return whether LiteLLM knows that the provider takes `stream_options`. Never uses the network."""
     if provider not in providers() or provider in ASKS_NETWORK:
         return False
     try:
         known = litellm.get_supported_openai_params(model=model, custom_llm_provider=provider)
-    except Exception:  # noqa: BLE001  # somebody else's look-up: a stream without its usage is still charged by its text
+    except Exception:  # noqa: BLE001  # LiteLLM's own look-up: a stream without its usage is still charged by its text
         return False
     return "stream_options" in (known or ())
 
 
 def stream_init(original: Callable[..., Any], stream: Any, *args: Any, **kwargs: Any) -> None:
-    """A stream of chat or text chunks begins: its list of chunks outlives it."""
+    """Note the beginning of a stream of chat or text chunks. Its list of chunks outlives it."""
     original(stream, *args, **kwargs)
     call = call_of(getattr(stream, "logging_obj", None))
     if call is None:
@@ -81,20 +82,21 @@ def stream_init(original: Callable[..., Any], stream: Any, *args: Any, **kwargs:
     if getattr(stream, "custom_llm_provider", None) == "cached_response":
         call.release()
     elif call.chunks is None:
-        # The Router wraps a stream in another of the same class: the first one made is the one that gets the chunks.
+        # The Router wraps a stream in another of the same class. The first one made gets the chunks.
         call.chunks = stream.chunks
     else:
-        # The Router's wrapper is of a class made for this call, whose functions have the stream within: classes are freed by
-        # garbage collections only. What the caller drops is the wrapper.
+        # The Router's wrapper has a class that is made for this call and whose functions hold the stream inside. Only
+        # garbage collections free classes. The wrapper is what the caller drops.
         weakref.finalize(stream, call.dropped).atexit = False
     if call.hidden_usage and not _litellm_asks(stream):
-        # The provider was asked for the usage on behalf of the budget: LiteLLM keeps it, and the caller sees his own stream.
+        # The provider was asked for the usage on behalf of the budget. LiteLLM keeps it, and the caller sees the stream
+        # that he asked for.
         stream.stream_options = call.hidden_usage[0]
         stream.send_stream_usage = False
 
 
 def _litellm_asks(stream: Any) -> bool:
-    """Whether LiteLLM asks for the usage by itself, and shows it to the caller, as it does at OpenAI's own address."""
+    """Whether LiteLLM asks for the usage by itself and shows it to the caller, as it does at OpenAI's own address."""
     if getattr(stream, "custom_llm_provider", None) != "openai":
         return False
     details: Mapping[str, Any] = stream.logging_obj.model_call_details
@@ -104,7 +106,7 @@ def _litellm_asks(stream: Any) -> bool:
 
 
 def stream_chunk_builder(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """LiteLLM puts a stream's answer together when the last chunk has been read, before the caller learns of the end."""
+    """Settle the answer that LiteLLM builds from a stream after the last chunk, before the caller learns of the end."""
     response = original(*args, **kwargs)
     chunks = args[0] if args else kwargs.get("chunks")
     logging_obj = kwargs.get("logging_obj")
@@ -115,14 +117,14 @@ def stream_chunk_builder(original: Callable[..., Any], *args: Any, **kwargs: Any
 
 
 def process_chunk(original: Callable[..., Any], stream: Any, *args: Any, **kwargs: Any) -> Any:
-    """An event of a Responses API stream; the last one carries the whole answer, with its usage."""
+    """Record an event of a Responses API stream. The last one carries the whole answer, with its usage."""
     event = original(stream, *args, **kwargs)
     logging_obj = getattr(stream, "logging_obj", None)
     call = call_of(logging_obj)
     if call is not None and event is not None:
         if call.chunks is None:
             call.chunks = Received()
-        # Where LiteLLM turns the events into chunks of a chat, those are what counts, in a list of LiteLLM's own.
+        # If LiteLLM turns the events into chunks of a chat, those count. They are in a list of LiteLLM's own.
         if isinstance(call.chunks, Received):
             call.chunks.append(event)
         if getattr(event, "type", None) in _LAST_EVENTS:
@@ -131,7 +133,7 @@ def process_chunk(original: Callable[..., Any], stream: Any, *args: Any, **kwarg
 
 
 def begin(stream: Any, call: Call) -> None:
-    """A stream of another class is about to be handed to the caller."""
+    """Record a stream of another class that is about to be returned to the caller."""
     if call.hidden_usage and hasattr(stream, "convert_to_text_completion_object"):
         # LiteLLM's stream of text completions, around one that was set up above.
         stream.stream_options = call.hidden_usage[0]
@@ -152,13 +154,16 @@ def begin(stream: Any, call: Call) -> None:
 
 
 class Recorded:
-    """An asynchronous stream that keeps what was read of it. Read to its end, the call is settled before the reader learns of it."""
+    """An asynchronous stream that keeps the chunks read from it. At its end the call is settled before the reader
+    learns of it.
+    """
 
     def __init__(self, stream: AsyncIterator[Any], chunks: Received, call: Call) -> None:
         self._stream = stream
         self._chunks = chunks
         self._call = call
-        # Dropped, such a stream leaves LiteLLM's Logging object in a queue, which a loop that has ended never reads.
+        # A dropped stream of this kind leaves LiteLLM's Logging object in a queue. A loop that has ended never reads
+        # that queue.
         weakref.finalize(self, call.dropped).atexit = False
 
     def __aiter__(self) -> Recorded:
@@ -171,7 +176,7 @@ class Recorded:
             self._call.abandon()
             raise
         except BaseException as error:
-            # LiteLLM reports it later, from a queue of its own that may never be read.
+            # LiteLLM reports it later, through its own queue, which may never be read.
             self._call.failed(error)
             raise
         self._chunks.append(chunk)
@@ -182,7 +187,9 @@ class Recorded:
 
 
 class Lines:
-    """The lines that a stream of Google's makes its events of. Where they end, the call is settled, before the reader learns of it."""
+    """The lines from which a Google stream makes its events. At their end the call is settled before the reader learns
+    of it.
+    """
 
     def __init__(self, lines: Any, call: Call) -> None:
         self._lines = lines
@@ -214,7 +221,7 @@ class Lines:
         return line
 
     def _stopped(self) -> None:
-        # Lines without an empty one behind them are an event too: LiteLLM hands it on, and asks once more.
+        # Lines that no empty line follows are an event too. LiteLLM passes it on and asks once more.
         if self._pending:
             self._pending = False
         else:

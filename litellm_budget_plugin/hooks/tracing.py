@@ -1,6 +1,7 @@
-"""What traces say of a call: attributes on the OpenTelemetry span that LiteLLM, too, would write to.
+"""Attributes of a call on the OpenTelemetry span that LiteLLM would write to, too.
 
-Nothing is imported: an application that traces has imported OpenTelemetry itself. No attribute is a user, who is a person.
+Nothing is imported, because an application that traces has imported OpenTelemetry itself. No attribute names a user,
+because users are people.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from litellm_budget_plugin.core.money import usd_float
 _logger = logging.getLogger("litellm_budget_plugin")
 _PREFIX = "litellm_budget."
 _COST = "gen_ai.usage.cost"
-"""What OpenTelemetry's instrumentations of models call the cost of a call, in US dollars."""
+"""The name for the cost of a call, in US dollars, in OpenTelemetry's instrumentations of models."""
 
 
 def span_for(params: Mapping[str, Any]) -> Any:
-    """The span of a call with these arguments: the one that the LiteLLM proxy made for its request, else the current one.
+    """Return the span of a call with these arguments: the span that the LiteLLM proxy made for its request, else the
+    current one.
 
-    None where there is none that records.
+    None if there is none that records.
     """
     trace: Any = sys.modules.get("opentelemetry.trace")
-    # Another thread may be in the middle of importing it: LiteLLM does so in its first call.
+    # Another thread may be importing it right now: LiteLLM does so in its first call.
     if not hasattr(trace, "Span") or not hasattr(trace, "get_current_span"):
         return None
     try:
@@ -45,24 +47,24 @@ def _span_of_request(trace: Any, params: Mapping[str, Any]) -> Any:
 
 
 def held(span: Any, project: str, hold: str, nanos: int) -> None:
-    """The attempt holds `nanos`."""
+    """Record that the attempt holds `nanos` nano-dollars."""
     _decided(span, project, hold, "granted", nanos, "", "")
 
 
 def unheld(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
-    """The attempt goes out without a hold, for the reason given."""
+    """Record that the attempt goes out without a hold, for the given reason."""
     _decided(span, project, hold, "unheld", 0, scope, reason)
 
 
 def refused(span: Any, project: str, hold: str, scope: str, reason: str) -> None:
-    """The attempt was refused by what `scope` and `reason` say."""
+    """Record that the attempt was refused, with the scope and the reason of the refusal."""
     _decided(span, project, hold, "refused", 0, scope, reason)
 
 
 def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope: str, reason: str) -> None:
     if span is None:
         return
-    # All of them each time: a span can have several calls, and shows the last.
+    # All of them each time, because a span can have several calls and shows the last.
     _write(
         span,
         {
@@ -77,7 +79,7 @@ def _decided(span: Any, project: str, hold: str, outcome: str, nanos: int, scope
 
 
 def settled(span: Any, nanos: int) -> None:
-    """The attempt has cost `nanos`."""
+    """Record that the attempt has cost `nanos` nano-dollars."""
     if span is not None:
         _write(span, {"cost_usd": usd_float(nanos)})
         _write(span, {_COST: usd_float(nanos)}, prefix="")
@@ -88,5 +90,5 @@ def _write(span: Any, attributes: Mapping[str, str | float], prefix: str = _PREF
         if span.is_recording():
             span.set_attributes({prefix + name: value for name, value in attributes.items()})
     except Exception:
-        # Somebody's own span: whatever it raises, the call's money is where it should be.
+        # The span is not ours: whatever it raises must not affect the call's money.
         _logger.exception("a span could not be written to")

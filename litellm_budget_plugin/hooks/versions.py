@@ -1,4 +1,6 @@
-"""The versions of LiteLLM that this package was tested with. docs/guarantees.md names the same. This module does not import LiteLLM."""
+"""The versions of LiteLLM that this package was tested with. docs/guarantees.md lists the same ones. This module does
+not import LiteLLM.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,11 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 
 TESTED = ("1.104.0", "1.105.0", "1.106.2", "1.108.7", "1.110.2")
-"""From the lowest that is accepted to the newest."""
+"""From the lowest accepted version to the newest."""
 
 
 def litellm_version() -> str:
-    """The version of the installed LiteLLM."""
+    """Return the version of the installed LiteLLM."""
     try:
         return version("litellm")
     except PackageNotFoundError:
@@ -18,7 +20,9 @@ def litellm_version() -> str:
 
 
 def untested(installed: str) -> str:
-    """What is wrong with a version of LiteLLM, as a sentence; "" for one between the oldest and the newest that were tested."""
+    """Return a sentence that says what is wrong with a version of LiteLLM; "" for one between the oldest and the newest
+    tested ones.
+    """
     numbers = _numbers(installed)
     if not numbers:
         return f"LiteLLM {installed} says no version; {TESTED[0]} to {TESTED[-1]} were tested"

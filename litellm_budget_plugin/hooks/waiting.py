@@ -1,8 +1,8 @@
-"""Waiting for money that only calls in flight stand in the way of: WAIT_FOR_HELD.
+"""Waiting until calls in flight release the money that they hold: WAIT_FOR_HELD.
 
-A synchronous call waits in its thread. An asynchronous one is deferred: the gate, which LiteLLM calls without awaiting it, lets the
-call go on with nothing held, and the call waits where LiteLLM awaits something before the request leaves. One that comes
-to `Logging.pre_call` without having been there is held for, or refused, then.
+A synchronous call waits in its thread. An asynchronous call is deferred: LiteLLM calls the gate without awaiting it, so
+the gate lets the call continue with nothing held. The call then waits where LiteLLM awaits something before the request
+leaves. A deferred call that reaches `Logging.pre_call` without having waited is held for, or refused, there.
 """
 
 from __future__ import annotations
@@ -27,35 +27,37 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call
 
 _SOONEST, _LATEST = 0.02, 1.0
-"""Seconds between two looks at the ledger, for what other processes give back: more each time, within these bounds."""
+"""Seconds between two looks at the ledger for money that other processes release. They grow from one look to the next,
+within these bounds.
+"""
 
 
 class Place(Enum):
-    """Where a call could wait."""
+    """A place where a call could wait."""
 
     NOWHERE = "nowhere"
     THREAD = "thread"
     """In the thread that makes the call."""
     LATER = "later"
-    """Where LiteLLM awaits something."""
+    """Later, where LiteLLM awaits something."""
 
 
 def place_of(asynchronous: bool) -> Place:
-    """Where a call can wait that LiteLLM makes in this thread now."""
+    """Return where a call can wait that LiteLLM makes in this thread now."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return Place.NOWHERE if asynchronous else Place.THREAD
     if asynchronous:
         return Place.LATER
-    # A synchronous call blocks the loop that it is made on, and with it the calls that it would wait for. The Router makes its
-    # synchronous calls on loops that run nothing else than one task.
+    # A synchronous call blocks its event loop, and with it the calls that it would wait for. The Router makes its
+    # synchronous calls on loops that run only one task.
     return Place.THREAD if len(asyncio.all_tasks(loop)) == 1 and asyncio.current_task() is not None else Place.NOWHERE
 
 
 def hold_or_wait(call: Call, place: Place) -> None:
-    """Hold for a call at the gate; in a thread, wait for it if need be. A call that is to wait later is `deferred` then, with nothing
-    held. Raises what `admission.admit` raises.
+    """Hold for a call at the gate. In a thread, wait for the money if necessary. A call that will wait later is then
+    deferred, with nothing held. Raises what `admission.admit` raises.
     """
     waiter = None if place is Place.NOWHERE else _arrive(call)
     if waiter is None:
@@ -74,7 +76,9 @@ def hold_or_wait(call: Call, place: Place) -> None:
 
 
 async def wait_deferred(call: Call) -> None:
-    """Wait for a deferred call, without blocking the event loop. Raises what `admission.admit` raises; then nothing is held."""
+    """Wait for the money of a deferred call, without blocking the event loop. Raises what `admission.admit` raises.
+    Then nothing is held.
+    """
     waiter = call.waiter
     if waiter is None:
         return
@@ -99,7 +103,7 @@ async def wait_deferred(call: Call) -> None:
 
 @contextlib.contextmanager
 def _in_line(call: Call, waiter: Waiter) -> Iterator[None]:
-    """The waiter leaves the line however its waiting ends, and its call has money, or is over."""
+    """Remove the waiter from the line however its waiting ends. Its call then has its money, or is released."""
     try:
         yield
     except BaseException:
@@ -111,7 +115,7 @@ def _in_line(call: Call, waiter: Waiter) -> Iterator[None]:
 
 
 def _arrive(call: Call) -> Waiter | None:
-    """The call's place in the line; None if it has its money at once, or must not wait."""
+    """Put the call into the line and return its place; None if it has its money at once, or must not wait."""
     ledger = call.ledger
     seconds, line = ledger.settings.wait_for_held, ledger.waiting_line
     if not seconds or ledger.settings.mode != "enforce" or len(line) >= MOST_WAITING:
@@ -121,7 +125,7 @@ def _arrive(call: Call) -> Waiter | None:
         call.estimate = call.bound()
     account = line.ahead(call.subjects, call.models, want_of(call.estimate))
     if account is not None and call.estimate.loose:
-        # A loose bound that does not fit says nothing, and a call that tries now would overtake.
+        # A loose bound that does not fit proves nothing. But a call that tries now would overtake others.
         call.estimate = call.bound(exact=True)
     if account is None or not _could_fit(call):
         refused = try_to_hold(call)
@@ -129,14 +133,14 @@ def _arrive(call: Call) -> Waiter | None:
             return None
         account = refused.account
     waiter = Waiter(call.subjects, call.models, want_of(call.estimate), account, until)
-    # Before it stands in the line: an interrupt can fall between any two lines, and the call's end takes it out.
+    # Set before it enters the line: an interrupt can come between any two lines, and the end of the call removes it.
     call.waiter = waiter
     line.enter(waiter)
     return waiter
 
 
 def _could_fit(call: Call) -> bool:
-    """Whether there is room for the call once nothing is held. Where a call can be made smaller, that is not looked at."""
+    """Return whether there is room for the call once nothing is held. A call that can be made smaller is not checked."""
     assert call.estimate is not None
     if call.plan is not None:
         return True
@@ -144,13 +148,13 @@ def _could_fit(call: Call) -> bool:
         with call.ledger.one_call():
             return fits_unheld(call.ledger, call.subjects, call.models, call.defaults, want_of(call.estimate))
     except BudgetStoreError:
-        # What it does with a store that is away, the attempt to hold says.
+        # The attempt to hold handles an unreachable store.
         return False
 
 
 def _tries(call: Call, waiter: Waiter) -> Iterator[float]:
-    """Hold for the call in its turn; between two tries, how many seconds to wait at most until something wakes it. When its time is up
-    it tries once more, and is refused as if it had not waited.
+    """Try to hold for the call when it is its turn. Between two tries, yield the most seconds to wait for a wake-up.
+    When its time is up, it tries once more, and is refused as if it had not waited.
     """
     line, pause = call.ledger.waiting_line, _SOONEST
     while waiter.seconds_left > 0:

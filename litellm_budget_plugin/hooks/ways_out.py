@@ -1,4 +1,4 @@
-"""What would make a refused call small enough, where it states no output limit."""
+"""Ways to make a refused call small enough, if it states no output limit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def ways_out(call: Call, refused: Refused) -> WaysOut | None:
-    """The output tokens that would have been held for the call, and those ways out that leave a call which fits what is free now.
+    """Return the output tokens that would have been held for the call, and the ways out that make it fit what is free
+    now.
 
-    None where the call states a limit, or where its output is not what the refusing account counts.
+    None if the call states a limit, or if the refusing account does not count its output.
     """
     unit = refused.account.unit
     if refused.reason == "blocked" or unit == "calls":
@@ -30,7 +31,7 @@ def ways_out(call: Call, refused: Refused) -> WaysOut | None:
     room = refused.limit - refused.spent - refused.held
 
     def fits(smaller: Estimate) -> bool:
-        """Whether the call would fit with an output as short as in this estimate; its input was counted exactly."""
+        """Return whether the call would fit with an output as short as in this estimate. Its input was counted exactly."""
         return 0 < room >= refused.requested - (want_of(full).of(unit) - want_of(smaller).of(unit))
 
     shortest = max((_estimate(call, each, 1) for each in call.candidates), key=_usd)

@@ -1,4 +1,6 @@
-"""What a call may cost at most, and what it did cost. LiteLLM is imported inside functions only."""
+"""The greatest possible cost of a call before it is made, and its cost afterwards. LiteLLM is only imported inside
+functions.
+"""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""What a call did cost. One order, for whole, streamed, dropped, synchronous and asynchronous calls alike:
+"""The actual cost of a call. The order is the same for whole, streamed, dropped, synchronous and asynchronous calls:
 
-1. The provider's own figure in the answer: `usage.cost` (OpenRouter and the like; also a breakdown with its total), xAI's
-   `cost_in_usd_ticks`, and the response-cost header that LiteLLM reads. Prices that the call or its deployment gives take the
-   place of the provider's figure, as they do in LiteLLM.
+1. The provider's own figure in the answer: `usage.cost` (OpenRouter and others; also a breakdown with a total), xAI's
+   `cost_in_usd_ticks`, and the response-cost header that LiteLLM reads. Prices that the call or its deployment gives
+   replace the provider's figure, as they do in LiteLLM.
 2. LiteLLM's figure: the `response_cost` that it gives, or what the call's own Logging object says.
 3. LiteLLM's cost functions on the usage, with the call's and the deployment's own prices, all fields (`litellm_cost`).
 4. The same functions on the text that was received, marked `estimated`.
 
-A figure that is no finite number from 0 on is never believed, and 0 means "not known" until nothing better is. LiteLLM's figure
-is compared with the third where they may differ: where own prices are not in LiteLLM's cost map, or where the raw usage has
-tokens that LiteLLM did not count. Then the larger is charged, and one WARNING names the model. None is the answer where nobody
-knows the price. What is billed in other units than tokens of text costs what LiteLLM's calculators say of the answer, else what
-a lost one does. Nothing here raises or touches the network.
+A figure that is negative, or not a finite number, is ignored. 0 means "unknown" unless nothing better is found.
+LiteLLM's figure is compared with the third where they may differ: where own prices are not in LiteLLM's cost map, or
+where the raw usage has tokens that LiteLLM did not count. Then the larger is charged, and one WARNING names the model.
+The cost is None if the price is unknown. Answers that are billed in other units than tokens of text cost what LiteLLM's
+calculators say, else what a lost answer costs. Nothing here raises or uses the network.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ _CALL_TYPES = {"image_variation": "image_generation", "video_generation": "creat
 def cost_of_response(
     request: Request, response: Any, response_cost: float | None = None, *, logging_obj: Any = None
 ) -> Cost:
-    """The cost of a whole answer: LiteLLM's object of the request's family, or a dictionary in its form.
+    """Return the cost of a whole answer: LiteLLM's object of the request's family, or a dictionary in its form.
 
-    `response_cost` is LiteLLM's figure, `logging_obj` the call's live Logging object; both may be missing. A cache hit costs 0.
-    A call type that pricing does not know costs what the provider or LiteLLM says, or its usage comes to, else None.
+    `response_cost` is LiteLLM's figure, `logging_obj` is the call's live Logging object. Both may be missing. A cache
+    hit costs 0. A call type that pricing does not know costs what the provider or LiteLLM says, or what its usage
+    costs, else None.
     """
     hidden = field(response, "_hidden_params")
     usage = field(response, "usage")
@@ -86,7 +87,9 @@ def cost_of_response(
 
 
 def cost_of_raw(request: Request, original_response: Any) -> Cost:
-    """The cost of the provider's own answer, as `Logging.post_call` sees it; unreadable means as if it were lost."""
+    """Return the cost of the provider's own answer, as `Logging.post_call` sees it. An unreadable answer counts as
+    lost.
+    """
     answer = parse_raw(original_response)
     if not isinstance(answer, Mapping) and not hasattr(answer, "__dict__"):
         return cost_of_output(request, "")
@@ -94,10 +97,12 @@ def cost_of_raw(request: Request, original_response: Any) -> Cost:
 
 
 def cost_of_chunks(request: Request, chunks: Sequence[Any], *, logging_obj: Any = None) -> Cost:
-    """The cost of a stream as far as it came. Usage in a chunk counts, else the text; no chunks is the input alone.
+    """Return the cost of the received part of a stream. Usage in a chunk counts, else the text. No chunks cost only the
+    input.
 
-    Chunks are those of LiteLLM's chat streams, the events of the Responses API, of a realtime session, of Anthropic's API
-    (also as bytes or text, cut anywhere), or Google's. `logging_obj` is the call's live Logging object, if there is one.
+    Chunks are those of LiteLLM's chat streams, the events of the Responses API, of a realtime session, of Anthropic's
+    API (also as bytes or text, cut anywhere), or Google's. `logging_obj` is the call's live Logging object, if there is
+    one.
     """
     if request.call_type not in _TOKENS:
         return cost_of_response(request, next((c for c in reversed(chunks) if field(c, "usage")), None))
@@ -111,19 +116,19 @@ def cost_of_chunks(request: Request, chunks: Sequence[Any], *, logging_obj: Any 
         return Cost(usage.cost, name, usage.input, usage.output, estimated=False)
     if received.finished:
         return _priced(request, name, usage, received.answer, logging_obj)
-    # Usage before the end of the stream holds the input; its output may be a beginning only.
+    # Usage before the end of the stream holds the input. Its output may be only a beginning.
     wrote = probable("".join(received.texts)) if received.texts else 0
     if wrote <= usage.output:
         return _priced(request, name, usage, None, logging_obj)
-    # The details are those of the beginning.
+    # The details describe only the beginning.
     raw = {n: v for n, v in usage.raw.items() if n not in ("completion_tokens_details", "total_tokens")}
     cut = TokenUsage(usage.input, wrote, {**raw, "completion_tokens": wrote})
     return _priced(request, name, cut, None, logging_obj, estimated=True)
 
 
 def cost_of_output(request: Request, output_text: str) -> Cost:
-    """The cost of a dropped or cancelled call: the whole input and the output received, by the local tokenizer. Where a
-    call is billed as a whole (see `Estimate.floor`), that.
+    """Return the cost of a dropped or cancelled call: the whole input and the output received, by the local tokenizer.
+    If a call is billed as a whole (see `Estimate.floor`), it is that floor.
     """
     if request.call_type not in _TOKENS:
         return _computed(request, None, None, None)
@@ -142,7 +147,7 @@ def _usage(request: Request, answer: object) -> TokenUsage | None:
 
 
 def _stated(usage: object, hidden: object, logging_obj: object) -> int | None:
-    """The provider's own figure in nano-dollars."""
+    """Return the provider's own figure in nano-dollars."""
     found = stated_cost(usage) if usage is not None else None
     if not found and isinstance(hidden, Mapping) and hidden.get("additional_headers"):
         from litellm.cost_calculator import get_response_cost_from_hidden_params
@@ -151,7 +156,7 @@ def _stated(usage: object, hidden: object, logging_obj: object) -> int | None:
             found = nanos(get_response_cost_from_hidden_params(dict(hidden))) or found
     if found or logging_obj is None:
         return found
-    # Where LiteLLM notes what a provider said outside of the answer.
+    # LiteLLM notes here what a provider states outside of the answer.
     return nanos(field(logging_obj, "_provider_reported_cost")) or found
 
 
@@ -164,7 +169,7 @@ def _checked(
     counts: tuple[int, int],
     logging_obj: object,
 ) -> int:
-    """LiteLLM's figure, or that of its cost functions on the raw usage where that is larger by more than rounding."""
+    """Return LiteLLM's figure, or that of its cost functions on the raw usage if that is larger by more than rounding."""
     usage = _uncounted(response, counts, logging_obj)
     if usage is None and (not key.custom or are_registered(key)) and not _tier_unknown(request, response):
         return figure
@@ -184,18 +189,18 @@ def _checked(
 
 
 def _tier_unknown(request: Request, response: object) -> bool:
-    """Whether LiteLLM does not see under which service tier a request was sent, and the answer does not say."""
+    """Whether LiteLLM does not see the service tier of a request, and the answer does not state it."""
     asked = request.said("service_tier")
     return asked != request.params.get("service_tier") and not field(response, "service_tier")
 
 
 def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -> TokenUsage | None:
-    """The usage with the tokens that LiteLLM's figure leaves out; None where it leaves out none."""
+    """Return the usage with the tokens that LiteLLM's figure omits; None if it omits none."""
     told = field(field(response, "usage"), "prompt_tokens_details")
     text = None if told is None else number(field(told, "text_tokens"))
     details = as_mapping(told) or {} if text else {}
     if text and sum(number(value) or 0 for name, value in details.items() if name in _KINDS) < counts[0]:
-        # LiteLLM bills what the details say, and for an embedding of a picture they say nothing but its text.
+        # LiteLLM bills the details. For an embedding of a picture they contain only its text.
         billed = {n: v for n, v in details.items() if n != "text_tokens" and not n.endswith(("_count", "_seconds"))}
         return TokenUsage(*counts, _plain(*counts, prompt_tokens_details=billed))
     if logging_obj is None:
@@ -203,7 +208,7 @@ def _uncounted(response: object, counts: tuple[int, int], logging_obj: object) -
     name, raw = _raw_usage(logging_obj)
     if raw is None:
         return None
-    # Anthropic counts cached input beside the rest, where LiteLLM and the others count it inside.
+    # Anthropic counts cached input separately. LiteLLM and the others include it.
     read = next((sum(found) for names in _READ if any(found := [number(field(raw, n)) or 0 for n in names])), 0)
     wrote = max(number(field(raw, n)) or 0 for n in _WROTE)
     return None if read <= counts[0] and wrote <= counts[1] else usage_in({name: raw})
@@ -214,7 +219,7 @@ def _plain(read: int, wrote: int, **details: Any) -> dict[str, Any]:
 
 
 def _raw_usage(logging_obj: object) -> tuple[str, object]:
-    """(its name, the usage) in the provider's own answer, found without reading all of it."""
+    """Return (its name, the usage) from the provider's own answer, found without reading all of it."""
     raw = field(field(logging_obj, "model_call_details"), "original_response")
     if not isinstance(raw, str):
         return "usage", field(raw, "usage")
@@ -223,7 +228,8 @@ def _raw_usage(logging_obj: object) -> tuple[str, object]:
         if start >= 0:
             with suppress(ValueError, RecursionError):
                 found, end = json.JSONDecoder().raw_decode(raw, raw.index("{", start))
-                # What follows must end the answer itself: the arguments of a tool call can have a field of this name, too.
+                # The rest must end the answer itself, because the arguments of a tool call can have a field of this
+                # name, too.
                 json.loads("{" + raw[end:].lstrip().removeprefix(","))
                 return name, found
     return "usage", None
@@ -256,7 +262,7 @@ def _priced(
         "call_type": response_format(request).call_type,
         "milliseconds": field(answer, "_response_ms"),
     }
-    # The call's own Logging object knows its region; own prices it may have lost, but it knows the time that was taken.
+    # The call's own Logging object knows its region. It may have lost own prices, but it knows the duration.
     said = None if key.custom or _tier_unknown(request, answer) else _logged(logging_obj, answer, usage, name)
     usd = said or token_cost(key, usage.raw, **asked)
     if usd is None and key.custom:
@@ -269,13 +275,13 @@ def _logged(logging_obj: Any, answer: object, usage: TokenUsage, name: str) -> i
 
 
 def _from_text(request: Request, name: str, texts: Sequence[str]) -> Cost:
-    # One count of the joined text: chunk by chunk, a token cut in two would count twice.
+    # The joined text is counted once: if each chunk were counted, a token cut in two would count twice.
     read, wrote = _input_tokens(request), probable("".join(texts)) if texts else 0
     return _priced(request, name, TokenUsage(read, wrote, _plain(read, wrote)), None, None, estimated=True)
 
 
 def _input_tokens(request: Request) -> int:
-    """The input as probably billed: text by the local tokenizer, the rest as in the floor of an estimate."""
+    """Return the input tokens as probably billed: text by the local tokenizer, the rest as in the floor of an estimate."""
     if request.call_type == "realtime":
         return 0
     sheet = price_sheet(price_key(request))
@@ -287,8 +293,9 @@ def _input_tokens(request: Request) -> int:
 
 
 def _unit_cost(request: Request, name: str, answer: object) -> tuple[int | None, bool]:
-    """(nano-dollars, whether they are an estimate) of an answer of these families, which names the model `name`; of None, or
-    of an answer that LiteLLM cannot price, those of a request that was served and whose answer is lost. Never raises.
+    """Return (nano-dollars, whether they are an estimate) of an answer of these families. `name` is the model that the
+    answer names. If the answer is None, or LiteLLM cannot price it, return the cost of a request that was served and
+    whose answer is lost. Never raises.
     """
     if request.call_type == "moderation":
         return 0, False
@@ -308,7 +315,7 @@ def _by_litellm(request: Request, name: str, answer: object) -> int | None:
         if not isinstance(text, str):
             return None
         asked = {"prompt": text, "usage": {"prompt_tokens": probable(text)}}
-    # What the answer says of itself comes before what was asked for.
+    # Values in the answer take precedence over those in the request.
     for option in ("size", "quality"):
         chosen: Any = None if field(answer, option) else params.get(option)
         asked[option] = chosen if isinstance(chosen, str) and chosen != "auto" else None
@@ -328,7 +335,7 @@ def _by_litellm(request: Request, name: str, answer: object) -> int | None:
 
 
 def _litellm_object(request: Request, answer: dict[str, Any]) -> Any:
-    """The answer as LiteLLM's own class, which alone its calculator prices."""
+    """Return the answer as LiteLLM's own class. Its calculator prices only that class."""
     import litellm
 
     call_type = request.call_type

@@ -1,6 +1,6 @@
-"""What becomes of each argument: read by the estimate, known to cost nothing, or counted as something unknown.
+"""The use of each argument: read by the estimate, known to cost nothing, or counted as something unknown.
 
-LiteLLM hands every argument that it does not know on to the provider.
+LiteLLM passes every argument that it does not know on to the provider.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from litellm_budget_plugin.pricing.output_limit import OutputLimit
 from litellm_budget_plugin.pricing.scan import LIMIT, Scan, scan, sense_of, words_of
 
 GOOGLE_CONFIG = "generate_content.config"
-"""The name of the family of what stands in Google's `config`."""
+"""The name of the family for arguments in Google's `config`."""
 READ, FREE, COUNTED, REPEATED, UNKNOWN = range(5)
 
 
@@ -75,13 +75,13 @@ _FREE_IN = {
     "search": words_of("search_domain_filter max_tokens_per_page country"),
     "ocr": words_of("include_image_base64 image_limit image_min_size"),
 }
-# Bytes of a dictionary of options that say how to answer, and no text.
+# Bytes of a dictionary of options that say how to answer, without text.
 _OPTION = 256
-# Their limits count, their bytes beyond _OPTION too, and nothing else is unknown about them.
+# Their limits count, and their bytes beyond _OPTION. Nothing else about them is unknown.
 _COUNTED = {
     "completion": words_of("thinking enable_prompt_caching"),
     "responses": words_of("reasoning"),
-    # The Router says the query twice.
+    # The Router passes the query twice.
     "rerank": words_of("input"),
     GOOGLE_CONFIG: words_of("speechConfig speech_config"),
 }
@@ -90,12 +90,12 @@ _REPEATED = words_of(
     "assistant_continue_message user_continue_message initial_prompt_value final_prompt_value bos_token eos_token roles "
     "custom_prompt_dict"
 )
-# LiteLLM names these as its own although they become text that is sent.
+# LiteLLM lists these as its own, but their text is sent.
 _CARRIERS = _REPEATED | words_of(
     "prompt_id prompt_variables prompt_label prompt_version prompt_environment litellm_system_prompt guardrails hf_model_name "
     "model_config enable_prompt_caching"
 )
-# Fields of LiteLLM's Logging object, whose details its callbacks pass around as arguments.
+# Fields of LiteLLM's Logging object. Its callbacks pass these details on as arguments.
 _LOGGED = words_of(
     "optional_params litellm_params additional_args start_time end_time call_type log_event_type original_response "
     "standard_logging_object standard_callback_dynamic_params response_cost cache_hit completion_start_time "
@@ -106,7 +106,7 @@ _LOGGED = words_of(
 
 @cache
 def _owned() -> frozenset[str]:
-    """The arguments that LiteLLM lists as its own, which never leave it."""
+    """Return the arguments that LiteLLM lists as its own, which it never sends."""
     from litellm.types.router import GenericLiteLLMParams
     from litellm.types.utils import all_litellm_params
 
@@ -115,7 +115,7 @@ def _owned() -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def use_of(family: str, name: str) -> int:
-    """What becomes of an argument of a family of calls: READ, FREE, COUNTED, REPEATED or UNKNOWN."""
+    """Return the use of an argument of a family of calls: READ, FREE, COUNTED, REPEATED or UNKNOWN."""
     if name in _READ.get(family, ()):
         return READ
     if name in _COUNTED.get(family, ()):
@@ -130,12 +130,12 @@ def use_of(family: str, name: str) -> int:
 
 
 def is_free(name: str) -> bool:
-    """Whether a field of a body costs nothing in any provider's format."""
+    """Return whether a field of a body costs nothing in any provider's format."""
     return name in _FREE
 
 
 def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, params: Mapping[str, Any]) -> None:
-    """Count every argument that the family's reader has not read. What is unknown makes the call not bounded."""
+    """Count every argument that the family's reader has not read. An unknown argument makes the call not bounded."""
     for name, value in params.items():
         use = use_of(family, name)
         if use <= FREE or value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
@@ -154,7 +154,7 @@ def count_arguments(family: str, counter: InputCounter, asked: OutputLimit, para
 
 
 def unknown_arguments(family: str, params: Mapping[str, Any]) -> Scan | None:
-    """What the arguments hold that this family does not know; None where it knows all of them."""
+    """Return the content of the arguments that this family does not know; None if it knows all of them."""
     found = {name: value for name, value in params.items() if value is not None and use_of(family, name) > COUNTED}
     return scan(found) if found else None
 

@@ -1,4 +1,4 @@
-"""Speech, billed by the characters to be spoken, and transcription, billed by the seconds to be heard."""
+"""Speech, billed by the characters to speak, and transcription, billed by the seconds of audio."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from litellm_budget_plugin.pricing.tokens import byte_length
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
-# OpenAI and Google give 20 to 25 tokens of audio for a second of speech; nobody speaks slower than 4 characters a second.
+# OpenAI and Google count 20 to 25 audio tokens for a second of speech. Nobody speaks slower than 4 characters a second.
 _TOKENS_A_CHARACTER = 6
-# OpenAI, "Managing costs": an audio token is 100 ms of what is heard. Google counts 32 a second.
+# OpenAI, "Managing costs": an audio input token is 100 ms. Google counts 32 tokens a second.
 _HEARD = {"openai": 10, "azure": 10}
 _HEARD_MOST = 32
-# Nobody is understood above 8 syllables, or 20 tokens, a second.
+# Speech above 8 syllables, or 20 tokens, a second cannot be understood.
 _WRITTEN_A_SECOND = 20
 _PER_CALL = 96
 
 
 def estimate_speech(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Characters, or where a model is billed by tokens the text and a generous guess at the audio, which no argument
-    limits; or one price for a piece of music. A lost answer is charged its text: speech is made whether or not its maker
-    waits, and LiteLLM bills no audio tokens of it.
+    """Estimate by characters, or by one price for a piece of music. If a model is billed by tokens, estimate by the
+    text and a generous guess at the audio, which no argument limits. A lost answer is charged its text: speech is made
+    even if the answer is lost, and LiteLLM bills no audio tokens for it.
     """
     params = request.params
     text, tone = params.get("input"), params.get("instructions")
@@ -54,8 +54,9 @@ def estimate_speech(request: Request, sheet: PriceSheet, options: Options) -> Es
 
 
 def estimate_transcription(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Seconds by the file's own header or the lowest rate of its format, times the price of one; and by tokens, where a
-    model has a price for them, if that is more. A lost answer is charged the seconds that a file of this size has mostly.
+    """Estimate the seconds by the file's own header or by the lowest rate of its format, times the price of one. If a
+    model has a price for tokens, and the price by tokens is higher, that counts. A lost answer is charged the seconds
+    that a file of this size usually has.
     """
     file = audio_duration(request.params.get("file"))
     per_second = sheet.rate("input_cost_per_second", "output_cost_per_second")
@@ -82,35 +83,37 @@ def estimate_transcription(request: Request, sheet: PriceSheet, options: Options
     return cost.estimate(sheet, options)
 
 
-# Bytes a second at the least. MP3 has no rate below 8 kbit/s; AAC, Opus, Vorbis and AMR are not used below these, but may
-# leave silence out.
+# The fewest bytes a second. MP3 has no rate below 8 kbit/s. AAC, Opus, Vorbis and AMR are not used below these rates,
+# but may omit silence.
 _LEAST = {"mp3": 1000, "mp4": 1000, "ogg": 500, "webm": 500, "amr": 500}
 _UNKNOWN_LEAST = 250
 _USUAL = 16_000
 _HEAD = 4096
-# Formats of a WAV file whose every second takes the same bytes: PCM, float, A-law, mu-law, extensible.
+# Formats of a WAV file in which every second takes the same bytes: PCM, float, A-law, mu-law, extensible.
 _EVEN = frozenset({1, 3, 6, 7, 0xFFFE})
 _LEAST_RATE = 1000
-# RIFF and its size, WAVE, the format, data and its size: what is before the sound at the least.
+# The least that precedes the sound: RIFF and its size, WAVE, the format, data and its size.
 _WAV_HEAD = 44
 
 
 @dataclass(frozen=True, slots=True)
 class AudioDuration:
-    """Seconds, rounded up."""
+    """The length of a sound in seconds, rounded up."""
 
     most: int = 0
     probable: int = 0
     known: bool = False
-    """There is a size to reckon with."""
+    """Whether the size of the file is known."""
     certain: bool = False
-    """It cannot be longer than `most`."""
+    """Whether the sound cannot be longer than `most`."""
 
 
 def audio_duration(file: object) -> AudioDuration:
-    """The length of what `litellm.transcription` is given: bytes, an open file, a path, or a tuple with one of them.
+    """Return the length of an argument of `litellm.transcription`: bytes, an open file, a path, or a tuple with one of
+    them.
 
-    It is told from the header and the size alone: a file is never read as a whole, and never consumed. Unknown for streams that cannot be rewound, and for URLs.
+    It is read from the header and the size only. A file is never read as a whole and never consumed. The length is
+    unknown for streams that cannot be rewound, and for URLs.
     """
     if isinstance(file, tuple) and len(file) > 1:
         file = file[1]
@@ -144,7 +147,7 @@ def _head_and_size(file: Any) -> tuple[bytes, int] | None:
 def _of_path(path: str | bytes) -> tuple[bytes, int] | None:
     with suppress(OSError, ValueError):
         found = os.stat(path)
-        # A pipe would wait for its writer.
+        # Reading a pipe would wait for its writer.
         if stat.S_ISREG(found.st_mode):
             with open(path, "rb") as opened:
                 return opened.read(_HEAD), found.st_size
@@ -168,7 +171,7 @@ def _wav(head: bytes, size: int) -> int | None:
     if at < 0 or len(head) < at + 20:
         return None
     coding, _, _, rate = struct.unpack_from("<HHII", head, at + 8)
-    # The size of the file, not what the header says of it: a stream's header says anything.
+    # The size of the file, not the one in the header, because a stream's header is not reliable.
     return -(-max(size - _WAV_HEAD, 1) // rate) if coding in _EVEN and rate >= _LEAST_RATE else None
 
 

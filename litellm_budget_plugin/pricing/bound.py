@@ -1,4 +1,6 @@
-"""`estimate`: the most that a call may cost, and its floor; `estimate_sent`: that of the body that LiteLLM is about to send."""
+"""`estimate`: the most that a call may cost, and its floor. `estimate_sent`: the same for the body that LiteLLM is
+about to send.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,11 @@ from litellm_budget_plugin.pricing.values import Covered, Estimate, Options, Req
 
 _DEFAULT_SECONDS = 600
 _SEARCHES = 5
-# Below this many bytes a tokenizer cannot tighten much: the overhead dominates.
+# Below this many bytes a tokenizer cannot improve the bound much, because the overhead dominates.
 _WORTH_COUNTING = 64
-# Names of the versions, models and options of an API that stand beside the text.
+# Names of an API's versions, models and options, which are not part of the text.
 _OPTIONS = 512
-# Where a format has one place for its limits: elsewhere, or under another name, the provider obeys none.
+# If a format has one place for its limits, the provider ignores limits elsewhere or under another name.
 _LIMITS_IN = {
     "generationConfig": ("maxOutputTokens", "max_output_tokens"),
     "generation_config": ("maxOutputTokens", "max_output_tokens"),
@@ -49,13 +51,13 @@ _FAMILIES: dict[str, Callable[[Request, PriceSheet, Options], Estimate]] = {
 
 
 def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, exact: bool = False) -> Estimate:
-    """What this call may cost at most. Never raises for a weird request, and never touches the network.
+    """Return the most that this call may cost. Never raises for an odd request, and never uses the network.
 
-    `output_allowance` is the number of output tokens of a call that states no limit. `unbounded_hold`, in nano-dollars, is
-    the least that is held for a call whose quantity cannot be known before it has run: there is no number to compute then,
-    and it is never `bounded`. A call type without an estimate of its own is held with it, and charged it when its answer
-    is lost. `exact` counts the text of models that cl100k_base really encodes (see `tokens`) instead of
-    bounding it by its bytes.
+    `output_allowance` is the number of output tokens of a call that states no limit. `unbounded_hold`, in nano-dollars,
+    is the least that is held for a call whose quantity cannot be known before it has run. Its cost cannot be computed
+    then, and the estimate is never `bounded`. For a call type without an estimate of its own, `unbounded_hold` is held,
+    and charged if its answer is lost. `exact` counts the text of models that really use cl100k_base (see `tokens`)
+    instead of bounding it by its bytes.
     """
     options = Options(output_allowance, unbounded_hold, exact)
     if request.call_type in BY_TOKENS:
@@ -69,14 +71,15 @@ def estimate(request: Request, *, output_allowance: int, unbounded_hold: int, ex
 
 
 def _by_tokens(request: Request, sheet: PriceSheet, options: Options, sent: Scan | None = None) -> Estimate:
-    """The input by its bytes and the output by its limit, at the dearest rates that may apply. A lost answer is charged the
-    input as probably billed. `sent` is what the body holds that LiteLLM is about to send: it counts too.
+    """Return the cost of the input by its bytes and of the output by its limit, at the highest rates that may apply. A
+    lost answer is charged the input as probably billed. `sent` is the content of the body that LiteLLM is about to
+    send. It counts too.
     """
     counter = InputCounter(sheet.key or sheet.model, sheet.provider, exact=options.exact and sheet.cl100k)
     asked = read(request, counter)
     if sent is not None:
         _count_body(counter, asked, sent, sheet)
-    # Where nothing was found to read, something is sent all the same: only what costs nothing is not held for.
+    # Something is sent even if nothing was found to read. Only calls that cost nothing are not held for.
     counter.text = max(counter.text, 1)
     tokens = asked.tokens(sheet, options.output_allowance)
     output = asked.output(tokens)
@@ -92,8 +95,8 @@ def _by_tokens(request: Request, sheet: PriceSheet, options: Options, sent: Scan
 
 
 def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
-    """The largest limit that LiteLLM may set for a request which states none: it changes nothing, for without it the answer
-    could be as long.
+    """Return the largest limit that LiteLLM may set for a request that states none. Such a limit changes nothing,
+    because without it the answer could be as long.
     """
     return max(tokens, sheet.max_output or litellm_limit(), asked.thinking + DEFAULT_LIMIT if asked.thinking else 0)
 
@@ -101,7 +104,7 @@ def _unstated(asked: OutputLimit, sheet: PriceSheet, tokens: int) -> int:
 def _price(
     counter: InputCounter, sheet: PriceSheet, params: Mapping[str, Any], asked: OutputLimit, output: int
 ) -> tuple[int, int]:
-    """(most, floor) in nano-dollars."""
+    """Return (most, floor) in nano-dollars."""
     tier = _tier(sheet.tiers, counter.text + counter.media)
     unasked = tier.written if sheet.writes_caches else tier.text
     text = tier.hour if counter.caches else unasked
@@ -146,10 +149,10 @@ def _searches(params: Mapping[str, Any], asked: OutputLimit, sheet: PriceSheet) 
 def estimate_sent(
     request: Request, body: object, held: Estimate, *, output_allowance: int, unbounded_hold: int
 ) -> Estimate:
-    """What this call may cost at most, now that the body is known which LiteLLM is about to send.
+    """Return the most that this call may cost, now that the body that LiteLLM is about to send is known.
 
-    `body` is a dictionary in the provider's own format, its JSON, or anything else. `held` is what was held for: it is
-    returned itself where it covers the body, and else a larger estimate, which is not `bounded`. Never raises.
+    `body` is a dictionary in the provider's own format, its JSON, or anything else. `held` is the estimate that was
+    held for. It is returned itself if it covers the body, else a larger estimate, which is not `bounded`. Never raises.
     """
     if request.call_type not in BY_TOKENS:
         return held
@@ -159,7 +162,7 @@ def estimate_sent(
         return held
     sheet = _sheet(request)
     if lost:
-        # A limit that LiteLLM does not hand on limits nothing: the answer can be as long as the model writes.
+        # A limit that LiteLLM does not pass on has no effect: the answer can be as long as the model writes.
         sent.unlimited, sent.limit = True, max(sent.limit, sheet.max_output or 0)
     found = _by_tokens(request, sheet, Options(output_allowance, unbounded_hold), sent)
     return replace(found, usd=max(found.usd, held.usd), tokens=max(found.tokens, held.tokens), loose=False)
@@ -170,8 +173,8 @@ def _sheet(request: Request) -> PriceSheet:
 
 
 def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
-    """What a body holds, in any provider's format: a dictionary, its JSON as text or bytes, or anything; and whether it is a
-    request that limits its output.
+    """Return the content of a body in any provider's format, and whether it is a request that limits its output. The
+    body is a dictionary, its JSON as text or bytes, or anything else.
     """
     if isinstance(given, (bytes, bytearray)):
         given = bytes(given).decode("utf-8", "surrogateescape")
@@ -187,18 +190,18 @@ def scan_body(given: object, provider: str | None) -> tuple[Scan, bool]:
 
 
 def covers(held: Covered, sent: Scan) -> bool:
-    """Whether an estimate that counted this much covers the body."""
+    """Return whether an estimate that counted this much covers the body."""
     if sent.text > held.text + _OPTIONS or sent.media > held.media or (sent.caches and not held.caches):
         return False
     if held.stated and sent.unlimited:
         return False
-    # Where a limit is sent, a budget of tokens to think with lies inside it.
+    # If a limit is sent, a budget of thinking tokens is part of it.
     limit = sent.limit or sent.thinking or held.limit
     return not held.choices or limit * sent.copies <= held.limit * held.choices
 
 
 def _count_body(counter: InputCounter, asked: OutputLimit, sent: Scan, sheet: PriceSheet) -> None:
-    """Count what the body holds beyond what was read from the arguments. What that is, is not understood."""
+    """Count what the body holds beyond what was read from the arguments. Its meaning is unknown."""
     counter.certain = False
     beyond = Scan(
         text=max(sent.text - counter.bytes, 0),
@@ -214,8 +217,8 @@ def _count_body(counter: InputCounter, asked: OutputLimit, sent: Scan, sheet: Pr
 
 
 def dearest(estimates: Iterable[Estimate]) -> Estimate:
-    """The largest of several estimates. Those without a price count for nothing, unless there are no others; of no
-    estimates at all, nothing.
+    """Return the largest of several estimates. Those without a price are ignored unless there are no others. For no
+    estimates, return one of zero.
     """
     nothing = Estimate(0, 0, 0, 0, priced=True, bounded=False, loose=False)
     return max(estimates, key=lambda estimate: (estimate.priced, estimate.usd), default=nothing)

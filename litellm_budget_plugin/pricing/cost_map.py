@@ -1,7 +1,8 @@
-"""Which prices apply to a request: the entry of LiteLLM's cost map and the call's and the deployment's own prices.
+"""The prices that apply to a request: the entry of LiteLLM's cost map and the call's and the deployment's own prices.
 
-`price_key(request)` gathers everything that decides the prices, hashable. `effective_entry(key)` is the cost-map entry with the
-own prices laid over it, all fields; `litellm_cost.token_cost(key, ...)` asks LiteLLM what a usage costs under it.
+`price_key(request)` collects everything that decides the prices, in hashable form. `effective_entry(key)` is the
+cost-map entry with its fields overridden by the own prices. `litellm_cost.token_cost(key, ...)` asks LiteLLM for the
+cost of a usage under it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 from litellm_budget_plugin.pricing.rates import BOTH_SIDES
 from litellm_budget_plugin.pricing.values import Request
 
-# For these LiteLLM's own look-ups ask over the network: huggingface.co, the ollama daemon, an OAuth device login.
+# For these, LiteLLM's own look-ups use the network: huggingface.co, the ollama daemon, an OAuth device login.
 ASKS_NETWORK = frozenset({"huggingface", "ollama", "ollama_chat", "github_copilot", "chatgpt", "lemonade"})
 
 
 @dataclass(frozen=True, slots=True)
 class PriceKey:
-    """Everything of a request that decides its prices; hashable, a key for caches."""
+    """Everything in a request that decides its prices. Hashable, to be a key of caches."""
 
     model: str
     provider: str | None
@@ -30,7 +31,7 @@ class PriceKey:
     custom: Mapping[str, Any] = field(compare=False)
     """Prices that the caller or the deployment gives, by field."""
     printed: str
-    """The same as text, for the comparison: a price can be a list or a mapping."""
+    """`custom` as text, for comparisons: a price can be a list or a mapping."""
     call_type: str
 
 
@@ -48,7 +49,7 @@ def _model_info(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @cache
 def _call_fields() -> frozenset[str]:
-    """The prices that LiteLLM takes from the arguments of a call."""
+    """Return the prices that LiteLLM takes from the arguments of a call."""
     from litellm.types.utils import CustomPricingLiteLLMParams
 
     return frozenset(CustomPricingLiteLLMParams.model_fields)
@@ -56,7 +57,7 @@ def _call_fields() -> frozenset[str]:
 
 @cache
 def _entry_fields() -> frozenset[str]:
-    """Every field that carries a price in LiteLLM's cost map, which a deployment's model_info may carry as well."""
+    """Return every field with a price in LiteLLM's cost map. A deployment's model_info may have them as well."""
     import litellm
 
     names = {name for entry in list(litellm.model_cost.values()) for name in entry}
@@ -67,14 +68,14 @@ def _custom(params: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any
     if _call_fields().isdisjoint(params) and (not info or _entry_fields().isdisjoint(info)):
         return {}
     found: dict[str, Any] = {}
-    # The caller's own arguments are laid over the deployment's, as LiteLLM registers them last.
+    # The caller's own arguments override the deployment's, because LiteLLM registers them last.
     for source, fields in ((info, _entry_fields()), (params, _call_fields())):
         found |= {name: source[name] for name in fields.intersection(source) if source[name] is not None}
     return found
 
 
 def price_key(request: Request) -> PriceKey:
-    """What decides the prices of this request. Never raises."""
+    """Return what decides the prices of this request. Never raises."""
     if request.key is None:
         object.__setattr__(request, "key", _read_key(request))
     assert request.key is not None
@@ -91,7 +92,7 @@ def _read_key(request: Request) -> PriceKey:
         deployment = _text(info.get("id"))
     model = request.model if isinstance(request.model, str) else str(request.model)
     if request.call_type == "search" and "/" not in model:
-        # `litellm.search` has no model; LiteLLM prices "tavily/search".
+        # `litellm.search` has no model. LiteLLM prices "tavily/search".
         model = f"{_text(params.get('search_provider')) or model}/search"
     provider = request.provider or _text(params.get("custom_llm_provider"))
     custom = _custom(params, info)
@@ -101,14 +102,14 @@ def _read_key(request: Request) -> PriceKey:
 
 @cache
 def providers() -> frozenset[str]:
-    """The providers that the installed LiteLLM can route to."""
+    """Return the providers that the installed LiteLLM can route to."""
     import litellm
 
     return frozenset(str(getattr(name, "value", name)) for name in litellm.provider_list)
 
 
 def route(model: str, provider: str | None) -> tuple[str, str | None]:
-    """The model without its provider prefix, and the provider, as LiteLLM will route them."""
+    """Return the model without its provider prefix, and the provider, as LiteLLM will route them."""
     import litellm
 
     if provider is not None:
@@ -118,7 +119,8 @@ def route(model: str, provider: str | None) -> tuple[str, str | None]:
         return rest, head
     entry = litellm.model_cost.get(model)
     listed = entry.get("litellm_provider") if isinstance(entry, dict) else None
-    # For a bare unknown name get_llm_provider prints a help text and raises; a Router group is such a name.
+    # For an unknown name without a provider, get_llm_provider prints a help text and raises. A Router group is such a
+    # name.
     if (entry is None and not model.startswith("ft:")) or listed in ASKS_NETWORK or rest:
         return model, _text(listed)
     with suppress(Exception):
@@ -142,11 +144,11 @@ def _by_category(model: str, provider: str | None, call_type: str) -> str | None
 
 
 def find_key(name: str, provider: str | None, call_type: str) -> str | None:
-    """The key in `litellm.model_cost` that prices this name, or None. Asks nobody over the network."""
+    """Return the key in `litellm.model_cost` that prices this name, or None. Never uses the network."""
     import litellm
 
     stripped = name.removeprefix(f"{provider}/") if provider else name
-    # Without a provider that it knows, get_model_info would guess one, and print a help text when it cannot.
+    # Without a provider that it knows, get_model_info would guess one, and would print a help text if it cannot.
     if provider in providers() and provider not in ASKS_NETWORK:
         for candidate in dict.fromkeys((name, stripped)):
             with suppress(Exception):
@@ -160,7 +162,7 @@ def find_key(name: str, provider: str | None, call_type: str) -> str | None:
 
 
 def public_key(key: PriceKey) -> str | None:
-    """The cost map's key that prices this request by its base model, else its model; None where there is none."""
+    """Return the cost map's key that prices this request by its base model, else by its model; None if there is none."""
     model, provider = route(key.model, key.provider)
     found = find_key(key.base_model or model, provider, key.call_type)
     if found is None and key.base_model:
@@ -169,7 +171,7 @@ def public_key(key: PriceKey) -> str | None:
 
 
 def registered_entry(key: PriceKey) -> Mapping[str, Any] | None:
-    """The entry that a Router has registered for its deployment, if it names a price."""
+    """Return the entry that a Router has registered for its deployment, if it contains a price."""
     import litellm
 
     entry = litellm.model_cost.get(key.deployment) if key.deployment else None
@@ -185,11 +187,12 @@ def _given_entry(key: PriceKey) -> Mapping[str, Any]:
 
 
 def effective_entry(key: PriceKey) -> dict[str, Any]:
-    """The prices of this request: its cost-map entry with its own prices laid over it, all fields. Empty where none is known.
+    """Return the prices of this request: all fields of its cost-map entry, overridden by its own prices. Empty if none
+    is known.
 
-    As LiteLLM prices: a deployment that a Router registered with prices stands alone; any other call's own prices lie over
-    the public entry, so that what they do not name keeps the public price. A call that gives both its input and its output
-    as 0, and no other price, is free.
+    It follows LiteLLM: if a Router registered a deployment with prices, only these count. The own prices of any other
+    call override the public entry, so fields that they do not name keep the public price. A call that gives both its
+    input and its output price as 0, and no other price, is free.
     """
     base, own = _given_entry(key), key.custom
     if own and not any(own.values()) and all(own.get(side) is not None for side in BOTH_SIDES):
@@ -198,6 +201,6 @@ def effective_entry(key: PriceKey) -> dict[str, Any]:
 
 
 def are_registered(key: PriceKey) -> bool:
-    """Whether LiteLLM has this request's own prices, all of them, in the entry that it prices the request by."""
+    """Return whether LiteLLM has all of this request's own prices in the entry by which it prices the request."""
     entry = _given_entry(key)
     return all(entry.get(name) == value for name, value in key.custom.items())

@@ -1,4 +1,4 @@
-"""OCR: pages times the price of one."""
+"""OCR: the number of pages times the price of one."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _UNPACKED_MOST = 1 << 26
 
 
 def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Pages times the price of one, and of their annotation where one is asked for. The pages of a PDF inside the request
-    are counted, an image is one; what stands behind a URL or a file id cannot be counted. A lost answer is charged the pages
-    known, or one: a document is read whether or not anybody waits.
+    """Return pages times the price of one, plus the price of their annotation if one is asked for. The pages of a PDF
+    inside the request are counted. An image is one page. The pages of a document given by URL or file id cannot be
+    counted. A lost answer is charged the known pages, or one, because a document is read even if the answer is lost.
     """
     params = request.params
     pages = _pages(params)
     per_page = sheet.rate("ocr_cost_per_page")
     if any(params.get(name) for name in _ANNOTATIONS):
-        # LiteLLM takes the price of a page where there is none for its annotation.
+        # LiteLLM takes the price of a page if there is none for its annotation.
         per_page += sheet.rate("annotation_cost_per_page") or per_page
-    # How many credits a page takes is not said anywhere: one at the least.
+    # The number of credits for a page is not documented: at least one.
     credit = sheet.rate("ocr_cost_per_credit")
     cost = UnitCost(
         most=(pages or 1) * (per_page + credit),
@@ -69,7 +69,9 @@ def _pages_in(document: Mapping[str, Any]) -> int | None:
 
 
 def count_pages(pdf: bytes) -> int | None:
-    """Pages of a PDF by its page objects and page trees, the larger; None where they cannot be seen."""
+    """Return the pages of a PDF, counted by page objects and by page trees, whichever is larger; None if they cannot be
+    seen.
+    """
     if b"%PDF-" not in pdf[:1024] or b"/Encrypt" in pdf:
         return None
     parts = [pdf]

@@ -1,4 +1,4 @@
-"""Images, generated, edited or varied: a price for each by size and quality, for each pixel, or for the tokens of it."""
+"""Images that are generated, edited or varied. They are priced by size and quality, by pixel, or by token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ImagePrice:
 
 
 def parse_size(size: object) -> tuple[int, int] | None:
-    """Width and height of "1024x1024" or "1024-x-1024"; None for "auto", ratios and the like."""
+    """Return width and height of "1024x1024" or "1024-x-1024"; None for "auto", ratios and the like."""
     found = _SIZE.match(size) if isinstance(size, str) else None
     return (int(found[1]), int(found[2])) if found else None
 
@@ -64,7 +64,7 @@ def _variants() -> dict[str, tuple[ImagePrice, ...]]:
 
 
 def image_prices(model: str, provider: str | None) -> tuple[ImagePrice, ...]:
-    """Every entry for a size of this model. `model` may itself be the name of such an entry."""
+    """Return every entry for a size of this model. `model` may itself be the name of such an entry."""
     split = _split(model)
     name = split[0] if split else model
     listed = _variants()
@@ -76,36 +76,37 @@ def image_prices(model: str, provider: str | None) -> tuple[ImagePrice, ...]:
 def chosen(
     variants: tuple[ImagePrice, ...], size: tuple[int, int] | None, quality: str | None
 ) -> tuple[ImagePrice, ...]:
-    """Those that a request for this size and quality may be priced by; all, where it does not say."""
+    """Return the entries that may price a request for this size and quality; all of them if it names none."""
     sized = tuple(variant for variant in variants if variant.size == size) or variants
     return tuple(variant for variant in sized if variant.quality == quality) or sized
 
 
 _COPIES = ("n", "num_images", "numberOfImages", "number_of_images", "sampleCount", "sample_count")
-# The largest that models take which are priced by the pixel in any size: four megapixels.
+# The largest size of models that are priced by the pixel in any size: four megapixels.
 _LARGEST = (2048, 2048)
 _MEGAPIXEL = 1_048_576
-# Providers whose image models LiteLLM bills by tokens where an entry has a price for them.
+# Providers whose image models LiteLLM bills by tokens if an entry has a price for them.
 _BY_TOKENS = frozenset({"gemini", "vertex_ai", "vertex_ai_beta", "azure_ai"})
 # OpenAI, "Image generation", cost and latency: tokens by quality of a square, portrait and landscape image.
 _DOCUMENTED = re.compile(r"gpt-image-1(?:-mini|\.5)?(?:-\d{4}-\d\d-\d\d)?$")
 _SIZES = ((1024, 1024), (1024, 1536), (1536, 1024))
 _OPENAI = {"low": (272, 408, 400), "medium": (1056, 1584, 1568), "high": (4160, 6240, 6208)}
-# Same page: a partial image takes 100 tokens. An input image takes 65 and 129 for each of at most 8 tiles; high fidelity
-# adds up to 6,240.
+# Same page: a partial image takes 100 tokens. An input image takes 65 and 129 for each of at most 8 tiles. High
+# fidelity adds up to 6,240.
 _PARTIAL = 100
 _INPUT_IMAGE = 65 + 8 * 129 + 6240
-# What OpenAI's later models take for 3840x2160 in high quality, and Google's for 4K.
+# The tokens of OpenAI's later models for 3840x2160 in high quality, and of Google's for 4K.
 _UNKNOWN_OPENAI = 14_000
 _UNKNOWN = 2520
 _BESIDE = 4096
-"""Text and thoughts beside an image, where a model writes any."""
+"""Text and thoughts in addition to an image, if a model writes any."""
 _LEAST = 272
 
 
 def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Images asked for, times the dearest price that the size and quality asked for may have; without them, of any. A lost
-    answer is charged in full by the cheapest: images are made whether or not their maker waits.
+    """Return the number of images times the highest price for the requested size and quality, or for any if they are
+    not stated. A lost answer is charged in full at the lowest price, because images are made even if the answer is
+    lost.
     """
     images = _Images(request, sheet)
     if images.openai and images.prices_tokens:
@@ -118,7 +119,9 @@ def estimate(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
 
 
 def _either(first: UnitCost, second: UnitCost) -> UnitCost:
-    """LiteLLM takes the tokens if the answer reports any, else the pieces: the dearer is the bound."""
+    """Combine both prices: LiteLLM takes the tokens if the answer reports any, else the pieces. The higher one is the
+    bound.
+    """
     floor = min((cost.floor for cost in (first, second) if cost.floor), default=0)
     dearer = second if second.most >= first.most else first
     certain = first.certain and second.certain
@@ -134,7 +137,7 @@ class _Images:
         self.sheet = sheet
         self.params = params
         self.copies = count_nested(params, *_COPIES) or 1
-        # Where two places differ, it is not known which one the provider obeys: then any size or quality may be made.
+        # If two places differ, it is unknown which one the provider obeys. Then any size or quality may be made.
         sizes = {size for part in parts if (size := _size(part)) is not None}
         self.size = sizes.pop() if len(sizes) == 1 else None
         qualities = {quality.lower() for part in parts if isinstance(quality := part.get("quality"), str)}
@@ -146,15 +149,15 @@ class _Images:
         self.prices_tokens = sheet.priced and (self.openai or sheet.provider in _BY_TOKENS) and _prices_tokens(sheet)
 
     def by_piece(self) -> UnitCost:
-        """Images times the price of one."""
-        # fal.ai takes the nearest size that it has a price for, which the request does not show.
+        """Return images times the price of one."""
+        # fal.ai takes the nearest size that it has a price for. The request does not show it.
         size = None if self.sheet.provider == "fal_ai" else self.size
         picked = chosen(self.variants, size, self.quality)
         prices = [self._price(_entry(variant), variant.size) for variant in picked]
         own = self.sheet.prices
         named = _split(self.sheet.key or "")
         sized = named[1].size if named else self.size
-        # LiteLLM falls back to the model's own entry where there is none for the size and quality.
+        # LiteLLM uses the model's own entry if there is none for the size and quality.
         met = any(variant.size == size and variant.quality in (None, self.quality) for variant in picked)
         if own and not met:
             prices.append(self._price(own, sized))
@@ -183,7 +186,7 @@ class _Images:
                 yield dearest_of(entry, name)
 
     def by_tokens(self) -> UnitCost:
-        """The prompt, the images that it gives, and the tokens of each image that is made."""
+        """Return the cost of the prompt, of the images in it, and of the tokens of each image that is made."""
         sheet, tier = self.sheet, self.sheet.tiers[-1]
         prompt = self.params.get("prompt")
         text = (byte_length(prompt) if isinstance(prompt, str) else 0) + _BESIDE // 16
@@ -208,7 +211,7 @@ class _Images:
         )
 
     def _tokens_each(self) -> tuple[int, int, bool]:
-        """(most, least, whether it is documented) of one image."""
+        """Return (most, least, whether it is documented) of one image, in tokens."""
         if not self.openai:
             return (_UNKNOWN_OPENAI if "gpt-image" in self.sheet.base else _UNKNOWN), _LEAST, False
         rows = [_OPENAI[self.quality]] if self.quality in _OPENAI else list(_OPENAI.values())

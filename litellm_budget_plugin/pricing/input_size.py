@@ -1,7 +1,7 @@
-"""How many tokens the input of a request may have, without a tokenizer unless asked for.
+"""The number of tokens that the input of a request may have, without a tokenizer unless asked for.
 
-A byte-level BPE never yields more tokens than there are UTF-8 bytes, nor does one with byte fallback. Images, audio and files
-inside messages have bounds of their own, never the length of their base64.
+A byte-level BPE never yields more tokens than UTF-8 bytes, nor does one with byte fallback. Images, audio and files
+inside messages have their own bounds, which never depend on the length of their base64.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class Media:
     """One part of a message that is not text."""
 
     tokens: int
-    """At most, where `certain`; else a generous number."""
+    """The most tokens if `certain`; else a generous number."""
     floor: int
-    """As probably billed."""
+    """Tokens as probably billed."""
     certain: bool
     images: int = 0
     audio_seconds: int = 0
 
 
 # OpenAI, "Images and vision", high detail: scaled into 2048x2048, then the short side to 768, then 512-pixel tiles.
-# 2048x768 keeps 4x2 = 8 tiles, the most there can be: base + 8 tiles. Low detail costs the base alone.
+# 2048x768 keeps 4x2 = 8 tiles, which is the most: base + 8 tiles. Low detail costs only the base.
 _TILES: tuple[tuple[re.Pattern[str], int, int], ...] = (
     (re.compile(r"gpt-4o-mini(?!-(?:tts|transcribe))"), 2833, 5667),
     (re.compile(r"(?:chatgpt-4o|gpt-4o|gpt-4\.5|gpt-4-turbo|gpt-4-vision)"), 85, 170),
@@ -42,18 +42,19 @@ _PATCHES = re.compile(r"gpt-4\.1-(?:mini|nano)|o4-mini|(?:^|/)gpt-5-(?:mini|nano
 _PATCH_MOST = 3779
 _TILE_MOST = 8
 _OPENAI = frozenset({"openai", "azure", "text-completion-openai"})
-# Anthropic, "Vision": width x height / 750 after scaling; 1,600 mostly, 4,784 for those that take 2,576-pixel sides.
+# Anthropic, "Vision": width x height / 750 after scaling. Mostly 1,600, and 4,784 for models that take 2,576-pixel
+# sides.
 _CLAUDE_MOST = 4784
-# 10,000 patches (the largest budget documented by OpenAI) x 2.46: generous where nothing is documented.
+# 10,000 patches (the largest budget documented by OpenAI) x 2.46: generous for undocumented models.
 _UNKNOWN_OPENAI = 24_600
 _UNKNOWN_MOST = 4784
 _IMAGE_FLOOR = 765
-# A page of a PDF is billed as text and image by the provider; how many pages there are is not visible here.
+# A provider bills a page of a PDF as text and image. The number of pages is not known here.
 _FILE_MOST = 32_768
 
 
 def image(model: str, provider: str | None, detail: object) -> Media:
-    """The bound of one image of any size for this model. `detail` as in OpenAI's image_url."""
+    """Return the bound of one image of any size for this model. `detail` is as in OpenAI's image_url."""
     low = detail == "low"
     if provider in _OPENAI:
         if _PATCHES.search(model):
@@ -69,7 +70,7 @@ def image(model: str, provider: str | None, detail: object) -> Media:
 
 
 def audio(provider: str | None, part: Mapping[str, object]) -> Media:
-    """The bound of one `input_audio` part, from the decoded size of its base64."""
+    """Return the bound of one `input_audio` part, from the decoded size of its base64."""
     source = part.get("input_audio")
     data = source.get("data") if isinstance(source, Mapping) else None
     form = source.get("format") if isinstance(source, Mapping) else None
@@ -77,24 +78,25 @@ def audio(provider: str | None, part: Mapping[str, object]) -> Media:
         return Media(_FILE_MOST, 0, certain=False)
     size = len(data) * 3 // 4
     if provider in _OPENAI and form == "mp3":
-        # MP3 has no rate below 8 kbit/s, so 1,000 bytes are at most a second; OpenAI bills 10 tokens a second.
+        # MP3 has no rate below 8 kbit/s, so 1,000 bytes are at most a second. OpenAI bills 10 tokens a second.
         seconds = size // 1000 + 1
         return Media(seconds * 10, size // 16_000 * 10, certain=True, audio_seconds=seconds)
-    # WAV may hold any codec; 250 bytes a second is below any in use, 32 tokens a second is Google's rate.
+    # WAV may hold any codec. 250 bytes a second is below any in use. 32 tokens a second is Google's rate.
     seconds = size // 250 + 1
     return Media(seconds * 32, size // 32_000 * 10, certain=False, audio_seconds=seconds)
 
 
 def attachment() -> Media:
-    """A file, a video, or something that only the provider can measure."""
+    """Return the bound of a file, a video, or something that only the provider can measure."""
     return Media(_FILE_MOST, _IMAGE_FLOOR, certain=False, images=1)
 
 
 # Role, separators and end mark: 4 tokens in ChatML, 6 in Llama 3, about 15 in "[INST] <<SYS>>" templates.
 PER_MESSAGE = 16
-# The answer's opening, and what a template puts in front unasked: Llama's date lines take 30, gpt-oss's system text 80.
+# The beginning of the answer, and what a template adds in front by itself: Llama's date lines take 30, gpt-oss's system
+# text 80.
 PER_CALL = 96
-# What a provider adds when tools are declared: Anthropic documents at most 530, computer use 735.
+# The tokens that a provider adds when tools are declared: Anthropic documents at most 530, computer use 735.
 PER_TOOLS = 1024
 _PER_TOOL = 16
 # [CLS] and [SEP], or begin and end marks, of embedding models.
@@ -119,13 +121,13 @@ class InputCounter:
     provider: str | None
     exact: bool
     text: int = 0
-    """Tokens at most: bytes, or counted where `exact`."""
+    """The most tokens: bytes, or the count if `exact`."""
     loose: int = 0
     """Bytes that `exact` would count."""
     saved: int = 0
-    """How many bytes more there are than tokens, in text that was counted."""
+    """The number of bytes minus the number of tokens, in text that was counted."""
     floor: int = 0
-    """Bytes of text, counted as four a token in the end."""
+    """Bytes of text. In the end, four bytes count as one token."""
     messages: int = 0
     media: int = 0
     media_floor: int = 0
@@ -136,7 +138,7 @@ class InputCounter:
     caches: bool = False
 
     def add_text(self, text: str) -> None:
-        """Text that a tokenizer may count."""
+        """Add text that a tokenizer may count."""
         size = len(text) if text.isascii() else byte_length(text)
         self.floor += size
         counted = count(text) if self.exact else None
@@ -149,33 +151,35 @@ class InputCounter:
 
     @property
     def bytes(self) -> int:
-        """What `text` would be without a tokenizer: no less than the UTF-8 bytes of everything read."""
+        """The value of `text` without a tokenizer: at least the UTF-8 bytes of everything read."""
         return self.text + self.saved
 
     @property
     def floor_tokens(self) -> int:
-        """The input as probably billed: four bytes a token."""
+        """The input tokens as probably billed: four bytes a token."""
         return min(-(-self.floor // 4) + self.media_floor, self.text + self.media)
 
     def add_bytes(self, size: int) -> None:
-        """Text that was measured elsewhere."""
+        """Add text that was measured elsewhere."""
         self.text += size
         self.floor += size
 
     def add_attachments(self, parts: int) -> None:
-        """So many media of which nothing more is known."""
+        """Add a number of media of which nothing more is known."""
         for _ in range(min(parts, _MOST_PARTS)):
             self.add_media(attachment())
 
     def add_json(self, value: object) -> None:
-        """Structured content: the bytes of its JSON."""
+        """Add structured content: the bytes of its JSON."""
         size = json_size(value)
         if size is None:
             self.certain = False
         self.add_bytes(NO_JSON if size is None else size)
 
     def add_unknown(self, value: object) -> None:
-        """Something not understood: its bytes, and no promise. A generator is not consumed."""
+        """Add something that is not understood: its bytes, and the result is no longer certain. Does not consume
+        generators.
+        """
         self.certain = False
         seen = scan(value, "content")
         self.add_bytes(seen.size)
@@ -183,7 +187,7 @@ class InputCounter:
         self.caches = self.caches or seen.caches
 
     def add_media(self, part: Media) -> None:
-        """An image, audio or file."""
+        """Add an image, audio or file."""
         self.media_parts += 1
         self.media += part.tokens
         self.media_floor += min(part.floor, part.tokens)
@@ -192,13 +196,13 @@ class InputCounter:
         self.certain = self.certain and part.certain
 
     def add_messages(self, messages: object) -> None:
-        """The `messages` of a chat completion."""
+        """Add the `messages` of a chat completion."""
         if isinstance(messages, (list, tuple)):
             for message in messages:
                 if type(message) is dict and len(message) == 2 and "role" in message:
                     content = message.get("content")
                     if type(content) is str:
-                        # The plain case, which nearly every message is.
+                        # The plain case, which covers nearly every message.
                         self.messages += 1
                         self.text += PER_MESSAGE
                         self.floor += _FLOOR_MESSAGE * 4
@@ -209,7 +213,7 @@ class InputCounter:
             self.add_unknown(messages)
 
     def add_message(self, message: Any) -> None:
-        """One message: a dictionary, or an object of LiteLLM's or the provider's."""
+        """Add one message: a dictionary, or an object of LiteLLM's or the provider's."""
         self.messages += 1
         self.text += PER_MESSAGE
         self.floor += _FLOOR_MESSAGE * 4
@@ -233,7 +237,7 @@ class InputCounter:
                 self.add_json(rest)
 
     def add_content(self, content: object, depth: int = _DEPTH) -> None:
-        """The content of a message: text, or a list of parts."""
+        """Add the content of a message: text, or a list of parts."""
         if isinstance(content, str):
             self.add_text(content)
         elif isinstance(content, (list, tuple)) and depth:
@@ -266,7 +270,7 @@ class InputCounter:
         elif kind in _FILE_PARTS:
             seen = scan(part, "content")
             self.add_bytes(seen.text)
-            # Text inside a file is counted as text; what only the provider can open is an attachment.
+            # Text inside a file is counted as text. Content that only the provider can open is an attachment.
             self.add_attachments(max(seen.media, 1))
         elif kind == "tool_result":
             self.text += PER_MESSAGE + len(str(part.get("tool_use_id")))
@@ -277,20 +281,20 @@ class InputCounter:
             self.add_unknown(part)
 
     def add_tools(self, tools: object) -> None:
-        """Declared tools or functions."""
+        """Add declared tools or functions."""
         self.text += PER_TOOLS
         for tool in tools if isinstance(tools, (list, tuple)) else (tools,):
             self.text += _PER_TOOL
             self.add_json(tool)
-            # Other kinds run at the provider and feed their results back as input.
+            # Other kinds run at the provider and add their results to the input.
             if not isinstance(tool, Mapping) or not runs_at_caller(tool):
                 self.certain = False
         self.caches = self.caches or scan(tools).caches
 
     def add_prompt(self, prompt: object) -> int:
-        """The `prompt` or `input` of text completions and embeddings: text, token ids, or a list of either.
+        """Add the `prompt` or `input` of text completions and embeddings: text, token ids, or a list of either.
 
-        Returns how many items there are.
+        Returns the number of items.
         """
         if isinstance(prompt, str):
             self._add_item(prompt)
@@ -324,7 +328,7 @@ class InputCounter:
 
 
 def runs_at_caller(tool: Mapping[str, Any]) -> bool:
-    """Whether a declared tool only describes a function of the caller."""
+    """Return whether a declared tool only describes a function of the caller."""
     if "functionDeclarations" in tool or "function_declarations" in tool:
         return len(tool) == 1
     kind = tool.get("type")
@@ -332,10 +336,10 @@ def runs_at_caller(tool: Mapping[str, Any]) -> bool:
 
 
 def as_dict(message: object) -> dict[str, Any] | None:
-    """An object with fields as a dictionary without the unset ones; None where it is none."""
+    """Return an object with fields as a dictionary without the unset ones; None if it cannot be read as one."""
     dump = getattr(message, "model_dump", None)
     try:
         found = dump(exclude_none=True) if callable(dump) else dict(message) if isinstance(message, Mapping) else None
-    except Exception:  # noqa: BLE001  # somebody else's model: anything can happen, and an estimate never raises
+    except Exception:  # noqa: BLE001  # a model class of other code: anything can happen, and an estimate never raises
         return None
     return found if isinstance(found, dict) else None

@@ -1,4 +1,6 @@
-"""Which models LiteLLM knows, and which one a misspelt name may mean: a limit for a misspelt name limits nothing."""
+"""The models that LiteLLM knows, and the model that a misspelt name may mean. A limit for a misspelt name limits
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ _CUTOFF = 0.7
 
 
 def unknown_models(models: Iterable[str]) -> list[str]:
-    """A sentence for each model of a limit, as written behind "for", that covers none of the models that LiteLLM has a price for, with the
-    nearest name if there is one. Other names may be meant all the same, such as a Router's groups.
+    """Return a sentence for each model of a limit that covers none of the models that LiteLLM has a price for. It
+    contains the nearest name if there is one. `models` are written as behind "for" in a limit. An unknown name may
+    still be intended, such as a Router's group.
     """
     wanted = list(models)
     if not wanted:
@@ -27,12 +30,14 @@ def unknown_models(models: Iterable[str]) -> list[str]:
 
 
 _LONGEST = 100
-"""Longer names are not compared: the time that it takes grows with the length, and anybody may send one."""
+"""Longer names are not compared: comparing takes longer the longer the name is, and anyone may send one."""
 
 
 @lru_cache(maxsize=256)
 def nearest_model(model: str) -> str:
-    """The name nearest to `model` that LiteLLM has a price for; empty if none is near, or it is `model` itself."""
+    """Return the name most similar to `model` that LiteLLM has a price for; empty if none is similar, or if it is
+    `model` itself.
+    """
     if len(model) > _LONGEST:
         return ""
     names = {name: None for name in _known_names() if not name.endswith("/*")}

@@ -1,16 +1,16 @@
-"""What LiteLLM's own cost functions charge for a usage or an answer, under any set of prices.
+"""The price of a usage or an answer by LiteLLM's own cost functions, under any set of prices.
 
     token_cost(key, usage)                       nano-dollars of a chat, text, embedding, Responses, ... usage, or None
     token_cost(key, usage, answer=response)      with the searches and other built-in tools that the answer shows
     answer_cost(key, answer, call_type=...)      nano-dollars of images, speech, transcripts, reranking, pages, searches, videos
     logged_cost(logging_obj, response)           what the call's own Logging object says
 
-`key` is `cost_map.price_key(request)`. Without own prices LiteLLM prices by its cost map as it always does. With own prices
-(`key.custom`) the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name that is made from
-its content, and LiteLLM is asked for that name: so every field counts that LiteLLM knows (cache writes, one hour, thresholds,
-service tiers, sound, images, reasoning, seconds, tiers), on every version, whatever else has been registered or has replaced
-the map. `usage` is LiteLLM's `Usage` or a mapping with its fields. The figure has LiteLLM's margins and discounts in it.
-All return None where LiteLLM knows no price, never raise and never ask over the network.
+`key` is `cost_map.price_key(request)`. Without own prices LiteLLM uses its cost map as always. With own prices
+(`key.custom`) the whole `cost_map.effective_entry(key)` is put into `litellm.model_cost` under a private name made from
+its content, and LiteLLM is asked for that name. So every field that LiteLLM knows counts (cache writes, one hour,
+thresholds, service tiers, sound, images, reasoning, seconds, tiers), on every version, whatever else has been
+registered or has replaced the map. `usage` is LiteLLM's `Usage` or a mapping with its fields. The figure includes
+LiteLLM's margins and discounts. All return None if LiteLLM knows no price, never raise and never use the network.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from litellm_budget_plugin.pricing.cost_map import (
 from litellm_budget_plugin.pricing.rates import SECONDS, is_priced
 from litellm_budget_plugin.pricing.usage import nanos
 
-# A provider of LiteLLM's that has no cost function of its own: the entry's fields are all that counts.
+# A provider of LiteLLM's without a cost function of its own: only the entry's fields count.
 _PLAIN_PROVIDER = "custom_openai"
 _MOST_PRIVATE = 1024
 
 
 class _Priced(NamedTuple):
-    """A name that LiteLLM can be asked for."""
+    """A name that LiteLLM can price."""
 
     name: str
     provider: str
     entry: Mapping[str, Any]
     own: bool
-    """The entry alone counts, whatever model the answer names."""
+    """Whether only the entry counts, whatever model the answer names."""
 
 
 _private: OrderedDict[str, None] = OrderedDict()
@@ -64,14 +64,14 @@ def token_cost(
     call_type: str = "completion",
     milliseconds: object = None,
 ) -> int | None:
-    """Nano-dollars of this usage, half to even; None where nobody knows the price.
+    """Return the nano-dollars of this usage, rounded half to even; None if its price is unknown.
 
-    `answered` is the model that an answer names, which LiteLLM prices before the request's unless the request has a base model
-    or prices of its own. `milliseconds` is what the call took, for prices by the second.
+    `answered` is the model that an answer names. LiteLLM prices it before the request's model, unless the request has a
+    base model or prices of its own. `milliseconds` is the duration of the call, for prices by the second.
     """
     time = milliseconds if isinstance(milliseconds, (int, float)) else 0.0
     for priced in _names(key, answered):
-        # An answer can name a provider that LiteLLM has no price under; its usage alone can still be priced.
+        # An answer can name a provider under which LiteLLM has no price. Its usage alone can still be priced.
         for source in (answer, None) if answer is not None else (None,):
             response = with_usage(source, usage, priced.name)
             options = {"service_tier": service_tier}
@@ -85,17 +85,18 @@ def token_cost(
 def answer_cost(
     key: PriceKey, answer: object, *, call_type: str, answered: str | None = None, usage: Any = None, **asked: Any
 ) -> int | None:
-    """Nano-dollars of an answer that is billed by other units, as LiteLLM's own object; `asked` is for `completion_cost`.
+    """Return the nano-dollars of an answer that is billed by other units, as LiteLLM's own object. `asked` is for
+    `completion_cost`.
 
-    With `usage` that is priced in place of the answer. None where LiteLLM prices it at nothing as well: that is what it says
+    With `usage`, that is priced instead of the answer. None if LiteLLM prices it at nothing, because it also returns 0
     when it sees no quantity.
     """
     model, provider = route(key.model, key.provider)
     if key.custom:
-        # A unit can be priced in several fields, of which LiteLLM takes one: an own price may hide behind a public one.
+        # A unit can be priced in several fields, of which LiteLLM takes one. A public price may hide an own price.
         names = [_registered(key, provider, entry) for entry in (effective_entry(key), dict(key.custom))]
         return max(_answered(priced, answer, call_type, usage, asked) or 0 for priced in names) or None
-    # LiteLLM finds the entry for one size of a picture by itself, under names that nobody calls.
+    # LiteLLM itself finds the entry for one size of a picture, under names that nobody calls.
     plain = _Priced(key.base_model or model, provider or _PLAIN_PROVIDER, {}, own=False)
     for priced in (*_names(key, answered), plain):
         found = _answered(priced, answer, call_type, usage, asked)
@@ -109,7 +110,9 @@ def _answered(priced: _Priced, answer: object, call_type: str, usage: Any, asked
 
 
 def logged_cost(logging_obj: Any, response: object) -> int | None:
-    """Nano-dollars of a response by the call's own Logging object, which knows its region and its deployment; None for none."""
+    """Return the nano-dollars of a response by the call's own Logging object, which knows its region and deployment.
+    None if it gives no cost.
+    """
     calculator = getattr(logging_obj, "_response_cost_calculator", None)
     if calculator is None or response is None:
         return None
@@ -126,7 +129,7 @@ def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
     if key.custom:
         entry = effective_entry(key)
         if is_priced(entry, key.call_type):
-            # A provider's own function may know nothing but its own models.
+            # A provider's own cost function may only know its own models.
             yield from (_registered(key, served_by, entry) for served_by in (provider, _PLAIN_PROVIDER))
         return
     deployed = registered_entry(key)
@@ -140,7 +143,9 @@ def _names(key: PriceKey, answered: str | None) -> Iterator[_Priced]:
 
 
 def _registered(key: PriceKey, provider: str | None, entry: dict[str, Any]) -> _Priced:
-    """These prices under a name of our own in LiteLLM's map. `register_model` would write its lists and shared names too."""
+    """Put these prices under a private name into LiteLLM's map. `register_model` would also write its lists and shared
+    names.
+    """
     import litellm
 
     if provider not in providers() or provider in ASKS_NETWORK:
@@ -148,7 +153,7 @@ def _registered(key: PriceKey, provider: str | None, entry: dict[str, Any]) -> _
     model = (key.base_model or key.model).removeprefix(f"{provider}/")
     entry = {**entry, "litellm_provider": provider}
     digest = hashlib.sha256(repr(sorted(entry.items(), key=lambda item: item[0])).encode()).hexdigest()[:16]
-    # The model's name stays in: some of LiteLLM's cost functions go by it.
+    # The name contains the model, because some of LiteLLM's cost functions read it there.
     name = f"{provider}/{model}#{digest}"
     with _lock:
         if name not in litellm.model_cost:
@@ -179,14 +184,14 @@ def _ask(priced: _Priced, response: Any, call_type: str, **asked: Any) -> int | 
 
 
 def with_usage(answer: object, usage: Any, name: str) -> Any:
-    """LiteLLM's own object with this usage: the answer, whose items are priced as well, or an empty one."""
+    """Return LiteLLM's own object with this usage: the answer, whose items are priced as well, or an empty one."""
     import litellm
     from litellm.types.llms.openai import ResponsesAPIResponse
 
     if isinstance(usage, Mapping):
         read, wrote = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
         plain = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
-        # What a provider states as its cost is not asked for here, and some of LiteLLM's functions would return it.
+        # The cost that a provider states is not wanted here, and some of LiteLLM's functions would return it.
         told = {n: v for n, v in usage.items() if v is not None and n not in ("cost", "cost_in_usd_ticks")}
         try:
             usage = litellm.Usage(**{**plain, **told})
@@ -197,7 +202,7 @@ def with_usage(answer: object, usage: Any, name: str) -> Any:
             answer = ResponsesAPIResponse(**answer)
     if isinstance(answer, (litellm.ModelResponse, ResponsesAPIResponse)):
         response: Any = answer.model_copy()
-        # LiteLLM would price by the provider that it notes here.
+        # Otherwise LiteLLM would price by the provider that it notes here.
         hidden = getattr(response, "_hidden_params", None) or {}
         response._hidden_params = {n: v for n, v in hidden.items() if n != "custom_llm_provider"}  # noqa: SLF001
     else:

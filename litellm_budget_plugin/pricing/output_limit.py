@@ -1,4 +1,4 @@
-"""How many tokens the answer to a request may have."""
+"""The number of tokens that the answer to a request may have."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ from litellm_budget_plugin.pricing.price_sheet import PriceSheet
 from litellm_budget_plugin.pricing.scan import MOST_COPIES, MOST_TOKENS, count_of, number_of
 
 DEFAULT_LIMIT = 4096
-"""LiteLLM's DEFAULT_MAX_TOKENS: its limit for a caller who gives none, plus the thinking budget, where a provider needs one."""
+"""LiteLLM's DEFAULT_MAX_TOKENS: the limit that it sets for a caller who gives none, plus the thinking budget, if a
+provider needs a limit.
+"""
 
 
 @dataclass(slots=True)
 class OutputLimit:
-    """What a request says of its answer, in any family's words."""
+    """The limits that a request states for its answer, in any family."""
 
     limit: int = 0
-    """Tokens of one choice, thinking included, in the family's own words; 0 where none is stated."""
+    """Tokens of one choice, thinking included, from the family's own arguments; 0 if none is stated."""
     unlimited: bool = False
-    """The limit may not reach the provider, or says that there is none."""
+    """Whether the limit may not reach the provider, or says that there is none."""
     raised: int = 0
-    """The largest limit in any other place or spelling: it may be the one that the provider obeys."""
+    """The largest limit in any other place or spelling: the provider may obey that one."""
     choices: int = 1
     prompts: int = 1
     thinking: int = 0
     """The thinking budget, for a request without a limit."""
     beside: int = 0
-    """Tokens that are billed as output beside each answer."""
+    """Tokens that are billed as output in addition to each answer."""
     echoed: int = 0
-    """Tokens of the prompts, where they come back in front of the answers."""
+    """Tokens of the prompts, if they are returned in front of the answers."""
     speaks: bool = False
-    """The answer may be audio."""
+    """Whether the answer may be audio."""
     tools: object = None
 
     @property
     def stated(self) -> bool:
-        """The provider is told of a limit."""
+        """Whether a limit reaches the provider."""
         return self.limit > 0 and not self.unlimited
 
     def state(self, *values: object) -> None:
-        """Take in limits in the family's own words. The largest counts: which one a provider obeys differs."""
+        """Add limits from the family's own arguments. The largest counts, because providers differ in which one they
+        obey.
+        """
         for value in values:
             if value is None:
                 continue
@@ -52,23 +56,23 @@ class OutputLimit:
             self.unlimited = self.unlimited or not tokens
 
     def choose(self, *values: object) -> None:
-        """Take in numbers of choices; the largest counts."""
+        """Add numbers of choices. The largest counts."""
         for value in values:
             self.choices = max(self.choices, count_of(value, MOST_COPIES))
 
     def raise_to(self, limit: int, copies: int) -> None:
-        """Take in what was found in places that the family does not document."""
+        """Add limits from places that the family does not document."""
         self.raised = max(self.raised, limit)
         if self.choices:
             self.choices = max(self.choices, copies)
 
     def tokens(self, sheet: PriceSheet, allowance: int) -> int:
-        """Tokens of one choice, at most where a limit is stated."""
+        """Return the tokens of one choice; the most possible if a limit is stated."""
         found = self.limit if self.stated else max(self.limit, self._unstated(sheet, allowance))
         return max(found, self.raised)
 
     def output(self, tokens: int) -> int:
-        """Tokens of all choices to all prompts, where one choice has so many."""
+        """Return the tokens of all choices for all prompts, if one choice has `tokens`."""
         return ((tokens + self.beside) * self.prompts + self.echoed) * self.choices
 
     def _unstated(self, sheet: PriceSheet, allowance: int) -> int:
@@ -80,7 +84,7 @@ class OutputLimit:
 
 @cache
 def litellm_limit() -> int:
-    """The largest limit that LiteLLM may set by itself for a model whose maximum it does not know."""
+    """Return the largest limit that LiteLLM may set by itself for a model whose maximum it does not know."""
     from litellm import constants
 
     names = ("DEFAULT_MAX_TOKENS", "DEFAULT_ANTHROPIC_CHAT_MAX_TOKENS")
@@ -88,12 +92,14 @@ def litellm_limit() -> int:
 
 
 def tokens_of(value: object) -> int:
-    """A stated number of tokens, rounded up, also as text; 0 for what is none, and for what means no limit."""
+    """Return a stated number of tokens, rounded up, also from text; 0 for other values and for those that mean no
+    limit.
+    """
     return 0 if number_of(value) == math.inf else count_of(value, MOST_TOKENS)
 
 
 def thinking_budget(thinking: Any, *names: str) -> int:
-    """The budget of `thinking` as Anthropic and Google take it, in tokens; 0 where there is none."""
+    """Return the budget of `thinking` in Anthropic's and Google's form, in tokens; 0 if there is none."""
     if not isinstance(thinking, Mapping):
         return 0
     return max((tokens_of(thinking.get(name)) for name in names), default=0)

@@ -30,10 +30,10 @@ from litellm_budget_plugin.pricing.rates import (
 from litellm_budget_plugin.pricing.tokens import is_cl100k
 from litellm_budget_plugin.pricing.values import Request
 
-# Perplexity bills the searches and citations of its own accord; a model router prices only its fee.
+# Perplexity bills searches and citations that were not asked for. A model router's price is only its fee.
 _OPEN_ENDED = re.compile(r"perplexity|model[-_]router|openrouter/auto|deep-research|-search-|groq/compound")
 _CACHE_SIZE = 4096
-# These APIs' own providers take the limit as it is; the others get it by way of chat completions.
+# For these APIs, these providers take the limit unchanged. Other providers get it through chat completions.
 _NATIVE = {
     "responses": ("openai", "azure"),
     "messages": ("anthropic",),
@@ -43,14 +43,16 @@ _NATIVE = {
 
 @dataclass(frozen=True, slots=True)
 class PriceSheet:
-    """Prices of one deployment under one service tier. Rates in atto-dollars."""
+    """Prices of one deployment under one service tier. Rates are in atto-dollars."""
 
     model: str
     provider: str | None
     key: str | None
     priced: bool
     open_because: str
-    """Why tokens, images and one search within the limits may not be all that is billed; empty where they are."""
+    """The reason why more than tokens, images and one search within the limits may be billed; empty if no more is
+    billed.
+    """
     tiers: tuple[Tier, ...]
     per_image: int
     per_audio_second: int
@@ -58,30 +60,30 @@ class PriceSheet:
     per_search: int
     per_second: int
     fixed: int
-    """Added to each call by `litellm.cost_margin_config`."""
+    """The amount that `litellm.cost_margin_config` adds to each call."""
     max_output: int | None
     zero: bool
-    """Every price that is known is 0."""
+    """Whether every known price is 0."""
     writes_caches: bool
-    """The provider may write a cache, and cost it, without being asked."""
+    """Whether the provider may write a cache, and bill it, without being asked."""
     cl100k: bool
-    """A local tokenizer counts this model's text exactly."""
+    """Whether a local tokenizer counts this model's text exactly."""
     base: str
     """The name that prices this deployment: its base model, if one is given, else the model."""
     prices: Mapping[str, Any]
-    """The entry with the caller's and the deployment's prices laid over it; empty where there is none."""
+    """The entry, overridden by the caller's and the deployment's prices; empty if there is none."""
     names: tuple[str, ...]
-    """What a budget for this model may be called, most specific first."""
+    """The names under which a budget may limit this model, most specific first."""
     factor: Fraction
-    """What margins, discounts and regions multiply prices by."""
+    """The factor of margins, discounts and regions on prices."""
 
     @property
     def closed(self) -> bool:
-        """Nothing is billed beside tokens, images and one search, and max_tokens reaches the provider."""
+        """Whether only tokens, images and one search are billed, and max_tokens reaches the provider."""
         return not self.open_because
 
     def rate(self, *names: str) -> int:
-        """The dearest of these prices, 0 where the entry has none of them."""
+        """Return the highest of these prices; 0 if the entry has none of them."""
         return scaled(dearest_of(self.prices, *names), self.factor)
 
 
@@ -91,7 +93,7 @@ class _Cached:
     cost_map: dict[str, Any]
     size: int
     entries: tuple[tuple[str, object, object], ...]
-    """(key, the entry itself, a copy of it): a price can change by a new entry or inside the old one."""
+    """(key, the entry itself, a copy of it): a new entry can change a price, or a change inside the old one."""
     config: tuple[object, object]
 
 
@@ -108,7 +110,9 @@ def _fresh(cached: _Cached) -> bool:
 
 
 def price_sheet(asked: PriceKey, service_tier: object = None, speed: object = None) -> PriceSheet:
-    """The prices and limits of a deployment, read again when LiteLLM's entry or the margin config changes. Never raises."""
+    """Return the prices and limits of a deployment. They are read again when LiteLLM's entry or the margin config
+    changes. Never raises.
+    """
     slot = (asked, service_tier if isinstance(service_tier, str) else None, speed == "fast")
     cached = _cache.get(slot)
     if cached is not None and _fresh(cached):
@@ -144,8 +148,8 @@ def _merged(
     merged = {**shared, **own, **custom}
     both = all(name in custom for name in BOTH_SIDES)
     for name in custom:
-        # LiteLLM ignores a lone input or output price in direct calls, and there prices of other units too, and bills
-        # the public ones: the dearer is the bound.
+        # In direct calls LiteLLM ignores an input or output price without the other one, and also prices of other
+        # units. It bills the public ones then. The higher one is the bound.
         unheard = not both and (direct or name in BOTH_SIDES)
         if unheard and dearest_of(shared, name) > dearest_of(merged, name):
             merged[name] = shared[name]
@@ -172,7 +176,8 @@ def _open(asked: PriceKey, prices: Mapping[str, Any], name: tuple[str, str | Non
     if prices.get("output_cost_per_character"):
         return "characters are billed, tokens are limited"
     if provider == "xai":
-        # xAI reports reasoning beside completion_tokens, and does not say whether max_tokens limits it.
+        # xAI reports reasoning tokens separately from completion_tokens, and does not say whether max_tokens limits
+        # them.
         return "reasoning may come on top of the limit"
     if timed:
         return "the time that a call takes is billed"
@@ -185,7 +190,7 @@ def _names(asked: PriceKey, model: str, provider: str | None) -> tuple[str, ...]
     names = [asked.model, model, *([asked.base_model] if asked.base_model else [])]
     if provider:
         names += [f"{provider}/{model}", f"{provider}/*"]
-    # Behind gateways, regions, deployments and fine-tunings there is a model that a budget can be for.
+    # Behind gateways, regions, deployments and fine-tunings there is a model that a budget can name.
     for name in (asked.model, asked.base_model or ""):
         names += [name.split("/", depth)[-1] for depth in range(1, name.count("/") + 1)]
     names += [match[1] or match[2] for name in tuple(names) if (match := _BEHIND.fullmatch(name))]
@@ -195,7 +200,7 @@ def _names(asked: PriceKey, model: str, provider: str | None) -> tuple[str, ...]
 _BEHIND = re.compile(
     r"ft:([^:]+):.*|(?:[a-z]{2,6}\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen|stability|writer)\.(.+)"
 )
-"""A fine-tuned model, and one on Bedrock with its region and its maker."""
+"""The names of a fine-tuned model, and of one on Bedrock with its region and its maker."""
 
 
 def _count(value: object) -> int | None:
@@ -215,7 +220,7 @@ def _sheet(
     family = asked.call_type
     priced = is_priced(entry, family)
     given = [attos(custom[side]) for side in BOTH_SIDES if side in custom]
-    # Who gives both prices as 0 says that the call is free, whatever cache or tier prices the public entry still has.
+    # A caller who gives both prices as 0 says that the call is free, even if the public entry has cache or tier prices.
     free = len(given) == len(BOTH_SIDES) and not any(given) and family in BY_TOKENS
     prices: Mapping[str, Any] = entry if priced and not free else {}
     margin, fixed = margin_of(provider, discounts=family not in UNDISCOUNTED)
@@ -251,8 +256,10 @@ def _sheet(
 
 
 def model_names(request: Request) -> tuple[str, ...]:
-    """Names and families that a per-model budget may use for this call, most specific first, without repeats.
+    """Return the names and families that a per-model budget may use for this call, most specific first, without
+    repeats.
 
-    As called, without the provider prefix, the base model, the name under its provider, then the family "provider/*".
+    They are the name as called, without the provider prefix, the base model, the name under its provider, then the
+    family "provider/*".
     """
     return price_sheet(price_key(request)).names

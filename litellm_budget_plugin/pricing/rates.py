@@ -1,6 +1,6 @@
-"""What an entry of the cost map is priced in, and its rates: integers in atto-dollars (1e-18 USD), rounded up.
+"""The rates of a cost-map entry and the units that they price: integers in atto-dollars (1e-18 USD), rounded up.
 
-Source: litellm/litellm_core_utils/llm_cost_calc/utils.py, `generic_cost_per_token` and what it calls.
+Source: litellm/litellm_core_utils/llm_cost_calc/utils.py, `generic_cost_per_token` and the functions that it calls.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 from litellm_budget_plugin.pricing.scan import number_of
 
 _NEVER = 10**12
-"""No prompt has so many tokens."""
+"""More tokens than any prompt has."""
 ATTOS_PER_NANO = 10**9
 _ATTOS_PER_USD = Decimal(10**18)
-# A field that names a service tier applies to that tier alone; every other field may apply to any call.
+# A field that names a service tier applies only to that tier. Every other field may apply to any call.
 _SERVICES = ("priority", "flex", "balanced", "ultrafast", "decisions")
 _SERVICE = {"fast": "priority"}
 _ABOVE = re.compile(r"_above_(\d+)(k?)_tokens")
@@ -26,14 +26,14 @@ _PLAIN_INPUT = ("input_cost_per_token", "input_cost_per_character")
 
 
 def _side(name: str) -> str | None:
-    """Which side of a call a field of an entry prices. A field that LiteLLM adds tomorrow counts by its name."""
+    """Return the side of a call that a field of an entry prices. A field that LiteLLM adds later counts by its name."""
     base = _ABOVE.sub("", name)
-    # A character has at least one byte, as a token has: the count of bytes bounds a price per character too.
+    # A character has at least one byte, as a token has. So the count of bytes bounds a price per character too.
     if not base.startswith("input_cost_per_character") and not (
         "cost" in base and "token" in base and "1k" not in base
     ):
         return None
-    # Databricks counts in units of its own beside dollars, and nobody calls in batches here.
+    # Databricks also counts in units of its own besides dollars. Batch prices are not used here.
     if "batch" in base or "dbu" in base:
         return None
     if base.startswith("output") or "reasoning" in base:
@@ -46,7 +46,7 @@ def _side(name: str) -> str | None:
 
 
 def attos(value: object) -> int | None:
-    """A price in USD as atto-dollars, rounded up; None for anything but a finite number from 0 on."""
+    """Return a price in USD as atto-dollars, rounded up; None for anything but a finite number that is not negative."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None
     try:
@@ -59,18 +59,18 @@ def attos(value: object) -> int | None:
 
 
 def dearest_of(prices: Mapping[str, Any], *names: str) -> int:
-    """The dearest of these prices in atto-dollars; 0 where the entry has none of them."""
+    """Return the highest of these prices in atto-dollars; 0 if the entry has none of them."""
     return max(attos(prices.get(name)) or 0 for name in names)
 
 
 def scaled(amount: int, factor: Fraction) -> int:
-    """Amount times factor, rounded up."""
+    """Return amount times factor, rounded up."""
     return -(-amount * factor.numerator // factor.denominator)
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Dearest rates of a call whose prompt may reach `above` tokens. Atto-dollars a token."""
+    """The highest rates of a call whose prompt may reach `above` tokens, in atto-dollars a token."""
 
     above: int
     text: int
@@ -86,7 +86,7 @@ class Tier:
 
 
 def _note(rates: dict[str, dict[int, int]], name: str, value: object, service: str, start: int) -> None:
-    """Keep the dearer of two rates of one side and threshold."""
+    """Keep the higher of two rates of one side and threshold."""
     side, rate = _side(name), attos(value)
     named = next((other for other in _SERVICES if other in name), None)
     if side is None or rate is None or (named and named != service):
@@ -118,8 +118,9 @@ def _tier(rates: Mapping[str, Mapping[int, int]], above: int, factor: Fraction) 
 
 
 def read_tiers(entry: Mapping[str, Any], service_tier: str | None, factor: Fraction) -> tuple[Tier, ...]:
-    """Every token rate of an entry that may apply under this service tier ("auto" may be served as priority), times the
-    factor: one Tier for each threshold, lowest first; each is at least as dear as the one before.
+    """Return every token rate of an entry that may apply under this service tier ("auto" may be served as priority),
+    times the factor. There is one Tier for each threshold, lowest first. Each is at least as expensive as the one
+    before.
     """
     wanted = (service_tier or "").lower()
     # The provider may serve the standard tier instead, so the standard rates always stay in.
@@ -133,7 +134,7 @@ def read_tiers(entry: Mapping[str, Any], service_tier: str | None, factor: Fract
         if isinstance(tier, Mapping):
             bounds = tier.get("range")
             first = number_of(bounds[0]) if isinstance(bounds, (list, tuple)) and bounds else None
-            # A range that cannot be read may be any.
+            # A range that cannot be read may be any range.
             start = int(first) if first is not None and 0 < first < _NEVER else 0
             for name, value in tier.items():
                 _note(rates, name, value, service, start)
@@ -163,7 +164,7 @@ _IMAGE = (
     "output_cost_per_image_token",
 )
 VIDEO = ("output_cost_per_video_per_second", "output_cost_per_second")
-# By the source of each: litellm/cost_calculator.py, `cost_per_token` and `completion_cost`.
+# Source: litellm/cost_calculator.py, `cost_per_token` and `completion_cost`.
 _FIELDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(IMAGES, _IMAGE),
     "speech": ("input_cost_per_character", "input_cost_per_token", "output_cost_per_image"),
@@ -177,21 +178,23 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 
 
 def is_priced(entry: Mapping[str, Any], call_type: str) -> bool:
-    """Whether an entry names a price in a unit of this family; 0 is one, None and negative numbers are not."""
+    """Return whether an entry contains a price in a unit of this family. 0 is a price; None and negative numbers are
+    not.
+    """
     values = [entry[name] for name in _FIELDS.get(call_type, _TOKENS) if entry.get(name) is not None]
-    # openrouter/auto and the like carry -1 for "depends": that is no price.
+    # openrouter/auto and similar models have -1 for "depends", which is not a price.
     return bool(values) and all(isinstance(value, list) or attos(value) is not None for value in values)
 
 
-# OpenAI's: a call is served in one of these places.
+# OpenAI's fields. A call is served in one of these places.
 _AREAS = ("regional_processing_uplift_multiplier", "fedramp_uplift_multiplier")
-# LiteLLM's own list prices for these providers when an entry names none; Google's, the dearest, for all.
+# LiteLLM's own list prices for these providers if an entry names none. Google's price, the highest, is used for all.
 _SEARCH_DEFAULT = 35 * 10**15
 _SEARCHERS = ("gemini", "vertex_ai", "vertex_ai_beta", "xai", "groq")
 
 
 def configs() -> tuple[object, object]:
-    """LiteLLM's margin and discount configuration, as the application has set it."""
+    """Return LiteLLM's margin and discount configuration, as the application has set it."""
     import litellm
 
     return getattr(litellm, "cost_margin_config", None), getattr(litellm, "cost_discount_config", None)
@@ -203,8 +206,9 @@ def _number(value: object) -> Fraction:
 
 
 def region_factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
-    """What a region or the fast mode may multiply token prices by, at most."""
-    # The region is settled by base URL, environment or workspace, which a request does not show: the dearest counts.
+    """Return the highest factor by which a region or the fast mode may multiply token prices."""
+    # The base URL, environment or workspace decides the region, and a request does not show them. The most expensive
+    # one counts.
     factor, area = Fraction(1), Fraction(1)
     for name, value in entry.items():
         if name.startswith(_AREAS):
@@ -221,7 +225,9 @@ def region_factor(entry: Mapping[str, Any], *, fast: bool) -> Fraction:
 
 
 def margin_of(provider: str | None, *, discounts: bool) -> tuple[Fraction, int]:
-    """(factor, atto-dollars added to each call) by LiteLLM's margin and, where it applies them, discount configuration."""
+    """Return (factor, atto-dollars added to each call) from LiteLLM's margin configuration and, where it applies, its
+    discount configuration.
+    """
     margins, lowered = configs()
     factor, fixed = Fraction(1), 0
     if discounts and isinstance(lowered, Mapping) and provider in lowered:
@@ -235,7 +241,7 @@ def margin_of(provider: str | None, *, discounts: bool) -> tuple[Fraction, int]:
 
 
 def search_price(entry: Mapping[str, Any], provider: str | None) -> int:
-    """Atto-dollars of one search at the provider, at most."""
+    """Return the most that one search at the provider costs, in atto-dollars."""
     found: list[int] = []
     for name, value in entry.items():
         if "per_query" in name and name != "input_cost_per_query":

@@ -1,4 +1,4 @@
-"""What a request sends and asks for, in the words of each API that is billed by tokens."""
+"""Readers of a request's content and limits, one for each API that is billed by tokens."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
 
 def read(request: Request, counter: InputCounter) -> OutputLimit:
-    """Add up everything that a request sends, known and unknown, and return what it asks for."""
+    """Add everything that a request sends, known and unknown, and return the limits that it states."""
     params = request.params
     family = request.call_type if request.call_type in _READERS else "completion"
     if family == "generate_content" and params.get("config") is None:
-        # Google's name for it in a request's body, which LiteLLM takes where `config` is missing.
+        # Google's name for it in a request's body. LiteLLM takes it if `config` is missing.
         params = {
             ("config" if name == "generationConfig" else name): value
             for name, value in params.items()
@@ -57,14 +57,14 @@ def _read_chat(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
     asked.choose(params.get("n"))
     _read_openai(counter, params, asked)
     if params.get("prediction"):
-        # Rejected prediction tokens are billed as output beside the answer.
+        # Rejected prediction tokens are billed as output in addition to the answer.
         asked.beside = json_size(params["prediction"]) or NO_JSON
     asked.speaks = bool(params.get("audio") or params.get("modalities"))
     return asked
 
 
 def _read_text(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
-    """Each prompt has answers of its own, with the prompt before them if echo is set."""
+    """Each prompt has its own answers. If echo is set, the prompt precedes them."""
     prompts = counter.add_prompt(params.get("prompt"))
     counter.text += _per_call(counter) * (prompts - 1)
     asked = OutputLimit(prompts=prompts)
@@ -87,7 +87,7 @@ def _read_embedding(counter: InputCounter, params: Mapping[str, Any]) -> OutputL
 
 
 def _read_responses(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
-    """Reasoning lies inside max_output_tokens."""
+    """Reasoning is included in max_output_tokens."""
     _add_system(counter, params.get("instructions"))
     _add_input(counter, params.get("input"))
     _add_tools(counter, params, "tools")
@@ -99,7 +99,7 @@ def _read_responses(counter: InputCounter, params: Mapping[str, Any]) -> OutputL
 
 
 def _read_messages(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
-    """Thinking lies inside max_tokens."""
+    """Thinking is included in max_tokens."""
     _add_system(counter, params.get("system"))
     counter.add_messages(params.get("messages"))
     _add_tools(counter, params, "tools")
@@ -111,7 +111,7 @@ def _read_messages(counter: InputCounter, params: Mapping[str, Any]) -> OutputLi
 
 
 def _read_google(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimit:
-    """Thoughts lie inside maxOutputTokens."""
+    """Thoughts are included in maxOutputTokens."""
     config = as_dict(params.get("config")) or {}
     for source in (params, config):
         system = first(source, "systemInstruction", "system_instruction")
@@ -119,7 +119,7 @@ def _read_google(counter: InputCounter, params: Mapping[str, Any]) -> OutputLimi
             _add_contents(counter, system)
     _add_contents(counter, params.get("contents"))
     given = [*_listed(params.get("tools")), *_listed(config.get("tools"))]
-    # A Python function among them is declared, called and answered by Google's SDK, which adds what is not seen here.
+    # Google's SDK declares, calls and answers a Python function among them, and adds content that is not visible here.
     tools = [as_dict(tool) or tool for tool in given]
     _add_declarations(counter, tools)
     _add_format(
@@ -166,7 +166,7 @@ def _add_format(counter: InputCounter, response_format: object) -> None:
 
 
 def _schema(response_format: object) -> object:
-    """A response format as it is sent: of a pydantic class, its schema."""
+    """Return a response format as it is sent. For a pydantic class, that is its schema."""
     make = getattr(response_format, "model_json_schema", None)
     if not callable(make):
         return as_dict(response_format) or response_format
@@ -209,7 +209,7 @@ def _add_response_item(counter: InputCounter, given: object) -> None:
     elif kind in _WHOLE:
         counter.add_json(item)
     else:
-        # What a tool at the provider did, or a reference to what it keeps.
+        # The action of a tool at the provider, or a reference to something that the provider keeps.
         counter.add_unknown({name: value for name, value in item.items() if name != "result"})
 
 

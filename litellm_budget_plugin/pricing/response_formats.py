@@ -1,4 +1,6 @@
-"""How each family that is billed by tokens answers: its usage, its text, its streams. LiteLLM's objects, dictionaries, bytes."""
+"""The answers of each family that is billed by tokens: their usage, text and streams. They are LiteLLM's objects,
+dictionaries or bytes.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,13 @@ from litellm_budget_plugin.pricing.values import Request
 
 _TEXT_FIELDS = ("content", "reasoning_content", "refusal")
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed", "response.done")
-# Sound and pictures come as base64.
+# Sound and pictures are base64.
 _NOT_TEXT = ("audio.delta", "image")
 
 
 @dataclass(slots=True)
 class Received:
-    """A stream as far as it came."""
+    """The part of a stream that was received."""
 
     texts: list[str] = dataclass_field(default_factory=list)
     usage: TokenUsage | None = None
@@ -38,10 +40,10 @@ class Received:
     finished: bool = False
     model: str | None = None
     answer: object = None
-    """The whole answer, where the last event carries it."""
+    """The whole answer, if the last event carries it."""
 
     def count(self, found: TokenUsage | None) -> None:
-        """Take in the usage of one more event."""
+        """Add the usage of one more event."""
         if found is None:
             return
         if self.usage is not None:
@@ -51,13 +53,13 @@ class Received:
         self.usage = found
 
     def name(self, chunk: object) -> None:
-        """Take in the name of the model that answers; the last one counts."""
+        """Note the name of the answering model. The last one counts."""
         name = first(chunk, "model", "modelVersion", "model_version")
         self.model = name if isinstance(name, str) and name else self.model
 
 
 class ResponseFormat(NamedTuple):
-    """One API's answers."""
+    """The format of one API's answers."""
 
     usage: Callable[[object], TokenUsage | None]
     texts: Callable[[object], list[str]]
@@ -67,8 +69,8 @@ class ResponseFormat(NamedTuple):
 
 
 def response_format(request: Request, answer: object = None) -> ResponseFormat:
-    """The format of an answer, or of the chunks that begin with `answer`: that of the request's family, unless LiteLLM has
-    had it served by another API and reports that one's answers.
+    """Return the format of an answer, or of the chunks that begin with `answer`. It is that of the request's family,
+    unless LiteLLM has used another API and reports that API's answers.
     """
     own = _FORMATS.get(request.call_type, _CHAT)
     if request.call_type == "realtime":
@@ -79,7 +81,7 @@ def response_format(request: Request, answer: object = None) -> ResponseFormat:
 
 
 def usage_in(answer: Mapping[str, Any]) -> TokenUsage | None:
-    """The usage of a raw answer of any API, told by its fields."""
+    """Return the usage of a raw answer of any API. The fields tell which API it is."""
     if "usageMetadata" in answer:
         return _google_usage(answer)
     details = field(answer.get("usage"), "input_tokens_details")
@@ -87,8 +89,8 @@ def usage_in(answer: Mapping[str, Any]) -> TokenUsage | None:
 
 
 def events(chunks: Sequence[object]) -> Iterator[object]:
-    """The events of a stream: objects as they are, and server-sent events put together from bytes and text, of which one
-    chunk may hold several, or a part of one.
+    """Yield the events of a stream: objects unchanged, and server-sent events put together from bytes and text. One
+    chunk may hold several events, or a part of one.
     """
     text = ""
     for chunk in chunks:
@@ -141,7 +143,7 @@ def _chat_texts(answer: object, part: str = "message") -> list[str]:
 
 
 def _receive_chat(chunks: Sequence[object]) -> Received:
-    """A stream of chat or text is finished when every choice that it opened is."""
+    """A stream of chat or text is finished when every choice that it has opened is finished."""
     received = Received()
     opened: set[object] = set()
     ended: set[object] = set()
@@ -169,7 +171,7 @@ def _block_texts(block: object) -> Iterator[str]:
 
 
 def _receive_messages(chunks: Sequence[object]) -> Received:
-    """Anthropic counts the input in the first event and the output in the last; later counts take the place of earlier."""
+    """Anthropic counts the input in the first event and the output in the last. Later counts replace earlier ones."""
     received = Received()
     counts: dict[str, Any] = {}
     for event in events(chunks):
@@ -192,7 +194,7 @@ def _receive_messages(chunks: Sequence[object]) -> Received:
 
 
 def _responses_usage(answer: object) -> TokenUsage | None:
-    """The Responses API's, where input_tokens, unlike in Anthropic's, holds the cached ones."""
+    """Return the usage of the Responses API. Its input_tokens include the cached ones, unlike Anthropic's."""
     usage = as_mapping(field(answer, "usage"))
     if not usage or "input_tokens" not in usage:
         return read_usage(answer)
@@ -220,7 +222,9 @@ def _responses_texts(answer: object) -> list[str]:
 
 
 def _receive_responses(chunks: Sequence[object]) -> Received:
-    """The last event carries the whole answer with its usage. In a realtime session every answer has one; they add up."""
+    """The last event carries the whole answer with its usage. In a realtime session every answer has one, and they are
+    added.
+    """
     received = Received()
     usages: dict[object, TokenUsage] = {}
     for event in events(chunks):
@@ -229,7 +233,8 @@ def _receive_responses(chunks: Sequence[object]) -> Received:
         if kind in _LAST_EVENTS:
             usage = _responses_usage(answer)
             if usage is not None:
-                # Every answer of a session is billed; of a stream one, however often its end is told.
+                # Every answer of a session is billed. In a stream, one answer is billed, however often its end is
+                # reported.
                 usages[len(usages) if kind == "response.done" else field(answer, "id")] = usage
             received.finished, received.answer = True, answer
         elif kind.endswith(".delta") and isinstance(delta, str) and not any(word in kind for word in _NOT_TEXT):
@@ -263,7 +268,9 @@ def _sum(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _google_usage(answer: object) -> TokenUsage | None:
-    """Google's, where some count thoughts as candidates and some beside them: LiteLLM tells them apart."""
+    """Return Google's usage. Some APIs count thoughts as candidates and some count them separately. LiteLLM tells them
+    apart.
+    """
     usage = _camel(as_mapping(first(answer, "usageMetadata", "usage_metadata")))
     if not usage:
         return read_usage(answer)
@@ -284,7 +291,7 @@ def _google_usage(answer: object) -> TokenUsage | None:
 
 
 def _camel(value: Any) -> Any:
-    """Names as Google's API has them; its SDK's objects have them with underscores."""
+    """Return names as Google's API has them. In its SDK's objects they have underscores."""
     if isinstance(value, Mapping):
         return {
             re.sub(r"_(\w)", lambda found: found[1].upper(), str(name)): _camel(item) for name, item in value.items()

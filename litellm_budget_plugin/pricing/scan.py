@@ -13,7 +13,7 @@ from litellm_budget_plugin.pricing.tokens import byte_length
 
 MOST_TOKENS = 10**9
 MOST_COPIES = 10**6
-# What counts for a part that cannot be read to its end: more than any context window holds.
+# The size that counts for a part that cannot be read to its end: more than any context window holds.
 _UNREADABLE = 1 << 22
 _MOST_NODES = 1 << 21
 _MOST_DEPTH = 2000
@@ -24,15 +24,15 @@ _FLOAT = 24
 
 
 def words_of(words: str) -> frozenset[str]:
-    """The words of a table."""
+    """Return the words of a table."""
     return frozenset(words.split())
 
 
-# What the name of a field says about its value, as bits: flags of the enum module take a microsecond each.
+# The meaning of a field's name for its value, as bits: flags of the enum module take a microsecond each.
 LIMIT = 1
 """A number is a limit of output tokens."""
 THINKING = 2
-"""A number is a budget of tokens to think with."""
+"""A number is a budget of thinking tokens."""
 COPIES = 4
 """A number is a count of answers, images, or the like."""
 SECONDS = 8
@@ -44,7 +44,7 @@ CONTENT = 32
 MEDIA = 64
 """Text that is base64 or an address stands for an image, a sound or a file."""
 WORD = 128
-"""The name is part of a provider's format and no text of a caller."""
+"""The name is part of a provider's format and not text of a caller."""
 KIND = 256
 """The value names a role or a type."""
 
@@ -54,7 +54,7 @@ _LIMIT_NAME = re.compile(
     r"token|predict|budget|max.*(?:len|out|gen|new|compl|resp|answ|word|char)|"
     r"(?:out|gen|resp|answ|compl).*(?:len|size|limit)|^length$|^limit$"
 )
-# The least that is to be written, and the most that is read, are no limits either, but nobody writes less than the least.
+# A minimum to write and a maximum to read are not limits either. But nobody writes less than the minimum.
 _THINKING_NAME = re.compile(
     r"^(?:thinking)?budget(?:tokens)?$|(?:think|reason).*(?:budget|tokens)|^min.*(?:tokens?|len|length)$|^truncate.*tokens$"
 )
@@ -98,7 +98,7 @@ _KINDS = words_of(
 
 @lru_cache(maxsize=4096)
 def sense_of(name: str) -> int:
-    """What a field of this name means, in any provider's spelling."""
+    """Return the meaning of a field's name, in any provider's spelling."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     found = WORD if name in _WORDS else 0
     if plain in ("role", "type"):
@@ -131,32 +131,32 @@ class Scan:
     """Sums and maxima over everything that was read."""
 
     text: int = 0
-    """UTF-8 bytes of all text and numbers but the words of formats. Base64 of media counts nothing."""
+    """UTF-8 bytes of all text and numbers except the words of formats. Base64 of media does not count."""
     words: int = 0
-    """Bytes of names and punctuation that providers' formats are made of."""
+    """Bytes of the names and punctuation of providers' formats."""
     limit: int = 0
     """The largest limit of output tokens; 0 without one."""
     unlimited: bool = False
-    """A limit says that there is none: -1, 0, or a word like "unlimited"."""
+    """Whether a limit says that there is none: -1, 0, or a word like "unlimited"."""
     nulls: bool = False
-    """A limit is null."""
+    """Whether a limit is null."""
     thinking: int = 0
-    """The largest budget of tokens to think with."""
+    """The largest budget of thinking tokens."""
     copies: int = 1
     seconds: int = 0
     media: int = 0
     """Images, sounds and files."""
     caches: bool = False
     readable: bool = True
-    """Everything could be read."""
+    """Whether everything could be read."""
 
     @property
     def size(self) -> int:
-        """Bytes of everything: no less than its JSON says in text."""
+        """Bytes of everything: at least those of the text in its JSON."""
         return self.text + self.words
 
     def note_number(self, value: float, sense: int) -> None:
-        """Take in a number under a name of this sense."""
+        """Note a number under a name of this sense."""
         known = value > 0 and math.isfinite(value)
         rounded = min(math.ceil(value), MOST_TOKENS) if known else 0
         if sense & LIMIT:
@@ -171,9 +171,9 @@ class Scan:
 
 
 def number_of(value: object) -> float | None:
-    """A number, or the number that a text means; None for what is none."""
+    """Return a number, or the number that a text means; None for other values."""
     if isinstance(value, int) and not isinstance(value, bool):
-        # Larger ones have no place in a float.
+        # Larger ones do not fit into a float.
         return min(value, _LARGEST)
     if isinstance(value, float):
         return value
@@ -186,13 +186,13 @@ def number_of(value: object) -> float | None:
 
 
 def count_of(value: object, most: int) -> int:
-    """A positive number, rounded up, no larger than `most`; 0 for what is none."""
+    """Return a positive number, rounded up, at most `most`; 0 for other values."""
     number = number_of(value)
     return math.ceil(min(number, most)) if number is not None and number > 0 else 0
 
 
 def scan(value: object, name: str = "", *, skip: Callable[[str], bool] | None = None) -> Scan:
-    """Read any value, as it would be sent under this name. Never raises, never consumes a generator or a file.
+    """Read any value as it would be sent under this name. Never raises, and never consumes a generator or a file.
 
     `skip` says which fields of the outermost mapping are left out.
     """
@@ -341,12 +341,12 @@ class _Reader:
 
 
 def _digits(value: int) -> int:
-    """No fewer than the characters of an integer, without writing out a huge one."""
+    """Return at least the number of characters of an integer, without writing out a huge one."""
     return value.bit_length() * 31 // 100 + 2
 
 
 def _is_media(value: str, sense: int) -> tuple[bool, bool]:
-    """(whether a text stands for media, whether its bytes count as text)."""
+    """Return (whether a text stands for media, whether its bytes count as text)."""
     if value.startswith("data:"):
         head, comma, rest = value[:256].partition(",")
         binary = head[5:].startswith(_BINARY) and head.endswith(";base64")
@@ -360,7 +360,7 @@ def _is_media(value: str, sense: int) -> tuple[bool, bool]:
 
 
 def _base64_of(value: Mapping[Any, Any]) -> object:
-    """The text in a mapping that holds the bytes of an image, a sound or a file; None without one."""
+    """Return the text in a mapping that holds the bytes of an image, a sound or a file; None if there is none."""
     for name in ("data", "bytes", "file_data", "bytesBase64Encoded"):
         data = value.get(name)
         if isinstance(data, str) and len(data) > _BASE64_LEAST and _BASE64.fullmatch(data[:256]) is not None:

@@ -1,4 +1,4 @@
-"""Reranking and web searches: search units and queries."""
+"""Reranking and web searches, billed by search units and queries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from litellm_budget_plugin.pricing.tokens import NO_JSON, byte_length, json_size
 from litellm_budget_plugin.pricing.unit_estimate import UnitCost, count, nested
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
-# Cohere, "How does pricing work": one search unit is a query with up to 100 documents; a document longer than 500 tokens,
-# the query's included, counts as several. Amazon splits at 512 tokens, Google's ranker takes 100 records a unit.
+# Cohere, "How does pricing work": one search unit is a query with up to 100 documents. A document longer than 500
+# tokens, including the query's, counts as several. Amazon splits at 512 tokens. Google's ranker takes 100 records a
+# unit.
 _DOCUMENTS_A_UNIT = 100
 _TOKENS_A_DOCUMENT = 500
 _UNIT_PER_TOKEN = frozenset({"infinity"})  # its answers give the tokens as search units
@@ -24,15 +25,15 @@ _PARALLEL_RESULTS = 10
 
 
 def estimate_rerank(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Search units by the number and length of the documents, and tokens where a model has a price for them.
+    """Estimate search units by the number and length of the documents, and tokens if a model has a price for them.
 
-    A lost answer is charged one search unit, the least that a provider bills for a request that it has served.
+    A lost answer is charged one search unit, the least that a provider bills for a served request.
     """
     params = request.params
     documents = params.get("documents")
     texts = [_bytes(document) for document in documents] if isinstance(documents, (list, tuple)) else []
     query = _bytes(params.get("query"))
-    # Half of a piece is the document's own at least: Cohere cuts longer queries off.
+    # At least half of a piece belongs to the document, because Cohere cuts off longer queries.
     room = max(_TOKENS_A_DOCUMENT - query, _TOKENS_A_DOCUMENT // 2)
     pieces = sum(max(1, -(-size // room)) for size in texts)
     units = max(1, -(-pieces // _DOCUMENTS_A_UNIT))
@@ -60,13 +61,13 @@ def _bytes(value: object) -> int:
 
 
 def queries(params: Mapping[str, Any]) -> int:
-    """How many searches a call of `litellm.search` makes."""
+    """Return the number of searches that a call of `litellm.search` makes."""
     query = params.get("query")
     return max(len(query), 1) if isinstance(query, (list, tuple)) else 1
 
 
 def estimate_search(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Queries times the price of one, by the number of results that is asked for. A lost answer is charged in full."""
+    """Return queries times the price of one, by the requested number of results. A lost answer is charged in full."""
     params = request.params
     results = max((found for part in nested(params) for found in [_results(part)] if found), default=None)
     price = scaled(max(_prices(sheet, params, results), default=0), sheet.factor)
@@ -87,12 +88,12 @@ def _prices(sheet: PriceSheet, params: Mapping[str, Any], results: int | None) -
     tiers = sheet.prices.get("tiered_pricing")
     if isinstance(tiers, list):
         found += _tier_prices(tiers, results)
-    # "tavily/search-advanced" is what search_depth="advanced" costs; LiteLLM bills all of them as "tavily/search".
+    # "tavily/search-advanced" is the price of search_depth="advanced". LiteLLM bills all of them as "tavily/search".
     import litellm
 
     words = {value for part in nested(params) for value in part.values() if isinstance(value, str) and len(value) < 20}
     keys = [f"{sheet.key}-{word}" for word in words]
-    # Parallel's requests are priced by their mode, whatever the name.
+    # Parallel's requests are priced by their mode, whatever their name.
     keys += [f"{sheet.provider}/search"] if sheet.provider == "parallel_ai" else []
     for key in keys:
         entry = litellm.model_cost.get(key)

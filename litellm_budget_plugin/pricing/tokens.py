@@ -1,4 +1,4 @@
-"""Counting tokens with the cl100k_base encoding that LiteLLM carries. Never over the network."""
+"""Count tokens with the cl100k_base encoding that LiteLLM contains. Never uses the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# The families that OpenAI serves with cl100k_base; tests compare this list with tiktoken's own.
+# The families that OpenAI serves with cl100k_base. Tests compare this list with tiktoken's own.
 _CL100K = re.compile(
     r"^(?:ft:)?(?:"
     r"gpt-4(?:-(?:\d{4}|32k(?:-\d{4})?|\d{4}-(?:vision-)?preview|turbo(?:-preview|-\d{4}-\d\d-\d\d)?|vision-preview))?"
@@ -24,7 +24,7 @@ _FILE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 
 
 def is_cl100k(provider: str | None, key: str | None) -> bool:
-    """Whether this cost-map key names a model whose tokens cl100k_base counts exactly."""
+    """Return whether this cost-map key names a model whose tokens cl100k_base counts exactly."""
     if provider not in _PROVIDERS or not key:
         return False
     return _CL100K.match(key.rpartition("/")[2]) is not None
@@ -32,7 +32,7 @@ def is_cl100k(provider: str | None, key: str | None) -> bool:
 
 @cache
 def is_available() -> bool:
-    """Whether the encoding can be loaded without a download."""
+    """Return whether the encoding can be loaded without a download."""
     import litellm
 
     bundled = Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers"
@@ -51,7 +51,7 @@ def _encoding() -> Any:
 
 
 def count(text: str) -> int | None:
-    """Tokens of a text in cl100k_base, special tokens taken as text; None when LiteLLM's file is not there."""
+    """Return the tokens of a text in cl100k_base, with special tokens taken as text; None if LiteLLM's file is missing."""
     encoding = _encoding()
     if encoding is None:
         return None
@@ -61,22 +61,24 @@ def count(text: str) -> int | None:
 
 
 def probable(text: str) -> int:
-    """Tokens of a text for a call that reported no usage: cl100k_base for every model, else four bytes a token."""
+    """Return the tokens of a text for a call that reported no usage: by cl100k_base for every model, else four bytes a
+    token.
+    """
     found = count(text)
     return found if found is not None else -(-byte_length(text) // 4)
 
 
 NO_JSON = 4096
-"""What counts for a value that has no JSON."""
+"""The size that counts for a value that has no JSON."""
 
 
 def json_size(value: object) -> int | None:
-    """Characters of the JSON of a value, which is no shorter than what a template makes of it; None where it has none."""
+    """Return the characters of a value's JSON; None if it has none. A template does not render the value as longer text."""
     with suppress(ValueError, RecursionError, TypeError):
         return len(json.dumps(value, default=repr, skipkeys=True))
     return None
 
 
 def byte_length(text: str) -> int:
-    """UTF-8 bytes of a text; a lone surrogate counts three."""
+    """Return the UTF-8 bytes of a text. A lone surrogate counts three."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

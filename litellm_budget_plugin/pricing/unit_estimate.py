@@ -1,4 +1,4 @@
-"""The estimate of a call that is billed in other units than tokens of text: what all have in common, and the small families."""
+"""The estimate of calls that are billed in other units than tokens of text: common parts, and the small families."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from litellm_budget_plugin.pricing.scan import Scan, count_of
 from litellm_budget_plugin.pricing.values import Estimate, Options, Request
 
 MOST = 10**4
-"""No count is larger than this: what says so is a mistake."""
+"""No real count is larger than this. A larger one is a mistake."""
 
 
 @dataclass(slots=True)
 class UnitCost:
-    """What one call may be billed, in atto-dollars."""
+    """The amounts that one call may be billed, in atto-dollars."""
 
     most: int = 0
     floor: int = 0
     known: bool = True
-    """There is a quantity to multiply with."""
+    """Whether there is a quantity to multiply with."""
     certain: bool = True
-    """No answer can be billed a larger quantity."""
+    """Whether no answer can be billed a larger quantity."""
     tokens: int = 0
     floor_tokens: int = 0
     copies: int = 1
-    """How many pieces `most` is for."""
+    """The number of pieces that `most` is for."""
     seconds: int = 0
-    """How long each of them is; 0 where that is not billed."""
+    """The length of each of them; 0 if length is not billed."""
     per_byte: int = 0
-    """The dearest price of a byte of text that is sent."""
+    """The highest price of a byte of text that is sent."""
 
     def estimate(self, sheet: PriceSheet, options: Options) -> Estimate:
-        """The estimate; what cannot be known is held as UNBOUNDED_HOLD, unless every price is 0."""
+        """Return the estimate. If the quantity cannot be known, it is at least UNBOUNDED_HOLD, unless every price is 0."""
         if not sheet.priced:
             return Estimate(0, 0, self.tokens, self.floor_tokens, priced=False, bounded=False, loose=False)
         most = self.most
@@ -50,7 +50,9 @@ class UnitCost:
         return Estimate(usd, floor, self.tokens, self.floor_tokens, priced=True, bounded=bounded, loose=False)
 
     def _with_unknown(self, unknown: Scan) -> int:
-        """Any argument that looks like more pieces or seconds may be one, and any text may be billed."""
+        """Return `most` with the unknown arguments. Any that looks like more pieces or seconds may be one, and any text
+        may be billed.
+        """
         most = -(-self.most * max(unknown.copies, self.copies) // self.copies)
         if self.seconds:
             most = -(-most * max(unknown.seconds, self.seconds) // self.seconds)
@@ -58,17 +60,17 @@ class UnitCost:
 
 
 def count(params: Mapping[str, Any], *names: str) -> int | None:
-    """The largest of these arguments that is a count; None where there is none."""
+    """Return the largest of these arguments that is a count; None if there is none."""
     return max(count_of(params.get(name), MOST) for name in names) or None
 
 
 def count_nested(params: Mapping[str, Any], *names: str) -> int | None:
-    """The largest such count, in the dictionaries of `nested` as well; None where there is none."""
+    """Return the largest such count, also from the dictionaries of `nested`; None if there is none."""
     return max((found for part in nested(params) if (found := count(part, *names))), default=None)
 
 
 def nested(params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The arguments, and the dictionaries in them that LiteLLM passes on to the provider."""
+    """Yield the arguments, and the dictionaries in them that LiteLLM passes on to the provider."""
     yield params
     for name in ("extra_body", "parameters", "extra_query"):
         inner = params.get(name)
@@ -78,14 +80,14 @@ def nested(params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 _SECONDS = ("seconds", "duration", "duration_seconds", "durationSeconds")
 _COPIES = ("n", "sampleCount", "sample_count", "video_count")
-# Longest default of a documented model (Runway, 10 seconds; Veo 8, Sora 4), and the shortest.
+# The longest default of a documented model (Runway, 10 seconds; Veo 8, Sora 4), and the shortest.
 _GENEROUS, _LEAST = 10, 4
 
 
 def estimate_video(request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """Seconds times the dearest rate of any resolution. Without seconds the provider decides: then ten are reckoned, and
-    not less than UNBOUNDED_HOLD is held. A video is made whether or not its maker waits: a lost answer is charged in full,
-    at the lowest rate.
+    """Return seconds times the highest rate of any resolution. Without seconds the provider decides. Then ten are
+    assumed, and at least UNBOUNDED_HOLD is held. A lost answer is charged in full, at the lowest rate, because a video
+    is made even if the answer is lost.
     """
     stated, copies = count_nested(request.params, *_SECONDS), count_nested(request.params, *_COPIES) or 1
     rates = [rate for name in sheet.prices if name.startswith(VIDEO) and (rate := sheet.rate(name))]
@@ -101,10 +103,14 @@ def estimate_video(request: Request, sheet: PriceSheet, options: Options) -> Est
 
 
 def estimate_moderation(_request: Request, _sheet: PriceSheet, _options: Options) -> Estimate:
-    """OpenAI's moderation costs nothing, whatever is moderated, and LiteLLM charges nothing for any other's."""
+    """Return zero: OpenAI's moderation costs nothing, whatever is moderated, and LiteLLM charges nothing for any other
+    provider's.
+    """
     return Estimate(0, 0, 0, 0, priced=True, bounded=True, loose=False)
 
 
 def estimate_realtime(_request: Request, sheet: PriceSheet, options: Options) -> Estimate:
-    """A session may last for hours, and nothing of it is visible at its start: UNBOUNDED_HOLD. A lost one costs nothing."""
+    """Return UNBOUNDED_HOLD: a session may last for hours, and its start shows nothing of it. A lost session costs
+    nothing.
+    """
     return UnitCost(known=False).estimate(sheet, options)

@@ -1,4 +1,4 @@
-"""The token usage that a provider reports, and how a field is read out of whatever LiteLLM or a provider answered with."""
+"""The token usage that a provider reports, and functions to read fields of any answer of LiteLLM or a provider."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TokenUsage:
 
 
 def field(value: object, name: str) -> Any:
-    """A field of a dictionary or an object; None where there is none."""
+    """Return a field of a dictionary or an object; None if it has none of this name."""
     if isinstance(value, dict):
         return value.get(name)
     if value is None:
@@ -41,17 +41,17 @@ def field(value: object, name: str) -> Any:
         if hasattr(value, "__pydantic_fields_set__"):
             return _beside_the_fields(value, name)
         return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-    except Exception:  # noqa: BLE001  # somebody else's property: what a call did cost is found out all the same
+    except Exception:  # noqa: BLE001  # a property of other code: it must not keep the cost of a call from being found
         return None
 
 
 def first(value: object, *names: str) -> Any:
-    """The first of these fields that is there."""
+    """Return the first of these fields that exists and is not None."""
     return next((found for name in names if (found := field(value, name)) is not None), None)
 
 
 def _beside_the_fields(value: object, name: str) -> Any:
-    # Pydantic itself takes microseconds to say that it has no such field.
+    # Pydantic takes microseconds to find that it has no such field.
     for part in ("__pydantic_extra__", "__pydantic_private__"):
         more = getattr(value, part, None)
         if more and name in more:
@@ -60,12 +60,12 @@ def _beside_the_fields(value: object, name: str) -> Any:
 
 
 def number(value: object) -> int | None:
-    """A count of tokens; None for what is none."""
+    """Return a count of tokens; None for any other value."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def nanos(usd: object) -> int | None:
-    """A cost in USD as nano-dollars; None for anything but a finite number from 0 on."""
+    """Return a cost in USD as nano-dollars; None for anything but a finite number that is not negative."""
     if isinstance(usd, bool) or not isinstance(usd, (int, float)):
         return None
     try:
@@ -75,7 +75,9 @@ def nanos(usd: object) -> int | None:
 
 
 def stated_cost(usage: object) -> int | None:
-    """Nano-dollars that a provider states in its usage: `cost`, a number or a breakdown with its total, or xAI's ticks."""
+    """Return the nano-dollars that a provider states in its usage: `cost`, which is a number or a breakdown with a
+    total, or xAI's ticks.
+    """
     cost = field(usage, "cost")
     if cost is not None:
         found = nanos(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
@@ -86,7 +88,7 @@ def stated_cost(usage: object) -> int | None:
 
 
 def as_mapping(value: object) -> Mapping[str, Any] | None:
-    """An object with fields as a dictionary without the unset ones."""
+    """Return an object with fields as a dictionary without the unset ones."""
     if isinstance(value, Mapping):
         return {name: item for name, item in value.items() if item is not None}
     for name in ("model_dump", "dict"):
@@ -100,7 +102,7 @@ def as_mapping(value: object) -> Mapping[str, Any] | None:
 
 
 def read_usage(answer: object) -> TokenUsage | None:
-    """The usage of an answer in OpenAI's or Anthropic's form; None when absent or all zero."""
+    """Return the usage of an answer in OpenAI's or Anthropic's form; None if it is missing or all zero."""
     usage = as_mapping(field(answer, "usage"))
     if not usage:
         return None
@@ -114,14 +116,14 @@ def read_usage(answer: object) -> TokenUsage | None:
 
 
 def token_usage(read: int, wrote: int, raw: Mapping[str, Any], cost: int | None = None) -> TokenUsage | None:
-    """Tokens with their details; None where nothing is reported."""
+    """Return tokens with their details; None if nothing is reported."""
     if not read and not wrote and not cost:
         return None
     return TokenUsage(read, wrote, {**raw, "prompt_tokens": read, "completion_tokens": wrote}, cost)
 
 
 def _from_anthropic(usage: Mapping[str, Any]) -> TokenUsage | None:
-    """Anthropic counts cached input beside input_tokens, LiteLLM inside prompt_tokens."""
+    """Anthropic counts cached input in addition to input_tokens, LiteLLM counts it inside prompt_tokens."""
     import litellm
 
     with suppress(Exception):
@@ -134,7 +136,9 @@ def _from_anthropic(usage: Mapping[str, Any]) -> TokenUsage | None:
 
 
 def parse_raw(original: object) -> object:
-    """The answer behind `Logging.post_call`'s original_response: a dictionary, an object, or JSON text; else None."""
+    """Return the answer in the original_response of `Logging.post_call`: a dictionary, an object, or parsed JSON text;
+    else None.
+    """
     if isinstance(original, (str, bytes)):
         try:
             return json.loads(original)

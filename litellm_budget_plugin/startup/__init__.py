@@ -1,1 +1,3 @@
-"""What `litellm-budget run` puts in front of PYTHONPATH: this directory. Nothing else may lie here that an application could import."""
+"""The directory that `litellm-budget run` puts in front of PYTHONPATH. It must contain no other module that an
+application could import.
+"""

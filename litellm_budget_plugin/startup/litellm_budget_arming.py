@@ -1,4 +1,4 @@
-"""Arms budgets when LiteLLM has been executed, or ends the process where that fails.
+"""Arm budgets after LiteLLM has been executed, or end the process if that fails.
 
 Like sitecustomize.py beside it, this also runs in interpreters that do not have this package.
 """
@@ -14,11 +14,15 @@ from types import ModuleType
 from typing import Any
 
 EXIT_CODE = 3
-"""How a process ends that cannot enforce budgets. gunicorn does not start a worker again that ends so before it serves."""
+"""The exit code of a process that cannot enforce budgets. gunicorn does not restart a worker that ends with it before
+it serves.
+"""
 
 
 class BudgetStartError(SystemExit):
-    """Budgets cannot be enforced, and ON_START_ERROR is `stop`. No `except ImportError` or `except Exception` takes it."""
+    """Budgets cannot be enforced, and ON_START_ERROR is `stop`. `except ImportError` and `except Exception` do not
+    catch it.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -26,7 +30,7 @@ class BudgetStartError(SystemExit):
 
 
 class ArmingLoader:
-    """LiteLLM's own loader, and arming after it."""
+    """LiteLLM's own loader, which also arms budgets."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -35,13 +39,13 @@ class ArmingLoader:
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """What LiteLLM's loader creates."""
+        """Return what LiteLLM's loader creates."""
         created: ModuleType | None = self._loader.create_module(spec)
         return created
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute LiteLLM, and arm budgets."""
-        # LiteLLM reads its own files by its loader, and should find the one that it has without us.
+        """Execute LiteLLM, then arm budgets."""
+        # LiteLLM reads its own files through its loader, and must find its original one.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -56,14 +60,15 @@ _told = False
 def arm() -> None:
     """Open a BudgetCallback from the environment, unless one was opened here before.
 
-    If that fails, raises BudgetStartError, outside of the main thread ends the process, or with ON_START_ERROR=warn logs one ERROR.
+    If that fails, raises BudgetStartError in the main thread and ends the process in any other thread. With
+    ON_START_ERROR=warn it logs one ERROR instead.
     """
     global _failed
     try:
         from litellm_budget_plugin.hooks.automatic import arm_automatic
 
         arm_automatic()
-    except Exception as error:  # noqa: BLE001  # whatever it is, calls must not go out
+    except Exception as error:  # noqa: BLE001  # whatever the error is, calls must not go out
         _fail(error)
     else:
         _failed = False
@@ -83,7 +88,7 @@ def _fail(error: Exception) -> None:
             )
         return
     if not _failed:
-        # Before LiteLLM's own, which imports it again.
+        # Registered before LiteLLM's own handler, which imports it again.
         atexit.register(_exit_as_failed)
     _failed = True
     message = f"litellm-budget: budgets cannot be enforced, so this process ends (LITELLM_BUDGET_ON_START_ERROR=stop): {reason}"
@@ -91,7 +96,7 @@ def _fail(error: Exception) -> None:
         sys.stderr.write(message + "\n")
     if threading.current_thread() is threading.main_thread():
         raise BudgetStartError(message)
-    # There it would end the thread alone.
+    # In another thread the exception would end only that thread.
     _exit_as_failed()
 
 
@@ -115,7 +120,7 @@ def _may_go_on() -> bool:
 
 
 def _exit_as_failed() -> None:
-    """A process whose BudgetStartError somebody has caught ends with its exit code all the same."""
+    """End the process with its exit code even if other code has caught its BudgetStartError."""
     if not _failed:
         return
     for stream in (sys.stdout, sys.stderr):

@@ -1,8 +1,8 @@
 """Python imports this at its start, because `litellm-budget run` has put this directory in front of PYTHONPATH.
 
-It finds LiteLLM for the import system, so that budgets are armed before anybody can call it, and gives way to the application's own
-`sitecustomize`. It is short and imports nothing, because it runs in programs that never import LiteLLM, too; also in interpreters
-that do not have this package. `litellm_budget_plugin.auto` imports it under its full name.
+It watches for the import of LiteLLM, so that budgets are armed before anyone can call it. Then it imports the
+application's own `sitecustomize`. It is short and imports nothing, because it also runs in programs that never import
+LiteLLM and in interpreters that do not have this package. `litellm_budget_plugin.auto` imports it under its full name.
 """
 
 import os
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 class ImportHook:
-    """Finds LiteLLM as the finders after it do, and has its loader arm budgets. `importlib.reload` comes here, too."""
+    """A finder that finds LiteLLM as the finders after it do, and has its loader arm budgets. `importlib.reload` uses
+    it, too.
+    """
 
     arms_litellm_budgets = True
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        """What the other finders say of LiteLLM; None for every other module."""
+        """Return what the other finders find for LiteLLM; None for every other module."""
         if name != "litellm":
             return None
         finders = sys.meta_path[:]
@@ -27,7 +29,7 @@ class ImportHook:
             find = getattr(finder, "find_spec", None)
             spec: Any = find and find(name, path, target)
             if spec is not None:
-                # A directory that happens to be called litellm is no module.
+                # A directory that happens to be called litellm is not a module.
                 if spec.loader is not None:
                     spec.loader = arming().ArmingLoader(spec.loader)
                 return spec
@@ -35,18 +37,18 @@ class ImportHook:
 
 
 def watch() -> None:
-    """Arm budgets when LiteLLM is imported, at once if it has been. Called again, it changes nothing."""
+    """Arm budgets when LiteLLM is imported, or now if it already is. Calling it again changes nothing."""
     if not any(getattr(finder, "arms_litellm_budgets", False) for finder in sys.meta_path):
         sys.meta_path.insert(0, ImportHook())
     if "litellm" in sys.modules:
-        # Another thread may be in the middle of it, and may need what is imported next: wait for it first.
+        # Another thread may be importing it, and may need what is imported next. Wait for it first.
         import litellm  # noqa: F401
 
         arming().arm()
 
 
 def arming() -> "Any":
-    """The module beside this one, also where the application has changed the path."""
+    """Return the module beside this one, even if the application has changed the path."""
     name = "litellm_budget_arming"
     if name not in sys.modules:
         from importlib.util import module_from_spec, spec_from_file_location
@@ -59,7 +61,7 @@ def arming() -> "Any":
 
 
 def _give_way() -> None:
-    """Import the module that has this one's name without this directory."""
+    """Import the application's module of the same name, without this directory on the path."""
     here = os.path.dirname(__file__)
     position = sys.path.index(here)
     ours = sys.modules.pop(__name__)
@@ -70,9 +72,9 @@ def _give_way() -> None:
         if error.name != __name__:
             raise
     finally:
-        # A program may hand its path on to another Python.
+        # A program may pass its path on to another Python.
         sys.path.insert(position, here)
-        # The import that has loaded this looks for a module of its name.
+        # The import that has loaded this expects a module of its name.
         sys.modules.setdefault(__name__, ours)
 
 

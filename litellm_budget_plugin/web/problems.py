@@ -1,4 +1,4 @@
-"""What a client is told of a refusal: problem documents of RFC 9457."""
+"""Problem documents of RFC 9457 that tell a client about a refusal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 PROBLEM_TYPES = "https://github.com/litellm-budget-plugin/litellm-budget-plugin/blob/main/docs/reference.md#"
 _HELD_SECONDS = 2
-"""When a client may ask again whose call was refused only because of calls in flight: about as long as one takes."""
+"""Seconds after which a client may try again if only calls in flight caused the refusal: about as long as one takes."""
 _STORE_SECONDS = 5
 _HIDDEN = {
     "held": "calls in flight leave no room in a budget that this request counts against; try again in a moment",
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """What the client is told of an error that a request ended with; None where that is not ours to say."""
+    """Return the response to an error that ended a request; None for errors that are not about budgets."""
     found = first_in(error, (BudgetRefused, BudgetStoreUnavailable))
     if found is None:
         return None
@@ -62,7 +62,7 @@ def problem_of(error: BaseException) -> Problem | None:
         _logger.warning("a request is answered with the refusal behind this error: %.300r", error)
     request = serving()
     if isinstance(found, BudgetStoreUnavailable):
-        # What the message says of the store's address is for the log alone.
+        # The message may contain the store's address, which is only for the log.
         _logger.error("a request is answered with 503: %s", found)
         detail = "the ledger of budgets does not answer; try again later"
         return _document("ledger-unavailable", 503, "Budget ledger unavailable", detail, retry_after=_STORE_SECONDS)
@@ -81,12 +81,12 @@ def problem_of(error: BaseException) -> Problem | None:
 
 
 def bad_id(error: BudgetInputError) -> Problem:
-    """What the client is told of an id in its request that cannot be one."""
+    """Return the response to an invalid id in a request."""
     return _document("bad-id", 400, "Bad id", str(error))
 
 
 def nobody() -> Problem:
-    """What a client is told that asks for its budgets and is nobody."""
+    """Return the response to a client that asks for its budgets without naming a user."""
     problem = _document("user-missing", 401, "User missing", "the request names no user")
     problem.headers["WWW-Authenticate"] = "Bearer"
     return problem
@@ -96,7 +96,7 @@ def _exceeded(request: Request, refusal: Any) -> Problem:
     exceeded: BudgetExceeded = refusal
     blocked = exceeded.reason == "blocked"
     resets_at: datetime | None = None if blocked else exceeded.resets_at
-    # Waiting cannot help a call that alone is more than the whole limit.
+    # Waiting cannot help a call that alone exceeds the whole limit.
     never = resets_at is None or exceeded.requested > exceeded.limit
     wait = None if never or resets_at is None else max(1, math.ceil(resets_at.timestamp() - time.time()))
     if exceeded.reason == "held":
@@ -117,8 +117,8 @@ def _exceeded(request: Request, refusal: Any) -> Problem:
 
 
 def _may_see(request: Request, exceeded: BudgetExceeded) -> bool:
-    """Whether the figures of a budget are for this client. A user's are for that user: not for those who share the default user, nor for
-    a request on whose behalf the application had somebody else pay.
+    """Return whether this client may see the figures of a budget. A user's figures are only for that user: not for
+    those who share the default user, and not for a request that the application had another user pay for.
     """
     if exceeded.scope not in request.middleware.expose:
         return False
@@ -149,21 +149,21 @@ def _document(
 
 
 def plain_headers(body: bytes) -> dict[str, str]:
-    """The headers of an answer that is for one client alone."""
+    """Return the headers of a response that is meant for one client only."""
     return {"Content-Length": str(len(body)), "Cache-Control": "no-store"}
 
 
 def _plain(amount: float) -> str:
-    """An amount without exponent and without zeros at its end."""
+    """Return an amount without an exponent and without trailing zeros."""
     text = f"{Decimal(repr(amount)):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def error_handler(error: Exception) -> Any:
-    """An error handler for Flask and Quart: `app.register_error_handler(Exception, error_handler)`.
+    """Handle errors in Flask and Quart: `app.register_error_handler(Exception, error_handler)`.
 
-    The problem document of a refusal, also of one that another error was made of. Other HTTP errors stay the responses that they are,
-    and other errors are raised again.
+    Returns the problem document of a refusal, even if another error was made from the refusal. Other HTTP errors keep
+    their own responses, and other errors are raised again.
     """
     problem = problem_of(error)
     if problem is not None:

@@ -15,9 +15,10 @@ from litellm_budget_plugin.web.requests import serving
 
 
 def remaining() -> dict[str, Any]:
-    """The budgets of whom pays here, as an object for JSON.
+    """Return the budgets of the payer in this context, as an object for JSON.
 
-    Raises BudgetUserMissing if nobody is named, BudgetStoreError if the ledger does not answer, BudgetError without an open callback.
+    Raises BudgetUserMissing if no user is named, BudgetStoreError if the ledger does not answer, and BudgetError
+    without an open callback.
     """
     from litellm_budget_plugin.hooks.registration import opened_ledger
     from litellm_budget_plugin.manager.standing import read_standings
@@ -35,7 +36,7 @@ def remaining() -> dict[str, Any]:
     shared += [Subject("run", run) for run in given.runs]
     shared.append(Subject("project", ledger.project))
     subjects = [Subject("user", user), *(each for each in shared if each.scope in serving().middleware.expose)]
-    # What this process has charged and not delivered yet is spent, too.
+    # Charges of this process that have not been delivered yet count as spent, too.
     ledger.worker.settle_waiting()
     budgets = []
     for standing in read_standings(ledger, subjects):
@@ -63,7 +64,9 @@ def _number(amount: Decimal | int | None) -> float | int | None:
 
 
 def remaining_answer() -> Problem:
-    """The answer to a client that asks for its budgets. Raises BudgetStoreError, and BudgetError without an open callback."""
+    """Return the response to a client that asks for its budgets. Raises BudgetStoreError, and BudgetError without an
+    open callback.
+    """
     try:
         body = json.dumps(remaining()).encode()
     except BudgetUserMissing:

@@ -1,4 +1,4 @@
-"""Who pays for a request, as the options of a middleware say."""
+"""The payer of a request, according to the options of a middleware."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.hooks.context import budget_context
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A name of a header or cookie."""
+"""The pattern of a header's or cookie's name."""
 
 Headers = Callable[[str], list[bytes]]
 """The values of a request's header, by its name in lower case."""
 Source = str | Callable[[Any], Any]
-"""Where a request says who pays: a header's name, "cookie:NAME", or a function of the scope or environ."""
+"""The part of a request that names the payer: a header's name, "cookie:NAME", or a function of the scope or environ."""
 
 
 class Middleware:
-    """What both middlewares are told when they are made. Raises BudgetInputError for what cannot be meant."""
+    """The options of both middlewares. Raises BudgetInputError for invalid ones."""
 
     def __init__(
         self,
@@ -48,7 +48,9 @@ class Middleware:
 
 
 class Request:
-    """A request that is being served: who pays for it, and what its client may see. Raises BudgetInputError for a bad id."""
+    """A request that is being served: its payer, and what its client may see. Raises BudgetInputError for an invalid
+    id.
+    """
 
     def __init__(self, middleware: Middleware, found: Mapping[str, Any]) -> None:
         self.middleware = middleware
@@ -62,25 +64,26 @@ class Request:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Within this context the request's user pays."""
+        """Have the request's user pay within this context."""
         before = _serving.get()
         _serving.set(self)
         try:
             with budget_context(**self._payer) if self._payer else nullcontext():
                 yield
         finally:
-            # A response that is dropped unclosed is ended by the collector, in any context: no token can be reset there.
+            # The garbage collector ends a response that was dropped without closing it, in any context. So a token
+            # cannot be reset.
             if _serving.get() is self:
                 _serving.set(before)
 
 
 _serving: ContextVar[Request | None] = ContextVar("litellm_budget_request", default=None)
 _OUTSIDE = Request(Middleware(None), {})
-"""What counts where no middleware serves the request."""
+"""The request that stands for code outside of any middleware."""
 
 
 def serving() -> Request:
-    """The request that is being served here."""
+    """Return the request that is being served in this context."""
     return _serving.get() or _OUTSIDE
 
 
@@ -100,8 +103,8 @@ def _reader(name: str, source: Source) -> Callable[[Any, Headers], Any]:
 
 
 def _one(what: str, values: list[bytes], *, listed: bool) -> str | list[str] | None:
-    """The id in the values of a header or cookie, the ids if it lists several. One that is sent twice leaves open which counts: servers
-    and proxies choose differently, and WSGI servers join the two with a comma.
+    """Return the id in the values of a header or cookie, or the ids if it lists several. If one is sent twice, it is
+    unclear which one counts: servers and proxies choose differently, and WSGI servers join the two with a comma.
     """
     try:
         text = b",".join(values).decode()
@@ -124,7 +127,9 @@ def _cookies(headers: Headers, name: str) -> list[bytes]:
 
 
 def _accepted(name: str, value: Any) -> Any:
-    """`value`, or TypeError if it is nothing that an id can be made of: that is the application's mistake, not the client's."""
+    """Return `value`. Raises TypeError if no id can be made of it, because that is the application's mistake, not the
+    client's.
+    """
     if name != "tags" or isinstance(value, (str, int)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
             raise TypeError(

@@ -34,7 +34,7 @@ def one_provider() -> Iterator[BillingProvider]:
 
 @pytest.fixture
 def provider(one_provider: BillingProvider) -> BillingProvider:
-    """The module's provider, as new."""
+    """The module's provider, reset."""
     one_provider.clear()
     one_provider.watch = len
     one_provider.script.clear()
@@ -43,7 +43,7 @@ def provider(one_provider: BillingProvider) -> BillingProvider:
 
 @pytest.fixture
 def open_edge(provider: BillingProvider) -> Iterator[Callable[..., Edge]]:
-    """Register a callback with a ledger of its own; the settings are the callback's."""
+    """Register a callback with a ledger of its own. The settings are the callback's."""
     opened: list[BudgetCallback] = []
 
     def open_one(**settings: Any) -> Edge:

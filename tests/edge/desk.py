@@ -1,4 +1,4 @@
-"""What a test of the edge sees: the ledger behind a callback, and the provider's bill beside it."""
+"""A test's view of the edge: the ledger behind a callback, and the provider's bill."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ class Edge(Desk):
         self._users = 0
 
     def new_user(self) -> str:
-        """A user who has spent nothing."""
+        """Return a user who has spent nothing."""
         self._users += 1
         return f"user-{self._users}"
 
     def calm(self, user: str) -> int:
-        """What was spent by the time that nothing is held, which must come; garbage is collected only if something is."""
+        """Return what was spent once nothing is held, which must happen. Garbage is collected only if something is
+        held.
+        """
         self.callback.flush()
         return super().calm(user) if self.held(user) else self.spent(user)
 
     def call(self, function: Callable[..., Any], user: str, **arguments: Any) -> Outcome:
-        """Call a function of LiteLLM's for `user`, and say what became of it."""
+        """Call a function of LiteLLM's for `user`, and return its outcome."""
         held: list[int] = []
         self.provider.watch = lambda body: held.append(self.held(user))
         before = self.provider.bill
@@ -37,7 +39,7 @@ class Edge(Desk):
         answer: Any = None
         try:
             answer = function(**arguments)
-        except Exception as raised:  # what the call ends with is what the test looks at
+        except Exception as raised:  # the test checks how the call ends
             error = raised
         finally:
             self.provider.watch = len
@@ -45,7 +47,7 @@ class Edge(Desk):
 
 
 class Outcome:
-    """What became of one call: its answer or error, what the provider billed for it, and what was held meanwhile."""
+    """The outcome of one call: its answer or error, what the provider billed for it, and what was held meanwhile."""
 
     def __init__(self, answer: Any, error: BaseException | None, bill: int, held: int, requests: int) -> None:
         self.answer = answer
@@ -56,7 +58,7 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """The budget has stopped it: nothing left, and the caller knows why."""
+        """Whether the budget has stopped it: nothing was billed, and the caller knows why."""
         return self.requests == 0 and any(isinstance(link, BudgetExceeded) for link in _chain(self.error))
 
     def __repr__(self) -> str:

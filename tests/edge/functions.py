@@ -1,4 +1,4 @@
-"""Every function of the installed LiteLLM that stands under its `@client` decorator, and arguments to call it with."""
+"""Every function of the installed LiteLLM under its `@client` decorator, and arguments to call it with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _USES_IT = re.compile(r"^\s*(from|import)\s.*\bclient\b|^\s+client( as \w+)?,?$|
 
 
 class Found(NamedTuple):
-    """A function, and the names that it may be listed by: where it was made, and where it stands."""
+    """A function, and the names that it may be listed by: those of its definition and those of its places."""
 
     function: Callable[..., Any]
     names: tuple[str, ...]
@@ -35,7 +35,9 @@ class Found(NamedTuple):
 
 @cache
 def client_functions() -> tuple[Found, ...]:
-    """What LiteLLM would set up a Logging object for, outside its proxy, which needs more than LiteLLM brings."""
+    """Return the functions for which LiteLLM would set up a Logging object, except in its proxy, which needs more
+    packages than LiteLLM brings.
+    """
     _import_all()
     found: dict[int, tuple[Callable[..., Any], set[str]]] = {}
     for module in _modules():
@@ -43,7 +45,7 @@ def client_functions() -> tuple[Found, ...]:
             if _is_under_client(function):
                 names = found.setdefault(id(function), (function, set()))[1]
                 where, made = function.__module__.removeprefix("litellm."), function.__qualname__
-                # A function that another one makes has its own name, and those that it was assigned to.
+                # A function that another one makes has its own name, and the names that it was assigned to.
                 names |= {f"{where}:{known}" for known in (made, made.rpartition(".")[2], name)}
     return tuple(sorted((Found(function, tuple(sorted(names))) for function, names in found.values()), key=str))
 
@@ -54,7 +56,7 @@ def _import_all() -> None:
         if parts[0] != "proxy" and _USES_IT.search(path.read_text(errors="replace")):
             with contextlib.suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                # A module that needs what is not installed cannot be called either.
+                # A module that needs missing packages cannot be called either.
                 importlib.import_module(".".join(("litellm", *(part for part in parts if part != "__init__"))))
 
 
@@ -111,7 +113,7 @@ _REST = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function, or those of its synchronous twin where it says none of its own."""
+    """Return the parameters of a function, or those of its synchronous version if it has none of its own."""
     found = inspect.signature(function).parameters
     if all(parameter.kind in _REST for parameter in found.values()):
         twin = getattr(sys.modules[function.__module__], function.__name__.removeprefix("a"), function)
@@ -120,7 +122,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def arguments_for(found: Found, provider: BillingProvider) -> dict[str, Any]:
-    """Whatever a function requires, with an address on loopback."""
+    """Return arguments for everything that a function requires, with an address on loopback."""
     parameters = _parameters(found.function)
     given: dict[str, Any] = {"litellm_metadata": {"budget_user": "alice"}}
     for name, parameter in parameters.items():
@@ -140,7 +142,7 @@ def arguments_for(found: Found, provider: BillingProvider) -> dict[str, Any]:
 
 
 def run(found: Found, arguments: dict[str, Any]) -> Any:
-    """Call a function and await what it gives."""
+    """Call a function and await its result if necessary."""
 
     async def awaited() -> Any:
         return await found.function(**arguments)

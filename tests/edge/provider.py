@@ -1,7 +1,7 @@
-"""A provider on loopback that bills what the request allows: what it was sent, and as much output as the request lets it write.
+"""A provider on loopback that bills what the request allows: its input, and as much output as the request permits.
 
-Every model has the same two prices. A token of input is a byte of whatever text the API reads, which is the worst that a
-tokenizer makes of it; the output is the largest limit that the real API honours, once for each choice that was asked for.
+Every model has the same two prices. A token of input is a byte of any text that the API reads, which is the worst
+result of a tokenizer. The output is the largest limit that the real API honours, once for each requested choice.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ INPUT, OUTPUT = 1_000, 10_000
 """Nano-dollars for a token of input and of output."""
 
 UNLIMITED = 4096
-"""Tokens that are written where a request states no limit: what is held for a call without one."""
+"""The tokens that are written if a request states no limit: the tokens that are held for a call without one."""
 
 SHOWN = 5
-"""Tokens of every answer that are text; the rest was thought."""
+"""The text tokens of every answer. The rest is thinking."""
 
 MODELS = {
     "openai/edge-chat": "chat",
@@ -42,7 +42,7 @@ MODELS = {
 }
 _MODES = {"chat": 10_000, "completion": 10_000, "embedding": 0}
 
-# What a provider reads and never bills: names, switches and marks.
+# Fields that a provider reads and never bills: names, switches and marks.
 _UNBILLED = frozenset(
     [
         "model",
@@ -81,7 +81,7 @@ _CHOICES_NAMES = ("n", "best_of")
 
 
 def register_models() -> None:
-    """Have LiteLLM know the prices of every model here."""
+    """Register the prices of every model here in LiteLLM."""
     for name, mode in MODELS.items():
         entry = {
             "input_cost_per_token": INPUT / 1e9,
@@ -96,7 +96,7 @@ def register_models() -> None:
 
 
 def text_bytes(value: object, name: str = "") -> int:
-    """Bytes of all text in a value, and one for each token id."""
+    """Return the bytes of all text in a value, and one for each token id."""
     if name in _UNBILLED:
         return 0
     if isinstance(value, str):
@@ -109,7 +109,7 @@ def text_bytes(value: object, name: str = "") -> int:
 
 
 def as_count(value: object) -> int:
-    """A number of tokens or choices, as lenient as the APIs are: text that means a number is one."""
+    """Return a number of tokens or choices, as leniently as the APIs: text that means a number counts as one."""
     try:
         return max(int(float(value)), 0) if isinstance(value, (int, float, str)) else 0
     except (ValueError, OverflowError):
@@ -117,7 +117,7 @@ def as_count(value: object) -> int:
 
 
 def largest(body: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    """The largest count among some of a body's fields."""
+    """Return the largest count among some of a body's fields."""
     return max(as_count(body.get(name)) for name in names)
 
 
@@ -135,7 +135,7 @@ def _anthropic(body: Mapping[str, Any]) -> Usage:
 
 def _google(body: Mapping[str, Any]) -> Usage:
     config: dict[str, Any] = {}
-    # Google's JSON takes either spelling of every field.
+    # Google's JSON accepts either spelling of every field.
     for name in ("generationConfig", "generation_config"):
         config |= body.get(name) or {}
     wrote = largest(config, ("maxOutputTokens", "max_output_tokens")) or UNLIMITED
@@ -165,10 +165,12 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Usage]] = {
 
 
 class BillingProvider(Upstream):
-    """OpenAI, Azure, vLLM, DeepInfra, Anthropic, Google, Cohere, Ollama and Bedrock on one port, each at its own address.
+    """OpenAI, Azure, vLLM, DeepInfra, Anthropic, Google, Cohere, Ollama and Bedrock on one port, each at its own
+    address.
 
-    `bill` is what was served so far, in nano-dollars. `asked` holds the path of each request, `watch` is called with each
-    body before it is answered, as the upstream's. `managed` holds answers by the end of a path; these are not billed.
+    `bill` is what was served so far, in nano-dollars. `asked` holds the path of each request. `watch` is called with
+    each body before it is answered, as the upstream's. `managed` holds answers by the end of a path. These are not
+    billed.
     """
 
     def __init__(self) -> None:
@@ -181,7 +183,7 @@ class BillingProvider(Upstream):
 
     @property
     def usage(self) -> Usage:
-        """What the request that this thread answers is billed."""
+        """The usage that the request which this thread answers is billed."""
         return getattr(self._now, "usage", self._unset)
 
     @usage.setter
@@ -194,7 +196,7 @@ class BillingProvider(Upstream):
         return self.url.removesuffix("/v1")
 
     def base(self, model: str) -> str:
-        """The `api_base` of calls of a model."""
+        """Return the `api_base` for calls of a model."""
         provider = model.partition("/")[0]
         return {
             "anthropic": self.root,
@@ -206,7 +208,7 @@ class BillingProvider(Upstream):
         }.get(provider, self.url)
 
     def clear(self) -> None:
-        """Forget what was served."""
+        """Forget everything that was served."""
         with self.lock:
             self.bill = self.requests = 0
             self.asked = []
@@ -218,7 +220,9 @@ class BillingProvider(Upstream):
 
 class _Billing(_Provider):
     def do_GET(self) -> None:
-        """Management: what is asked for exists, and costs nothing. `managed` says what some paths are answered with."""
+        """Answer management requests: everything that is asked for exists, and costs nothing. `managed` has the answers
+        for some paths.
+        """
         upstream = self.server.upstream
         assert isinstance(upstream, BillingProvider)
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -301,12 +305,12 @@ class _Billing(_Provider):
 
     def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = super()._usage(body)
-        # All but a few words of what is billed was thought, and is in no text.
+        # Nearly all of what is billed is thinking, which is in no text.
         thought = max(found["completion_tokens"] - SHOWN, 0)
         return {**found, "completion_tokens_details": {"reasoning_tokens": thought}}
 
     def _chat_chunks(self, body: dict[str, Any]) -> Iterator[str]:
-        """As OpenAI does it: the usage comes in a chunk of its own, to those who ask for it; the others say null then."""
+        """As OpenAI does: callers who ask for the usage get it in a chunk of its own. Without asking it is null."""
         asked = (body.get("stream_options") or {}).get("include_usage") is True
         for chunk in super()._chat_chunks(body):
             found = json.loads(chunk)

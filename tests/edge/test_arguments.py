@@ -1,4 +1,4 @@
-"""Whatever the arguments are called and wherever they stand: what the provider bills was held, or nothing left."""
+"""Whatever the names and places of arguments: what the provider bills was held, or no request left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.edge.provider import INPUT, OUTPUT, BillingProvider
 from tests.generated import examples
 
 LIMIT = 5_000_000
-"""Nano-dollars: room for what each call here names innocently, five thousand bytes or five hundred tokens of output."""
+"""Nano-dollars. Room for the innocent part of each call here: five thousand bytes or five hundred tokens of output."""
 PLENTY = "1000"
 MUCH = 60_000
 LONG = "y" * 100_000
@@ -36,7 +36,7 @@ class Way(NamedTuple):
     payer: str = "user"
 
     def innocent(self, provider: BillingProvider, user: str) -> dict[str, Any]:
-        """The arguments of an ordinary call by `user`, with ten tokens of output."""
+        """Return the arguments of an ordinary call by `user`, with ten tokens of output."""
         named = "edge-bedrock" if self.model.startswith("bedrock") else self.model.partition("/")[2]
         payer = {"user": user} if self.payer == "user" else {"litellm_metadata": {"budget_user": user}}
         arguments = {
@@ -63,7 +63,7 @@ def _run(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, its stream read to the end."""
+    """Return the function with its stream read to the end."""
 
     def whole(**arguments: Any) -> list[Any]:
         return list(function(**{**arguments, "stream": True}))
@@ -73,7 +73,7 @@ def _read(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _chat(model: str, function: Callable[..., Any] = litellm.completion) -> Way:
     quick = {"max_retries": 0} if model.partition("/")[0] in ("openai", "azure", "hosted_vllm") else {}
-    # LiteLLM hands metadata on to OpenAI, and some providers refuse `user`.
+    # LiteLLM passes metadata on to OpenAI, and some providers refuse `user`.
     return Way(function, model, {"messages": MESSAGES, "max_tokens": 10, **quick}, payer="litellm_metadata")
 
 
@@ -142,7 +142,7 @@ WAYS = {
 
 
 class Row(NamedTuple):
-    """A way of calling, and what is added to its arguments."""
+    """A way of calling, and arguments to add."""
 
     way: str
     more: dict[str, Any]
@@ -153,7 +153,7 @@ class Row(NamedTuple):
 
 
 BOMB_ROWS = [
-    # Limits in another spelling, beside the one that is read.
+    # Limits in another spelling than the one that is read, in addition to it.
     Row("gemini", {"max_output_tokens": MUCH}),
     Row("gemini, awaited", {"max_output_tokens": MUCH}),
     Row("gemini, streamed", {"max_output_tokens": MUCH}),
@@ -209,10 +209,10 @@ BOMB_ROWS = [
     Row("generate_content", {"config": {"max_output_tokens": 10, "maxOutputTokens": MUCH}}),
     Row("generate_content", {"config": {"maxOutputTokens": 10, "max_output_tokens": MUCH}}),
     Row("generate_content", {"config": {"maxOutputTokens": 100, "candidateCount": "8"}}),
-    # Limits that LiteLLM drops on the way: the provider gets none, and writes as much as it likes.
+    # Limits that LiteLLM drops: the provider gets none, and writes as much as it likes.
     Row("generate_content by chat", {"config": {"max_output_tokens": 10}}),
     Row("generate_content by chat", {"config": {"max_output_tokens": 10, "maxOutputTokens": MUCH}}),
-    # Text in places that are not the messages.
+    # Text outside of the messages.
     Row("anthropic", {"system": LONG}),
     Row("anthropic, streamed", {"system": LONG}),
     Row("anthropic", {"system": [{"type": "text", "text": LONG}]}),
@@ -268,7 +268,8 @@ BOMB_ROWS = [
     Row("embedding", {"input": [[1] * 8000]}),
 ]
 DEAR = "edge-dear"
-# What extra_body says again, and other values than LiteLLM's own: the provider would answer something else than LiteLLM reads.
+# Fields that extra_body repeats, and values that LiteLLM does not expect: the provider would answer something other
+# than what LiteLLM reads.
 ODD_ROWS = [
     *(
         Row(way, {"max_tokens": 300, "extra_body": said})
@@ -316,7 +317,7 @@ def test_a_stream_by_any_name_is_one(odd: object, open_edge: Callable[..., Edge]
 @pytest.mark.parametrize("number", [10**400, -(10**400)])
 @pytest.mark.parametrize("name", ["max_tokens", "n", "something_new", "max_new_tokens"])
 def test_a_number_that_no_float_holds_is_one(name: str, number: int, open_edge: Callable[..., Edge]) -> None:
-    """A client's JSON can hold any: it is too much, or nothing, and no error of ours."""
+    """A client's JSON can hold any number. It counts as too much, or as nothing, and is not an error of ours."""
     edge = open_edge(default_limit=PLENTY)
     outcome = _make(edge, Row("openai", {name: number}), "alice")
     assert not isinstance(outcome.error, OverflowError), outcome
@@ -342,7 +343,7 @@ def _make(edge: Edge, row: Row, user: str) -> Outcome:
 
 @BOMBS
 def test_a_bill_never_passes_the_limit(row: Row, edge: Edge) -> None:
-    """The innocent part alone has room; whatever LiteLLM makes of the rest, the provider bills no more than the limit."""
+    """Only the innocent part has room. However LiteLLM handles the rest, the provider bills at most the limit."""
     outcome = _make(edge, row, "alice")
     assert outcome.bill <= LIMIT, outcome
     assert outcome.requests or outcome.refused or outcome.error, outcome
@@ -350,7 +351,9 @@ def test_a_bill_never_passes_the_limit(row: Row, edge: Edge) -> None:
 
 @BOMBS
 def test_what_is_held_covers_the_bill(row: Row, open_edge: Callable[..., Edge]) -> None:
-    """With room for everything the call leaves; what is held by then covers its bill, which the ledger says in the end."""
+    """With room for everything the call leaves. What is held by then covers its bill, which the ledger shows at the
+    end.
+    """
     edge = open_edge(default_limit=PLENTY)
     outcome = _make(edge, row, "alice")
     assert outcome.requests and outcome.error is None, outcome
@@ -360,7 +363,7 @@ def test_what_is_held_covers_the_bill(row: Row, open_edge: Callable[..., Edge]) 
 
 @pytest.mark.parametrize("name", list(WAYS))
 def test_an_ordinary_call_fits_into_its_own_estimate(name: str, open_edge: Callable[..., Edge]) -> None:
-    """What an ordinary call holds is an upper bound that is worth its name, and a limit of just that is enough."""
+    """The hold of an ordinary call is a useful upper bound, and a limit of exactly that is enough."""
     edge = open_edge(default_limit=PLENTY)
     row = Row(name, {})
     first = _make(edge, row, "alice")
@@ -389,19 +392,19 @@ _HARMLESS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [name for name in WAYS if name != "embedding" and "generate_content" not in name])
 def test_an_argument_that_costs_nothing_takes_no_room(name: str, open_edge: Callable[..., Edge]) -> None:
-    """A hold for unknown things would refuse ordinary users: these are known."""
+    """A hold for unknown arguments would refuse ordinary users. These are known."""
     edge = open_edge(default_limit=PLENTY)
     plain = _make(edge, Row(name, {}), "alice")
     passed = 0
     for harmless, value in _HARMLESS.items():
         given = _make(edge, Row(name, {harmless: value}), edge.new_user())
         passed += given.error is None
-        # An option may be counted by its bytes; it is not a reason to hold for the unknown.
+        # An option may be counted by its bytes. It is not a reason to hold for the unknown.
         assert given.error or given.held <= plain.held + 100 * INPUT, (harmless, plain, given)
     assert passed > len(_HARMLESS) // 2
 
 
-# A failing example is made of few parts already: it is not made smaller, which takes minutes.
+# A failing example already has few parts. It is not shrunk, because that takes minutes.
 _examples = partial(
     examples,
     database=None,
@@ -489,7 +492,7 @@ def _placed(arguments: dict[str, Any], added: list[tuple[tuple[str, ...], str, A
 
 @pytest.mark.parametrize("part", range(3))
 def test_random_arguments_never_pass_the_limit(part: int, edge: Edge) -> None:
-    """One user makes many calls, each with room for its innocent part: all of them together stay below one limit."""
+    """One user makes many calls, each with room for its innocent part. All of them together stay below one limit."""
 
     @_examples(25)
     @given(st.lists(st.tuples(_ANY_WAY, st.lists(_ONE, min_size=1, max_size=3)), min_size=part + 1, max_size=part + 3))
@@ -535,7 +538,7 @@ def test_ordinary_calls_with_room_are_never_refused(name: str, size: int, tokens
         if field in arguments:
             arguments[field] = tokens
     if "config" in arguments:
-        # Served by chat, LiteLLM knows the second spelling alone.
+        # When it is served by chat, LiteLLM only knows the second spelling.
         arguments["config"] = dict.fromkeys(arguments["config"], tokens)
     edge.callback.manager.create_budget(
         total_budget=(2 * size * INPUT + tokens * OUTPUT + 500 * INPUT) / 1e9, user=user

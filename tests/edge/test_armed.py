@@ -1,4 +1,6 @@
-"""From its registration until it is closed the gate acts, whoever assigns, clears or fills `litellm.callbacks`."""
+"""The gate acts from its registration until it is closed, even if other code assigns, clears or fills
+`litellm.callbacks`.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,11 @@ MESSAGES = [{"role": "user", "content": "x"}]
 
 
 class Own(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any here
-    """What an application or a framework registers for itself."""
+    """A callback that an application or a framework registers for itself."""
 
 
 class CrewLLM:
-    """CrewAI's way: it assigns a list of its own when it is made, and again at every kickoff."""
+    """CrewAI's behaviour: it assigns a list of its own when it is created, and again at every kickoff."""
 
     def __init__(self) -> None:
         self.own = Own()
@@ -157,7 +159,7 @@ def _goes_out(edge: Edge) -> None:
 
 @pytest.fixture
 def exhausted(open_edge: Callable[..., Edge]) -> Edge:
-    """Alice has no money left."""
+    """An edge on which Alice has no money left."""
     return open_edge(default_limit="0")
 
 
@@ -321,7 +323,7 @@ def test_tests_of_applications_switch_it_off(exhausted: Edge) -> None:
         _goes_out(exhausted)
         with _disabled():
             _goes_out(exhausted)
-        # The inner block has ended, the outer has not.
+        # The inner block has ended, the outer one has not.
         _goes_out(exhausted)
     before = exhausted.provider.requests
     _refuse(exhausted)
@@ -358,7 +360,7 @@ def test_the_gate_is_back_after_an_error(exhausted: Edge) -> None:
 
 
 def test_two_threads_overlap_in_switching_it_off(exhausted: Edge) -> None:
-    """The one that began first ends first: it is off until the last of them has ended."""
+    """The one that began first ends first. The gate is off until the last of them has ended."""
     first, second = _disabled(), _disabled()
     entered, leave = threading.Event(), threading.Event()
 
@@ -389,7 +391,7 @@ def test_a_callback_made_while_it_is_off_acts_afterwards(open_edge: Callable[...
 
 
 def test_a_callback_that_was_dropped_without_being_closed_still_acts(exhausted: Edge) -> None:
-    """Only the framework's list was replaced; the application may keep no name for what it once assigned."""
+    """Only the framework's list was replaced. The application may no longer refer to the list that it assigned."""
     callback: BudgetCallback = exhausted.callback
     litellm.callbacks = []
     del callback

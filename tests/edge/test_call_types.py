@@ -1,4 +1,6 @@
-"""Every function of LiteLLM's is gated, but for those that are listed as free; and a call is what it does, not what it is called."""
+"""Every function of LiteLLM's is gated, except for those that are listed as free. What a call does decides, not its
+name.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from tests.edge.provider import INPUT, OUTPUT, BillingProvider
 
 MESSAGES = [{"role": "user", "content": "x"}]
 UNBOUNDED = 100_000_000
-"""UNBOUNDED_HOLD as it comes, in nano-dollars."""
+"""The default of UNBOUNDED_HOLD, in nano-dollars."""
 ALICE = {"litellm_metadata": {"budget_user": "alice"}}
 
 EVERY_FUNCTION = pytest.mark.parametrize("found", client_functions(), ids=str)
@@ -36,7 +38,7 @@ def _free_list() -> Mapping[str, str]:
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hosts beyond loopback that somebody wanted to reach; nobody does."""
+    """The hosts beyond loopback that code tried to reach. None of them is reached."""
     wanted: list[str] = []
     original = socket.getaddrinfo
 
@@ -52,7 +54,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def broke(open_edge: Callable[..., Edge]) -> Edge:
-    """Nobody may spend anything."""
+    """An edge on which no user may spend anything."""
     return open_edge(default_limit="0")
 
 
@@ -74,7 +76,7 @@ def _outcome(found: Found, provider: BillingProvider) -> BudgetRefused | None:
 
 @EVERY_FUNCTION
 def test_a_function_is_free_or_refused(found: Found, broke: Edge, outside: list[str]) -> None:
-    """With a limit of 0 nothing leaves of a function that is not listed as free."""
+    """With a limit of 0, no request of a function leaves unless it is listed as free."""
     refusal = _outcome(found, broke.provider)
     if set(found.names) & set(_free_list()):
         assert refusal is None, f"{found} is listed as free, and is refused: {refusal}"
@@ -86,7 +88,7 @@ def test_a_function_is_free_or_refused(found: Found, broke: Edge, outside: list[
 
 
 def test_the_walk_finds_what_litellm_has() -> None:
-    """Also where a module imports the decorator under another name."""
+    """It also finds modules that import the decorator under another name."""
     names = {name for found in client_functions() for name in found.names}
     assert len(client_functions()) > 150
     assert {
@@ -112,7 +114,7 @@ def test_every_free_function_has_a_reason_and_none_is_billed() -> None:
 
 
 def test_the_free_list_names_functions_that_exist() -> None:
-    """But for the proxy's, and those that only another version has: of the most, there must be one."""
+    """Except for the proxy's functions, and those that only another version has. Of most of them, one must exist."""
     names = {name for found in client_functions() for name in found.names}
     free = [name for name in _free_list() if not name.startswith("proxy.")]
     known = [name for name in free if name in names]
@@ -120,7 +122,7 @@ def test_the_free_list_names_functions_that_exist() -> None:
 
 
 def _quietly(function: Callable[..., Any], **arguments: Any) -> BaseException | None:
-    """What a call ends with; it is awaited where it must be."""
+    """Return how a call ends. It is awaited if necessary."""
     try:
         answer = function(**arguments)
         if asyncio.iscoroutine(answer):
@@ -138,7 +140,7 @@ def _anthropic_root(provider: BillingProvider) -> dict[str, Any]:
     return {**_base(provider), "api_base": provider.root}
 
 
-# Billed calls that nobody knew of.
+# Billed calls of functions that are unknown to the estimate.
 _BILLED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "compact_responses": (litellm.compact_responses, {"model": "openai/edge-chat", "input": "x"}),
     "acompact_responses": (litellm.acompact_responses, {"model": "openai/edge-chat", "input": "x"}),
@@ -215,7 +217,7 @@ def test_a_billed_call_is_refused_at_a_limit_of_nothing(name: str, broke: Edge, 
 def test_a_billed_call_of_unknown_size_holds_for_the_unbounded(
     name: str, open_edge: Callable[..., Edge], outside: list[str]
 ) -> None:
-    """While the provider is asked, UNBOUNDED_HOLD is held; with less room than that nothing leaves."""
+    """While the provider is asked, UNBOUNDED_HOLD is held. With less room than that no request leaves."""
     edge = open_edge(default_limit="1")
     held: list[int] = []
     edge.provider.managed[""] = b"{}"
@@ -234,7 +236,7 @@ def test_a_billed_call_of_unknown_size_holds_for_the_unbounded(
 
 
 class _Watched(list[str]):
-    """A list that tells of each entry."""
+    """A list that reports each new entry."""
 
     def __init__(self, tell: Callable[[], object]) -> None:
         super().__init__()
@@ -245,7 +247,7 @@ class _Watched(list[str]):
         super().append(entry)
 
 
-# Calls that cost nothing, whatever their names collide with.
+# Calls that cost nothing, even if their names collide with others.
 _FREE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "vector_stores.search": (
         litellm.vector_stores.search,
@@ -290,7 +292,7 @@ def test_a_free_call_goes_through_at_a_limit_of_nothing(name: str, broke: Edge) 
 
 
 def test_retrieval_with_a_completion_sends_nothing_without_room(broke: Edge, outside: list[str]) -> None:
-    """litellm.aquery searches, and passes its own Logging object to the completion that it makes of what it found."""
+    """litellm.aquery searches, and passes its own Logging object to the completion that it makes from the results."""
     found = {
         "object": "vector_store.search_results.page",
         "search_query": "x",
@@ -317,7 +319,7 @@ def test_retrieval_with_a_completion_sends_nothing_without_room(broke: Edge, out
 def test_retrieval_with_a_completion_is_charged_what_the_completion_costs(
     stream: bool, open_edge: Callable[..., Edge]
 ) -> None:
-    """Once, and not the search before it, which has no price."""
+    """Once, and without the search before it, which has no price."""
     edge = open_edge(default_limit="1000")
     found = {"object": "vector_store.search_results.page", "search_query": "x", "data": []}
     edge.provider.managed["/search"] = json.dumps(found).encode()
@@ -341,7 +343,7 @@ def test_retrieval_with_a_completion_is_charged_what_the_completion_costs(
 
 
 def _labelled(call_type: str, *, stream: bool = False) -> Logging:
-    """A Logging object as a caller may make one."""
+    """Return a Logging object as a caller may make one."""
     return Logging(
         model="gate",
         messages=[],
@@ -387,7 +389,7 @@ def test_a_label_on_a_logging_object_does_not_open_the_gate(
     base = _anthropic_root(broke.provider) if "anthropic" in name else _base(broke.provider)
     logging_obj = _labelled(label, stream="stream" in name)
     error = _quietly(function, **arguments, **base, litellm_logging_obj=logging_obj)
-    # What LiteLLM itself raises on such an object before it sends anything is as good.
+    # An error that LiteLLM itself raises on such an object before it sends anything is fine, too.
     assert not broke.provider.asked and not outside, (error, broke.provider.asked)
     assert error is not None
 
@@ -454,7 +456,7 @@ async def _looks(edge: Edge, retrievals: int) -> None:
 
 
 async def _settled() -> None:
-    """LiteLLM works the cost out behind the answer: wait for its workers, not for a time."""
+    """LiteLLM computes the cost after the answer. Wait for its workers, not for a time."""
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
     await GLOBAL_LOGGING_WORKER.flush()

@@ -1,4 +1,4 @@
-"""What a failed request costs, whichever library's error says how it failed."""
+"""The cost of a failed request, by the error of any library."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.edge.provider import INPUT, BillingProvider
 
 BYTES = 4_000
 MOST = (BYTES + 200) * INPUT
-"""Nano-dollars for the input side of a call, at most."""
+"""The most nano-dollars for the input side of a call."""
 
 LIBRARIES = ("httpx", "httpx2", "httpcore", "aiohttp", "requests.exceptions", "urllib3.exceptions")
 CLIENTS = ("httpx2", "httpx")
 
-# Raised before the first byte of a request has left: nobody can have billed it.
+# Raised before the first byte of a request has left, so nothing can have been billed.
 NEVER_SENT = frozenset(
     {
         # httpx, httpx2, httpcore
@@ -105,7 +105,7 @@ FAILURES = tuple(_failures())
 
 
 def _made(kind: type[Exception], request: Any) -> Exception:
-    """An error as the library makes it."""
+    """Return an error as the library makes it."""
     key: Any = None
     if kind.__module__.startswith("aiohttp"):
         from aiohttp.client_reqrep import ConnectionKey
@@ -148,7 +148,7 @@ def _paid_by(user: str) -> dict[str, Any]:
 
 
 def _failing_client(http: Any, provider: BillingProvider, kind: type[Exception], *, awaited: bool) -> Any:
-    """An application's own client, whose transport raises an error of this class."""
+    """Return an application's own client whose transport raises an error of this class."""
 
     class Transport(http.BaseTransport):  # type: ignore[misc]
         def handle_request(self, request: Any) -> Any:
@@ -165,7 +165,7 @@ def _failing_client(http: Any, provider: BillingProvider, kind: type[Exception],
 
 
 def _own_client(http: Any, provider: BillingProvider, *, awaited: bool, url: str | None = None, **more: Any) -> Any:
-    """An application's own client over a real connection."""
+    """Return an application's own client over a real connection."""
     base = {"base_url": url or provider.url, "api_key": "sk-test", "max_retries": 0, **more}
     if awaited:
         return openai.AsyncOpenAI(**base, http_client=http.AsyncClient(trust_env=False))
@@ -184,7 +184,7 @@ def _call(awaited: bool, **arguments: Any) -> BaseException | None:
 
 
 def _accepts(http_name: str) -> Any:
-    """The library, if it is installed and the installed OpenAI takes its clients."""
+    """Return the library if it is installed and the installed OpenAI takes its clients."""
     http = pytest.importorskip(http_name)
     try:
         openai.OpenAI(base_url="http://127.0.0.1:1", api_key="x", http_client=http.Client()).close()
@@ -275,7 +275,7 @@ def test_an_own_client_is_charged_like_any(http_name: str, awaited: bool, rich: 
 
 @BOTH
 def test_each_request_that_timed_out_is_charged(awaited: bool, rich: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that the provider's SDK repeats by itself: each may have been served, and billed."""
+    """Also those that the provider's SDK repeats by itself: each may have been served and billed."""
 
     async def at_once(_: float) -> None:
         return None

@@ -1,4 +1,4 @@
-"""A stream reports its usage, and its caller sees the chunks that were seen without us."""
+"""A stream reports its usage, and its caller sees the same chunks as without this package."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.edge.provider import OUTPUT, BillingProvider
 MESSAGES = [{"role": "user", "content": "x"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "x"}]}]
 TOKENS = 400
-"""Billed of every answer; five words of it are text, the rest is reasoning that no chunk shows."""
+"""Billed for every answer. Five words of it are text, the rest is reasoning that no chunk shows."""
 
 
 class Stream(NamedTuple):
-    """A way to get a stream. `asks`: the provider tells the usage only if it is asked for."""
+    """A way to get a stream. `asks`: the provider reports the usage only if it is asked for."""
 
     function: Callable[..., Any]
     model: str
@@ -34,7 +34,7 @@ class Stream(NamedTuple):
     asks: bool = True
 
     def begin(self, provider: BillingProvider, **more: Any) -> Any:
-        """The stream, or what must be awaited for it."""
+        """Return the stream, or an awaitable of it."""
         arguments = {
             "model": self.model,
             "api_base": provider.base(self.model),
@@ -49,7 +49,7 @@ class Stream(NamedTuple):
 
 
 def _routed(name: str) -> Callable[..., Any]:
-    """A Router in front, with one deployment."""
+    """Return the function of a Router with one deployment."""
 
     def start(*, model: str, api_base: str, api_key: str, **arguments: Any) -> Any:
         params = {"model": model, "api_base": api_base, "api_key": api_key, "max_retries": 0}
@@ -81,7 +81,7 @@ STREAMS = {
     "responses by chat": Stream(litellm.responses, "deepseek/edge-deep", _RESPONSE),
     "responses by chat, awaited": Stream(litellm.aresponses, "deepseek/edge-deep", _RESPONSE, awaited=True),
     "messages by chat": Stream(litellm.anthropic.messages.acreate, "hosted_vllm/edge-vllm", _CHAT, awaited=True),
-    # LiteLLM's own synchronous one gives an asynchronous generator here.
+    # LiteLLM's own synchronous function returns an asynchronous generator here.
     "generate_content by chat": Stream(
         google.agenerate_content_stream,
         "hosted_vllm/edge-vllm",
@@ -101,14 +101,15 @@ STREAMS = {
     ),
 }
 if find_spec("backoff") is None:
-    # From LiteLLM 1.110 on, a stream of Anthropic's messages imports the proxy, which needs more than LiteLLM brings.
+    # From LiteLLM 1.110 on, a stream of Anthropic's messages imports the proxy, which needs more packages than LiteLLM
+    # brings.
     del STREAMS["messages"]
 if not hasattr(adapter, "_adapter_stream_options"):
-    # This LiteLLM does not hand stream_options on here: docs/guarantees.md, "Streams without usage".
+    # This LiteLLM does not pass stream_options on here: docs/guarantees.md, "Streams without usage".
     del STREAMS["generate_content by chat"]
 ALL = pytest.mark.parametrize("name", list(STREAMS))
 ASKING = pytest.mark.parametrize("name", [name for name, stream in STREAMS.items() if stream.asks])
-# Where the caller can set stream_options, and LiteLLM hands them on.
+# The ways in which the caller can set stream_options and LiteLLM passes them on.
 OWN = pytest.mark.parametrize(
     "name", [name for name, stream in STREAMS.items() if stream.asks and "by chat" not in name]
 )
@@ -118,7 +119,7 @@ _IN_TEXT = re.compile(r"(id-|resp_|msg_|chatcmpl-)[A-Za-z0-9_=-]+|(\"created(_at
 
 
 def _plain(value: Any) -> Any:
-    """A chunk as data, without what differs from call to call."""
+    """Return a chunk as data, without the fields that differ from call to call."""
     if hasattr(value, "model_dump"):
         value = value.model_dump()
     if isinstance(value, bytes):
@@ -133,7 +134,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(stream: Stream, provider: BillingProvider, most: int | None = None, **more: Any) -> list[Any]:
-    """The chunks of a stream, to its end or the first of them."""
+    """Return the chunks of a stream, all of them or the first `most`."""
 
     async def awaited() -> list[Any]:
         found: list[Any] = []
@@ -155,16 +156,16 @@ def _read(stream: Stream, provider: BillingProvider, most: int | None = None, **
 
 
 def _whole(chunks: list[Any]) -> list[Any]:
-    """Events that LiteLLM hands on as they come from the network are cut anywhere: they are looked at one by one."""
+    """Events that LiteLLM passes on as they come from the network can be cut anywhere. They are compared one by one."""
     if all(isinstance(chunk, str) for chunk in chunks):
         return "".join(chunks).split("\n\n")
     return chunks
 
 
 def _without_us(stream: Stream, provider: BillingProvider, **more: Any) -> tuple[list[Any], dict[str, Any]]:
-    """What a caller sees who has no budget, and what the provider was sent."""
+    """Return what a caller without a budget sees, and what the provider was sent."""
     litellm.callbacks = []
-    # LiteLLM reports a call late, to whoever is registered by then: it must not be charged to Alice.
+    # LiteLLM reports a call late, to the callback that is then registered. It must not be charged to Alice.
     chunks = _read(stream, provider, **more, litellm_metadata={"budget_user": "nobody"})
     return chunks, provider.bodies[-1]
 
@@ -177,14 +178,14 @@ def _without_usage(value: Any) -> Any:
 
 @ALL
 def test_the_caller_sees_the_same_chunks(name: str, provider: BillingProvider, open_edge: Callable[..., Edge]) -> None:
-    """And they are charged what is billed, which no chunk says."""
+    """The callers are charged what is billed, which no chunk shows."""
     stream = STREAMS[name]
     expected, _ = _without_us(stream, provider)
     provider.clear()
     edge = open_edge(default_limit="1")
     seen = _read(stream, provider)
     if name.startswith("responses by chat"):
-        # The last event always tells a usage: without us it is LiteLLM's estimate, with us it may be the provider's.
+        # The last event always contains a usage: without us it is LiteLLM's estimate, with us it may be the provider's.
         expected, seen = _without_usage(expected), _without_usage(seen)
     assert json.dumps(seen, indent=1) == json.dumps(expected, indent=1)
     assert edge.calm("alice") == provider.bill >= TOKENS * OUTPUT
@@ -215,7 +216,7 @@ def test_a_caller_who_says_what_he_wants_gets_it(
     given = dict(options)
     seen = _read(STREAMS[name], provider, stream_options=given)
     assert json.dumps(seen, indent=1) == json.dumps(expected, indent=1)
-    # The caller's own dictionary is not written to.
+    # The caller's own dictionary is not changed.
     assert given == options
     edge.calm("alice")
 

@@ -1,4 +1,4 @@
-"""What docs/guarantees.md says of the functions that are not seen, not reported, or charged what was held."""
+"""The statements of docs/guarantees.md about functions that are not seen, not reported, or charged what was held."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _JOB = {
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """LiteLLM reports calls before it answers, not in threads: the functions that it has reported by."""
+    """Have LiteLLM report calls before it answers, not in threads. Return the functions by which it has reported."""
     reported: list[str] = []
 
     def submit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

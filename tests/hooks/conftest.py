@@ -32,7 +32,7 @@ _CALLBACK_LISTS = (
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     server = Upstream()
-    # One call of Desk.arguments is worth the same at most and in fact: 1,000 output tokens.
+    # One call of Desk.arguments costs this, at most and in fact: 1,000 output tokens.
     server.usage = Usage(1000, 1000)
     yield server
     server.close()
@@ -43,7 +43,7 @@ def open_desk(upstream: Upstream, tmp_path: Path) -> Iterator[Callable[..., Desk
     opened: list[BudgetCallback] = []
 
     def open_one(**settings: Any) -> Desk:
-        # A machine that is busy with other tests must not look like a store that is away.
+        # A store on a machine that is busy with other tests must not count as unreachable.
         patient = {"store_timeout": 10.0, "store_url": f"sqlite:///{tmp_path}/ledger.db"}
         settings = {"default_limit": "0.05", **patient, **settings}
         callback = BudgetCallback(**settings)

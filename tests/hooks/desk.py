@@ -1,4 +1,4 @@
-"""What a test sees of the ledger behind a callback."""
+"""A test's view of the ledger behind a callback."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ PRICES = {
     "gate-cheap": (500, 2_500),
 }
 WORTH = 12_500_000
-"""What each call of `arguments` costs, at most and in fact: $0.0125."""
+"""The cost of each call of `arguments`, at most and in fact: $0.0125."""
 
 
 def register_prices() -> None:
-    """Have LiteLLM know the test models' prices."""
+    """Register the test models' prices in LiteLLM."""
     modes = {"gate-embed": ("openai", "embedding"), "gate-text": ("text-completion-openai", "completion")}
     for name, (per_input, per_output) in PRICES.items():
         provider, mode = modes.get(name, ("openai", "chat"))
@@ -72,7 +72,7 @@ class Desk:
         self.url = url
 
     def arguments(self, user: str, **more: Any) -> dict[str, Any]:
-        """Keyword arguments of a chat call by `user`."""
+        """Return the keyword arguments of a chat call by `user`."""
         return {
             "model": CHAT,
             "messages": [{"role": "user", "content": "x"}],
@@ -85,19 +85,19 @@ class Desk:
         }
 
     def embedding(self, user: str, **more: Any) -> dict[str, Any]:
-        """Keyword arguments of an embedding call by `user`: a thousand tokens, counted exactly."""
+        """Return the keyword arguments of an embedding call by `user`: a thousand tokens, counted exactly."""
         arguments = self.arguments(user, model=EMBED, input=[1] * 1000)
         del arguments["messages"], arguments["max_tokens"]
         return {**arguments, **more}
 
     def text(self, user: str, **more: Any) -> dict[str, Any]:
-        """Keyword arguments of a text completion by `user`."""
+        """Return the keyword arguments of a text completion by `user`."""
         arguments = self.arguments(user, model=TEXT, prompt="x")
         del arguments["messages"]
         return {**arguments, **more}
 
     def state(self, user: str) -> AccountState | None:
-        """The user's account."""
+        """Return the user's account."""
         ledger = self.callback.budget_ledger
         assert ledger is not None
         reply = ledger.ask(Read(ledger.project, "user", user, defaults=ledger.defaults))
@@ -105,17 +105,17 @@ class Desk:
         return reply.accounts[0] if reply.accounts else None
 
     def spent(self, user: str) -> int:
-        """Nano-dollars that the ledger says were spent."""
+        """Return the nano-dollars that were spent, according to the ledger."""
         state = self.state(user)
         return state.spent if state else 0
 
     def held(self, user: str) -> int:
-        """Nano-dollars that are held."""
+        """Return the nano-dollars that are held."""
         state = self.state(user)
         return state.held if state else 0
 
     def hold(self, user: str, nanos: int = WORTH) -> Callable[[], None]:
-        """Hold money as a call in flight of this process does; what is returned gives it back."""
+        """Hold money as a call in flight of this process does. The returned function releases it."""
         ledger, subject, hold = self.callback._ledger, Subject("user", user), new_id()
         want = Amounts(nanos, 1, 1)
         reply = ledger.reserve(Reserve(hold, ledger.project, (subject,), (), want, 600_000_000, ledger.defaults))
@@ -129,11 +129,11 @@ class Desk:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for money of calls in flight."""
+        """Return the number of calls that wait for money of calls in flight."""
         return len(self.callback._ledger.waiting_line)
 
     def usage(self, user: str) -> Usage:
-        """The user's totals."""
+        """Return the user's totals."""
         ledger = self.callback.budget_ledger
         assert ledger is not None
         reply = ledger.ask(ReadUsage(ledger.project, "user", user))
@@ -144,17 +144,17 @@ class Desk:
         return total
 
     def calm_slices(self, user: str) -> int:
-        """`calm`, after what is held ahead was given back."""
+        """Do what `calm` does, after releasing the money that is held in advance."""
         ledger = self.callback.budget_ledger
         assert ledger is not None and ledger._slices is not None
         ledger._slices.retire()
         return self.calm(user)
 
     def calm(self, user: str) -> int:
-        """Flush until nothing is held, which must come; returns what was spent by then.
+        """Flush until nothing is held, which must happen, and return what was spent by then.
 
-        Garbage is collected only while something is held: a call that was dropped is settled when its objects go, and to
-        collect all of LiteLLM's takes longer than most tests.
+        Garbage is collected only while something is held. A dropped call is settled when its objects are freed, and
+        collecting all objects of LiteLLM takes longer than most tests.
         """
         deadline = time.monotonic() + 20
         while True:
@@ -163,12 +163,12 @@ class Desk:
                 return self.spent(user)
             assert time.monotonic() < deadline, f"{user} still holds {self.held(user)}, by {kept(user)}"
             gc.collect()
-            # LiteLLM's own threads let go of a call a moment after it is over.
+            # LiteLLM's own threads release a call a moment after its end.
             threading.Event().wait(0.01)
 
 
 def kept(user: str) -> list[str]:
-    """What keeps the calls of a user alive that nobody has ended: each call, and what refers to it, level by level."""
+    """Return the calls of a user that have not ended, and the objects that refer to each, level by level."""
     found = []
     for call in [each for each in gc.get_objects() if isinstance(each, Call) and each.user == user and not each.over]:
         level: list[Any] = [call]
@@ -182,7 +182,7 @@ def kept(user: str) -> list[str]:
 
 
 def forty_at_once(desk: Desk, user: str) -> list[Any]:
-    """What became of forty calls that began on one loop at the same moment."""
+    """Return the results of forty calls that began on one loop at the same moment."""
 
     async def all_of_them() -> list[Any]:
         calls = [litellm.acompletion(**desk.arguments(user)) for _ in range(40)]

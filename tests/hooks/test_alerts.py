@@ -1,4 +1,4 @@
-"""Alerts of calls through LiteLLM: an application gives a function, and gets each alert once."""
+"""Alerts of calls through LiteLLM: the function that an application gives gets each alert once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_a_function_gets_each_alert_once(open_desk: Callable[..., Desk], url: st
     sent: queue.Queue[Alert] = queue.Queue()
     more = {} if url is None else {"store_url": url, "project": "alerts"}
     desk = open_desk(on_alert=sent.put, user_limits="$0.05", default_limit=None, **more)
-    # A ledger of the same store that is closed before stops nothing.
+    # Closing another ledger of the same store first stops nothing.
     BudgetManager(desk.callback.settings.project, settings=desk.callback.settings).close()
     for _ in range(4):  # each is a quarter of the limit
         litellm.completion(**desk.arguments("alice"))
-    # The worker looks about once a second, and nobody has to wait for it to end.
+    # The worker looks about once a second, without waiting for its end.
     assert {sent.get(timeout=20).threshold for _ in range(2)} == {80, 100}
     for _ in range(3):
         with pytest.raises(BudgetExceeded):

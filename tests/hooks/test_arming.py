@@ -1,4 +1,4 @@
-"""Arming: what is relied on in LiteLLM, and that everything is as before when the gate is gone."""
+"""Arming: what the package relies on in LiteLLM, and that everything is restored when the gate is removed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _functions() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def _loaded() -> None:
-    """LiteLLM loads this one lazily."""
+    """LiteLLM loads this module lazily."""
     assert litellm.utils.update_response_metadata
 
 
@@ -118,7 +118,7 @@ def test_a_function_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["exception_type", "update_response_metadata"])
 def test_every_module_that_holds_a_function_under_its_name_is_patched(desk: Desk, name: str) -> None:
-    """As LiteLLM's Rust bridge does, which looks it up in the module that defines it."""
+    """LiteLLM's Rust bridge looks it up like this, in the module that defines it."""
     path = next(point.path for point in PATCH_POINTS if point.path.endswith(f":{name}"))
     home = import_module(path.partition(":")[0])
     original = inspect.unwrap(getattr(home, name))
@@ -140,7 +140,8 @@ def test_somebody_elses_wrapper_stays_in_place(desk: Desk, upstream: Upstream) -
         desk.callback.close()
         assert litellm.utils.function_setup is theirs
         litellm.callbacks = []
-        # LiteLLM reports it later, from a thread, to whoever is registered by then: so it is somebody else's.
+        # LiteLLM reports it later, from a thread, to the callback that is then registered. So this call has another
+        # user.
         litellm.completion(**desk.arguments("bob"))
         assert (calls, upstream.requests) == (["completion"], 1)
         again = BudgetCallback(store_url="memory://", default_limit="0.0125")
@@ -169,7 +170,7 @@ def test_a_replaced_list_is_reported_once_and_changes_nothing(
 
 
 def test_a_callback_acts_from_when_it_is_made(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
-    """As when LiteLLM's own limit of callbacks has kept it out of the list."""
+    """For example when LiteLLM's own limit on callbacks has kept it out of the list."""
     desk = open_desk(default_limit="0")
     litellm.callbacks = []
     with pytest.raises(BudgetExceeded):

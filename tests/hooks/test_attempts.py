@@ -1,4 +1,4 @@
-"""Every attempt counts: the ledger equals what the upstream counted as billable, each at its own model's price."""
+"""Every attempt counts: the ledger equals what the upstream counted as billable, each attempt at its own model's price."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.upstream import Upstream
 
 @pytest.fixture
 def rich(open_desk: Callable[..., Desk]) -> Desk:
-    """A desk whose users have room for everything."""
+    """A desk whose users have room for every call."""
     return open_desk(default_limit="10")
 
 
@@ -172,7 +172,7 @@ def test_each_attempt_is_held_for_and_a_retry_that_finds_no_room_does_not_leave(
 def test_a_retry_takes_the_place_of_the_attempt_before(
     open_desk: Callable[..., Desk], upstream: Upstream, way: Callable[..., Any]
 ) -> None:
-    """With room for one call only, a failed attempt's money is free for the next."""
+    """With room for one call only, the next call can use a failed attempt's money."""
     desk = open_desk(default_limit="0.0125")
     upstream.script["gate-chat"].extend([500, 500])
     way(desk, model=CHAT, num_retries=3)

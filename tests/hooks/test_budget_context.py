@@ -1,4 +1,4 @@
-"""budget_context around yields, in threads, executors and tasks: the payer of a block is the payer of nothing else."""
+"""budget_context around yields, in threads, executors and tasks: the payer of a block pays for nothing outside of it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _payer(settings: BudgetSettings, params: dict[str, Any]) -> str | None:
 
 
 def payer() -> str | None:
-    """Who would pay for a call made here."""
+    """Return the user who would pay for a call made here."""
     return _payer(_SETTINGS, {})
 
 
 async def payer_later() -> str:
-    """Who would pay for a call made here, after other tasks had their turn."""
+    """Return the user who would pay for a call made here, after other tasks have run."""
     await asyncio.sleep(0)
     return payer()
 
@@ -57,7 +57,7 @@ async def async_stream(user: str, steps: int = 3) -> AsyncGenerator[str, None]:
 def test_a_block_can_be_left_in_another_context() -> None:
     steps = stream("alice")
     seen = [copy_context().run(next, steps) for _ in range(3)]
-    # A context that knew nothing of the block has lost it; nobody else pays.
+    # A context without the block has no payer. No other user pays.
     assert seen == ["alice", "nobody", "nobody"]
     assert copy_context().run(next, steps, "end") == "end"
     assert payer() == "nobody"
@@ -353,7 +353,7 @@ def test_carry_takes_the_payer_into_threads_and_executors() -> None:
         with budget_context(user="alice"):
             work = budget_context.carry(twice)
             first = pool.submit(work, "by ")
-        # The block is over, the pool's thread is used again.
+        # The block has ended, and the pool's thread is used again.
         assert (first.result(), pool.submit(work, "by ").result()) == ("by alice", "by alice")
         assert pool.submit(payer).result() == "nobody"
     assert work.__name__ == "twice"

@@ -1,4 +1,4 @@
-"""Near a limit a call's output is limited to what there is room for: what is held covers what is sent."""
+"""Near a limit a call's output is limited to the room that is left. What is held covers what is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = "openai/gate-long"
 NOBODY_KNOWS = "openai/gate-endless"
 RATE = 12_500
 LEAST = 256 * RATE
-"""What MIN_OUTPUT costs."""
+"""The cost of MIN_OUTPUT."""
 FAILURES = (500, 500)
 """With num_retries=1 the provider's SDK tries twice in one attempt, and then LiteLLM makes a second one."""
 NOTHING_FIXED: frozenset[str] = frozenset()
@@ -45,7 +45,7 @@ _register(NOBODY_KNOWS)
 
 @pytest.fixture
 def thrifty(open_desk: Callable[..., Desk], upstream: Upstream) -> Callable[..., Desk]:
-    """Opens a desk that caps, over an upstream that writes as much as it may."""
+    """Open a desk that caps, over an upstream that writes as much as it may."""
 
     def open_one(limit: str, **settings: Any) -> Desk:
         upstream.writes_all = True
@@ -76,11 +76,11 @@ STREAMS = pytest.mark.parametrize("stream", [False, True])
 
 
 def _most(body: dict[str, Any]) -> int:
-    """The most that a request, as the upstream received it, can cost."""
+    """Return the most that a request, as the upstream received it, can cost."""
     prefix = "" if body["model"].startswith("gpt-") else "openai/"
     request = pricing.Request("completion", prefix + body["model"], None, body)
     estimate = pricing.estimate(request, output_allowance=4096, unbounded_hold=0, exact=True)
-    # Without a limit it is the model's own.
+    # Without a limit it is the model's maximum.
     assert estimate.bounded or litellm.model_cost[f"openai/{body['model']}"]["max_tokens"] == 4096
     return estimate.usd
 
@@ -147,7 +147,7 @@ def test_the_callers_own_names_are_lowered_and_never_raised(thrifty: Callable[..
 
 
 def test_reasoning_models_get_the_name_that_they_take() -> None:
-    """What this package sets is max_tokens; LiteLLM makes of it what the provider takes."""
+    """This package sets max_tokens. LiteLLM translates it into the argument that the provider takes."""
     for model, name in (("o3", "max_completion_tokens"), ("gpt-5", "max_completion_tokens"), ("gpt-4o", "max_tokens")):
         mapped = litellm.utils.get_optional_params(model=model, custom_llm_provider="openai", max_tokens=512)
         assert mapped == {name: 512, **{key: value for key, value in mapped.items() if key != name}}
@@ -246,7 +246,7 @@ def test_a_model_given_by_position_is_capped(thrifty: Callable[..., Desk], upstr
 
 
 def test_text_is_counted_exactly_before_anything_is_capped(thrifty: Callable[..., Desk], upstream: Upstream) -> None:
-    """gpt-4 at $30 and $60 a million: by its bytes this input alone would cost four times as much."""
+    """gpt-4 at $30 and $60 a million tokens: counted in bytes, this input alone would cost four times as much."""
     desk = thrifty("0.1")
     content = "hello there, " * 500
     _sync(desk, model="gpt-4", messages=[{"role": "user", "content": content}], max_tokens=500)
@@ -284,7 +284,7 @@ def test_several_calls_in_flight_all_get_something(thrifty: Callable[..., Desk],
 def test_a_call_that_looks_for_room_is_not_overtaken(
     thrifty: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two that look at once would each see half of the room, and together take all of it."""
+    """Two calls that look at the same time would each see half of the room, and together take all of it."""
     desk = thrifty("0.05", store_timeout=5)
     look, others = plan.headroom_for, []
 
@@ -293,7 +293,7 @@ def test_a_call_that_looks_for_room_is_not_overtaken(
         if not others:
             others.append(threading.Thread(target=_sync, args=(desk,), kwargs={"max_tokens": None}))
             others[0].start()
-            # Far longer than the other call needs if nothing keeps it.
+            # Far longer than the other call needs if nothing delays it.
             others[0].join(0.5)
         return room
 
@@ -317,7 +317,7 @@ def _check_overspend(desk: Desk, upstream: Upstream, errors: list[BudgetExceeded
     for error in errors:
         assert round((error.limit - error.spent - error.held) * 1e9) < LEAST, error
     if errors:
-        # In the end nothing fits any more.
+        # At the end nothing more fits.
         assert all_of_it - spent < LEAST
 
 
@@ -386,7 +386,7 @@ def test_a_retry_that_finds_no_room_for_the_capped_call_does_not_leave(
         desk.callback.manager.update_cost(user="alice", model="gpt-4o", input_text="x", output_text="x " * 400)
 
     upstream.watch = spend
-    # LiteLLM answers an asynchronous retry that cannot be made with the error of the attempt before.
+    # For an asynchronous retry that cannot be made, LiteLLM raises the error of the previous attempt.
     with pytest.raises((BudgetExceeded, litellm.InternalServerError)):
         way(desk, num_retries=1)
     assert upstream.requests == 2
@@ -448,7 +448,7 @@ def test_money_that_is_only_held_is_freed_before_anything_is_capped(
 def test_a_call_without_a_limit_goes_out_as_it_is_while_there_is_plenty(
     thrifty: Callable[..., Desk], upstream: Upstream
 ) -> None:
-    """And what the model can write at most is held for it, beyond OUTPUT_ALLOWANCE."""
+    """The most that the model can write is held for it, even beyond OUTPUT_ALLOWANCE."""
     desk = thrifty("100")
     stream = _sync(desk, model=LONG, max_tokens=None, stream=True)
     assert "max_tokens" not in upstream.bodies[0]
@@ -640,7 +640,7 @@ def test_what_is_not_capped(model: str, params: dict[str, Any]) -> None:
 def test_the_limit_that_is_set_costs_no_more_than_is_held(
     rate: int, input_rate: int, most: int, choices: int, share: float
 ) -> None:
-    """And no more than a token of what could have been afforded is left, if a token costs a few nano-dollars."""
+    """If a token costs a few nano-dollars, at most one affordable token is left."""
     # Fractions of a nano-dollar, so that every estimate is rounded.
     prices = {"input_cost_per_token": input_rate / 7e12, "output_cost_per_token": rate / 3e12}
     request = _request("gpt-4o", n=choices, max_tokens=most, **prices)
@@ -657,7 +657,7 @@ def test_the_limit_that_is_set_costs_no_more_than_is_held(
 
 
 class Overtaking:
-    """Between a call's look and its hold, somebody else holds or spends: `amounts`, one after each look."""
+    """Have another call hold or spend between a call's look and its hold: one of `amounts` after each look."""
 
     def __init__(self, desk: Desk, *amounts: int, spend: bool) -> None:
         ledger = desk.callback.budget_ledger
@@ -680,7 +680,7 @@ class Overtaking:
 
 @pytest.mark.parametrize("spend", [False, True])
 def test_who_is_overtaken_looks_anew(thrifty: Callable[..., Desk], upstream: Upstream, spend: bool) -> None:
-    """And does not take all of what is left then."""
+    """The call does not take all of what is left then."""
     desk = thrifty("0.02")
     Overtaking(desk, 10_000_000, spend=spend)
     stream = _sync(desk, stream=True)
@@ -703,7 +703,7 @@ def test_who_is_overtaken_until_nothing_is_left_is_refused(
 
 def test_who_is_overtaken_again_and_again_takes_what_is_left(thrifty: Callable[..., Desk], upstream: Upstream) -> None:
     desk = thrifty("10")
-    # Each leaves less than the half that is about to be asked for.
+    # Each leaves less than the half that the next try asks for.
     left, amounts = 10_000_000_000, []
     for _ in range(_TRIES):
         amounts.append(left * 51 // 100)

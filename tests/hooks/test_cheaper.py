@@ -1,4 +1,4 @@
-"""Where a call has no room, its model's cheaper one takes it; but only where LiteLLM reaches both in the same way."""
+"""A call without room goes to its model's cheaper one, but only if LiteLLM reaches both in the same way."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _register("openai/gate-speaks", 2.5e-6, mode="responses")
 
 @pytest.fixture
 def moving(open_desk: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
-    """Opens a desk that moves calls, whose environment names the base and the key."""
+    """Open a desk that moves calls. Its environment names the base and the key."""
     monkeypatch.setenv("OPENAI_BASE_URL", upstream.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
 
@@ -185,7 +185,7 @@ def test_text_completions_are_moved(moving: Callable[..., Desk], upstream: Upstr
 def test_names_with_and_without_the_provider_are_one(
     moving: Callable[..., Desk], upstream: Upstream, models: dict[str, str], call: dict[str, Any]
 ) -> None:
-    """As far as LiteLLM can tell the provider of a bare name."""
+    """This holds if LiteLLM can tell the provider of a bare name."""
     litellm.register_model({"gate-other": litellm.model_cost["openai/gate-other"]})
     try:
         desk = moving("0.01", models)
@@ -275,7 +275,7 @@ def test_a_model_given_by_position_is_not_moved(moving: Callable[..., Desk], ups
 
 
 def test_embeddings_are_not_moved(moving: Callable[..., Desk], upstream: Upstream) -> None:
-    """Vectors of two models do not compare."""
+    """Vectors of two models cannot be compared."""
     desk = moving("0.01", {EMBED: "openai/gate-input"})
     arguments = desk.embedding("alice")
     with pytest.raises(BudgetExceeded):
@@ -285,7 +285,7 @@ def test_embeddings_are_not_moved(moving: Callable[..., Desk], upstream: Upstrea
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_routers_call_is_not_moved(moving: Callable[..., Desk], upstream: Upstream, asynchronous: bool) -> None:
-    """Its deployments have no base and no key of their own here, so that only the Router's marks tell."""
+    """Its deployments have no base and no key of their own here, so that only the Router's marks show the Router."""
     desk = moving("0.01")
     router = Router(model_list=[{"model_name": "chat", "litellm_params": {"model": CHAT}}], num_retries=0)
     call = {"model": "chat", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1000, "user": "alice"}
@@ -318,7 +318,7 @@ def test_a_message_object_of_an_earlier_answer_is_looked_into() -> None:
         ("gpt-4o", "openai/gpt-4o-mini", {"logprobs": True}, True),
         # The o-series takes no top_p.
         ("gpt-4o", "o3-mini", {"top_p": 0.5}, False),
-        # gpt-5 takes a temperature, but only that of 1.
+        # gpt-5 takes a temperature, but only 1.
         ("gpt-4o", "gpt-5-nano", {"temperature": 0}, False),
         ("gpt-4o", "gpt-4o-mini", {"tools": [{"type": "web_search"}]}, False),
         ("gpt-4o", "gpt-3.5-turbo", {"messages": IMAGE}, False),
@@ -341,7 +341,7 @@ def test_a_retry_of_a_moved_call_stays_with_the_cheaper_model(
     moving: Callable[..., Desk], upstream: Upstream, way: Callable[..., Any]
 ) -> None:
     desk = moving("0.01")
-    # Two in one attempt, by the provider's SDK; then LiteLLM makes a second one.
+    # Two in one attempt, by the provider's SDK. Then LiteLLM makes a second attempt.
     upstream.script["gate-other"].extend([500, 500])
     held: list[int] = []
     upstream.watch = lambda body: held.append(desk.held("alice"))
@@ -381,7 +381,7 @@ def test_an_answer_under_an_unknown_name_costs_what_the_cheaper_model_costs(
 def test_budgets_per_model_follow_the_move(
     moving: Callable[..., Desk], upstream: Upstream, model: str, served: bool
 ) -> None:
-    """A budget for the cheaper model can refuse the move; one for the model that was called no longer counts."""
+    """A budget for the cheaper model can refuse the move. A budget for the called model no longer counts."""
     desk = moving("0.01")
     ledger = desk.callback.budget_ledger
     assert ledger is not None
@@ -429,7 +429,7 @@ def test_overspend_in_threads(moving: Callable[..., Desk], upstream: Upstream, c
     spent = desk.calm("alice")
     assert spent == upstream.billed({**PRICES, "gate-tiny": (0, 500)}) <= 55_000_000
     assert upstream.requests + len(errors) == CALLS
-    # Four fit as they are, and two of the cheaper model into the rest.
+    # Four fit unchanged, and two of the cheaper model fit into the rest.
     assert upstream.requests >= 6
     least = 256 * 500 if cap_output else 500_000
     for error in errors:

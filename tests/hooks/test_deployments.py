@@ -1,4 +1,4 @@
-"""What a request to a Router's group turns into."""
+"""The requests that a request to a Router's group becomes."""
 
 from __future__ import annotations
 

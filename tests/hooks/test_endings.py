@@ -1,4 +1,4 @@
-"""However a call ends, its hold comes back and the right amount is charged."""
+"""Every end of a call releases its hold and charges the right amount."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _tokens(text: str) -> int:
 
 @pytest.fixture
 def rich(open_desk: Callable[..., Desk]) -> Desk:
-    """A desk whose users have room for everything."""
+    """A desk whose users have room for every call."""
     return open_desk(default_limit="10")
 
 
@@ -62,13 +62,13 @@ def test_a_stream_that_is_never_read_costs_its_input(rich: Desk, upstream: Upstr
 
 @pytest.fixture
 def no_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LiteLLM's success events say nothing: they come late, or not at all."""
+    """LiteLLM's success events are not reliable: they come late, or not at all."""
     monkeypatch.setattr(settlement, "_succeeded", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_events")
 def test_a_stream_is_charged_by_its_last_chunk(rich: Desk, upstream: Upstream) -> None:
-    """Whoever has read a stream to its end sees its cost in the ledger, without waiting for anybody."""
+    """After reading a stream to its end, the caller sees its cost in the ledger without waiting."""
     for _ in litellm.completion(**rich.arguments("alice", stream=True)):
         pass
     assert (rich.spent("alice"), rich.held("alice")) == (WORTH, 0)
@@ -101,7 +101,7 @@ def test_a_cancelled_task_costs_its_input(rich: Desk, upstream: Upstream) -> Non
     assert 1_000 <= rich.calm("alice") <= 20_000
 
 
-# The warning about LiteLLM's coroutine that is never awaited would keep that coroutine, and the call with it.
+# The warning about LiteLLM's coroutine that is never awaited would keep that coroutine alive, and the call with it.
 @pytest.mark.filterwarnings("ignore:coroutine")
 def test_a_task_cancelled_before_anything_was_sent_costs_nothing(rich: Desk, upstream: Upstream) -> None:
     async def call() -> None:
@@ -280,7 +280,7 @@ def test_no_answer_is_too_odd_to_be_charged(rich: Desk, odd: str) -> None:
 def test_a_dearer_model_than_the_gate_saw_is_held_for(
     open_desk: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hook of somebody else's can change a request after the gate."""
+    """A hook of other code can change a request after the gate."""
 
     class Theirs(CustomLogger):  # type: ignore[misc]
         async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any]:
@@ -355,7 +355,7 @@ def test_a_mock_response_is_charged_as_litellm_prices_it(rich: Desk) -> None:
 
 
 def test_a_call_around_the_gate_is_held_for_at_the_tripwire(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
-    """A Logging object supplied by the caller makes LiteLLM skip the place where the gate stands."""
+    """A Logging object supplied by the caller makes LiteLLM bypass the gate."""
     desk = open_desk(default_limit="0.0125")
     litellm.completion(**desk.arguments("alice", litellm_logging_obj=_logging_object()))
     assert desk.calm("alice") == WORTH
@@ -381,7 +381,7 @@ def _logging_object() -> Any:
 
 
 def test_an_ending_that_is_interrupted_leaves_the_call_to_the_next(rich: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupt before the charge is on its way must not lose it: whatever ends the call next charges it."""
+    """An interrupt before the charge is delivered must not lose it: the next end of the call charges it."""
     ledger = rich.callback.budget_ledger
     assert ledger is not None
     call = Call(ledger, ledger.principal("alice"), request_of("completion", rich.arguments("alice")))

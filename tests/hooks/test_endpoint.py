@@ -1,4 +1,4 @@
-"""LiteLLM's calls on a ledger behind a self-hosted endpoint, named in each of the ways that there are."""
+"""LiteLLM's calls on a ledger behind a self-hosted endpoint, with each way to name the endpoint."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def remote(server: Served, open_desk: Open, tmp_path: Path) -> Open:
-    """Opens desks on the endpoint with a good key, with the journal in the test's folder."""
+    """Open desks on the endpoint with a valid key, with the journal in the test's folder."""
     key = server.create_key(PROJECT)
     settings = {"store_url": server.base, "api_key": key, "project": PROJECT, "journal": str(tmp_path / "journal")}
-    # Not the default time: these tests are about what is held, on machines that do much else.
+    # Longer than the default: these tests are about what is held, on machines that are busy.
     return lambda **more: open_desk(**{**settings, "store_timeout": 5, **more})
 
 
@@ -69,7 +69,7 @@ def test_litellms_words_for_it(remote: Open, server: Served, upstream: Upstream,
 def test_a_killed_server_refuses_and_loses_nothing(
     remote: Open, server: Served, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """A call in flight is charged, once, when the server is back."""
+    """A call in flight is charged once, when the server is reachable again."""
     desk = remote(default_limit="10", store_timeout=0.5)
     litellm.completion(**desk.arguments("alice"))
     stream = litellm.completion(**desk.arguments("alice", stream=True))

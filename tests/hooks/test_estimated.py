@@ -1,4 +1,4 @@
-"""Charges that were estimated have totals of their own, beside everybody else's."""
+"""Charges that were estimated also have totals of their own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_stream_that_is_dropped_is_estimated(desk: Desk, upstream: Upstream) -
     [(5, False, 5, False), (5, True, 5, True), (None, False, 7, True), (0, True, 0, False), (None, True, 0, False)],
 )
 def test_what_counts_as_estimated(desk: Desk, usd: int | None, estimated: bool, nanos: int, told: bool) -> None:
-    """Also a charge of what was held because nobody knows the cost; nothing that costs nothing."""
+    """A charge of what was held because the cost is unknown counts, too. A charge of nothing does not."""
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     principal = ledger.principal("alice")

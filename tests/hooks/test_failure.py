@@ -1,4 +1,4 @@
-"""What a failure says of the request that it ended: over every exception class of the libraries that are installed."""
+"""The outcome of a request by the failure that ended it: over every exception class of the installed libraries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _AFTER_SENDING = re.compile(
     r"|ContentType|ProtocolError|^(Client)?OSError|^(Client)?ConnectionError|^(Server|API)?Timeout(Error|Exception)?$"
     r"|^SSLError|^RequestException|^HTTPClientError|^MaxRetry|NetworkError|APIConnection|ResponseValidation"
 )
-# Names that say one thing and mean another: processes and threads, bodies that cannot be sent, statuses of a handshake.
+# Misleading names: processes and threads, bodies that cannot be sent, statuses of a handshake.
 _MISLEADING = re.compile(
     r"WSServerHandshake|UnicodeDecode|AwsChunkedWrapper|UnseekableStream|BrokenWorker|BrokenBarrier|BrokenExecutor|BrokenThreadPool|BrokenProcessPool|RedirectHandshake|^OSError$"
 )
@@ -66,7 +66,7 @@ def _load() -> None:
                 try:
                     importlib.import_module(module.name)
                 except Exception:
-                    # It wants another library, which then raises nothing either.
+                    # It needs another library, which is not installed and so raises nothing either.
                     continue
 
 
@@ -91,7 +91,7 @@ def _classes() -> list[type[BaseException]]:
 
 
 def _bare(kind: type[BaseException]) -> BaseException:
-    # Constructors differ; what decides is the class.
+    # Constructors differ. The class decides.
     return kind.__new__(kind)
 
 
@@ -196,7 +196,7 @@ def _closed_port() -> int:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a server that takes requests and never answers."""
+    """Return the address of a server that takes requests and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -273,5 +273,5 @@ def test_an_answer_that_cannot_be_read_was_served(explicit: bool) -> None:
     assert outcome_of(unreadable()) is Outcome.LOST
     assert outcome_of(_answered(200)) is Outcome.LOST
     assert outcome_of(_chained(_answered(200), unreadable(), explicit=explicit)) is Outcome.LOST
-    # What could not be read came with an HTTP error.
+    # The unreadable answer came with an HTTP error.
     assert outcome_of(_chained(unreadable(), refused, explicit=explicit)) is Outcome.FREE

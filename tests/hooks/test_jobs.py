@@ -1,4 +1,4 @@
-"""What LiteLLM reports as the cost of functions that are not gated is charged once for each object."""
+"""Costs that LiteLLM reports for functions that are not gated are charged once for each object."""
 
 from __future__ import annotations
 

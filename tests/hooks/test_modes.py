@@ -1,4 +1,4 @@
-"""What the settings change: modes, unknown and zero prices, a store that does not answer."""
+"""Effects of settings: modes, unknown and zero prices, a store that does not answer."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_price_given_with_the_call_counts(desk: Desk, upstream: Upstream) -> N
 
 
 class _Away:
-    """A store that answers nothing, or settles nothing."""
+    """A store that does not answer, or does not settle."""
 
     remote = False
 
@@ -190,7 +190,7 @@ def test_a_charge_that_can_never_be_stored_does_not_hold_back_the_others(
 
 
 def test_an_answer_to_a_reserve_that_got_lost_leaves_no_hold(desk: Desk, upstream: Upstream) -> None:
-    """The store has applied the command, but the answer did not come in time: the caller was refused."""
+    """The store has applied the command, but the answer did not come in time, so the caller was refused."""
     ledger = desk.callback.budget_ledger
     assert ledger is not None
     store = ledger.worker.client.store

@@ -1,4 +1,4 @@
-"""LiteLLM's calls on a server's ledger, and what becomes of them while it is away."""
+"""LiteLLM's calls on a server's ledger, also while the server is unreachable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.upstream import Upstream
 
 Open = Callable[..., Desk]
 MARGIN = 2.0
-"""Seconds that a busy machine may add to what is promised: more is the mechanism's failure, not the machine's."""
+"""Seconds that a busy machine may add to the promised time. More is a failure of the mechanism."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def server(shared_server: PostgresServer) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def remote(server: PostgresServer, open_desk: Open, tmp_path: Path) -> Open:
-    """Opens desks on one ledger of the server, with the journal in the test's folder."""
+    """Open desks on one ledger of the server, with the journal in the test's folder."""
     url = server.url()
     return lambda **settings: open_desk(**{"store_url": url, "journal": str(tmp_path / "journal"), **settings})
 
@@ -66,7 +66,7 @@ def test_calls_are_held_for_charged_and_refused(remote: Open, upstream: Upstream
     desk = remote(default_limit="0.05")
     for number in range(4):
         litellm.completion(**desk.arguments("alice"))
-        # Who finished a call sees its cost.
+        # The caller of a finished call sees its cost.
         assert desk.callback.manager.get_current_cost("alice") == pytest.approx(0.0125 * (number + 1))
     with pytest.raises(BudgetExceeded):
         litellm.completion(**desk.arguments("alice"))
@@ -75,7 +75,7 @@ def test_calls_are_held_for_charged_and_refused(remote: Open, upstream: Upstream
 
 
 def test_forty_tasks_with_room_for_four(remote: Open, upstream: Upstream) -> None:
-    # Not the default: on a machine that does much else, forty calls on one loop can take long.
+    # Longer than the default: on a busy machine, forty calls on one loop can take long.
     desk = remote(default_limit="0.05", store_timeout=10)
     outcomes = forty_at_once(desk, "alice")
     assert upstream.requests == 4
@@ -86,7 +86,7 @@ def test_forty_tasks_with_room_for_four(remote: Open, upstream: Upstream) -> Non
 def test_a_killed_server_refuses_quickly_and_loses_nothing(
     remote: Open, server: PostgresServer, upstream: Upstream, tmp_path: Path
 ) -> None:
-    """A call in flight is charged, once, when the server is back."""
+    """A call in flight is charged once, when the server is reachable again."""
     desk = remote(default_limit="10")
     litellm.completion(**desk.arguments("alice"))
     stream = litellm.completion(**desk.arguments("alice", stream=True))
@@ -146,7 +146,8 @@ def test_no_call_goes_out_that_could_not_be_charged(
     desk = remote(default_limit="10", on_store_error="allow", journal_limit=3)
     server.stop(signal.SIGINT)
     errors = [_tried(lambda: litellm.completion(**desk.arguments("alice")))[0] for _ in range(6)]
-    # A call that was admitted without the ledger also leaves a Release of the hold that it may have got: that counts, too.
+    # A call that was admitted without the ledger also leaves a Release of the hold that it may have got. That counts,
+    # too.
     assert errors[0] is None and isinstance(errors[-1], BudgetStoreUnavailable)
     assert "JOURNAL_LIMIT" in str(errors[-1])
     server.start()
@@ -194,7 +195,7 @@ def test_a_service_starts_while_the_server_is_away_and_its_charges_outlive_it(
 
 
 def test_a_slice_carries_its_user_over_an_outage(remote: Open, server: PostgresServer, upstream: Upstream) -> None:
-    """Up to the slice, and no cent further."""
+    """Up to the slice, and no further."""
     desk = remote(default_limit="10", slice="0.1")
     ledger = desk.callback.budget_ledger
     assert ledger is not None and ledger._slices is not None

@@ -1,4 +1,4 @@
-"""Nobody passes a limit, whatever is in flight: 40 calls of $0.0125 each under $0.05, and under $0.055."""
+"""No user passes a limit, whatever is in flight: 40 calls of $0.0125 each under $0.05, and under $0.055."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_overspend_text_completions_in_tasks(desk: Desk, upstream: Upstream) -> 
 
 
 def router(url: str, **more: Any) -> Router:
-    """A Router with three deployments of each test model."""
+    """Return a Router with three deployments of each test model."""
     groups = [("chat", CHAT), ("embed", EMBED)]
     deployments = [
         {
@@ -201,7 +201,7 @@ _IMPORTED_EARLIER = textwrap.dedent(
 
 
 def _in_process(url: str, settings: dict[str, Any], calls: int) -> list[str]:
-    """The outcomes of a process's own calls."""
+    """Return the outcomes of a process's own calls."""
     register_prices()
     callback = BudgetCallback(**settings)
     litellm.callbacks = [callback]

@@ -1,4 +1,4 @@
-"""Who pays for a call."""
+"""The payer of a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.upstream import Upstream
 
 @pytest.fixture
 def rich(open_desk: Callable[..., Desk]) -> Desk:
-    """A desk whose users have room for everything."""
+    """A desk whose users have room for every call."""
     return open_desk(default_limit="10")
 
 

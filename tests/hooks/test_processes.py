@@ -24,7 +24,7 @@ from tests.upstream import Upstream
 
 def test_a_child_changes_nothing_of_its_parent(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
     desk = open_desk(default_limit="10")
-    # Nothing but this list knows the stream, so that the child can really drop it.
+    # Only this list refers to the stream, so that the child can really drop it.
     streams = [litellm.completion(**desk.arguments("alice", stream=True))]
     next(streams[0])
     context = multiprocessing.get_context("fork")
@@ -40,12 +40,13 @@ def test_a_child_changes_nothing_of_its_parent(open_desk: Callable[..., Desk], u
 
 
 def _inherit(streams: list[Any], desk: Desk, results: Any) -> None:
-    """What a forked child does to what it inherited: it drops the stream, collects, flushes, and closes."""
+    """Have a forked child drop the inherited stream, collect, flush, and close."""
     call = call_binding.call_of(streams[0].logging_obj)
     assert call is not None
     streams.clear()
     gc.collect()
-    # The threads of the parent are gone, but what they held may keep the stream: this is what its finalizer does.
+    # The threads of the parent are gone, but objects that they held may keep the stream. So this does what its
+    # finalizer does.
     call.dropped()
     desk.callback.flush()
     desk.callback.close()
@@ -56,7 +57,7 @@ def _inherit(streams: list[Any], desk: Desk, results: Any) -> None:
 def test_collection_in_the_middle_of_every_store_command_does_not_deadlock(
     open_desk: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropped streams are collected inside the store's lock, again and again: their finalizers must take no lock."""
+    """Dropped streams are collected inside the store's lock, again and again. Their finalizers must not take a lock."""
     from litellm_budget_plugin.stores.sqlite import store as sqlite_store
 
     desk = open_desk(default_limit="10")
@@ -79,7 +80,7 @@ def test_collection_in_the_middle_of_every_store_command_does_not_deadlock(
 
 
 def test_a_finalizer_only_appends(monkeypatch: pytest.MonkeyPatch, desk: Desk) -> None:
-    """It settles nothing by itself, whatever thread collects."""
+    """The finalizer settles nothing itself, whichever thread collects."""
     stream = litellm.completion(**desk.arguments("alice", stream=True))
     next(stream)
     ledger = desk.callback.budget_ledger

@@ -1,4 +1,4 @@
-"""A refusal says what happened, and harms nobody else."""
+"""A refusal says what happened, and affects no other call."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_it_says_when_only_calls_in_flight_stand_in_the_way(open_desk: Callable[
 
 
 def test_a_dropped_call_does_not_refuse_the_next_one(open_desk: Callable[..., Desk], upstream: Upstream) -> None:
-    """Its money comes back when it is known to be over, without anybody flushing."""
+    """Its money is released when its end is known, without a flush."""
 
     async def calls() -> None:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What refusals say: every kind of budget, call and reason, and what hostile names can do to it."""
+"""The messages of refusals: every kind of budget, call and reason, and the effect of hostile names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.hooks.desk import CHAT, EMBED, Desk
 
 RESETS = datetime(2026, 12, 1, tzinfo=timezone.utc)
 MOST = 900
-"""Characters that no message exceeds."""
+"""The most characters of a message."""
 HOSTILE_ID = "i" * 256
 HOSTILE_MODEL = "m\n\x1b[31m\u202e" * 2_000
 WAYS = (
@@ -165,14 +165,14 @@ GIVE, CAP, ALLOW = "give max_tokens", "set LITELLM_BUDGET_CAP_OUTPUT=true", "set
     [
         ({}, 4096, {GIVE, CAP, ALLOW}),
         ({"output_allowance": 3000, "default_limit": "0.02"}, 3000, {GIVE, CAP, ALLOW}),
-        # The model's own maximum is what was held for.
+        # The model's own maximum was held for.
         ({"output_allowance": 100_000}, 4096, {GIVE, CAP}),
-        # Less than MIN_OUTPUT costs is left.
+        # Less is left than MIN_OUTPUT costs.
         ({"default_limit": "0.003"}, 4096, {GIVE, ALLOW}),
         # Not even one token fits.
         ({"default_limit": "0.00001"}, 4096, set()),
         ({"default_limit": "0"}, 4096, set()),
-        # It was capped already, down to MIN_OUTPUT.
+        # It was already capped, down to MIN_OUTPUT.
         ({"default_limit": "0.003", "cap_output": True}, 4096, {GIVE}),
     ],
 )

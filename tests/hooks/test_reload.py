@@ -32,13 +32,13 @@ def version(number: int) -> str:
 
 
 def numbers(defaults: tuple[Default, ...]) -> set[int]:
-    """The versions that limits are of."""
+    """Return the versions of the file that these limits come from."""
     scale = {"usd": 10**9, "calls": 1, "tokens": 10**6}
     return {each.limit // scale[each.unit] for each in defaults if each.limit is not None}
 
 
 class Clock:
-    """Time passes when a test says so."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -47,19 +47,19 @@ class Clock:
         return self.now
 
     def time(self) -> float:
-        """A file that a test writes has always just been written."""
+        """Return the time at which a file that a test writes has always just been written."""
         return 0.0
 
 
 class Writer:
-    """Writes the file as editors and deployments do."""
+    """Write the file as editors and deployments do."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
 
     def settle(self, seen: policies.Policies) -> tuple[Default, ...]:
-        """The limits of all users when the file has stayed as it is for a while."""
+        """Return the limits of all users once the file has stayed unchanged for a while."""
         for _ in range(3):
             seen.look()
             self._clock.now += 10
@@ -84,7 +84,7 @@ class Writer:
 def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
     clock = Clock()
     monkeypatch.setattr(policies, "time", clock)
-    # Every call looks at the file.
+    # Every call checks the file.
     monkeypatch.setattr(policies, "_LOOK_SECONDS", 0.0)
     made = Writer(tmp_path / "budgets.toml", clock)
     made.replace(version(1000))
@@ -94,7 +94,7 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
 def test_a_thousand_calls_while_the_file_changes_twenty_times(
     open_desk: Callable[..., Desk], writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No call fails, and each one's limits are those of one version, in its hold and in its charge."""
+    """No call fails, and each call's limits in its hold and in its charge come from one version."""
     desk = open_desk(default_limit=None, store_url="memory://", file=str(writer.path))
     ledger = desk.callback.budget_ledger
     assert ledger is not None
@@ -161,7 +161,7 @@ def test_a_bad_version_is_said_once_and_the_one_before_goes_on(
 
 
 def test_a_file_that_may_be_read_again_is_read(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in it changes but who may read it."""
+    """Only its permissions change."""
     callback = BudgetCallback(store_url="memory://", file=str(writer.path))
     try:
         found = callback.budget_ledger

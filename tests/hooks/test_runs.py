@@ -1,4 +1,4 @@
-"""Budgets of an agent's run: everything inside counts, wherever it goes on, and somebody outside can stop it."""
+"""Budgets of an agent's run: every call inside counts, wherever the run continues, and it can be stopped from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.upstream import Upstream
 CALL = Decimal(WORTH).scaleb(-9)
 HALF = Decimal("0.5")
 INSIDE = 40
-"""So many calls $0.50 pays for."""
+"""The number of calls that $0.50 pays for."""
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_what_cannot_be_read_is_an_error_at_once() -> None:
 
 
 def test_where_nothing_is_enforced_a_run_limits_nothing(open_desk: Callable[..., Desk]) -> None:
-    """An application must not fail for a block that its tests or its settings switch off."""
+    """An application must not fail because of a block that its tests or its settings switch off."""
     desk = open_desk(store_url="memory://", mode="off")
     with budget_run("$0", user="alice") as run:
         call(desk)

@@ -20,7 +20,7 @@ MODELS = {"chat": INPUT, "stream": INPUT, "text": TEXT, "embedding": EMBED}
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No waiting between requests."""
+    """Remove the waiting between requests."""
     for client in (SyncAPIClient, AsyncAPIClient):
         monkeypatch.setattr(client, "_calculate_retry_timeout", lambda *args, **kwargs: 0)
 
@@ -31,7 +31,7 @@ def rich(open_desk: Callable[..., Desk]) -> Desk:
 
 
 def call(desk: Desk, kind: str, user: str, *, awaited: bool = False, **more: Any) -> Any:
-    """A call that OpenAI's SDK may repeat twice."""
+    """Make a call that OpenAI's SDK may repeat twice."""
     names = {"chat": "completion", "stream": "completion", "text": "text_completion", "embedding": "embedding"}
     arguments = {
         "chat": lambda: desk.arguments(user, model=INPUT),
@@ -61,7 +61,7 @@ def test_a_repeated_request_is_an_attempt_of_its_own(rich: Desk, upstream: Upstr
     assert upstream.requests == 4
     spent = rich.calm("alice")
     assert rich.usage("alice").calls == 3
-    # What was lost is charged its input side, which costs nothing for two of the models.
+    # A lost request is charged its input side, which costs nothing for two of the models.
     assert spent == once if kind == "text" else spent > once
 
 
@@ -99,7 +99,7 @@ def test_requests_repeated_by_the_sdk_and_by_litellm_are_all_charged(rich: Desk,
 def test_a_repeated_request_for_which_there_is_no_room_is_refused(
     open_desk: Callable[..., Desk], upstream: Upstream, awaited: bool
 ) -> None:
-    # 1,000 tokens of input, and no output that costs anything: a lost one leaves no room for a second.
+    # 1,000 tokens of input, and no output that costs anything: a lost request leaves no room for a second one.
     desk = open_desk(default_limit="0.015")
     upstream.script["gate-embed"].extend(["cut"] * 9)
     with pytest.raises(BudgetExceeded):

@@ -1,4 +1,4 @@
-"""check(): says whether budgets hold in this process, and disturbs nobody."""
+"""check() says whether budgets hold in this process, and does not affect other calls."""
 
 from __future__ import annotations
 

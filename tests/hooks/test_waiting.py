@@ -27,17 +27,17 @@ from tests.upstream import Upstream
 
 MEMORY: dict[str, Any] = {"store_url": "memory://", "journal": "off"}
 LONG = 300
-"""Seconds that no test takes: whoever waits is woken."""
+"""More seconds than any test takes, because waiting calls are woken."""
 
 
 @pytest.fixture
 def open_one(open_desk: Callable[..., Desk]) -> Callable[..., Desk]:
-    """A desk with room for one call, whose calls wait."""
+    """A desk with room for one call. Its calls wait."""
     return lambda **settings: open_desk(**{"default_limit": "0.0125", "wait_for_held": LONG, **MEMORY, **settings})
 
 
 class Calls:
-    """Synchronous calls in threads; what became of each, in the order in which they ended."""
+    """Synchronous calls in threads, with their results in the order in which they ended."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -59,7 +59,7 @@ class Calls:
         until(lambda: self._desk.waiting > before or not self.threads[-1].is_alive())
 
     def end(self) -> list[str]:
-        """Wait for all, and say in which order they were served; none may have failed."""
+        """Wait for all calls, and return the order in which they were served. None may have failed."""
         for thread in self.threads:
             thread.join(30)
             assert not thread.is_alive()
@@ -68,7 +68,7 @@ class Calls:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Return when something has become true, which must come."""
+    """Return when a condition has become true, which must happen."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline
@@ -76,7 +76,7 @@ def until(true: Callable[[], object]) -> None:
 
 
 async def aside(true: Callable[[], object]) -> None:
-    """`until` on an event loop."""
+    """Do what `until` does, on an event loop."""
 
     async def poll() -> None:
         while not true():
@@ -86,19 +86,21 @@ async def aside(true: Callable[[], object]) -> None:
 
 
 def served(desk: Desk, upstream: Upstream) -> list[int]:
-    """The output limits of the requests that were sent, in their order."""
+    """Return the output limits of the requests that were sent, in order."""
     return [body["max_tokens"] for body in upstream.bodies]
 
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what ends in this process wakes a call."""
+    """Have calls woken only by what ends in this process."""
     monkeypatch.setattr(waiting, "_SOONEST", LONG)
     monkeypatch.setattr(waiting, "_LATEST", LONG)
 
 
 def granted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The nano-dollars of every hold that is granted from now on, in their order: requests can overtake each other afterwards."""
+    """The nano-dollars of every hold that is granted from now on, in order: requests can overtake each other
+    afterwards.
+    """
     reserve, found = desk.callback._ledger.reserve, list[int]()
 
     def noted(command: Any) -> Any:
@@ -132,7 +134,7 @@ def test_calls_are_served_in_the_order_of_their_arrival(
 def test_a_small_call_does_not_overtake_a_large_one(
     open_one: Callable[..., Desk], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would fit at any time: a stream of such calls would keep the large one waiting for ever."""
+    """It would fit at any time. A stream of such calls would make the large one wait forever."""
     desk = open_one(default_limit="0.04")
     upstream.usage = upstream.usage._replace(completion=1)
     release, calls = desk.hold("alice", 10_000_000), Calls(desk)
@@ -238,7 +240,7 @@ def test_a_store_that_fails_meanwhile_is_met_as_the_settings_say(
 
 
 def test_a_call_that_can_be_capped_does_not_wait(open_one: Callable[..., Desk], upstream: Upstream) -> None:
-    """And one that cannot be capped far enough waits, and is capped then."""
+    """A call that cannot be capped far enough waits, and is capped afterwards."""
     desk = open_one(default_limit="0.03", cap_output=True)
     upstream.usage = upstream.usage._replace(completion=100)
     release = desk.hold("alice", 20_000_000)
@@ -269,7 +271,7 @@ def test_a_child_that_is_forked_meanwhile_waits_for_nothing(open_one: Callable[.
 
 @pytest.mark.usefixtures("no_polling")
 def test_the_event_loop_goes_on_while_calls_wait(open_one: Callable[..., Desk], upstream: Upstream) -> None:
-    """What is waited for ends on the loop itself: were it blocked, nobody would ever be served."""
+    """The call that is waited for ends on the loop itself. If the loop were blocked, no call would be served."""
     desk = open_one()
 
     async def all_of_them() -> list[Any]:
@@ -327,7 +329,7 @@ WAYS: dict[str, Callable[[Desk, Upstream], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_call_whose_time_is_over_sends_nothing(open_one: Callable[..., Desk], upstream: Upstream, way: str) -> None:
-    """LiteLLM swallows what is raised where the call waits, and goes on: the tripwire stops it then."""
+    """LiteLLM swallows what is raised where the call waits, and continues. Then the tripwire stops it."""
     desk = open_one(wait_for_held=0.05)
     desk.hold("alice")
     with pytest.raises(BudgetExceeded) as refused:
@@ -337,7 +339,7 @@ def test_a_call_whose_time_is_over_sends_nothing(open_one: Callable[..., Desk], 
 
 
 class WithoutTripwire(litellm.CustomLLM):
-    """A provider of the application's own, to which LiteLLM goes without `Logging.pre_call`."""
+    """A provider of the application's own, which LiteLLM calls without `Logging.pre_call`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -388,7 +390,7 @@ def test_a_refusal_where_a_call_waits_is_not_retried_around_the_gate(
 def test_a_call_is_deferred_only_where_it_will_come_to_where_it_waits(
     open_one: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, calls_ours: bool
 ) -> None:
-    """Another tool has put a function of its own in the place of LiteLLM's, or around it, after us."""
+    """Another tool has replaced LiteLLM's function with its own, or wrapped it, after us."""
     provider = WithoutTripwire()
     monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "mine", "custom_handler": provider}])
     litellm.register_model({"mine/m": {**litellm.model_cost[CHAT], "litellm_provider": "mine"}})
@@ -437,7 +439,7 @@ def test_a_call_that_never_came_to_where_it_was_to_wait_is_never_sent_unheld(
             release()
         return kwargs
 
-    # The gate finds its own inside, and cannot know that this one does not call it.
+    # The gate finds its own function inside, and cannot know that this wrapper does not call it.
     around = functools.wraps(litellm.utils.async_pre_call_deployment_hook)(passed_by)
     monkeypatch.setattr(litellm.utils, "async_pre_call_deployment_hook", around)
     if way == "responses":
@@ -445,7 +447,7 @@ def test_a_call_that_never_came_to_where_it_was_to_wait_is_never_sent_unheld(
     try:
         asyncio.run(WAYS[way](desk, upstream))
     except Exception as error:
-        # `fallbacks=` makes an error of LiteLLM's own of whatever its attempts end with.
+        # `fallbacks=` turns any error of its attempts into an error of LiteLLM's own.
         assert way == "responses" if room else "only calls in flight stand in the way" in str(error)
     assert (bool(upstream.requests), set(held)) == (room, {WORTH} if room else set())
 

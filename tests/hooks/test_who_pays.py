@@ -1,4 +1,4 @@
-"""Whose budgets a call counts against: user, team, tags, runs and class, from contexts, metadata and the proxy."""
+"""The budgets that a call counts against: user, team, tags, runs and class, from contexts, metadata and the proxy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Named = tuple[list[str], set[str]]
 
 
 def named(principal: Principal) -> Named:
-    """The subjects of a call as text, and the limits that count for them alone."""
+    """Return the subjects of a call as text, and the limits that apply only to them."""
     own = {f"${each.limit / 1e9:g}" for each in principal.defaults if each.subject and each.limit is not None}
     return [f"{scope}:{name}" for scope, name in principal.subjects if scope != "project"], own
 
@@ -66,7 +66,7 @@ def here(ledger: BudgetLedger, **params: Any) -> list[str]:
 
 
 def test_contexts_nest(ledger: BudgetLedger) -> None:
-    """An inner user and team take the place of the outer ones; tags and runs add up, each once."""
+    """An inner user and team replace the outer ones. Tags and runs add up, each once."""
     with budget_context(user="ann", team="red", tags=["a", "b"], run="r1"):
         with budget_context(tags="b", run="r2"), budget_context(run="r1", tags=["c"]):
             assert here(ledger) == ["user:ann", "team:red", "tag:a", "tag:b", "tag:c", "run:r1", "run:r2"]

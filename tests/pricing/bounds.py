@@ -1,6 +1,7 @@
-"""How many models of LiteLLM's cost map are priced, and for how many the estimate is a proven bound, and why not.
+"""The number of models in LiteLLM's cost map with a price, and with a proven bound as estimate, and the reasons for the
+rest.
 
-`python -m tests.pricing.bounds` prints it, for calls that state what can be stated: a limit, a size, seconds, pages.
+`python -m tests.pricing.bounds` prints it, for calls that state all they can: a limit, a size, seconds, pages.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Row:
     priced: int = 0
     bounded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    """Why priced models are not bounded, and how many for each reason."""
+    """The reasons why priced models are not bounded, with the number of models for each."""
 
 
 def why(request: Request) -> str:
-    """Why the estimate of a priced call that states its limits is not a proven bound."""
+    """Return the reason why the estimate of a priced call that states its limits is not a proven bound."""
     if request.call_type in BY_TOKENS:
         return price_sheet(price_key(request)).open_because
     return _WHY.get(request.call_type, "")
@@ -64,7 +65,7 @@ def _row(family: str, mode: str, requests: list[Request]) -> Row:
 
 
 def rows() -> list[Row]:
-    """One row for each family of calls and mode of models."""
+    """Return one row for each family of calls and mode of models."""
     found = [
         _row(family, mode, [Request(family, model, None, _ASKED[family]) for model in models_of(mode)])
         for family, mode in _OLDEST.items()

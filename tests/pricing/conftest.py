@@ -1,4 +1,4 @@
-"""LiteLLM must not fetch its price map, and no test of this room may open a connection."""
+"""LiteLLM must not fetch its price map, and no test of this folder may open a connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cost_map() -> Iterator[dict[str, Any]]:
-    """LiteLLM's cost map, put back as it was after the test."""
+    """LiteLLM's cost map, restored after the test."""
     before = deepcopy(litellm.model_cost)
     yield litellm.model_cost
     litellm.model_cost.clear()
@@ -41,7 +41,7 @@ def cost_map() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def chat() -> MakeRequest:
-    """A chat request of one user message, with further arguments."""
+    """Return a function that makes a chat request of one user message, with more arguments."""
 
     def make(model: str = "gpt-4o", text: Any = "Hello", **params: Any) -> Request:
         provider = params.pop("provider", None)

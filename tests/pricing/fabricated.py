@@ -1,4 +1,4 @@
-"""Requests of every family, and answers within what they ask for, as hypothesis draws them and at their very limits."""
+"""Requests of every family, and answers within what they ask for, drawn by hypothesis and at their exact limits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COLUMNS = {"1024x1024": 0, "1024x1536": 1, "1536x1024": 2}
 
 
 class Case(NamedTuple):
-    """A request, the answer to it, and how LiteLLM is asked for the price of the answer."""
+    """A request, its answer, and the way to ask LiteLLM for the price of the answer."""
 
     request: Request
     answer: Any
@@ -54,7 +54,7 @@ class Case(NamedTuple):
 
 @cache
 def models_of(mode: str) -> list[str]:
-    """Every model of the cost map in this mode that LiteLLM prices without asking over the network."""
+    """Return every model of the cost map in this mode that LiteLLM prices without using the network."""
     return sorted(
         {
             _called(name, entry)
@@ -65,7 +65,9 @@ def models_of(mode: str) -> list[str]:
 
 
 def _called(name: str, entry: dict[str, Any]) -> str:
-    """What a model is called by: the entry of one size, "azure/hd/1024-x-1024/dall-e-3", is not a name to call."""
+    """Return the name to call a model by. The entry of one size, "azure/hd/1024-x-1024/dall-e-3", is not a name to
+    call.
+    """
     found = re.search(r"(?:^|/)\d+-x-\d+/(?:(?:\d+|max)-steps/)?(.+)$", name)
     if found is None:
         return name
@@ -74,14 +76,14 @@ def _called(name: str, entry: dict[str, Any]) -> str:
 
 
 def largest(strategy: Any) -> Any:
-    """A draw that takes the largest number and the last choice: the answer at the limit of what was asked for."""
+    """Draw the largest number and the last choice: the answer at the limit of the request."""
     if hasattr(strategy, "wrapped_strategy"):
         strategy = strategy.wrapped_strategy
     return strategy.end if hasattr(strategy, "end") else strategy.elements[-1]
 
 
 def writes_caches(model: str) -> bool:
-    """Whether a provider may write a cache without being asked: Claude's do not."""
+    """Return whether a provider may write a cache without being asked. Claude's providers do not."""
     return "claude" not in model
 
 
@@ -159,7 +161,7 @@ def _image(draw: Draw, model: str, call_type: str) -> Case:
     if call_type == "image_edit":
         params["image"] = [b"x"] * draw(st.integers(1, 3))
     made = draw(st.integers(0, copies))
-    # What a request leaves open the provider decides, and says so.
+    # The provider decides what a request leaves open, and reports it.
     quality = params["quality"] if params["quality"] not in (None, "auto") else draw(st.sampled_from(QUALITIES[4:]))
     size = params["size"] if params["size"] not in (None, "auto") else draw(st.sampled_from(list(_COLUMNS)))
     answer: dict[str, Any] = {"created": 1, "data": [{"url": "x"}] * made}
@@ -195,7 +197,7 @@ def speech(draw: Draw, model: str) -> Case:
 
 
 def wav(seconds: int, rate: int = 16_000) -> bytes:
-    """A WAV file of this length with 16-bit samples, of which only the header is there if it is long."""
+    """Return a WAV file of this length with 16-bit samples. A long one has only its header."""
     size = seconds * rate * 2
     head = struct.pack(
         "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", size
@@ -204,7 +206,7 @@ def wav(seconds: int, rate: int = 16_000) -> bytes:
 
 
 def mp3(seconds: int, kilobits: int) -> bytes:
-    """Something of the size and with the mark of an MP3 file."""
+    """Return data with the size and the mark of an MP3 file."""
     return b"\xff\xfb" + bytes(seconds * kilobits * 125)
 
 
@@ -231,7 +233,8 @@ def rerank(draw: Draw, model: str) -> Case:
     length, number = draw(st.integers(1, 6000)), draw(st.integers(1, 150))
     query = draw(st.integers(1, 200))
     params = {"query": "x" * query, "documents": ["x" * length] * number}
-    # A token has one byte at least; 500 of them with the query's are one document, and 100 documents one unit.
+    # A token has at least one byte. 500 of them, with those of the query, are one document, and 100 documents are one
+    # unit.
     tokens = draw(st.integers(1, length))
     pieces = number * max(1, -(-tokens // (500 - query)))
     billed = {"search_units": -(-pieces // 100), "total_tokens": (tokens + query) * number}
@@ -240,7 +243,7 @@ def rerank(draw: Draw, model: str) -> Case:
 
 
 def pdf(pages: int) -> bytes:
-    """The page tree of a PDF."""
+    """Return the page tree of a PDF."""
     kids = b"".join(b"%d 0 obj\n<< /Type /Page /Parent 2 0 R >>\nendobj\n" % (number + 3) for number in range(pages))
     return b"%%PDF-1.4\n2 0 obj\n<< /Type /Pages /Count %d >>\nendobj\n%s%%%%EOF" % (pages, kids)
 
@@ -307,7 +310,7 @@ FAMILIES: dict[str, tuple[str, Callable[[Draw, str], Case]]] = {
 
 
 def charged(case: Case) -> float | None:
-    """LiteLLM's own price of the answer in USD; None where it has none."""
+    """Return LiteLLM's own price of the answer in USD; None if it has none."""
     model = case.request.model
     # Names of vanished providers (anyscale) are in the map, but completion_cost cannot price them.
     try:

@@ -1,4 +1,4 @@
-"""What calls did cost."""
+"""The actual costs of calls."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_callers_prices_are_charged() -> None:
 
 def test_a_cache_hit_costs_nothing() -> None:
     answer = _answer()
-    answer._hidden_params["cache_hit"] = True  # where LiteLLM puts it
+    answer._hidden_params["cache_hit"] = True  # the place where LiteLLM puts it
     assert cost_of_response(_request(), answer, 0.0).usd == 0
 
 

@@ -1,4 +1,4 @@
-"""What calls of the other families did cost, in numbers worked out by hand."""
+"""The actual costs of calls of the other families, in numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RESPONSE = {
         "total_tokens": 110,
     },
 }
-# gpt-4o: $2.50, cached $1.25, and $10 a million tokens; the cached ones are among the 100.
+# gpt-4o: $2.50, cached $1.25, and $10 a million tokens. The 100 tokens include the cached ones.
 RESPONSE_COST = 40 * 2500 + 60 * 1250 + 10 * 10_000
 
 MESSAGE = {
@@ -65,7 +65,8 @@ MESSAGE = {
         "output_tokens": 10,
     },
 }
-# $3 and $15 a million, $0.30 read, $3.75 written for five minutes and $6 for an hour; beside the 40.
+# $3 and $15 a million, $0.30 read, $3.75 written for five minutes and $6 for an hour. The 40 do not include cached
+# ones.
 MESSAGE_COST = 40 * 3000 + 60 * 300 + 10 * 3750 + 20 * 6000 + 10 * 15_000
 
 GENERATED = {
@@ -79,7 +80,7 @@ GENERATED = {
         "totalTokenCount": 115,
     },
 }
-# $0.30, cached $0.03, and $2.50 a million; thoughts are written too.
+# $0.30, cached $0.03, and $2.50 a million. Thoughts are output, too.
 GENERATED_COST = 40 * 300 + 60 * 30 + 15 * 2500
 
 IMAGES = {
@@ -109,7 +110,7 @@ def _binary() -> HttpxBinaryResponseContent:
 
 def _transcript(seconds: float) -> litellm.TranscriptionResponse:
     made = litellm.TranscriptionResponse(text="hello")
-    made._hidden_params = {"audio_transcription_duration": seconds}  # where LiteLLM puts it
+    made._hidden_params = {"audio_transcription_duration": seconds}  # the place where LiteLLM puts it
     return made
 
 
@@ -140,22 +141,22 @@ ANSWERS = [
     ),
     (_request("image_generation", "gpt-image-1", prompt="a cat", n=2), litellm.ImageResponse(**IMAGES), IMAGES_COST),
     (_request("image_generation", "gpt-image-1", prompt="a cat", n=2), IMAGES, IMAGES_COST),
-    # $0.05 each, by the images that came.
+    # $0.05 each, by the images in the answer.
     (_request("image_edit", "black_forest_labs/flux-pro-1.0-fill", image=b"x"), {"created": 1, "data": [{"url": "a"}] * 2}, 100_000_000),
-    # 1024 x 1792 pixels; the price of one differs between versions of LiteLLM.
+    # 1024 x 1792 pixels. The price of one differs between versions of LiteLLM.
     (
         _request("image_generation", "azure/dall-e-3", prompt="a cat", size="1024x1792", quality="hd"),
         {"created": 1, "data": [{"url": "a"}]},
         round(1024 * 1792 * 1e9 * litellm.model_cost["azure/hd/1024-x-1792/dall-e-3"]["input_cost_per_pixel"]),
     ),
-    # 10 characters that are no spaces, at $15 a million.
+    # 10 characters that are not spaces, at $15 a million.
     (_request("speech", "tts-1", input="Hello there", voice="alloy"), _binary(), 10 * 15_000),
     (_request("speech", "tts-1", input="Hello there", voice="alloy"), {"anything": 1}, 10 * 15_000),
     # A minute at $0.0001 a second.
     (_request("transcription", "whisper-1", file=b"x"), _transcript(60.0), 6_000_000),
     (_request("transcription", "whisper-1", file=b"x"), {"text": "hello", "duration": 60.0}, 6_000_000),
     (_request("transcription", "whisper-1", file=b"x"), {"text": "", "usage": {"type": "duration", "seconds": 60}}, 6_000_000),
-    # $2.50 a million tokens heard, $10 written.
+    # $2.50 a million input tokens, $10 output.
     (
         _request("transcription", "gpt-4o-transcribe", file=b"x"),
         {

@@ -149,13 +149,13 @@ def test_the_answers_of_a_session_are_added_up() -> None:
     done = {"type": "response.done", "response": {"usage": usage}}
     request = Request("realtime", "gpt-realtime", None, {})
     found = cost_of_chunks(request, [{"type": "session.created"}, done, done])
-    # $32 a million tokens heard, $64 spoken.
+    # $32 a million audio input tokens, $64 a million audio output tokens.
     assert (found.usd, found.input_tokens, found.output_tokens) == (200 * 32_000 + 20 * 64_000, 200, 20)
     assert cost_of_chunks(request, []).usd == 0
 
 
 class _Raises:
-    """An object all of whose fields fail."""
+    """An object whose fields all fail."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(name)

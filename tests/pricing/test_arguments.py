@@ -1,4 +1,4 @@
-"""Arguments count unless they are known: LiteLLM hands on what it does not know, and providers obey it."""
+"""Arguments count unless they are known: LiteLLM passes on what it does not know, and providers obey it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litellm_budget_plugin.pricing.scan import scan
 from tests.generated import examples
 
 SAID = [{"role": "user", "content": "hello"}]
-# A priced model of each family, with a request for it and the words in which it states its limit.
+# A priced model of each family, with a request for it and the arguments that state its limit.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "completion": ("gpt-4o", {"messages": SAID, "max_tokens": 10}),
     "text_completion": ("gpt-3.5-turbo-instruct", {"prompt": "hello", "max_tokens": 10}),
@@ -69,7 +69,7 @@ def _of(family: str, **params: Any) -> Estimate:
 
 
 def _bytes(value: Any) -> int:
-    """UTF-8 bytes of all names, texts and numbers in a value."""
+    """Return the UTF-8 bytes of all names, texts and numbers in a value."""
     if isinstance(value, dict):
         return sum(_bytes(name) + _bytes(item) for name, item in value.items())
     if isinstance(value, list):
@@ -79,7 +79,7 @@ def _bytes(value: Any) -> int:
 
 @st.composite
 def _nested(draw: st.DrawFn, name: str, value: object) -> dict[str, Any]:
-    """An argument with this field somewhere inside it."""
+    """Draw an argument with this field somewhere inside it."""
     found: Any = {name: draw(st.sampled_from([value, str(value), f" {value} ", float(str(value))]))}
     for place in draw(st.lists(st.sampled_from(PLACES), max_size=4)):
         found = {place: draw(st.sampled_from([found, [found], [{}, found]]))}
@@ -89,7 +89,9 @@ def _nested(draw: st.DrawFn, name: str, value: object) -> dict[str, Any]:
 
 
 def _laid_over(family: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Drawn arguments beside those of the plain request: none of them is taken away, but for a limit in the same word."""
+    """Return drawn arguments in addition to those of the plain request. They replace none of them, except for a limit
+    of the same name.
+    """
     plain = (FAMILIES | UNITS)[family][1]
     config = plain.get("config")
     if config and "config" in params:
@@ -213,7 +215,7 @@ def test_every_argument_of_litellms_own_functions_has_a_use() -> None:
         "speech": litellm.speech, "rerank": litellm.rerank, "search": litellm.search, "transcription": litellm.transcription,
         "video_generation": litellm.video_generation,
     }  # fmt: skip
-    # These may add what cannot be seen.
+    # These may add content that cannot be seen.
     not_known = {"prompt", "previous_response_id", "extra_body", "extra_query", "web_search_options", "keywords"}
     import inspect
 

@@ -1,4 +1,4 @@
-"""The body that LiteLLM is about to send has the last word, and ordinary requests are covered by what was held for."""
+"""The body that LiteLLM is about to send decides. What was held for covers ordinary requests."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ MODELS = [
 
 
 class _Sent(BaseException):
-    """The body is known, and nothing leaves."""
+    """Raised when the body is known, so that nothing leaves."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""In every family: no answer within the stated limits costs more than the estimate, where it says `bounded`."""
+"""In every family, no answer within the stated limits costs more than the estimate if that is `bounded`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.generated import examples
 from tests.pricing import bounds
 from tests.pricing.fabricated import FAMILIES, charged, largest, models_of
 
-# How many models of each family LiteLLM has a price for at the least: the comparison is not empty.
+# The least number of models of each family for which LiteLLM has a price, so that the comparison is not empty.
 COMPARED = {
     "responses": 60, "responses of chat models": 1500, "messages": 1500, "generate_content": 1500,
     "image_generation": 85, "image_edit": 30, "image_edit of generating models": 60, "speech": 20, "transcription": 80,

@@ -1,4 +1,6 @@
-"""Whose figure a call is charged: the provider's, LiteLLM's, that of LiteLLM's functions on the usage, or an estimate."""
+"""The figure that a call is charged: the provider's, LiteLLM's, that of LiteLLM's functions on the usage, or an
+estimate.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,7 @@ def test_the_header_that_litellm_reads_is_the_providers_figure() -> None:
 def test_a_figure_of_nothing_stands_where_nobody_knows_better() -> None:
     assert cost_of_response(_request("openrouter/nobody/unheard:free"), _chat("unheard", cost=0.0)).usd == 0
     assert cost_of_response(_request("openrouter/nobody/unheard:free"), _chat("unheard")).usd is None
-    # A key of one's own at the provider: what the provider charges beside it is not what the call costs.
+    # With the caller's own key at the provider, the provider's separate charge is not the cost of the call.
     assert cost_of_response(_request(), _chat(cost=0)).usd == COMPUTED
 
 
@@ -200,7 +202,7 @@ def test_an_unknown_call_type_costs_what_somebody_says(family: str) -> None:
     assert cost_of_chunks(request, []).usd is None
 
 
-# Where the raw answer and LiteLLM's figure differ.
+# Differences between the raw answer and LiteLLM's figure.
 
 
 def _embedded(model: str = "raw-text-embedding", **details: Any) -> litellm.EmbeddingResponse:
@@ -218,7 +220,7 @@ def _warnings(caplog: pytest.LogCaptureFixture, model: str) -> list[str]:
 
 def test_a_picture_that_litellm_does_not_bill_is_charged(caplog: pytest.LogCaptureFixture) -> None:
     request = Request("embedding", "text-embedding-3-small", None, {"input": ["text", "data:image/png;base64,AAAA"]})
-    # Three tokens of text at $0.02 a million: so LiteLLM bills what its details say.
+    # Three tokens of text at $0.02 a million: LiteLLM bills what its details say.
     for _ in range(3):
         answer = _embedded("pictured", text_tokens=3, image_count=1)
         assert cost_of_response(request, answer, 3 * 20e-9).usd == 264 * 20
@@ -309,7 +311,7 @@ def test_an_ordinary_answer_is_charged_litellms_figure(
     logged = _logged(raw=json.dumps({"usage": {**USAGE, "prompt_tokens_details": details}}))
     request = _request(service_tier=tier)
     assert cost_of_response(request, answer, figure, logging_obj=logged).usd == round(figure * 1e9)
-    # And the functions on the usage come to the same.
+    # The functions on the usage have the same result.
     assert cost_of_response(request, answer).usd == round(figure * 1e9)
     assert cost_of_chunks(request, _stream("gpt-4o", prompt_tokens_details=details)).usd == round(figure * 1e9)
     assert not caplog.records
@@ -320,7 +322,7 @@ def _answered(answer: dict[str, Any]) -> SimpleNamespace:
 
 
 def test_a_tool_call_that_speaks_of_usage_is_not_the_usage() -> None:
-    """Google's answers carry the arguments of tools as they are, and their own usage under another name."""
+    """Google's answers contain the arguments of tools unchanged, and their own usage under another name."""
     said = {"prompt_tokens": 10**9, "completion_tokens": 10**6}
     call = {"functionCall": {"name": "f", "args": {"usage": said}}}
     answer = {"candidates": [{"content": {"parts": [call]}}], "usageMetadata": {"promptTokenCount": 1}}
@@ -330,7 +332,7 @@ def test_a_tool_call_that_speaks_of_usage_is_not_the_usage() -> None:
 
 
 def test_a_tier_that_only_the_body_names_is_charged() -> None:
-    """LiteLLM looks for it among the arguments; an answer that names its tier says which one was served."""
+    """LiteLLM looks for it among the arguments. An answer that names its tier shows which one was served."""
     logged = SimpleNamespace(model_call_details={}, _response_cost_calculator=lambda result: COMPUTED / 1e9)
     priority = cost_of_response(_request(service_tier="priority"), _chat()).usd
     assert priority is not None and priority > COMPUTED

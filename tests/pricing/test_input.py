@@ -1,4 +1,4 @@
-"""Bounds of what goes in: text, tools, images, audio, nonsense; and exact counts."""
+"""Bounds of the input: text, tools, images, audio, nonsense. Also exact counts."""
 
 from __future__ import annotations
 

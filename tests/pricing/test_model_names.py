@@ -1,4 +1,4 @@
-"""Names by which a budget can be for a call's model."""
+"""Names by which a budget can limit a call's model."""
 
 from __future__ import annotations
 

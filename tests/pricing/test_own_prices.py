@@ -1,4 +1,6 @@
-"""Prices that a call or its deployment gives: every field, in every kind of answer, as LiteLLM's own calculator has it."""
+"""Prices that a call or its deployment gives: every field, in every kind of answer, as LiteLLM's own calculator uses
+it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from litellm_budget_plugin.pricing import Cost, Request, cost_of_chunks, cost_of
 CLAUDE = "claude-sonnet-4-5"
 READ, HITS, FIVE_MINUTES, ONE_HOUR, HEARD, SEEN = 300_000, 40_000, 20_000, 10_000, 900, 700
 WROTE, THOUGHT, SPOKEN, DRAWN = 5_000, 1_000, 300, 200
-# LiteLLM's form of a usage that has something of everything.
+# A usage in LiteLLM's form with some of every kind of token.
 USAGE: dict[str, Any] = {
     "prompt_tokens": READ,
     "completion_tokens": WROTE,
@@ -188,7 +190,9 @@ def _from_responses() -> litellm.Usage:
 
 
 def _by_litellm(model: str, own: dict[str, Any], usage: litellm.Usage, tier: str | None) -> float:
-    """What LiteLLM charges a deployment that a Router has registered with the public prices and these over them."""
+    """Return LiteLLM's charge for a deployment that a Router has registered with the public prices, overridden by
+    these.
+    """
     stripped, provider, _, _ = litellm.get_llm_provider(model)
     public = dict(litellm.model_cost.get(model) or litellm.model_cost[stripped])
     name = f"registered {own} {tier}"
@@ -205,7 +209,7 @@ def _by_litellm(model: str, own: dict[str, Any], usage: litellm.Usage, tier: str
 
 
 def _own_fields() -> list[str]:
-    """Every field of LiteLLM's that carries one number for tokens."""
+    """Return every field of LiteLLM's that holds one number for tokens."""
     fields = set(CustomPricingLiteLLMParams.model_fields)
     fields |= {
         name for entry in litellm.model_cost.values() for name in entry if "cost_per" in name or "token_cost" in name
@@ -230,7 +234,7 @@ def test_every_own_price_counts_in_every_kind_of_answer(kind: str, cost_map: dic
         assert not found.estimated
         if expected != plain:
             told.add(name)
-    # Not one of these prices may be lost: without them this test would show nothing.
+    # None of these prices may be lost. Without them this test would show nothing.
     assert len(told) >= {"embedding": 3}.get(family, 4), told
     assert any("cache_read" in name for name in told)
     assert any("priority" in name for name in told)
@@ -300,7 +304,7 @@ def test_what_own_prices_do_not_name_keeps_the_public_price() -> None:
 
 
 def test_a_deployment_of_a_router_stands_alone(cost_map: dict[str, Any]) -> None:
-    # A Router registers what a deployment inherits; nothing public is laid under that here.
+    # A Router registers what a deployment inherits. Public prices do not apply here.
     own = {"input_cost_per_token": 5e-6, "output_cost_per_token": 20e-6, "litellm_provider": "openai"}
     litellm.register_model({"deployment": own})
     request = Request("completion", "gpt-4o", None, {"metadata": {"model_info": {"id": "deployment", **own}}})
@@ -333,7 +337,7 @@ def test_own_prices_are_charged_when_the_cost_map_was_replaced(
         assert cost_of_response(request, answer, public).usd == 110 * 1_000_000
     warnings = [record.getMessage() for record in caplog.records if "replaced-map" in record.getMessage()]
     assert len(warnings) == 1
-    # The map that the application has put in place holds what it held, and the names that prices were asked under.
+    # The map of the application holds what it held before, and the names under which prices were asked for.
     assert set(litellm.model_cost) - {"gpt-4o"} == {name for name in litellm.model_cost if "#" in name}
 
 
@@ -389,7 +393,7 @@ UNITS = [
     ),
     ("image_edit", "openai/mine", PICTURES, {"output_cost_per_image": 0.5}, 1.0),
     ("image_generation", "vertex_ai/imagen-4.0-generate-001", PICTURES, {"output_cost_per_image": 0.5}, 1.0),
-    # Ten characters that are no spaces.
+    # Ten characters that are not spaces.
     ("speech", "openai/tts-1", {"anything": 1}, {"input_cost_per_character": 0.01}, 0.1),
     ("transcription", "openai/whisper-1", _transcript(), {"input_cost_per_second": 0.01}, 0.6),
     ("transcription", "openai/whisper-1", _transcript(), {"output_cost_per_second": 0.01}, 0.6),

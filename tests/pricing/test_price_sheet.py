@@ -1,4 +1,4 @@
-"""Where prices come from, and when they are read again."""
+"""The sources of prices, and when they are read again."""
 
 from __future__ import annotations
 

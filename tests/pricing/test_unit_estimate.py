@@ -1,4 +1,4 @@
-"""What requests of the other families show of their quantities before they are sent."""
+"""The quantities that requests of the other families show before they are sent."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_image_is_a_page_and_a_choice_of_pages_is_their_number() -> None:
     assert (chosen.usd, chosen.bounded) == (3 * 4_000_000, True)
 
 
-# What cannot be known.
+# Unknown quantities.
 
 UNKNOWN = [
     ("ocr", "mistral/mistral-ocr-latest", {"document": {"type": "document_url", "document_url": "https://x/y.pdf"}}),
@@ -321,7 +321,7 @@ def test_plain_requests_are_bounded_and_priced_by_their_limit(make: Any) -> None
 
 
 def test_limits_are_read_in_each_familys_words() -> None:
-    # A newer LiteLLM knows places where this model is dearer, and a request does not show where it goes.
+    # A newer LiteLLM knows places where this model is more expensive, and a request does not show its place.
     dearest = max([v for n, v in litellm.model_cost["gpt-4o"].items() if "multiplier" in n and v], default=1)
     assert _gpt(max_output_tokens=110).usd - _gpt().usd == round(100 * 10_000 * dearest)
     assert _claude(max_tokens=110).usd - _claude().usd == 100 * 15_000

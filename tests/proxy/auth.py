@@ -1,4 +1,4 @@
-"""The proxy's authentication in these tests, copied beside its config: without a database, keys say whose they are."""
+"""The proxy's authentication in these tests, copied beside its config. There is no database: a key contains its owner."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from litellm.proxy._types import UserAPIKeyAuth
 
 
 async def user_api_key_auth(request: object, api_key: str) -> UserAPIKeyAuth:
-    """`sk-user-NAME` is a user's key, `sk-team-TEAM-NAME` a team member's, `sk-key-ALIAS` a key without a user; `plain-…`
-    is a key in a form that LiteLLM does not hash, and `sk-nobody` one that names nobody. `sk-tagged-TEAM-NAME` has tags, and so has its team.
+    """`sk-user-NAME` is a user's key, `sk-team-TEAM-NAME` a team member's, `sk-key-ALIAS` a key without a user.
+    `plain-…` is a key in a form that LiteLLM does not hash, and `sk-nobody` is one without an owner.
+    `sk-tagged-TEAM-NAME` has tags, and so has its team.
     """
     kind, _, name = api_key.removeprefix("sk-").partition("-")
     if kind == "user":

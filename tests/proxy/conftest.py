@@ -1,4 +1,4 @@
-"""One proxy for the tests of a module: it takes seconds to start. Each test has users of its own."""
+"""One proxy for the tests of a module, because it takes seconds to start. Each test has its own users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shared_upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def upstream(shared_upstream: Upstream) -> Upstream:
-    """The provider behind the module's proxy, as new."""
+    """The provider behind the module's proxy, reset."""
     shared_upstream.usage = Usage(1000, 1000)
     shared_upstream.report_stream_usage = True
     shared_upstream.script.clear()
@@ -34,7 +34,7 @@ def upstream(shared_upstream: Upstream) -> Upstream:
 
 @pytest.fixture(scope="module")
 def config(shared_upstream: Upstream) -> dict[str, Any]:
-    """The proxy's config; modules that need more make their own."""
+    """The proxy's config. Modules that need more make their own."""
     return chat_only(shared_upstream.url)
 
 

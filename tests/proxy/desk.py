@@ -1,4 +1,4 @@
-"""A real LiteLLM proxy in a process of its own, its clients, and the ledger that it writes, read from here."""
+"""A real LiteLLM proxy in a separate process, its clients, and the ledger that it writes, which is read from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from litellm_budget_plugin.core.commands import Accounts, AccountState, Command,
 from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 WORTH = 12_500_000
-"""What a call of `Proxy.chat` costs, at most and in fact: $0.0125, for 1,000 output tokens of CHAT."""
+"""The cost of a call of `Proxy.chat`, at most and in fact: $0.0125, for 1,000 output tokens of CHAT."""
 LIMIT = "0.05"
 CALLBACK = "litellm_budget_plugin.proxy.budget_callback"
 MASTER = "sk-" + "0123456789abcdef" * 4
@@ -32,7 +32,7 @@ MESSAGES = [{"role": "user", "content": "x"}]
 # Nano-dollars per (input token, output token).
 CHAT, DEAR, CHEAP, EMBED = (0, 12_500), (1_000, 12_500), (500, 2_500), (12_500, 0)
 
-# All that LiteLLM would otherwise fetch over the network when it starts.
+# Everything that LiteLLM would otherwise fetch over the network when it starts.
 OFFLINE = dict.fromkeys(
     (
         "LITELLM_LOCAL_MODEL_COST_MAP",
@@ -46,7 +46,7 @@ OFFLINE = dict.fromkeys(
 
 
 def deployment(group: str, model: str, url: str, prices: tuple[int, int] | None, **more: Any) -> dict[str, Any]:
-    """An entry of the config's model_list, with prices of its own."""
+    """Return an entry of the config's model_list, with its own prices."""
     params: dict[str, Any] = {"model": model, "api_base": url, "api_key": "sk-upstream", "max_retries": 0, **more}
     if prices is not None:
         params |= {"input_cost_per_token": prices[0] / 1e9, "output_cost_per_token": prices[1] / 1e9}
@@ -54,7 +54,7 @@ def deployment(group: str, model: str, url: str, prices: tuple[int, int] | None,
 
 
 def chat_only(url: str) -> dict[str, Any]:
-    """The smallest config: one chat model, and users by their keys."""
+    """Return the smallest config: one chat model, and users by their keys."""
     return {
         "model_list": [deployment("chat", "openai/gate-chat", url, CHAT)],
         "litellm_settings": {"callbacks": CALLBACK},
@@ -63,7 +63,7 @@ def chat_only(url: str) -> dict[str, Any]:
 
 
 def command(folder: Path, config: Mapping[str, Any], port: int) -> list[str]:
-    """The command line that starts a proxy with `config`, written into `folder`."""
+    """Write `config` into `folder` and return the command line that starts a proxy with it."""
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)))
     shutil.copy(Path(__file__).with_name("auth.py"), folder)
     litellm = Path(sys.executable).with_name("litellm")
@@ -71,14 +71,16 @@ def command(folder: Path, config: Mapping[str, Any], port: int) -> list[str]:
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
-    """The environment of a proxy that keeps its ledger in `folder`; `settings` are this package's, in lower case."""
+    """Return the environment of a proxy that keeps its ledger in `folder`. `settings` are this package's, in lower
+    case.
+    """
     given = {"store_url": f"sqlite:///{folder}/ledger.db", "default_limit": LIMIT, **settings}
     own = {f"LITELLM_BUDGET_{name.upper()}": value for name, value in given.items()}
     return {**os.environ, **OFFLINE, **own, "PYTHONUNBUFFERED": "1"}
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -125,21 +127,21 @@ class Proxy:
         self._process.wait(60)
 
     def client(self, key: str) -> openai.OpenAI:
-        """OpenAI's client with a key; it tries nothing again."""
+        """Return OpenAI's client with a key, without retries."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
 
     def chat(self, user: str, model: str = "chat", **more: Any) -> Any:
-        """A chat call by `user` that costs WORTH."""
+        """Make a chat call by `user` that costs WORTH."""
         arguments = {"max_tokens": 1000, "messages": MESSAGES, **more}
         return self.client(f"sk-user-{user}").chat.completions.create(model=model, **arguments)
 
     def post(self, key: str, path: str, body: Mapping[str, Any], **headers: str) -> httpx.Response:
-        """A request with a body of one's own making."""
+        """Send a request with any body."""
         headers = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): text for name, text in headers.items()}}
         return httpx.post(f"{self.url}{path}", json=dict(body), headers=headers, timeout=60)
 
     def ask(self, question: Callable[[BudgetLedger], Command]) -> Reply:
-        """The ledger's answer to a command."""
+        """Return the ledger's answer to a command."""
         ledger = BudgetLedger(self.settings)
         try:
             return ledger.ask(question(ledger))
@@ -147,23 +149,23 @@ class Proxy:
             ledger.close()
 
     def state(self, user: str) -> AccountState | None:
-        """The user's account."""
+        """Return the user's account."""
         reply = self.ask(lambda ledger: Read(ledger.project, "user", user, defaults=ledger.defaults))
         assert isinstance(reply, Accounts)
         return reply.accounts[0] if reply.accounts else None
 
     def spent(self, user: str) -> int:
-        """Nano-dollars that were spent."""
+        """Return the nano-dollars that were spent."""
         state = self.state(user)
         return state.spent if state else 0
 
     def held(self, user: str) -> int:
-        """Nano-dollars that are held."""
+        """Return the nano-dollars that are held."""
         state = self.state(user)
         return state.held if state else 0
 
     def usage(self, user: str) -> Usage:
-        """The user's totals."""
+        """Return the user's totals."""
         reply = self.ask(lambda ledger: ReadUsage(ledger.project, "user", user))
         assert isinstance(reply, UsageRows)
         total = Usage()
@@ -172,7 +174,7 @@ class Proxy:
         return total
 
     def subjects(self, scope: str) -> dict[str, int]:
-        """Nano-dollars that each subject of a scope has spent."""
+        """Return the nano-dollars that each subject of a scope has spent."""
         reply = self.ask(lambda ledger: ReadUsage(ledger.project, scope))
         assert isinstance(reply, UsageRows)
         spent: dict[str, int] = {}
@@ -181,7 +183,7 @@ class Proxy:
         return spent
 
     def costs(self, user: str) -> dict[str, float]:
-        """What the user spent by model, as LiteLLM's BudgetManager tells it."""
+        """Return what the user spent by model, as LiteLLM's BudgetManager reports it."""
         manager = BudgetManager(self.settings.project, settings=self.settings)
         try:
             return dict(manager.get_model_cost(user))
@@ -189,7 +191,7 @@ class Proxy:
             manager.close()
 
     def calm(self, user: str, calls: int | None = None) -> int:
-        """What was spent when nothing is held any more and `calls` calls are settled, which must come."""
+        """Return what was spent when nothing is held any more and `calls` calls are settled, which must happen."""
         deadline = time.monotonic() + 30
         while True:
             settled = self.usage(user).calls

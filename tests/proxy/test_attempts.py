@@ -1,4 +1,6 @@
-"""One hold for each request, at the dearest deployment of its group; one charge for each attempt, at its own price."""
+"""One hold for each request, for the most expensive deployment of its group. One charge for each attempt, at its own
+price.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from tests.proxy.desk import CHAT, CHEAP, DEAR, EMBED, MESSAGES, WORTH, Proxy, chat_only, deployment
 from tests.upstream import Upstream
 
-# What the same request costs at the two deployments of the group "mixed".
+# The cost of the same request at the two deployments of the group "mixed".
 DEAR_WORTH, CHEAP_WORTH = 1000 * sum(DEAR), 1000 * sum(CHEAP)
 
 
@@ -52,7 +54,9 @@ def _refused(proxy: Proxy, user: str, model: str, **more: Any) -> str:
 
 
 def test_a_group_holds_what_its_dearest_deployment_may_cost(proxy: Proxy, upstream: Upstream) -> None:
-    """3,900 output tokens cost $0.00975 at the cheap deployment and $0.04875 at the dear one; the input adds to that."""
+    """3,900 output tokens cost $0.00975 at the cheap deployment and $0.04875 at the expensive one. The input adds to
+    that.
+    """
     message = _refused(proxy, "by-the-dearest", "mixed", max_tokens=3_999)
     assert "this mixed call may cost $0.05" in message
     assert upstream.requests == 0
@@ -61,7 +65,9 @@ def test_a_group_holds_what_its_dearest_deployment_may_cost(proxy: Proxy, upstre
 
 
 def test_each_deployment_is_charged_at_its_own_price(proxy: Proxy, upstream: Upstream) -> None:
-    """The hold for the group and one for the dear deployment have no room beside each other: the one replaces the other."""
+    """There is no room for the hold for the group and the one for the expensive deployment together. One replaces the
+    other.
+    """
     for number in range(12):
         proxy.chat(f"mixed-{number}", "mixed", max_tokens=3000)
     prices = {"gate-dear": DEAR_WORTH, "gate-cheap": CHEAP_WORTH}
@@ -72,7 +78,7 @@ def test_each_deployment_is_charged_at_its_own_price(proxy: Proxy, upstream: Ups
 
 
 def test_while_a_call_runs_its_deployments_own_price_is_held(proxy: Proxy, upstream: Upstream) -> None:
-    """A stream that the provider does not finish: by then the Router has chosen."""
+    """A stream that the provider does not finish. By then the Router has chosen."""
     upstream.script["gate-dear"].append("hang-stream")
     upstream.script["gate-cheap"].append("hang-stream")
     stream = proxy.chat("holding", "mixed", stream=True)
@@ -89,7 +95,7 @@ def test_while_a_call_runs_its_deployments_own_price_is_held(proxy: Proxy, upstr
 
 
 def test_deployments_of_one_model_are_told_apart(proxy: Proxy, upstream: Upstream) -> None:
-    """The group is called like its model, and only the prices of its deployments differ."""
+    """The group has the name of its model, and only the prices of its deployments differ."""
     upstream.script["gate-twin"].extend(["hang-stream"] * 12)
     streams = [proxy.chat(f"twin-{number}", "gate-twin", stream=True) for number in range(12)]
     try:
@@ -121,7 +127,7 @@ def test_a_group_without_a_price_is_refused(proxy: Proxy, upstream: Upstream) ->
 
 
 def test_a_deployment_without_a_price_is_refused_when_it_is_chosen(proxy: Proxy, upstream: Upstream) -> None:
-    """The group's other deployment has a price, and takes its turns."""
+    """The group's other deployment has a price, and is chosen in turn."""
     outcomes = set()
     for number in range(20):
         try:

@@ -1,4 +1,4 @@
-"""Clients of the proxy: no body passes a limit, and a stream looks to them as it would without us."""
+"""Clients of the proxy: no body passes a limit, and streams look to clients as without this package."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_client_does_not_choose_how_its_stream_is_charged(
 
 
 def test_googles_own_words_for_a_limit_count(proxy: Proxy, provider: BillingProvider) -> None:
-    """Room for 400 tokens of output: a request that names 300 goes through."""
+    """Room for 400 tokens of output: a request that names 300 passes."""
     user, before = "googler", provider.bill
     body = {"contents": [{"role": "user", "parts": [{"text": "x"}]}], "generationConfig": {"maxOutputTokens": 300}}
     answer = proxy.post(f"sk-user-{user}", "/v1beta/models/edge-gemini:generateContent", body)

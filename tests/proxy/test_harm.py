@@ -1,4 +1,4 @@
-"""Refusals, and requests that the proxy itself turns down, leave the proxy's deployments and the users' money alone."""
+"""Refusals, and requests that the proxy itself turns down, do not affect the proxy's deployments or the users' money."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def config(shared_upstream: Upstream) -> dict[str, Any]:
 
 
 def test_a_refusal_of_an_attempt_cools_nothing_down(proxy: Proxy, upstream: Upstream) -> None:
-    """One of two deployments has no price, so that it is refused whenever the Router takes it: it goes on to be taken."""
+    """One of two deployments has no price, so it is refused whenever the Router chooses it. It must still be chosen
+    afterwards.
+    """
     outcomes = []
     for number in range(30):
         try:
@@ -46,7 +48,7 @@ def test_a_refusal_of_an_attempt_cools_nothing_down(proxy: Proxy, upstream: Upst
 
 
 def test_a_refused_fallback_is_told_with_the_error_that_led_to_it(proxy: Proxy, upstream: Upstream) -> None:
-    """The broken group is cheap enough, its fallback is not: it is refused when it is about to be called."""
+    """The broken group is cheap enough, its fallback is not. The fallback is refused when it is about to be called."""
     upstream.script["gate-broken"].append(500)
     with pytest.raises(openai.InternalServerError) as failed:
         proxy.chat("short", "broken")
@@ -58,7 +60,7 @@ def test_a_refused_fallback_is_told_with_the_error_that_led_to_it(proxy: Proxy, 
 
 
 def test_a_request_that_the_proxy_turns_down_holds_nothing(proxy: Proxy, upstream: Upstream) -> None:
-    """An unknown group has no deployments: the proxy says so, after the gate."""
+    """An unknown group has no deployments. The proxy reports this after the gate."""
     with pytest.raises(openai.BadRequestError):
         proxy.chat("lost", "nothing-of-the-kind")
     assert proxy.calm("lost") == 0

@@ -1,4 +1,4 @@
-"""Images through the proxy: its hooks come first, and each attempt is set up, and held for, by itself."""
+"""Images through the proxy: its hooks come first, and each attempt is set up and held for separately."""
 
 from __future__ import annotations
 

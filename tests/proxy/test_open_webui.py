@@ -1,4 +1,4 @@
-"""The proxy of examples/open_webui, asked as Open WebUI asks."""
+"""The proxy of examples/open_webui, with the requests of Open WebUI."""
 
 from __future__ import annotations
 

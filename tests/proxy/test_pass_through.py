@@ -1,4 +1,4 @@
-"""Pass-through routes: refused to who has nothing left, and charged what LiteLLM says that they cost, once."""
+"""Pass-through routes: refused for users with no budget left, and charged once, at the cost that LiteLLM reports."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def test_many_at_once_are_each_charged(proxy: Proxy, upstream: Upstream) -> None
 
 
 class _Messages(BaseHTTPRequestHandler):
-    """A provider of Anthropic's messages: 1,000 tokens in, 1,000 out. With stop sequences its streams break off."""
+    """A provider of Anthropic's messages: 1,000 tokens in, 1,000 out. With stop sequences its streams break."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -147,11 +147,11 @@ def messages_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any], messages_url: str) -> Iterator[Proxy]:
-    """With a built-in pass-through route to a provider that LiteLLM can price."""
+    """A proxy with a built-in pass-through route to a provider that LiteLLM can price."""
     folder: Path = tmp_path_factory.mktemp("proxy")
     variables = {
         "ANTHROPIC_API_KEY": "sk-upstream",
-        # LiteLLM reads the streams of this host only; an HTTP proxy is what stands behind its name here.
+        # LiteLLM only reads the streams of this host. Here an HTTP proxy answers for its name.
         "ANTHROPIC_API_BASE": "http://api.anthropic.com",
         "HTTP_PROXY": messages_url,
         "NO_PROXY": "127.0.0.1",
@@ -169,7 +169,7 @@ def _message(proxy: Proxy, payer: str, **more: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_litellm_prices_is_charged(proxy: Proxy, stream: bool) -> None:
-    """A thousand tokens in at $3 a million and a thousand out at $15."""
+    """A thousand input tokens at $3 a million and a thousand output tokens at $15."""
     payer = f"messages-{stream}"
     answer = _message(proxy, payer, stream=stream)
     assert answer.status_code == 200, answer.text
@@ -179,7 +179,7 @@ def test_what_litellm_prices_is_charged(proxy: Proxy, stream: bool) -> None:
 
 
 def test_a_stream_that_breaks_is_charged_as_far_as_litellm_has_read_it(proxy: Proxy) -> None:
-    """The input side is in its first event."""
+    """The first event contains the input side."""
     with pytest.raises(httpx.RemoteProtocolError):
         _message(proxy, "broken", stream=True, stop_sequences=["break"])
     assert 3_000_000 <= proxy.calm("broken", 1) < 4_000_000

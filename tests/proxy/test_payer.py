@@ -1,4 +1,4 @@
-"""Who pays in the proxy: whom it has authenticated, whatever the request says of itself."""
+"""The payer in the proxy: the authenticated caller, whatever the request says about itself."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_header_names_the_payer(proxy: Proxy, upstream: Upstream, name: str) 
 
 
 def test_no_body_makes_a_call_cheaper(proxy: Proxy, upstream: Upstream) -> None:
-    """Prices at the body's top level are rejected by the proxy itself."""
+    """The proxy itself rejects prices at the body's top level."""
     info = {"model_info": {"id": "mine", "input_cost_per_token": 0, "output_cost_per_token": 0}}
     body = {**BODY, "metadata": info, "litellm_metadata": info, "mock_response": "hi"}
     answer = proxy.post("sk-user-cheat", "/v1/chat/completions", body)
@@ -132,7 +132,7 @@ def test_who_is_nobody_pays_from_the_default_users_account(proxy: Proxy, upstrea
 
 
 def test_the_settings_cannot_put_the_request_first(start: Callable[..., Proxy], shared_upstream: Upstream) -> None:
-    """With the master key, whose user LiteLLM calls default_user_id."""
+    """With the master key. LiteLLM calls its user default_user_id."""
     shared_upstream.usage = shared_upstream.usage._replace(prompt=1000, completion=1000)
     own = start(
         {

@@ -1,4 +1,4 @@
-"""A refusal by the proxy: HTTP 422 in OpenAI's form, before anything is sent, and harmless to everybody else."""
+"""A refusal by the proxy: HTTP 422 in OpenAI's form, before anything is sent, without effect on other users."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_forty_calls_at_once_and_room_for_four(proxy: Proxy, upstream: Upstream)
 
 
 def test_two_proxies_keep_one_limit(start: Callable[..., Proxy], shared_upstream: Upstream) -> None:
-    """As its workers do, which uvicorn ends when a busy machine starts them too slowly."""
+    """They share a ledger as one proxy's workers do. uvicorn would end workers that a busy machine starts too slowly."""
     shared_upstream.usage = Usage(1000, 1000)
     shared_upstream.requests = 0
     proxies = [start(chat_only(shared_upstream.url)) for _ in range(2)]

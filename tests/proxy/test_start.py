@@ -1,4 +1,4 @@
-"""The proxy's start: what is wrong with a setting stops it, and says so."""
+"""The proxy's start: a wrong setting stops it, with a message about the setting."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_a_client_that_goes_away_pays_for_what_was_received(proxy: Proxy, upstre
     client.close()
     upstream.release.set()
     spent = proxy.calm("leaver", 1)
-    # "word0 word1 " is a handful of tokens; the answer as a whole would be a thousand.
+    # "word0 word1 " is a few tokens. The whole answer would be a thousand.
     assert 2 * DEAR[1] <= spent < 30 * DEAR[1]
 
 
@@ -89,7 +89,7 @@ def test_clients_that_go_away_give_their_room_back(proxy: Proxy, upstream: Upstr
 
 
 def test_a_stream_that_the_provider_cuts_is_charged_as_far_as_it_came(proxy: Proxy, upstream: Upstream) -> None:
-    """LiteLLM's transport can drop what it has read when the connection breaks; the input is charged in any case."""
+    """LiteLLM's transport can drop what it has read when the connection breaks. The input is charged in any case."""
     upstream.script["gate-dear"].append("cut-stream")
     body = {"model": "dear", "messages": MESSAGES, "max_tokens": 1000, "stream": True}
     proxy.post("sk-user-cut-off", "/v1/chat/completions", body)

@@ -1,4 +1,4 @@
-"""WAIT_FOR_HELD in the proxy: a request waits, and the proxy goes on serving others."""
+"""WAIT_FOR_HELD in the proxy: a request waits, and the proxy continues to serve others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_request_waits_for_money_that_is_held(start: Callable[..., Proxy], sha
     with ThreadPoolExecutor(2) as pool:
         whole, stream = (pool.submit(proxy.chat, "alice", stream=stream) for stream in (False, True))
         for number in range(5):
-            # Both came before these, and stand in nobody's way.
+            # Both came before these, and block no other request.
             assert proxy.chat(f"bob-{number}").choices
         assert (shared_upstream.requests, whole.done(), stream.done()) == (5, False, False)
         with pytest.raises(openai.UnprocessableEntityError):

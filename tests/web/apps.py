@@ -1,10 +1,10 @@
-"""One application in each framework, and the server that it is served by; all have the same routes, which call LiteLLM:
+"""One application in each framework, and the server that serves it. All have the same routes, which call LiteLLM:
 
-- `/sync`, `/async`: a handler of that kind; `/thread`: in a thread that the handler asks for; `/background`: after the answer
+- `/sync`, `/async`: a handler of that kind; `/thread`: in a thread that the handler starts; `/background`: after the answer
 - `/stream`, `/sync-stream`: the call is made when the body is iterated; `/late`: after the first chunk of it
-- `/endless`: goes on after the call's first chunk until the client has gone
+- `/endless`: continues after the call's first chunk until the client has disconnected
 - `/wrapped`: a framework's error is made of the refusal
-- `/handled`: the refusal is handled, and the answer is a 500 that the application means; `/bug`, `/input`: mistakes of its own
+- `/handled`: the refusal is handled, and the application intends to answer with a 500; `/bug`, `/input`: its own mistakes
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ async def _timed(request: Any, call_next: Any) -> Any:
 
 
 def layered() -> Any:
-    """FastAPI with middlewares inside and outside that pass the response on by themselves."""
+    """FastAPI with middlewares inside and outside that pass on the response by themselves."""
     app = FastAPI(default_response_class=PlainTextResponse)
     app.middleware("http")(_timed)
     app.add_middleware(asgi.BudgetMiddleware, **OPTIONS)
@@ -222,7 +222,7 @@ def layered() -> Any:
 
 
 def outermost() -> Any:
-    """The middleware outside of all that FastAPI brings, which answers with a 500 of its own before it raises."""
+    """The middleware outside of FastAPI's own, which answers with a 500 of its own before it raises."""
     app = FastAPI(default_response_class=PlainTextResponse)
     app.get("/sync")(complete)
     app.get("/async")(acomplete)

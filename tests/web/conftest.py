@@ -1,4 +1,4 @@
-"""An application in each framework, served for the whole module, over a ledger and a provider of the module's own."""
+"""An application in each framework, served for the whole module, over the module's own ledger and provider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.web import apps
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
     server = Upstream()
-    # One call is worth the same at most and in fact: 1,000 output tokens.
+    # One call costs this, at most and in fact: 1,000 output tokens.
     server.usage = Usage(1000, 1000)
     yield server
     server.close()
@@ -27,7 +27,7 @@ def provider() -> Iterator[Upstream]:
 
 @pytest.fixture
 def open_desk(provider: Upstream, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    """Opens ledgers; the calls of the applications are held on the one that was opened last."""
+    """Open ledgers. The calls of the applications are held on the last one that was opened."""
     opened: list[BudgetCallback] = []
 
     def open_one(**settings: Any) -> Desk:
@@ -54,13 +54,13 @@ def desk(open_desk: Callable[..., Desk]) -> Desk:
 
 @pytest.fixture
 def away(open_desk: Callable[..., Desk], tmp_path: Path) -> Desk:
-    """A ledger whose store is not there."""
+    """A ledger whose store is unreachable."""
     return open_desk(store_timeout=0.05, store_url="redis://127.0.0.1:1/0", journal=str(tmp_path / "journal"))
 
 
 @pytest.fixture(scope="module")
 def url_of() -> Iterator[Callable[[str], str]]:
-    """The address of an application, by its framework's name."""
+    """Return the address of an application, by its framework's name."""
     running: dict[str, apps.Served] = {}
 
     def served(name: str) -> str:

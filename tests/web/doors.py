@@ -1,4 +1,6 @@
-"""Requests to a middleware in this process, by ASGI and by WSGI: what a server would hand in, and what it would be given."""
+"""Requests to a middleware in this process, by ASGI and by WSGI: what a server would pass in, and what it would get
+back.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def ask_wsgi(handler: Handler, headers: Headers = [], path: str = "/", method: s
         started.append((int(status.split()[0]), {name.lower(): value for name, value in said}))
 
     middleware = wsgi.BudgetMiddleware(app, **options)
-    # WSGI's own checker looks at what the middleware gives a server; what it hands on is the environ as it is.
+    # WSGI's own checker checks what the middleware gives a server. The middleware passes on the environ unchanged.
     answer = validator(middleware)(environ, start_response)
     try:
         body = b"".join(answer)

@@ -1,4 +1,4 @@
-"""What the pages say of sessions, and of frameworks that answer without the middleware."""
+"""The statements of the documentation about sessions, and about frameworks that answer without the middleware."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litellm_budget_plugin.hooks.context import payer_here
 
 
 class Client:
-    """Asks an ASGI application in this process, and keeps its cookies."""
+    """A client of an ASGI application in this process, which keeps its cookies."""
 
     def __init__(self, app: Any) -> None:
         self._app, self._cookies = app, httpx.Cookies()

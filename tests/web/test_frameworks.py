@@ -1,4 +1,6 @@
-"""What a client sees in each framework, of each kind of handler, under a real server: served, refused, and while the store is away."""
+"""A client's view of each framework and each kind of handler, under a real server: served, refused, and with an
+unreachable store.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ FRAMEWORKS = [*apps.ASGI, *apps.WSGI]
 ROUTES = ["/sync", "/async", "/thread", "/stream", "/sync-stream", "/wrapped"]
 AWAY = ["/async", "/stream", "/astream", "/wrapped"]
 UrlOf = Callable[[str], str]
-# Django's own way into a thread is a view's that is called there.
+# Django's own way into a thread is that of a view that is called there.
 CASES = [case for case in product(FRAMEWORKS, ROUTES) if case != ("django", "/thread")]
 CASES += [("outermost", route) for route in ("/sync", "/async", "/wrapped")]
 CASES += [("django-asgi", route) for route in ("/sync", "/async", "/astream", "/wrapped")]

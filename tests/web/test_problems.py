@@ -1,4 +1,4 @@
-"""What a client is told: problem documents, what they leave out, and the headers beside them."""
+"""The responses to clients: problem documents, what they omit, and their headers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_suggestion_is_passed_on(door: Door) -> None:
     [
         (exceeded("spent"), None),
         (exceeded("spent", resets_at=1), "1"),
-        # Alone more than the whole limit: no window has room for it.
+        # It alone exceeds the whole limit: no window has room for it.
         (exceeded("spent", resets_at=FAR, requested=2 * 10**9), None),
         (exceeded("held", held=10**8), "2"),
         (exceeded("held", held=10**8, resets_at=FAR), "2"),
@@ -161,7 +161,7 @@ def test_each_error_has_its_problem(
     assert answer.status == status
     assert answer.problem["type"] == PROBLEM_TYPES + kind
     assert ("retry-after" in answer.headers) == (status == 503)
-    # What is for the operator goes to the log.
+    # Details for the operator go to the log.
     assert "secret" not in answer.body.decode()
     assert ("secret" in caplog.text) == ("secret" in str(error))
     assert ("the agent failed" in caplog.text) == (shape is not itself)
@@ -184,7 +184,7 @@ def test_the_types_lead_to_the_reference() -> None:
     assert kinds <= headings
 
 
-# What a client may see.
+# The figures that a client may see.
 
 
 @both
@@ -212,7 +212,7 @@ def test_another_users_figures_are_for_that_user(door: Door, desk: Desk) -> None
     for subject in ("bob", "anonymous"):
         assert "subject" not in door(raising(exceeded(subject=subject)), ALICE, user="X-User").problem
         assert "subject" not in door(raising(exceeded(subject=subject)), user="X-User").problem
-    # The application alone says who pays: that is the client, unless it is everybody.
+    # Only the application says who pays: that is the client, unless all clients share the user.
     assert door(raising(exceeded(subject="bob"))).problem["subject"] == "bob"
     assert "subject" not in door(raising(exceeded(subject="anonymous"))).problem
 

@@ -1,4 +1,4 @@
-"""Who pays, as a request says it, and what becomes of what is no id."""
+"""The payer that a request names, and the handling of values that are not ids."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_any_header_is_an_id_or_a_bad_one(door: Door, value: bytes) -> None:
         assert header.isascii() and header.isprintable()
 
 
-# Where the user stands, and where not.
+# Places where the user applies, and places where not.
 
 
 def test_nothing_is_left_on_the_thread() -> None:
@@ -341,7 +341,7 @@ def test_tasks_of_one_loop_do_not_share_their_users() -> None:
 
 
 def test_a_task_that_outlives_its_request_does_not_pay_for_others() -> None:
-    """A worker that the first request starts is not that user's for ever."""
+    """A worker that the first request starts does not belong to that user forever."""
     seen: list[str] = []
 
     async def serve_two() -> None:
@@ -378,7 +378,7 @@ def test_other_scopes_pass_as_they_are(scope: str) -> None:
 
 
 def test_a_list_and_a_file_stay_what_they_are() -> None:
-    """Servers know the length of the one and send the other without reading it."""
+    """Servers know the length of the list, and send the file without reading it."""
 
     class Wrapper:
         def __init__(self, file: Any) -> None:
@@ -467,7 +467,7 @@ def test_an_answer_to_an_error_that_is_raised_again_is_sent() -> None:
 def test_a_response_that_was_begun_ends_where_it_fails() -> None:
     begun = [_start(200), _body(b"x", more=True)]
     assert _Broken(*begun).sent == begun
-    # Nothing was sent yet: the server, or the framework outside, answers.
+    # Nothing was sent yet, so the server, or the framework outside, answers.
     assert _Broken(_start(200)).sent == []
     assert _Broken(_start(200), _body(b"", more=True)).sent == []
 

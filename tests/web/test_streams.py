@@ -1,4 +1,4 @@
-"""Streams under real servers: many at once at a limit, clients that go away, and nothing kept back."""
+"""Streams under real servers: many at once at a limit, clients that disconnect, and no chunk kept back."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_client_goes_away(desk: Desk, url_of: UrlOf, framework: str, route: st
 
 
 class _Steps:
-    """Chunks that the test lets go one by one."""
+    """Chunks that the test releases one by one."""
 
     def __init__(self) -> None:
         self.allowed = threading.Semaphore(0)
@@ -157,7 +157,7 @@ def test_each_chunk_arrives_before_the_next_is_made(kind: str) -> None:
 @pytest.mark.parametrize(
     ("framework", "request_line"),
     [(name, "GET /stream HTTP/1.0") for name in (*apps.ASGI, *apps.WSGI)]
-    # FastAPI and Litestar have no HEAD unless a route says so.
+    # FastAPI and Litestar have no HEAD unless a route defines it.
     + [(name, "HEAD /sync HTTP/1.1") for name in ("starlette", "quart", "flask", "django")],
 )
 def test_old_clients_and_heads(desk: Desk, url_of: UrlOf, framework: str, request_line: str) -> None:

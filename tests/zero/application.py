@@ -1,4 +1,6 @@
-"""An application that never heard of budgets, and does what applications do. Prints as JSON what became of its calls."""
+"""An application that knows nothing of budgets and behaves like ordinary applications. It prints the outcomes of its
+calls as JSON.
+"""
 
 import asyncio
 import builtins

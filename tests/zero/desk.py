@@ -1,4 +1,4 @@
-"""Programs that never heard of budgets, run by `litellm-budget run`, and what the ledger says afterwards."""
+"""Programs that know nothing of budgets, run by `litellm-budget run`, and the state of the ledger afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from litellm_budget_plugin.stores.registry import open_store
 PACKAGE = str(Path(litellm_budget_plugin.__file__).parents[1])
 RUN = (sys.executable, "-m", "litellm_budget_plugin", "run")
 ONE_CALL = ("--limit", "1 calls, $5/day")
-"""Options that leave each user one call."""
+"""Options that allow each user one call."""
 
 CALLS = '''
 """What one user's two calls become."""
@@ -44,17 +44,17 @@ from pathlib import Path
 def completion():
     Path("went-out").touch()
 """
-"""A package that is called litellm and has nothing that the gate could stand around."""
+"""A package with the name litellm that has none of the functions that the gate wraps."""
 
 
 def environment(*path: Path | str, **more: str) -> dict[str, str]:
-    """Of a program that finds modules on this path, too."""
+    """Return the environment of a program that finds modules also on this path."""
     places = os.pathsep.join([*map(str, path), PACKAGE])
     return {**os.environ, "PYTHONPATH": places, **more}
 
 
 def hooked(directory: Path, program: str, *path: Path | str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A program's text, run as a child of `litellm-budget run` would be."""
+    """Run a program's text as `litellm-budget run` would run it in a child."""
     return run([sys.executable, "-c", program], directory, environment(STARTUP, *path, **more))
 
 
@@ -68,7 +68,7 @@ def run(
 
 
 def charged(database: Path, user: str) -> tuple[int, Decimal]:
-    """How many calls of a user the ledger has charged, and what they cost in US dollars."""
+    """Return the number of calls of a user that the ledger has charged, and their cost in US dollars."""
     with closing(open_store(f"sqlite:///{database}")) as store:
         rows = ask(store, ReadUsage("default", "user", user)).rows
     return sum(usage.calls for _, usage in rows), Decimal(sum(usage.spent for _, usage in rows)) / 10**9

@@ -1,4 +1,4 @@
-"""import litellm_budget_plugin.auto, and what becomes of a process in which budgets cannot be enforced."""
+"""`import litellm_budget_plugin.auto`, and processes in which budgets cannot be enforced."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ SWALLOWED = {
 
 @pytest.fixture
 def no_litellm(tmp_path: Path) -> Path:
-    """A directory with a package that is called litellm."""
+    """A directory with a package that has the name litellm."""
     (tmp_path / "litellm" / "types").mkdir(parents=True)
     (tmp_path / "litellm" / "__init__.py").write_text(NO_LITELLM)
     (tmp_path / "litellm" / "types" / "__init__.py").touch()
@@ -253,7 +253,7 @@ def test_a_program_without_litellm_imports_next_to_nothing_more(tmp_path: Path) 
 
 
 class TestFinding:
-    """What the hook answers to others that look for LiteLLM."""
+    """The answers of the hook to other code that looks for LiteLLM."""
 
     @pytest.fixture
     def hook(self, no_litellm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sitecustomize.ImportHook]:

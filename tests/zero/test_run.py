@@ -1,4 +1,4 @@
-"""litellm-budget run: programs that never heard of budgets have them."""
+"""litellm-budget run: programs that know nothing of budgets have budgets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.zero.desk import CALLS, CHARGED_THEN_REFUSED, NO_LITELLM, ONE_CALL, P
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
-    """The command in this process, for what ends before a program takes its place."""
+    """Run the command in this process, for cases that end before a program replaces it."""
     before = os.environ.copy()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("the program was started"))
@@ -39,7 +39,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """A directory with an application, and what it imports."""
+    """A directory with an application and the modules that it imports."""
     (tmp_path / "calls.py").write_text(CALLS)
     return tmp_path
 
@@ -50,7 +50,7 @@ def test_an_application_that_does_what_applications_do(app: Path) -> None:
     (app / "own" / "sitecustomize.py").write_text("import builtins\nMINE = 'own '\nbuiltins.MINE = 'sitecustomize'\n")
     arguments = ["--limit", "a  b", "--", "-x", "--store=y"]
     done = run([*RUN, *ONE_CALL, "--", sys.executable, "my app.py", *arguments], app, environment(app / "own"))
-    assert done.returncode == 4, done.stderr  # its own
+    assert done.returncode == 4, done.stderr  # the application's own exit code
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["said"] == dict.fromkeys(found["said"], CHARGED_THEN_REFUSED) and len(found["said"]) == 9
     assert (found["argv"], found["site"]) == (arguments, "own sitecustomize")
@@ -101,7 +101,7 @@ def test_gunicorn_with_two_workers(app: Path) -> None:
                 time.sleep(0.05)
     finally:
         server.terminate()
-    assert server.wait(60) == 0  # gunicorn's own, of the master that took the signal
+    assert server.wait(60) == 0  # gunicorn's exit code, of the master that got the signal
     assert [said for _, said in answers] == ["Hello!"] + ["BudgetExceeded"] * (len(answers) - 1)
     assert charged(app / "litellm_budget.db", "alice")[0] == 1
 
@@ -179,7 +179,7 @@ def test_the_same_letters_after_the_program_are_its_own(words: list[str], tmp_pa
 
 def test_a_python_without_the_package_is_not_started(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "other"], cwd=tmp_path, check=True)
-    # This package must not be found by the path of these tests.
+    # The path of these tests must not lead to this package.
     given = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
     code = f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r}); sys.argv[0] = 'x'; "
     code += "from litellm_budget_plugin.cli import main; main()"
@@ -301,6 +301,6 @@ def test_gunicorn_ends_where_budgets_cannot_be_enforced_and_starts_no_worker_aga
     (app / "litellm" / "__init__.py").write_text(NO_LITELLM)
     (app / "served.py").write_text("try:\n    import litellm\nexcept ImportError:\n    litellm = None\napp = None\n")
     done = run([*RUN, *GUNICORN], app)
-    # 3 is the workers'; gunicorn's own is another one if both end at the same moment.
+    # 3 is the exit code of the workers. gunicorn has another one if both end at the same moment.
     assert done.returncode in (1, 3) and "Worker failed to boot" in done.stderr, done.stderr
     assert 1 <= done.stderr.count("budgets cannot be enforced") <= 2

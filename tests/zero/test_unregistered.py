@@ -1,4 +1,4 @@
-"""Limits that are set and that nobody enforces are said, once."""
+"""Limits that are set but not enforced are reported once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from litellm_budget_plugin.manager import unregistered
 
 def _enter() -> None:
     with budget_context(user="alice"):
-        """Nothing is called."""
+        """No call is made."""
 
 
 @budget_context(user="alice")
 def _decorated() -> None:
-    """Nothing is called."""
+    """No call is made."""
 
 
 def _charge() -> None:

@@ -1,4 +1,4 @@
-"""How much room a call's budgets have, read before the ledger is asked to hold: a refusal is recorded, a look is not."""
+"""The room in a call's budgets, read before the ledger is asked to hold: a refusal is recorded, a read is not."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 
 class Headroom(NamedTuple):
-    """What may still be held, in every unit; MAX_NANOS where nothing limits. By the time it is used, others may have held
-    some of it.
+    """The amounts that may still be held, in every unit; MAX_NANOS where there is no limit. Others may hold some of it
+    before it is used.
     """
 
     free: Amounts
     held: bool
-    """Calls in flight hold some of what is limited."""
+    """Whether calls in flight hold some of what is limited."""
     tightest: Ref | None
-    """The account that leaves the least US dollars; None where none is limited."""
+    """The account that leaves the fewest US dollars; None if no account is limited."""
 
     def covers(self, want: Amounts) -> bool:
-        """Whether `want` could be held."""
+        """Return whether `want` could be held."""
         return all(needed <= left for needed, left in zip(want, self.free))
 
 
@@ -34,7 +34,9 @@ def fits_unheld(
     defaults: tuple[Default, ...],
     want: Amounts,
 ) -> bool:
-    """Whether every account leaves room for `want` beside what is spent, once nothing is held. Raises BudgetStoreError."""
+    """Return whether every account has room for `want` in addition to what is spent, once nothing is held. Raises
+    BudgetStoreError.
+    """
     for subject in subjects:
         reply = ledger.ask_in_call(Read(ledger.project, subject.scope, subject.id, defaults=defaults))
         for ref, limit, state in limits_on(subject, reply.accounts, models, defaults):
@@ -45,7 +47,7 @@ def fits_unheld(
 
 
 def headroom_for(ledger: BudgetLedger, command: Reserve) -> Headroom:
-    """The room on every account that `command` names, by the rule that Reserve itself follows. Raises BudgetStoreError."""
+    """Return the room on every account that `command` names, by the rule that Reserve follows. Raises BudgetStoreError."""
     free = dict.fromkeys(UNITS, MAX_NANOS)
     held, tightest = False, None
     for subject in command.subjects:

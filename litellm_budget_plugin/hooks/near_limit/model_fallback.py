@@ -1,4 +1,4 @@
-"""Moving a call to a cheaper model: only where LiteLLM would reach it exactly as it reaches the model that was called."""
+"""Move a call to a cheaper model, but only if LiteLLM would reach it exactly as it reaches the called model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litellm_budget_plugin.pricing.cost_map import ASKS_NETWORK, price_key, rout
 from litellm_budget_plugin.pricing.input_size import runs_at_caller
 from litellm_budget_plugin.pricing.price_sheet import PriceSheet, price_sheet
 
-# Arguments that say where or as whom one model is called, or what it costs: they are not the other model's.
+# Arguments that say where or as whom one model is called, or what it costs. They do not apply to another model.
 _OWN = frozenset(
     {
         "api_base",
@@ -30,12 +30,12 @@ _OWN = frozenset(
         "model_list",
     }
     | {"headers", "extra_headers", "litellm_credential_name", "base_model", "model_info"}
-    # What the provider makes of these cannot be told for another model.
+    # The provider's handling of these is unknown for another model.
     | {"extra_body", "prompt_id", "vector_store_ids", "plugins", "transforms", "previous_response_id"}
 )
 _OWN_PREFIXES = ("aws_", "azure_", "vertex_", "watsonx_", "gigachat_", "databricks_")
 _SENT_BY_OTHERS = ("model_group", "model_info", "user_api_key", "user_api_key_hash")
-# What a call needs of its model, by LiteLLM's names in the cost map.
+# The capabilities that a call needs from its model, by LiteLLM's names in the cost map.
 _NEEDS = {
     "tools": "supports_function_calling",
     "functions": "supports_function_calling",
@@ -55,10 +55,10 @@ _DEPTH = 8
 
 
 def can_move(request: Request, cheaper: Mapping[str, str], fixed: frozenset[str]) -> bool:
-    """Whether there is a cheaper model for this call, and nothing in the call ties it to the model that it names.
+    """Return whether there is a cheaper model for this call, and nothing in the call ties it to the named model.
 
     Not moved: embeddings (another model's vectors do not fit), a model given by position, an explicit base, key,
-    deployment or price, tools that run at the provider, and whatever comes through a Router or the proxy.
+    deployment or price, tools that run at the provider, and everything that comes through a Router or the proxy.
     """
     if request.call_type not in LIMITS or "model" in fixed or _next(request, cheaper) is None:
         return False
@@ -69,14 +69,14 @@ def can_move(request: Request, cheaper: Mapping[str, str], fixed: frozenset[str]
 
 
 def _hosted_tools(params: Mapping[str, Any]) -> bool:
-    """Whether a declared tool runs at the provider: LiteLLM does not know which models have it."""
+    """Whether a declared tool runs at the provider. LiteLLM does not know which models have it."""
     tools = params.get("tools")
     listed = tools if isinstance(tools, (list, tuple)) else ()
     return any(not isinstance(tool, Mapping) or not runs_at_caller(tool) for tool in listed)
 
 
 def _routed(params: Mapping[str, Any]) -> bool:
-    """Whether a Router or the proxy makes the call: it chooses models by itself."""
+    """Whether a Router or the proxy makes the call. These choose models by themselves."""
     if params.get("proxy_server_request") is not None:
         return True
     for name in ("metadata", "litellm_metadata"):
@@ -87,14 +87,14 @@ def _routed(params: Mapping[str, Any]) -> bool:
 
 
 def _next(request: Request, cheaper: Mapping[str, str]) -> str | None:
-    """The model that takes the request's calls; one rule serves "gpt-4o" and "openai/gpt-4o"."""
+    """Return the model that takes over the request's calls. One rule covers "gpt-4o" and "openai/gpt-4o"."""
     stripped, provider = route(request.model, request.provider)
     names = (request.model, stripped, f"{provider}/{stripped}")
     return next((cheaper[name] for name in names if name in cheaper), None)
 
 
 def cheaper_requests(request: Request, cheaper: Mapping[str, str]) -> Iterator[Request]:
-    """The request for each cheaper model that can serve it, along the chain; a model that cannot is passed over."""
+    """Yield the request for each cheaper model along the chain that can serve it. Models that cannot are skipped."""
     seen = {_identity(request)}
     following = request
     while True:
@@ -106,7 +106,7 @@ def cheaper_requests(request: Request, cheaper: Mapping[str, str]) -> Iterator[R
             model=str(litellm.model_alias_map.get(model, model)),
             params={**request.params, "model": model},
         )
-        # The settings know no two names of one model.
+        # The settings cannot tell that two names mean the same model.
         if _identity(following) in seen:
             return
         seen.add(_identity(following))
@@ -119,13 +119,13 @@ def _identity(request: Request) -> tuple[str, str | None]:
 
 
 def _serves(cheaper: Request, request: Request) -> bool:
-    """Whether the cheaper model is priced, has the same provider, and takes everything that the call says."""
+    """Whether the cheaper model has a price and the same provider, and takes everything that the call says."""
     own, other = price_sheet(price_key(request)), price_sheet(price_key(cheaper))
     same = own.provider is not None and own.provider not in ASKS_NETWORK and other.provider == own.provider
     if not same or not other.priced:
         return False
     if request.provider is not None and route(cheaper.model, None)[1] not in (None, request.provider):
-        # With an explicit provider LiteLLM would send the name of another one's model as it stands.
+        # With an explicit provider, LiteLLM would send the name of another provider's model unchanged.
         return False
     before, after = _entry(own), _entry(other)
     if before.get("mode") != after.get("mode") or any(after.get(need) is not True for need in _needs(request.params)):
@@ -139,20 +139,22 @@ def _entry(terms: PriceSheet) -> Mapping[str, Any]:
 
 
 def _takes(own: PriceSheet, other: PriceSheet, params: Mapping[str, Any]) -> bool:
-    """Whether the other model takes every OpenAI parameter of the call that its own model takes, with its value."""
+    """Whether the other model takes every OpenAI parameter, with its value, that the call passes and its own model
+    takes.
+    """
     with suppress(Exception):
         known = litellm.get_supported_openai_params(model=own.model, custom_llm_provider=own.provider) or ()
         taken = litellm.get_supported_openai_params(model=other.model, custom_llm_provider=other.provider) or ()
         given = {name: params[name] for name in known if params.get(name) is not None}
         if all(name in taken for name in given):
-            # A reasoning model takes a temperature, but only that of 1: this raises for what LiteLLM would not send.
+            # A reasoning model takes a temperature, but only 1. This raises for what LiteLLM would not send.
             litellm.utils.get_optional_params(model=other.model, custom_llm_provider=other.provider or "", **given)
             return True
     return False
 
 
 def _fits(cheaper: Request, before: Mapping[str, Any], after: Mapping[str, Any], other: PriceSheet) -> bool:
-    """Whether the other model's window and output are wide enough, as far as LiteLLM's cost map knows them."""
+    """Whether the other model's window and output limit are large enough, as far as LiteLLM's cost map knows them."""
     limits = [cheaper.params.get(name) for name in LIMITS[cheaper.call_type]]
     stated = max([limit for limit in limits if isinstance(limit, int)], default=0)
     if other.max_output is not None and stated > other.max_output:
@@ -176,7 +178,7 @@ def _needs(params: Mapping[str, Any]) -> set[str]:
 
 
 def _parts(content: object, depth: int) -> Iterator[str]:
-    """What the parts of a call's content need, wherever they are nested."""
+    """Yield what the parts of a call's content need, at any depth of nesting."""
     if isinstance(content, Mapping) and depth:
         kind = content.get("type")
         if isinstance(kind, str):

@@ -1,4 +1,4 @@
-"""Capping: lowering the output limit that a call sends, so that what it may cost fits."""
+"""Capping: lower the output limit that a call sends, so that its greatest cost fits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_budget_plugin.pricing.cost_map import price_key
 from litellm_budget_plugin.pricing.price_sheet import price_sheet
 from litellm_budget_plugin.settings import BudgetSettings
 
-# The arguments that limit the output, by the family of the call. The first is set where the caller gives none: LiteLLM
+# The arguments that limit the output, by the family of the call. The first is set if the caller gives none. LiteLLM
 # maps max_tokens to what a model takes (max_completion_tokens for OpenAI's reasoning models).
 LIMITS = {
     "completion": ("max_tokens", "max_completion_tokens"),
@@ -20,7 +20,7 @@ LIMITS = {
     "messages": ("max_tokens",),
     "responses": ("max_output_tokens",),
 }
-# Providers' own names of the same: which of two limits counts is not known.
+# Providers' own names for the same limit. If there are two limits, it is unknown which one counts.
 _OTHER_NAMES = frozenset(
     {"max_output_tokens", "maxOutputTokens", "max_new_tokens", "max_gen_len", "max_tokens_to_sample", "num_predict"}
 )
@@ -29,26 +29,28 @@ _MOST_TOKENS = 10**9
 
 
 class OutputCap(NamedTuple):
-    """The room for manoeuvre in one call's output limit, in tokens for each choice."""
+    """The range for one call's output limit, in tokens for each choice."""
 
     names: tuple[str, ...]
     """The arguments that carry the limit."""
     least: int
-    """It is never set lower: MIN_OUTPUT beside a thinking budget, or the caller's own limit if that is smaller."""
+    """The lowest limit that is set: MIN_OUTPUT in addition to a thinking budget, or the caller's own limit if that is
+    smaller.
+    """
     most: int
     """The caller's limit, else what is held for a call without one."""
     maximum: int | None
-    """What the model can write, where LiteLLM's cost map says so."""
+    """The most that the model can write, if LiteLLM's cost map says so."""
     stated: bool
-    """The caller gives a limit."""
+    """Whether the caller gives a limit."""
 
     @property
     def open(self) -> bool:
-        """The call as it is can answer with more than `most`."""
+        """Whether the unchanged call can answer with more than `most`."""
         return not self.stated and (self.maximum is None or self.maximum > self.most)
 
     def on(self, request: Request, tokens: int) -> Request:
-        """The request with its limit lowered to `tokens`, never raised."""
+        """Return the request with its limit lowered to `tokens`, never raised."""
         limits = {name: _lower(request.params.get(name), tokens) for name in self.names}
         return replace(request, params={**request.params, **limits})
 
@@ -58,10 +60,10 @@ def _lower(given: Any, tokens: int) -> Any:
 
 
 def output_cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[str]) -> OutputCap | None:
-    """How far the call's output limit can be lowered; None where it cannot.
+    """Return how far the call's output limit can be lowered; None if it cannot be lowered.
 
-    `fixed` are the arguments that cannot be changed. Not capped: a call with a thinking budget that is not known, or whose
-    limit would not surely reach the provider and bound the cost.
+    `fixed` are the arguments that cannot be changed. Not capped: a call with an unknown thinking budget, or whose limit
+    would not certainly reach the provider and bound the cost.
     """
     names = LIMITS.get(request.call_type, ())
     given = _given(request.params, names)
@@ -85,7 +87,7 @@ def output_cap_for(request: Request, settings: BudgetSettings, fixed: frozenset[
 
 
 def _given(params: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int] | None:
-    """The caller's own limits; None where there is one that is not understood, or that nobody sends."""
+    """Return the caller's own limits; None if one is not understood, or is not sent."""
     given = {name: params[name] for name in names if params.get(name) is not None}
     dropped = params.get("additional_drop_params") or ()
     others = _OTHER_NAMES.difference(names)
@@ -96,7 +98,9 @@ def _given(params: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, int] 
 
 
 def _thinking_budget(params: Mapping[str, Any]) -> int | None:
-    """Tokens that the caller sets aside for thinking, 0 for none; None where it is asked for without saying how much."""
+    """Return the tokens that the caller reserves for thinking, 0 for none; None if thinking is asked for without an
+    amount.
+    """
     config = params.get("output_config")
     effort = config.get("effort") if isinstance(config, Mapping) else None
     if any(asked not in (None, "none", "disable") for asked in (effort, *map(params.get, _EFFORTS))):

@@ -1,6 +1,6 @@
-"""What is done near a limit before a call is refused: it is capped, then moved to a cheaper model, then both.
+"""The measures near a limit before a call is refused: it is capped, then moved to a cheaper model, then both.
 
-docs/how-to/cap-calls-near-the-limit.md tells it from the outside.
+docs/how-to/cap-calls-near-the-limit.md describes this for users.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.hooks.call import Call
 
 _TRIES = 8
-"""How often a call that others overtake looks for room anew."""
+"""The number of times that a call looks for room again if others overtake it."""
 
 _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Chosen(NamedTuple):
-    """A request and the most that it may cost: what is held for it covers what is sent."""
+    """A request and the most that it may cost. What is held for it covers what is sent."""
 
     request: Request
     estimate: Estimate
     capped: int | None
-    """The output limit that was set, if one was."""
+    """The output limit that was set, if any."""
 
 
 class Offer:
@@ -49,7 +49,7 @@ class Offer:
         self._cap = cap
         self._settings = settings
         full = self._limited(cap.most) if cap is not None else Chosen(request, self._estimate(request), None)
-        # A limit that takes nothing away from what the call could do is not sent.
+        # A limit that does not restrict the call is not sent.
         self.full = full if cap is not None and cap.open else Chosen(request, full.estimate, None)
         self.least = self.full
         if cap is not None and cap.least < cap.most:
@@ -69,11 +69,11 @@ class Offer:
         return Chosen(request, self._estimate(request), tokens)
 
     def within(self, amounts: Amounts) -> Chosen:
-        """The most output that costs no more than `amounts`, which cover the least."""
+        """Return the request with the most output that costs no more than `amounts`, which cover the least."""
         cap, low, high = self._cap, want_of(self.least.estimate), want_of(self.full.estimate)
         if cap is None or all(needed <= given for needed, given in zip(high, amounts)):
             return self.full
-        # Before it is rounded up the cost is linear in the limit: between two points it stays below a line that is above it
+        # Before rounding up, the cost is linear in the limit. Between two points it stays below a line that is above it
         # at both.
         more = min(
             (given - needed) * (cap.most - cap.least) // (top - needed)
@@ -83,7 +83,9 @@ class Offer:
         return self._limited(cap.least + min(max(more, 0), cap.most - cap.least))
 
     def fitting(self, room: Headroom) -> Chosen | None:
-        """What fits: all of it, else a capped call that takes half of the room, so that others in flight get some too."""
+        """Return what fits: the whole call, else a capped call that takes half of the room, so that others in flight
+        get some too.
+        """
         if room.covers(want_of(self.full.estimate)):
             return self.full
         low = want_of(self.least.estimate)
@@ -93,18 +95,18 @@ class Offer:
 
 
 def want_of(estimate: Estimate) -> Amounts:
-    """What is held for a call: its money, itself, and its tokens."""
+    """Return what is held for a call: its money, one call, and its tokens."""
     return Amounts(estimate.usd, 1, estimate.tokens)
 
 
 def floor_of(estimate: Estimate) -> Amounts:
-    """What a hold is charged if nobody says how its call ended."""
+    """Return what a hold is charged if the end of its call is never reported."""
     return Amounts(estimate.floor, 1, estimate.floor_tokens)
 
 
 class Plan:
-    """The way of one call to a hold that is smaller than its own worst case. Used once, by the attempt that the gate holds
-    for; a retry or fallback is sent as the call was changed here, or not at all.
+    """The search for a hold that is smaller than the call's worst case. Used once, by the attempt that the gate holds
+    for. A retry or fallback is sent with the same changes, or not at all.
     """
 
     def __init__(self, settings: BudgetSettings, request: Request, fixed: frozenset[str]) -> None:
@@ -118,21 +120,21 @@ class Plan:
         self.changes: dict[str, Any] = {}
         """The arguments to send instead of the caller's."""
         self.note: dict[str, Any] = {}
-        """What the caller finds in the answer's hidden parameters, under "budget"."""
+        """The note that the caller finds in the answer's hidden parameters, under "budget"."""
 
     @property
     def useful(self) -> bool:
-        """Something can be done for this call."""
+        """Whether something can be done for this call."""
         return self._movable or self._cap is not None
 
     @property
     def caps(self) -> bool:
-        """The call's output can be capped."""
+        """Whether the call's output can be capped."""
         return self._cap is not None
 
     def allowance(self, request: Request) -> int:
-        """Output tokens to hold for an attempt that states no limit: all that its model can write, if that is known. So a
-        call far from its limits goes out as it is, and is covered all the same.
+        """Return the output tokens to hold for an attempt that states no limit: all that its model can write, if that
+        is known. So a call far from its limits goes out unchanged and is still covered.
         """
         allowance = self._settings.output_allowance
         return allowance if self._cap is None else max(allowance, price_sheet(price_key(request)).max_output or 0)
@@ -141,9 +143,10 @@ class Plan:
         return output_cap_for(request, self._settings, self._fixed) if self._settings.cap_output else None
 
     def reserve(self, call: Call, command: Reserve) -> ReserveReply:
-        """Hold for the call in full, capped, or with a cheaper model: the first of these that there is room for.
+        """Hold for the call in full, capped, or with a cheaper model: the first of these that has room.
 
-        A refusal is about the call as it was made; a `patient` command's may be followed by another try. Raises BudgetStoreError.
+        A refusal describes the call as it was made. If the command is `patient`, another try may follow its refusal.
+        Raises BudgetStoreError.
         """
         self._freed = False
         with call.ledger.turn():
@@ -158,7 +161,8 @@ class Plan:
                 return reply
             if reply is not None and reply.reason != "held" and offer is original:
                 lost = reply
-        # Nothing fits, by what was read; the ledger decides, for money of calls long over may be free by now.
+        # By what was read, nothing fits. The ledger decides, because money of calls that ended long ago may be free by
+        # now.
         least = original.least.estimate.usd
         final = lost or self._ask(call, command, original, original.full, least)
         if not isinstance(final, Refused):
@@ -172,27 +176,27 @@ class Plan:
                 yield Offer(request, self._cap_of(request), self._settings)
 
     def _try(self, call: Call, command: Reserve, offer: Offer) -> ReserveReply | None:
-        """Hold for the offer, as far as there is room; None if there is none."""
+        """Hold for the offer, as far as there is room; return None if there is none."""
         command = replace(command, models=pricing.model_names(offer.request), patient=True)
         reply: ReserveReply | None = None
         for tries_left in reversed(range(_TRIES)):
             chosen = offer.fitting(self._room(call.ledger, command, offer))
             if chosen is None:
                 return reply
-            # Who was slower than another call looks anew, rather than take all that is left.
+            # A call that was slower than another one looks again, instead of taking all that is left.
             at_least = (chosen if tries_left else offer.least).estimate.usd
             reply = self._ask(call, command, offer, chosen, min(at_least, chosen.estimate.usd))
             if not isinstance(reply, Refused):
                 return reply
             if reply.reason != "held":
-                # Such a refusal is recorded under its hold, which is of no more use.
+                # Such a refusal is recorded under its hold id, so that id cannot be used again.
                 call.hold += "+"
         return reply
 
     def _room(self, ledger: BudgetLedger, command: Reserve, offer: Offer) -> Headroom:
         room = headroom_for(ledger, command)
         if not room.covers(want_of(offer.full.estimate)) and room.held and not self._freed and ledger.can_reclaim():
-            # What this process has yet to settle must not cap its own calls.
+            # Charges that this process has not yet settled must not cap its own calls.
             self._freed = True
             ledger.reclaim(command.subjects)
             room = headroom_for(ledger, command)
@@ -225,7 +229,7 @@ class Plan:
             self.note |= {"moved_from": self._request.model, "moved_to": chosen.request.model}
 
     def apply(self, params: dict[str, Any], user: str) -> None:
-        """Change the arguments that LiteLLM goes on with, and say so in the log."""
+        """Change the arguments that LiteLLM continues with, and log the change."""
         if not self.changes:
             return
         params.update(self.changes)
@@ -245,9 +249,9 @@ def _left(room: Headroom) -> str:
 
 
 def plan_for(settings: BudgetSettings, request: Request, fixed: frozenset[str]) -> Plan | None:
-    """What can be done for this call near a limit; None where nothing can, or nothing may.
+    """Return the plan for this call near a limit; None if nothing can be done, or nothing is allowed.
 
-    `fixed` are the arguments that were given by position, which nobody can change. In shadow mode no call is changed.
+    `fixed` are the arguments that were given by position, which cannot be changed. In shadow mode no call is changed.
     """
     if settings.mode != "enforce" or not (settings.cap_output or settings.fallback_models):
         return None
