@@ -69,7 +69,7 @@ def findings(given: Mapping[str, Any], say: Callable[[str], None], every: bool =
         if opened is not None:
             with contextlib.closing(opened) as asked:
                 yield from _safely("store", lambda: _store_findings(asked, settings))
-                with contextlib.suppress(BudgetError):  # that it does not answer was said
+                with contextlib.suppress(BudgetError):  # a finding above says so
                     by_hand = True
                     by_hand, accounts = on_store.limited(asked, settings.project, policy)
                     recent = on_litellm.recent(asked, settings.project)
