@@ -152,8 +152,8 @@ class Door:
             raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
 
     def _check_host(self, request: Request) -> None:
-        """Raise Problem, 403, unless the request names this machine. Otherwise a page of another site could reach a server
-        without keys through a browser here and a domain name that resolves to 127.0.0.1.
+        """Raise Problem, 403, for a request through a proxy, or one that does not name this machine. Otherwise a page of another
+        site could reach a server without keys through a browser here and a domain name that resolves to 127.0.0.1.
         """
         host = ""
         for name, value in request.scope["headers"]:
