@@ -1,7 +1,7 @@
-"""The command litellm-budget: what is done to budgets and ledgers by hand. It starts without LiteLLM.
+"""The command litellm-budget: manages budgets and ledgers by hand. It starts without LiteLLM.
 
-Exit codes: 0 done, 1 failed (the message is on standard error), 2 bad arguments. `status` and `doctor` have their own, as monitoring
-systems expect them: 0 ok, 1 warning, 2 critical, 3 unknown.
+Exit codes: 0 done, 1 failed (the message is on standard error), 2 bad arguments. `status` and `doctor` have their own, as
+monitoring systems expect them: 0 ok, 1 warning, 2 critical, 3 unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""litellm-budget alerts: whether alerts reach their receivers."""
+"""litellm-budget alerts: tests whether alerts reach their receivers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test(as_json: bool) -> None:
 
 
 def _labels(channels: Sequence[Channel], urls: Sequence[str]) -> Iterator[str]:
-    """What each channel is called: several webhooks by their places in the setting, and their ports."""
+    """Yield the name of each channel. Several webhooks are named by their places in the setting, their hosts and ports."""
     places = iter(enumerate(urls, 1))
     for channel in channels:
         if isinstance(channel, Webhook) and len(urls) > 1:

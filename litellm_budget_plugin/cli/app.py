@@ -1,4 +1,4 @@
-"""The commands under one name; each has a file of its own."""
+"""The commands under one name; each is in its own file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from litellm_budget_plugin.cli.usage import usage
 from litellm_budget_plugin.errors import BudgetError
 
 UNKNOWN = 3
-"""How commands that monitoring systems run end where they cannot say anything; 2 is a finding of theirs."""
+"""The exit code of monitoring commands that cannot say anything. Their exit code 2 is a finding."""
 _MONITORS = ("status", "doctor")
 
 
@@ -32,7 +32,7 @@ class _App(click.Group):
         try:
             return _without_traceback(super().invoke, ctx)
         except click.ClickException as error:
-            # A terminal would take an argument's control characters for its own.
+            # A terminal would interpret the control characters of an argument.
             error.message = _printable(error.message)  # type: ignore[misc]  # final for subclasses
             if ctx.invoked_subcommand in _MONITORS:
                 error.exit_code = UNKNOWN  # type: ignore[misc]  # of this error, not of its class
@@ -49,7 +49,7 @@ def _without_traceback(invoke: Callable[[click.Context], Any], ctx: click.Contex
     except BudgetError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader of the output has gone; click ends quietly
+        if error.errno == errno.EPIPE:  # the reader has closed the output; click exits quietly
             raise
         raise click.ClickException(str(error)) from error
 

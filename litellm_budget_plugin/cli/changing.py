@@ -1,4 +1,4 @@
-"""The commands of litellm-budget that change budgets. Each says what is in force afterwards."""
+"""The commands of litellm-budget that change budgets. They print the result."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def sweep(ledger: CommandLedger, as_json: bool) -> None:
 
 
 def _paid(ledger: CommandLedger, payment: str) -> tuple[Subject, Decimal] | None:
-    """The subject of a top-up, and its amount. The ledger finds payments by their subjects."""
+    """Return the subject and the amount of a top-up, None if there is no such top-up. The ledger can find payments only by
+    subject.
+    """
     for scope in SCOPES:
         after: str | None = ""
         while after is not None:
@@ -121,7 +123,9 @@ def _dollars(amount: str) -> Decimal:
 
 
 def _until(text: str, now: int, zone: str) -> int:
-    """A time, in microseconds since 1970: one as ISO 8601 writes it, a day to come by its name, or so many days or hours from now."""
+    """Return a time in microseconds since 1970, given as ISO 8601, as the name of a coming day, or as days or hours from now.
+    Raises BudgetInputError.
+    """
     given = text.strip().lower()
     if found := re.fullmatch(r"([0-9]{1,5}) ?([dh])", given):
         return now + int(found[1]) * (DAY if found[2] == "d" else DAY // 24)
@@ -138,7 +142,7 @@ def _until(text: str, now: int, zone: str) -> int:
 def _of_subject(
     name: str, change: Callable[[CommandLedger, str], None], what: str, creates: bool = False
 ) -> click.Command:
-    """A command that takes a subject and nothing else."""
+    """Return a command whose only argument is a subject."""
 
     def run(ledger: CommandLedger, as_json: bool, subject: str) -> None:
         change(ledger, subject)
@@ -161,7 +165,7 @@ def _block(ledger: CommandLedger, subject: str) -> None:
 
 
 def _is_known(ledger: CommandLedger, scope: str, name: str) -> bool:
-    """Whether the ledger has an account or a total of a subject."""
+    """Return whether the ledger has an account or totals of a subject; True if the endpoint has no totals."""
     if ledger.ask(Read(ledger.project, scope, name)).accounts:
         return True
     try:

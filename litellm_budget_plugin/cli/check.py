@@ -1,4 +1,4 @@
-"""litellm-budget check: a budget file, before it is deployed."""
+"""litellm-budget check: checks a budget file before it is deployed."""
 
 from __future__ import annotations
 

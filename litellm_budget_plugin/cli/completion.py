@@ -1,4 +1,4 @@
-"""litellm-budget completion: what makes a shell complete the command's words."""
+"""litellm-budget completion: prints a script that makes a shell complete commands and options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def completion(context: click.Context, shell: str) -> None:
     litellm-budget completion fish > ~/.config/fish/completions/litellm-budget.fish
     """
     complete = _SHELLS[shell](context.find_root().command, {}, _NAME, _VARIABLE)
-    # Not `source`: for bash that asks the bash of this machine how old it is.
+    # This does not use `complete.source()`, which for bash runs this machine's bash to check its version.
     script = complete.source_template % complete.source_vars()
-    # Where there is no such word, the name of a file is meant.
+    # If no word matches, bash completes the names of files.
     click.echo(script.replace("complete -o nosort", "complete -o default -o nosort"))

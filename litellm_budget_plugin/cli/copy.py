@@ -1,4 +1,4 @@
-"""litellm-budget copy: a ledger from one store to another one."""
+"""litellm-budget copy: copies a ledger from one store to another."""
 
 from __future__ import annotations
 

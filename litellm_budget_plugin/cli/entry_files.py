@@ -1,4 +1,4 @@
-"""Files of budgets: entries as JSON lines and as CSV, and what is said of mistakes in them."""
+"""Files of budgets: entries as JSON lines and as CSV, and the messages about mistakes in them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from litellm_budget_plugin.manager.entries import Entry, entry_from
 
 _COLUMNS = ("subject", "limits", "with_defaults", "blocked", "raise_by", "raise_until")
 _DEFAULT = "default"
-"""The cell of limits that are not set by hand, and of a raise that is not there."""
+"""The cell for limits that are not set by hand, and for a raise that does not exist."""
 _FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _MISTAKES = 20
 
 
 class Line(NamedTuple):
-    """An entry, and the number of its line."""
+    """An entry with the number of its line."""
 
     number: int
     entry: Entry
 
 
 def as_lines(entries: Iterable[dict[str, Any]]) -> str:
-    """Entries as JSON lines."""
+    """Return entries as JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def as_csv(entries: Iterable[dict[str, Any]]) -> str:
-    """Entries as CSV."""
+    """Return entries as CSV."""
     out = io.StringIO()
     written = csv.writer(out, lineterminator="\n")
     written.writerow(_COLUMNS)
@@ -56,7 +56,9 @@ def as_csv(entries: Iterable[dict[str, Any]]) -> str:
 
 
 def read_entries(file: str, form: str, project: str, zone: str) -> Iterator[Line]:
-    """The lines of a file. Raises click.UsageError for one that says all mistakes, by their lines."""
+    """Yield the lines of a file. Raises click.UsageError with all mistakes, each with its line, or for a file that cannot be
+    read.
+    """
     mistakes: list[str] = []
     seen: dict[Subject, int] = {}
     text = _text(file)
@@ -79,7 +81,7 @@ def read_entries(file: str, form: str, project: str, zone: str) -> Iterator[Line
 
 
 def refuse(mistakes: Sequence[str]) -> None:
-    """Raise click.UsageError, which says the mistakes, if there are any."""
+    """Raise click.UsageError with the mistakes, if there are any."""
     if mistakes:
         more = [f"and {len(mistakes) - _MISTAKES} more"] if len(mistakes) > _MISTAKES else []
         raise click.UsageError("\n".join(["nothing was changed:", *mistakes[:_MISTAKES], *more]))

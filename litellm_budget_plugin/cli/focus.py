@@ -1,7 +1,8 @@
-"""Totals by the FinOps Open Cost and Usage Specification (FOCUS) 1.2: its mandatory columns, and others that the ledger can fill.
+"""Totals by the FinOps Open Cost and Usage Specification (FOCUS) 1.2: its mandatory columns, and others that the ledger can
+fill.
 
-What the ledger does not know is empty, which stands for null: who bills, unless that is given, and the names of accounts. All four
-costs are what was charged: the ledger knows neither list prices nor discounts.
+Cells that the ledger cannot fill are empty, which means null: the company that bills, unless it is given, and the names of
+accounts. All four costs are the charged amount, because the ledger knows neither list prices nor discounts.
 """
 
 from __future__ import annotations
@@ -48,14 +49,16 @@ COLUMNS = (
     "x_InputTokens",
     "x_OutputTokens",
 )
-"""The ids of the columns, in their order; those that the specification does not have begin with "x_"."""
+"""The ids of the columns, in their order. Columns that the specification does not have begin with "x_"."""
 
 Cell = object
 _Found = Iterable[tuple[tuple[str, ...], UsageTotals]]
 
 
 def rows(project: str, scope: str, found: _Found, provider: str | None) -> Iterator[Sequence[Cell]]:
-    """A row for each total by (subject, day, model) with calls or costs; a subject's days before the last 400 are left out."""
+    """Yield a row for each total by (subject, day, model) with calls or costs. A subject's days before the last 400 are left
+    out.
+    """
     for (subject, day, model), totals in found:
         if day != "before" and (totals.spent or totals.calls):
             cells = _cells(project, scope, subject, date.fromisoformat(day), model, totals)
@@ -97,7 +100,7 @@ def _midnight(day: date) -> str:
 
 
 def _tags(scope: str, subject: str) -> str:
-    """A JSON object in which nothing looks like a formula, so that guarding the cell leaves it as it is."""
+    """Return a JSON object in which nothing looks like a formula, so that guarding the cell does not change it."""
     text = json.dumps({scope: subject})
     for sign in "=+-@":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -1,4 +1,4 @@
-"""litellm-budget journal: what waits on this machine for a store, and its delivery by hand."""
+"""litellm-budget journal: shows the charges that wait on this machine for a store, and delivers them by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
 
 
 def _deliver(store: Store, files: Journal, retention: int) -> None:
-    # No calls go out here that a full journal could refuse.
+    # This command makes no calls, so there are none that a full journal would have to refuse.
     most, kept_for = sys.maxsize, retention * DAY * 9 // 10
     delivery = Delivery(lambda commands, timeout: ask_all(store, commands, timeout), files, most, lambda _: kept_for)
     delivery.run(_TIMEOUT)

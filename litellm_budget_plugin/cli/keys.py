@@ -1,4 +1,4 @@
-"""litellm-budget keys: the API keys of a server, in the ledger that it serves."""
+"""litellm-budget keys: manages the API keys of a server, in the ledger that it serves."""
 
 from __future__ import annotations
 

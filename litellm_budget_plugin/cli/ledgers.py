@@ -21,11 +21,11 @@ from litellm_budget_plugin.stores.registry import open_store
 from litellm_budget_plugin.stores.sqlite.files import path_from
 
 _TIMEOUT = 30.0
-"""Seconds that a command line waits for a store: nobody's call waits behind it."""
+"""Seconds that a command waits for a store. This is long, because no LLM call waits for the command."""
 
 
 def ledger_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The URL that an argument names: its own text, or what the environment variable NAME holds for `env:NAME`."""
+    """Return the URL that an argument names: its own text, or for `env:NAME` the value of the environment variable NAME."""
     try:
         url = url_from(value)
     except BudgetInputError as error:
@@ -37,7 +37,7 @@ def ledger_url(context: click.Context, parameter: click.Parameter, value: str) -
 
 
 class NoLedger(click.ClickException):
-    """There is no ledger where the settings say."""
+    """The settings name a ledger that does not exist."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -46,9 +46,10 @@ class NoLedger(click.ClickException):
 
 
 def opened(url: str, *, new: bool = False) -> Store:
-    """The store at a URL. A URL that names none is a usage error; BudgetStoreError goes through.
+    """Open the store at a URL. Raises click.UsageError for a URL that names no store, and BudgetStoreError.
 
-    Only where it may be `new`, a file that is not there is made: a mistyped name is not an empty ledger. Else raises NoLedger.
+    A file that does not exist is created only if it may be `new`, because a mistyped name is not an empty ledger. Otherwise
+    raises NoLedger.
     """
     try:
         scheme, _, rest = url.partition("://")
@@ -62,7 +63,7 @@ def opened(url: str, *, new: bool = False) -> Store:
 class CommandLedger(BudgetLedger):
     """One project's ledger for one command: it starts no thread, opens no journal and counts no metrics.
 
-    Raises click.UsageError for a store that cannot be named, NoLedger for a file that is not there unless it is to `create` it,
+    Raises click.UsageError for a store that cannot be used, NoLedger for a file that does not exist unless `create` is set,
     BudgetStoreError for a store that does not answer.
     """
 
@@ -73,16 +74,16 @@ class CommandLedger(BudgetLedger):
         self.patience = _TIMEOUT
         if settings.url.lower().startswith("memory:"):
             raise click.UsageError("memory:// ends with its process: give --store, or LITELLM_BUDGET_STORE_URL")
-        # Without a journal the worker only carries the client: nothing is ever handed to its thread.
+        # Without a journal the worker only holds the client, and its thread never gets any work.
         self.worker = StoreWorker(opened(settings.url, new=create), _TIMEOUT)
         self.client = self.worker.client
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """The store's reply. Raises BudgetStoreError, BudgetInputError."""
+        """Return the store's reply. Raises BudgetStoreError, BudgetInputError."""
         return self.client.ask(command, self.patience)
 
     def flush(self) -> None:
-        """Return when what was changed would survive a power cut. Raises BudgetStoreError."""
+        """Return once the changes would survive a power cut. Raises BudgetStoreError."""
         self.client.sync()
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ class CommandLedger(BudgetLedger):
 
 
 def ledger_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that every command for a ledger has: `store`, `project` and `as_json`."""
+    """Give a command the common options of commands on a ledger: `store`, `project` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="JSON, one object a line."),
         click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]"),
@@ -106,7 +107,7 @@ def ledger_command(
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that is called with a ledger, `as_json`, and its own parameters by name.
 
-    It exits with `store_failure` if the store fails. One that `creates` has an option --create, and makes a ledger with it.
+    The command exits with `store_failure` if the store fails. With `creates` it has an option --create, which makes the ledger.
     """
     option = click.option("--create", is_flag=True, help="Make the ledger if there is none.")
 
@@ -130,10 +131,10 @@ def ledger_command(
 
 
 def given_settings(store: str | None, project: str | None) -> dict[str, Any]:
-    """What --store and --project are as arguments of BudgetSettings. Raises BudgetInputError."""
+    """Return --store and --project as arguments of BudgetSettings. Raises BudgetInputError."""
     given: dict[str, Any] = {} if project is None else {"project": project}
     if store is not None:
         given |= {"store_url": (url := url_from(store)), "client_type": "local", "api_base": None}
         if not url.lower().startswith(("http:", "https:")):
-            given |= {"api_key": None, "headers": {}}  # those of the environment are for its endpoint
+            given |= {"api_key": None, "headers": {}}  # those of the environment are for the environment's endpoint
     return given

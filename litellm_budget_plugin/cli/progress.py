@@ -1,4 +1,4 @@
-"""How far long work is, on standard error."""
+"""The progress of long work, on standard error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.progress import Progress as Bar
 from litellm_budget_plugin.stores.copying import Progress
 
 _EVERY = 100_000
-"""Rows between two plain lines of one step."""
+"""Rows between two plain lines of the same step."""
 
 
 @contextmanager
 def shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """What to call with each Progress of a copy while this is entered: a moving line on a terminal, plain lines elsewhere."""
+    """Yield a function to call with each Progress of a copy. It shows a moving line on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain()
@@ -31,7 +31,9 @@ def shown_progress() -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def counted(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """What to call with how many more are done while this is entered: a moving line on a terminal, nothing elsewhere."""
+    """Yield a function to call with the number of further items that are done. It shows a moving line on a terminal, nothing
+    elsewhere.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None

@@ -1,4 +1,4 @@
-"""The commands of litellm-budget that look: status, users, teams, runs, show."""
+"""The commands of litellm-budget that read: status, users, teams, runs, show."""
 
 from __future__ import annotations
 
@@ -72,12 +72,14 @@ def show_subject(ledger: CommandLedger, as_json: bool, subject: str) -> None:
 
 
 def show_limits(ledger: CommandLedger, as_json: bool, subject: str) -> None:
-    """Print each budget of a subject that is in force, what is raised and until when, and its balance if it was ever topped up."""
+    """Print each budget of a subject that is in force, its raise and the end of the raise, and the balance if it was ever
+    topped up.
+    """
     named = Subject("project", ledger.project) if subject == "project" else parse_subject(subject)
     known = Known(ledger)
     [found] = known.look(read_standings(ledger, [named]))
     rows = list(found.rows())
-    if not as_json and not any(row["raised"] for row in rows):  # the sentence says the limit
+    if not as_json and not any(row["raised"] for row in rows):  # the sentence contains the limit
         rows = [
             {name: one for name, one in row.items() if name not in ("limit", "raised", "raised_until")} for row in rows
         ]

@@ -1,4 +1,4 @@
-"""litellm-budget run: a program with budgets, without a line about them in it."""
+"""litellm-budget run: runs a program with budgets, without changes to its code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from litellm_budget_plugin.manager.ledger import BudgetLedger
 from litellm_budget_plugin.settings import BudgetSettings, on_start_error, url_from
 
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127
-"""The exit codes that shells have for these."""
+"""The exit codes of shells for these failures."""
 _PYTHON = re.compile(r"(python|pypy)[\d.]*[a-z]*(-dbg)?(\.exe)?", re.IGNORECASE)
 _PROBE_SECONDS = 30
 _PROBE = """
@@ -63,7 +63,7 @@ def run(store: str | None, project: str | None, limits: tuple[str, ...], command
         settings = BudgetSettings()
         put_absolute_paths(settings)
         with closing(BudgetLedger(settings, charging=True)):
-            """It can be opened."""
+            """Check that the ledger can be opened."""
         _check_python(program, words)
     except BudgetError as error:
         if on_start_error() == "stop":
@@ -102,7 +102,7 @@ def _found(name: str) -> str:
 def _check_python(program: str, words: Sequence[str]) -> None:
     """Raise BudgetInputError if the program is a Python, or a script of one, that would run without budgets.
 
-    What starts a Python by other ways, such as a shell script, is not looked into.
+    A program that starts Python in another way, such as a shell script, is not checked.
     """
     if os.path.basename(program) == "opentelemetry-instrument":
         raise BudgetInputError(
@@ -129,7 +129,7 @@ def _check_python(program: str, words: Sequence[str]) -> None:
 
 
 def _interpreter_of(script: str) -> list[str] | None:
-    """The interpreter of a script's first line, with its options, if it is a Python."""
+    """Return the Python in a script's first line, with its options; None if there is none."""
     with open(script, "rb") as file:
         line = file.readline(4096).decode("utf-8", "replace")
     words = line[2:].split() if line.startswith("#!") else []
@@ -140,7 +140,7 @@ def _interpreter_of(script: str) -> list[str] | None:
 
 
 def _start_flags(words: Sequence[str]) -> list[str]:
-    """Those of a Python's options that say what it imports at its start, up to what it is to run."""
+    """Return the options of a Python command line that affect the imports at its start, up to the program that it runs."""
     flags: list[str] = []
     takes_next = False
     for word in words:
@@ -164,7 +164,7 @@ def _execute(program: str, words: list[str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":
-        # There a program that takes the place of another one is not waited for.
+        # On Windows nobody waits for a program that replaces another one.
         done = subprocess.run(words, executable=program, check=False)  # noqa: S603  # what was asked for
         raise click.exceptions.Exit(done.returncode)
     try:

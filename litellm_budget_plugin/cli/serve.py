@@ -1,4 +1,4 @@
-"""litellm-budget serve: the self-hosted endpoint."""
+"""litellm-budget serve: runs the self-hosted endpoint."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def serve(  # noqa: PLR0917  # click calls it by names
         raise click.ClickException(
             f"serve needs {error.name}; run: pip install 'litellm-budget-plugin[server]'"
         ) from None
-    settings.read_policy()  # a file with a mistake stops the start here, and not in every worker
+    settings.read_policy()  # a mistake in the file stops the start here, and not in every worker
     _check_store(url, host, need_key=not is_loopback(host))
     options = ServerOptions(
         store_url=url,
@@ -128,5 +128,5 @@ def _check_store(url: str, host: str, *, need_key: bool) -> None:
                     "litellm-budget keys create STORE --project NAME"
                 )
     except BudgetStoreUnavailable as error:
-        # Served all the same, and nobody is let in without a key: it may come up later than this server.
+        # The server starts without the store, which may start later. Until then nobody gets in without a key.
         click.echo(f"the store does not answer yet: {error}", err=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 NEAR = 0.8
-"""From this part of a limit on, a subject is near it."""
+"""The part of a limit from which a subject is near it."""
 _BAR = 12
 
 Row = Mapping[str, Any]
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 def show(rows: Iterable[Row], as_json: bool, nothing: str = "nothing to show") -> None:
     """Print rows that have the same keys. `used` is a part of a limit, or None; Decimal amounts are US dollars."""
     if as_json:
-        for row in rows:  # as they come
+        for row in rows:  # each as soon as it arrives
             click.echo(json.dumps(row, default=_plain, ensure_ascii=False))
         return
     found = list(rows)
@@ -40,7 +40,7 @@ def show(rows: Iterable[Row], as_json: bool, nothing: str = "nothing to show") -
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """A table for a terminal, with bars and colours."""
+    """Return a table for a terminal, with bars and colours."""
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")

@@ -1,4 +1,4 @@
-"""litellm-budget top: who has used most of a budget, again and again."""
+"""litellm-budget top: shows, with regular updates, who has used most of a budget."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from litellm_budget_plugin.errors import BudgetError
 from litellm_budget_plugin.manager.standing import SubjectStanding, standings
 
 _LOOK_SECONDS = 0.2
-"""How often keys are looked for and the screen is drawn."""
+"""Seconds between two checks for pressed keys, each with a redraw of the screen."""
 
 
 class Frame(NamedTuple):
-    """What one reading of the ledger found: how many subjects it has, and those that have used most. `at` is seconds since 1970;
-    `warning` says that there may be limits that the settings do not name.
+    """The result of one reading of the ledger: the number of its subjects, and those that have used most. `at` is in seconds
+    since 1970; `warning` says that there may be limits that the settings do not name.
     """
 
     subjects: int
@@ -79,7 +79,7 @@ def _read(ledger: CommandLedger, scopes: tuple[str, ...], rows: int, seen: Any =
 
 
 class _Reader(threading.Thread):
-    """Reads the ledger again and again. A large one takes its time, and the screen goes on meanwhile."""
+    """Reads the ledger repeatedly on a thread, because a large ledger takes long and the screen must be redrawn meanwhile."""
 
     def __init__(self, ledger: CommandLedger, scopes: tuple[str, ...], rows: int, interval: float) -> None:
         super().__init__(name="litellm-budget-top", daemon=True)
@@ -108,7 +108,7 @@ class _Reader(threading.Thread):
 
 
 class _Stopped(Exception):
-    """Nobody watches any more."""
+    """Raised to stop a reading after the screen was closed."""
 
 
 def _watch(reader: _Reader, project: str) -> None:
@@ -141,7 +141,9 @@ def _screen(reader: _Reader, project: str) -> Group:
 
 @contextmanager
 def _keys() -> Iterator[Any]:
-    """Asks, within some seconds, whether q was pressed. The terminal is put back as it was, whatever ends this."""
+    """Yield a function that waits for some seconds, and returns whether q was pressed. At the end the terminal is always
+    restored.
+    """
     if os.name != "posix" or not sys.stdin.isatty():
         yield _never
         return

@@ -1,4 +1,6 @@
-"""litellm-budget export and import: what was set by hand, as a file to keep, to edit and to load; and LiteLLM's user_cost.json."""
+"""litellm-budget export and import: a file of the values that were set by hand, to keep, to edit and to load; and LiteLLM's
+user_cost.json.
+"""
 
 from __future__ import annotations
 

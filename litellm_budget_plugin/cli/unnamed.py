@@ -1,4 +1,4 @@
-"""What is said where the ledger may count under limits that the settings of a command do not name."""
+"""The warning that the ledger may count under limits that a command's settings do not name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ ADVICE = "give the command the same settings (LITELLM_BUDGET_USER_LIMITS, DEFAUL
 
 
 def unnamed(accounts: int) -> str:
-    """So many accounts, in words."""
+    """Return the number of accounts as the beginning of a warning."""
     return f"{accounts} account{' counts' if accounts == 1 else 's count'} under limits that these settings do not name, or were removed, or came with calls"
 
 
 class Known:
-    """Whether the limits that a command knows explain what it reads. `doubtful`: somebody may be at a limit that it does not know."""
+    """Checks whether the limits that a command knows explain what it reads. `doubtful`: somebody may be at a limit that it does
+    not know.
+    """
 
     def __init__(self, ledger: CommandLedger) -> None:
         self._ledger = ledger
@@ -29,7 +31,7 @@ class Known:
         self._accounts, self._spent, self.doubtful = 0, False, False
 
     def look(self, found: Iterable[SubjectStanding]) -> Iterator[SubjectStanding]:
-        """The same subjects, as they come."""
+        """Yield the same subjects as they come, and remember which limits they have."""
         for each in found:
             self._accounts += each.unnamed
             self.doubtful |= each.unnamed > 0 and each.subject.scope != "run"  # a run's limits may come with its calls
@@ -38,12 +40,13 @@ class Known:
             yield each
 
     def warning(self) -> str | None:
-        """What is to be said when all of them were seen. Raises BudgetStoreError."""
+        """Return the warning after all subjects were seen, None if there is none. Raises BudgetStoreError."""
         if self._accounts:
             return f"{unnamed(self._accounts)}: {ADVICE}"
         if self._limited:
             return None
-        # A limit of users without a window counts where what users without a limit spend is only recorded.
+        # Users without a limit are recorded in the same account as users with a limit without a window. So the account cannot
+        # tell whether services have a limit.
         refused = _refused(self._ledger)
         if not (refused or self._spent):
             return None
@@ -52,13 +55,13 @@ class Known:
         return f"no limit of these is set by hand or named by these settings{though}; if services have limits in code, {ADVICE}"
 
     def warn(self) -> None:
-        """Say it on standard error."""
+        """Print the warning on standard error."""
         if (said := self.warning()) is not None:
             click.echo(f"Warning: {said}", err=True)
 
 
 def _refused(ledger: CommandLedger) -> int:
-    """How many calls of the project were refused yesterday and today, in UTC."""
+    """Return the number of the project's calls that were refused yesterday and today, in UTC."""
     whole = ("project", ledger.project)
     since = ledger.ask(Read(ledger.project, *whole)).now // DAY - 1
     try:

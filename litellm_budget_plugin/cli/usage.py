@@ -1,4 +1,4 @@
-"""litellm-budget usage: who spent what, on which days and models."""
+"""litellm-budget usage: sums up calls, tokens and spend by day, model or subject."""
 
 from __future__ import annotations
 

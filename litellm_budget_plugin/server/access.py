@@ -1,4 +1,4 @@
-"""Who asks: the caller that a request's key names, and what that caller may touch."""
+"""Authentication: the caller that a request's key names, and the rights of that caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from litellm_budget_plugin.server.limits import Buckets
 _OF_PROXIES = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _LOCAL_NAMES = ("localhost", "127.0.0.1")
 BYTES_COUNTED = 2048
-"""How many bytes of a large body count as a request."""
+"""Bytes of a large body that count as one request."""
 HEALTH = ("/healthz", "/readyz")
 _UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
@@ -29,7 +29,9 @@ _ANONYMOUS_AT_ONCE = 200.0
 
 
 class Caller(NamedTuple):
-    """Who a request comes from. `project` None: any of them, on a server without keys. `label` is what people call the key."""
+    """The sender of a request. `project` is None on a server without keys, where a caller may use any project. `label` is the
+    key's name for people.
+    """
 
     name: str
     project: str | None
@@ -37,11 +39,11 @@ class Caller(NamedTuple):
     label: str = ""
 
     def opens(self, project: str) -> bool:
-        """Whether the caller may touch this project."""
+        """Return whether the caller may use this project."""
         return project not in (KEYS_PROJECT, HISTORY_PROJECT) and self.project in (None, project)
 
     def check_project(self, project: str) -> None:
-        """Raise Problem unless the caller may touch this project."""
+        """Raise Problem unless the caller may use this project."""
         if not self.opens(project):
             raise Problem(403, f"this key opens no project {project!r:.80}")
 
@@ -61,19 +63,19 @@ _ANYBODY = Caller("anybody", None, writes=True)
 
 
 class Door:
-    """Lets callers in by their keys, as often as they may come."""
+    """Authenticates callers by their keys, and limits how often they may ask."""
 
     def __init__(self, ledger: ServedLedger) -> None:
         self._ledger = ledger
         self._rates = Buckets(ledger.options.rate)
-        # Apart, so that copying a ledger does not keep the calls of the same key waiting.
+        # Separate from `_rates`, so that copying a ledger does not delay the calls of the same key.
         self._bodies = Buckets(ledger.options.rate)
         self._bad = Buckets(_BAD_KEYS_A_SECOND, _BAD_KEYS_AT_ONCE)
         self._anonymous = Buckets(_ANONYMOUS_A_SECOND, _ANONYMOUS_AT_ONCE)
 
     def check_rate(self, request: Request) -> None:
-        """Raise Problem, 429, for an address that asks too often without a good key, for anything but the server's health: a
-        balancer must not take the server for dead because somebody else comes through the same proxy.
+        """Raise Problem, 429, for an address that asks too often without a valid key. Health checks are exempt: a load balancer
+        must not take the server for dead because of other clients behind the same proxy.
         """
         ring = self._ledger.ring
         if (self._ledger.options.open_access and not ring.keyed) or request.scope["path"].endswith(HEALTH):
@@ -84,16 +86,16 @@ class Door:
                 raise Problem(429, "too many requests without a valid key", retry_after=wait)
 
     def cookie(self, request: Request) -> str:
-        """The text of the session that a browser has, "" for none."""
+        """Return the text of the browser's session, "" if it has none."""
         return request.cookies.get(self.cookie_name("session"), "")
 
     def cookie_name(self, what: str) -> str:
-        """The name of a cookie. The prefix keeps other hosts of the same domain from setting it."""
+        """Return the name of a cookie. With https, its prefix keeps other hosts of the same domain from setting it."""
         return f"{'__Host-' if self._ledger.options.behind_tls else ''}litellm-budget-{what}"
 
     async def stands_open(self) -> bool:
-        """Whether no key is needed: there never was one, and only this machine reaches the server. Raises Problem: 503 while
-        that cannot be read.
+        """Return whether no key is needed: the ledger never had one, and only this machine can reach the server. Raises
+        Problem, 503, while the keys cannot be read.
         """
         if not self._ledger.options.open_access:
             return False
@@ -102,11 +104,13 @@ class Door:
         return not self._ledger.ring.keyed
 
     async def caller(self, request: Request) -> Caller:
-        """The caller that a request's Authorization header names. Raises Problem: 401, 429, or 503 while the keys cannot be read."""
+        """Return the caller that a request's Authorization header names. Raises Problem: 401, 403 (on a server without keys),
+        429, or 503 while the keys cannot be read.
+        """
         return await self.admit(request, bearer(request))
 
     async def admit(self, request: Request, text: str, kind: Kind = "lbk") -> Caller:
-        """The caller with the key or the session `text`, "" for none. Raises like `caller`."""
+        """Return the caller with the key or the session `text`, "" for none. Raises like `caller`."""
         if await self.stands_open():
             self._check_host(request)
             request.state.admitted = True
@@ -119,7 +123,7 @@ class Door:
         return Caller(key.id, key.project, key.access == "read-write", key.label)
 
     def count_body(self, request: Request, size: int) -> None:
-        """Have a large body count like the many small ones that it could be. Raises Problem, 429."""
+        """Count a large body like the many small requests that it could replace. Raises Problem, 429."""
         key = getattr(request.state, "key", None)
         if key is not None and size > BYTES_COUNTED:
             self._take(self._bodies, key, size // BYTES_COUNTED)
@@ -130,7 +134,7 @@ class Door:
             raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
 
     async def _looked_up(self, request: Request, text: str, kind: Kind) -> Key:
-        """A key that this worker does not know: it may have been made a moment ago, or the keys could not be read yet."""
+        """Look up a key that this worker does not know: it may be new, or the keys could not be read so far. Raises Problem."""
         wait = self._bad.take(_address(request))
         if wait:
             raise Problem(429, "too many requests without a valid key", retry_after=wait)
@@ -148,8 +152,8 @@ class Door:
             raise Problem(503, "the keys cannot be read now", retry_after=1.0) from error
 
     def _check_host(self, request: Request) -> None:
-        """A page of another site that a browser on this machine shows must not reach a server without keys by a name of its
-        own that leads to 127.0.0.1.
+        """Raise Problem, 403, for a request through a proxy, or one that does not name this machine. Otherwise a page of another
+        site could reach a server without keys through a browser here and a domain name that resolves to 127.0.0.1.
         """
         host = ""
         for name, value in request.scope["headers"]:
@@ -167,13 +171,15 @@ class Door:
 
 
 def bearer(request: Request) -> str:
-    """The key in a request's Authorization header, "" for none."""
+    """Return the key in a request's Authorization header, "" for none."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
 def _address(request: Request) -> str:
-    """The address that a limit is for; of IPv6 its network of 64 bits, because one client has all addresses of that."""
+    """Return the address that a limit applies to. For IPv6 it is the network of 64 bits, because one client has all addresses
+    in it.
+    """
     host = request.client.host if request.client else "?"
     try:
         address = ipaddress.ip_address(host)

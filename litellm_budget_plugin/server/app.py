@@ -1,4 +1,4 @@
-"""The application of one worker."""
+"""The ASGI application of one worker."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _HEADERS = (
 
 
 def create_app(options: ServerOptions) -> FastAPI:
-    """An application that serves the ledger of `options` for as long as it runs. Raises what opening the store raises."""
+    """Return an application that serves the ledger of `options` while it runs. Its start raises what opening the store raises."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Threads that work through large bodies and pages take turns with the event loop: few of them.
+        # The threads for large bodies and pages compete with the event loop, so there are few of them.
         anyio.to_thread.current_default_thread_limiter().total_tokens = _WORK_THREADS
         ledger = ServedLedger(options)
         rosters = Rosters(ledger)
@@ -65,8 +65,8 @@ def create_app(options: ServerOptions) -> FastAPI:
     pages = (overview.router, exports.router, subject.router, entry.router)
     for router in (commands.router, subjects.router, budgets.router, health.router, *pages):
         app.include_router(router)
-    # In front of FastAPI's own, which documents it: what that does for a request, and this one has no use for, takes as long
-    # as a command itself.
+    # This route comes before FastAPI's own, which documents it. FastAPI's work on a request, which this route does not need,
+    # takes as long as a command itself.
     app.router.routes.insert(0, Route("/v1/command", commands.command, methods=["POST"]))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, problems.answer)
@@ -79,8 +79,8 @@ def create_app(options: ServerOptions) -> FastAPI:
 
 
 class Outside:
-    """ASGI middleware: the rate of those without a key, HEAD as a GET whose body is not sent, and the headers of every response,
-    where it has not its own.
+    """ASGI middleware: limits the rate of clients without a key, serves HEAD as a GET whose body is not sent, and adds the
+    common headers to every response that does not set them itself.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -104,7 +104,7 @@ class Outside:
         except failures.Problem as problem:
             await problems.answer(request, problem)(scope, receive, with_headers)
             return
-        # uvicorn, which keeps the scope that it has made, sends no body.
+        # uvicorn keeps its own scope, where the method is still HEAD, and so sends no body.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         await self._app(inner, receive, with_headers)
 
@@ -116,7 +116,7 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """The methods that an address has; each may have a route of its own."""
+    """Return the methods of an address. Each method may have its own route."""
     found = [
         method
         for method in ("GET", "POST", "PUT", "DELETE")

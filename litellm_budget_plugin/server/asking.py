@@ -1,4 +1,4 @@
-"""How a worker asks its store: at once where that is quick, else on threads; what is asked in one moment goes together."""
+"""Access of a worker to its store: quick commands run on the event loop, others on threads. Concurrent commands form a batch."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ Asked = tuple[Command, "asyncio.Future[Outcome]"]
 _Result = Union[Outcome, Exception]
 
 _BATCHES = 4
-"""How many batches are with the store at once. One on a local store, which executes one command after the other anyway."""
+"""The number of batches that a networked store executes at the same time. A local store gets one, because it executes commands
+one after the other.
+"""
 _THREADS = _BATCHES + 2
 _PAGES = 4
-"""How many threads there are for what looks at many rows: however much of that is asked for, commands have their own."""
+"""The number of threads for work that reads many rows. Commands have their own threads, so that this work cannot block them."""
 _BATCH = 64
 _LIGHT = 64
-"""How many subjects with their default limits, names and holds the event loop looks at for one command."""
+"""A command with more subjects (times their default limits), names and holds than this does not run on the event loop."""
 _AT_ONCE_SECONDS = 0.002
-"""How long the event loop waits for a file that another process keeps busy."""
+"""Seconds that the event loop waits for a file that another process has locked."""
 
 
 class Asker:
-    """Asks `store` for one event loop. Its methods are for that loop; the store may run on threads."""
+    """Sends commands to `store` for one event loop. Call its methods from that loop; the store may run on threads."""
 
     def __init__(self, store: Store, *, test_clock: bool = False) -> None:
         self._store, self._test_clock = store, test_clock
@@ -43,24 +45,24 @@ class Asker:
         self._elsewhere = 0
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Wait for the threads and end them."""
         self._pages.shutdown()
         self._threads.shutdown()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)`, which looks at many rows, on a thread."""
+        """Run `work(*arguments)`, which reads many rows, on a thread for such work."""
         return await self._elsewhere_on(self._pages, work, *arguments)
 
     async def run_soon(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)` on one of the threads that commands have."""
+        """Run `work(*arguments)` on one of the threads for commands."""
         return await self._elsewhere_on(self._threads, work, *arguments)
 
     async def run_aside(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)`, which does not keep the store from others, on one of the threads that commands have."""
+        """Run `work(*arguments)`, which does not block the store for others, on one of the threads for commands."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def _elsewhere_on(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
-        # The loop does not wait for a local store that a thread has.
+        # While a thread uses a local store, the loop does not wait for the store but hands commands to threads.
         self._elsewhere += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
@@ -68,8 +70,8 @@ class Asker:
             self._elsewhere -= 1
 
     async def ask_all(self, commands: Sequence[Command], note: Note | None = None) -> list[Outcome]:
-        """What became of each of some commands, which are executed in their order. `note` is called, on the thread, with the
-        seconds that they took. Raises what the store raises.
+        """Execute commands in their order, and return the outcome of each. `note` is called on the thread with the commands,
+        the outcomes, and the seconds that they took. Raises what the store raises.
         """
 
         def work() -> list[Outcome]:
@@ -82,9 +84,9 @@ class Asker:
         return await (self.run_soon if all(map(is_short, commands)) else self.run)(work)
 
     async def ask(self, command: Command) -> Outcome:
-        """What became of a command. Raises what the store raises.
+        """Execute a command, and return its outcome. Raises what the store raises.
 
-        A local store that nobody keeps busy answers on the loop what calls ask: handing commands to a thread costs more than
+        An idle local store executes light commands on the event loop, because handing them to a thread costs more than
         executing them.
         """
         if not is_light(command):
@@ -94,12 +96,13 @@ class Asker:
         self._waiting.append((command, future))
         if self._free:
             self._free -= 1
-            # Behind all that is ready now: what else is asked in this turn of the loop goes to the store with it.
+            # The call is queued behind everything that is ready now, so that commands of the same turn of the loop form one
+            # batch.
             loop.call_soon(self._next)
         return await future
 
     def _next(self) -> None:
-        """Have the store execute what waits, or be free."""
+        """Send the next batch of waiting commands to the store, or free its slot if none waits."""
         if not self._waiting:
             self._free += 1
             return
@@ -113,7 +116,9 @@ class Asker:
         done.add_done_callback(partial(self._came_back, batch))
 
     def _at_once(self, batch: list[Asked]) -> bool:
-        """Execute the commands here. False if another process has the file: they may be sent again, that is what ids are for."""
+        """Execute the commands on the event loop. Return False if another process has locked the file; the commands may then be
+        sent again, because their ids make them idempotent.
+        """
         try:
             results = self._executed([command for command, _ in batch], _AT_ONCE_SECONDS)
         except BudgetStoreUnavailable:
@@ -138,7 +143,7 @@ class Asker:
         except Exception as error:  # noqa: BLE001  # the caller is told
             if len(commands) == 1:
                 return [error]
-            # Only asking for each alone tells whose rows are in trouble. The others must not fail with them.
+            # Executing each command alone shows which of them fails. The others must not fail with it.
             return [self._executed([command], timeout)[0] for command in commands]
 
     def _ask_all(self, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:
@@ -148,14 +153,14 @@ class Asker:
 
 
 def is_short(command: Command) -> bool:
-    """Whether the command looks at a few rows, however large the ledger is."""
+    """Return whether the command reads a few rows only, however large the ledger is."""
     if isinstance(command, (Read, ReadUsage)):
         return command.subject is not None
     return not isinstance(command, Sweep)
 
 
 def is_light(command: Command) -> bool:
-    """Whether the command is one of those that calls make, and takes no longer than theirs."""
+    """Return whether the command is one that LLM calls cause, and takes no longer than a usual one."""
     if isinstance(command, (Reserve, Settle)):
         lists = len(command.models) + (len(command.aliases) if isinstance(command, Settle) else 0)
         return len(command.subjects) * (1 + len(command.defaults)) + lists <= _LIGHT
@@ -164,7 +169,7 @@ def is_light(command: Command) -> bool:
 
 def _hand_out(batch: list[Asked], results: Sequence[_Result]) -> None:
     for (_, future), result in zip(batch, results):
-        if future.done():  # the caller has gone
+        if future.done():  # the caller has disconnected
             continue
         if isinstance(result, Exception) and not isinstance(result, BudgetInputError):
             future.set_exception(result)

@@ -1,4 +1,4 @@
-"""JSON in and out. The event loop reads and writes small texts only: work on a large one would keep every command waiting."""
+"""Read and write JSON bodies. The event loop handles small texts only, because work on a large one would delay every command."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from litellm_budget_plugin.server.site import Site
 T = TypeVar("T")
 
 _SMALL = 8 * 1024
-"""Bytes of a body that the loop reads by itself: a usual command has 500."""
+"""Bytes of a body that the event loop parses itself. A usual command has 500."""
 _MOST_VALUES = 400_000
-"""Values in a body. json.loads does not let other threads run: 4 MiB of "[],[],..." would take 0.2 s."""
+"""The most values in a body. json.loads does not let other threads run: 4 MiB of "[],[],..." would take 0.2 s."""
 
 
 async def understood(request: Request, understand: Callable[[bytes, dict[str, Any]], T]) -> T:
-    """The result of `understand`, called with a request's body as bytes and as a JSON object; on a thread if the body is large.
-    Raises Problem, BudgetInputError and what `understand` raises.
+    """Return the result of `understand`, called with a request's body as bytes and as a JSON object; on a thread if the body is
+    large. Raises Problem, BudgetInputError and what `understand` raises.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        # Also: a page of another site cannot send this type without being asked for permission first.
+        # This also protects from pages of other sites: a browser lets them send this type only after a CORS preflight.
         raise Problem(415, "the body must be application/json")
     raw = await request.body()
     Site.of(request).door.count_body(request, len(raw))
@@ -52,15 +52,15 @@ def _understood(raw: bytes, understand: Callable[[bytes, dict[str, Any]], T]) ->
 
 
 def as_json(content: object) -> Response:
-    """A good answer. For a long one, call it on a thread."""
+    """Return a successful response. For a long one, call this on a thread."""
     return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")
 
 
 async def streamed(
     ledger: ServedLedger, pieces: Iterator[str], kind: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A long answer. A thread makes one piece after the other as the client takes them. An error of the first piece is answered as
-    such; an error of a later one breaks the answer off, so that the client does not take it for whole.
+    """Return a long response. A thread makes each piece when the client takes it. An error in the first piece is raised; an
+    error in a later one aborts the response, so that the client does not take it as complete.
     """
     first = await ledger.run(next, pieces, "")
     rest = chain([first], pieces)

@@ -1,7 +1,7 @@
-"""/get_budget and /set_budget: LiteLLM's own protocol, as `litellm.BudgetManager(client_type="hosted")` speaks it.
+"""/get_budget and /set_budget: LiteLLM's own protocol, as `litellm.BudgetManager(client_type="hosted")` uses it.
 
-It carries the whole dictionary of a project's users in both directions: what a client writes replaces what was there, also what
-others have charged since that client has read. docs/guarantees.md says what follows from that.
+Each request transfers the whole dictionary of a project's users. A client's write replaces the stored records, including
+charges that others made since that client last read. docs/guarantees.md describes the consequences.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _User(NamedTuple):
     default: Default
     now: int
     several: bool = False
-    """Whether this is one of several limits: the protocol has a place for one."""
+    """Whether the user has several limits. The protocol has room for one."""
 
     def record(self) -> dict[str, Any]:
         return exchanged_record(record_of(self.state, self.default), follows=not self.state.pinned)
@@ -59,7 +59,7 @@ class _User(NamedTuple):
     responses=schemas.BUDGETS,
 )
 async def get_budget(request: Request) -> Response:
-    """`{"status": "success", "data": {user: record}}`, or status "error" while nothing is stored for the project."""
+    """Return `{"status": "success", "data": {user: record}}`, or status "error" while nothing is stored for the project."""
     site = Site.of(request)
     caller = await site.door.caller(request)
     project = await understood(request, lambda _, body: _project(body, {"project_name"}, caller))
@@ -74,8 +74,8 @@ async def get_budget(request: Request) -> Response:
     responses=schemas.BUDGETS,
 )
 async def set_budget(request: Request) -> Response:
-    """Make these records the budgets of the project. Users who have a budget and are not among them lose it; those who follow
-    a default stay. Nothing is changed if one of the records cannot be accepted.
+    """Make these records the budgets of the project. A user who has a budget but no record loses the budget; users who follow a
+    default stay. Nothing is changed if one of the records cannot be accepted.
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
@@ -106,7 +106,7 @@ def _project(body: Mapping[str, Any], fields: set[str], caller: Caller) -> str:
 
 
 def _told(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator[str]:
-    """The answer to /get_budget, page by page."""
+    """Yield the answer to /get_budget, page by page."""
     separator = '{"status":"success","data":{'
     for users in _pages(store, project, defaults):
         if users:
@@ -119,7 +119,7 @@ def _told(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator
 def _changes(
     store: Store, project: str, records: Mapping[str, Any], defaults: tuple[Default, ...]
 ) -> Iterator[list[Command]]:
-    """The commands that make these records the project's, some at a time. All records are checked before the first ones come:
+    """Yield lists of the commands that make these records the project's budgets. All records are checked before the first list:
     raises BudgetInputError.
     """
     reply = ask(store, Read(project, "user", ""))
@@ -137,7 +137,7 @@ def _changes(
 
 
 def _pages(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterator[dict[str, _User]]:
-    """Everybody who has a budget, or has spent something, in the order of their ids."""
+    """Yield everybody who has a budget or has spent something, page by page, in the order of their ids."""
     default = _default(defaults)
     after: str | None = ""
     while after is not None:
@@ -150,7 +150,8 @@ def _pages(store: Store, project: str, defaults: tuple[Default, ...]) -> Iterato
                 if (state.ref.model, state.ref.unit) == ("", "usd") and state.ref.window != CREDIT
             ]
             if ours:
-                # The order in which PutBudget chooses the budget that it changes; of several limits, the one that binds first.
+                # PutBudget chooses the budget that it changes in this order. Of several limits, the one with the least left
+                # comes first.
                 several = sum(state.pinned for state in ours) > 1
                 left = _left if several else lambda _: 0.0
                 state = min(
@@ -173,7 +174,7 @@ def _default(defaults: tuple[Default, ...]) -> Default:
 def _put(
     project: str, name: str, record: Any, user: _User | None, now: int, defaults: tuple[Default, ...]
 ) -> PutBudget | None:
-    """What makes `record` the user's, None if it is already."""
+    """Return the command that makes `record` the user's budget, or None if it already is. Raises BudgetInputError."""
     try:
         subject = Subject("user", checked_id(name, "a user"))
         given = whole_record(record)

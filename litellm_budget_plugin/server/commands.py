@@ -1,4 +1,4 @@
-"""/v1: the ledger's own commands, one HTTP request each, and rows of it for copying."""
+"""/v1: the ledger's own commands, one HTTP request each, and the ledger's rows for copying."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1", tags=["ledger"])
 
 @router.get("", summary="Who serves, and what the key opens", responses=schemas.HELLO)
 async def hello(request: Request) -> Response:
-    """What a client asks first: which protocol this is, and the project and rights of its key."""
+    """Return the protocol's version, and the project and access of the key. A client asks this first."""
     site = Site.of(request)
     caller = await site.door.caller(request)
     access = "read-write" if caller.writes else "read-only"
@@ -43,8 +43,8 @@ async def hello(request: Request) -> Response:
     "/command", summary="Execute one command", openapi_extra=schemas.body(schemas.COMMAND), responses=schemas.REPLY
 )
 async def command(request: Request) -> Response:
-    """Apply a command in one atomic step and answer it. Commands that change something carry an id of their own, so that the
-    same request sent again changes nothing more. `now` and `rolls` are ignored: the server's clock counts.
+    """Apply a command in one atomic step and return its reply. A command that changes something has an id, so that sending the
+    same request again changes nothing more. `now` and `rolls` are ignored: the server's clock counts.
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
@@ -66,8 +66,8 @@ async def command(request: Request) -> Response:
     responses=schemas.OUTCOMES,
 )
 async def commands(request: Request) -> Response:
-    """Apply commands one after the other, each in an atomic step of its own, and answer each: by its reply, or by why it can
-    never be applied. One that is refused keeps none of the others back.
+    """Apply commands one after the other, each in its own atomic step. The answer to each is its reply, or the reason why it
+    can never be applied. A refused command does not stop the others.
     """
     site = Site.of(request)
     caller = await site.door.caller(request)
@@ -97,7 +97,7 @@ async def commands(request: Request) -> Response:
 
 @router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
 async def sync(request: Request) -> Response:
-    """Return when every charge acknowledged before is on the disk of the store."""
+    """Return once every charge acknowledged before is on the disk of the store."""
     site = Site.of(request)
     (await site.door.caller(request)).check_writes()
     await site.ledger.sync()
@@ -106,7 +106,7 @@ async def sync(request: Request) -> Response:
 
 @router.get("/projects", summary="The projects that the key opens", responses=schemas.PROJECTS)
 async def projects(request: Request) -> Response:
-    """Those that have a row."""
+    """Return the projects that have a row."""
     site = Site.of(request)
     caller = await site.door.caller(request)
     return as_json(
@@ -121,7 +121,9 @@ async def projects(request: Request) -> Response:
     responses=schemas.PAGE,
 )
 async def read_rows(request: Request) -> Response:
-    """Some rows, and where to go on from: for copying a ledger. `after` is "" or what the page before said."""
+    """Return some rows, and the place where the next page starts, for copying a ledger. `after` is "" or the place that the
+    page before gave.
+    """
     site = Site.of(request)
     caller = await site.door.caller(request)
     project, after, most = await understood(request, lambda _, body: schemas.export_request(body))
@@ -131,7 +133,7 @@ async def read_rows(request: Request) -> Response:
     except (ValueError, TypeError, LookupError) as error:
         if isinstance(error, BudgetInputError) or not after:
             raise
-        # Each engine has places of its own, and takes for granted that they are one of its.
+        # Each engine has its own form of places, and assumes that it gets one of its own.
         raise BudgetInputError(f"after must be what a page said, got {after!r:.80}") from error
 
 
@@ -143,7 +145,7 @@ async def read_rows(request: Request) -> Response:
     responses=schemas.DONE,
 )
 async def write_rows(request: Request) -> Response:
-    """Done again, it changes nothing; rows with other keys stay."""
+    """Write rows. Sending them again changes nothing more; rows with other keys stay."""
     site = Site.of(request)
     caller = await site.door.caller(request)
 
@@ -177,12 +179,12 @@ def _command(data: Any, caller: Caller, test_clock: bool) -> Command:
         raise BudgetInputError(f"Read.page must be at most {_MOST_ROWS}, got {decoded.page}")
     if test_clock or not getattr(decoded, "rolls", ()):
         return decoded
-    # When windows begin and end is not a client's to say; that it is not to say what time it is, the store sees to.
+    # A client may not decide when windows begin and end. The store already ignores the client's time.
     return replace(decoded, rolls=())  # type: ignore[arg-type]  # those that have rolls
 
 
 def _told(outcomes: list[dict[str, Any] | None], replies: Sequence[Outcome]) -> Response:
-    """The answer to many commands: `replies` fill the places that are free in `outcomes`."""
+    """Return the answer to many commands: `replies` fill the empty places in `outcomes`."""
     rest = iter(replies)
     for place, outcome in enumerate(outcomes):
         if outcome is None:

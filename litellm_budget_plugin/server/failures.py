@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP says it: a status and an object with `error`, a word for programs, and `message`, one for people."""
+"""Errors as HTTP responses: a status, and an object with `error`, a word for programs, and `message`, a text for people."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = {
 
 
 class Problem(Exception):
-    """A request that is not served. `retry_after` is in seconds, `allow` the methods that are, of a 405."""
+    """A request that is not served. `retry_after` is in seconds. `allow` lists the allowed methods, for status 405."""
 
     def __init__(self, status: int, message: str, retry_after: float | None = None, allow: str | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,9 @@ class Problem(Exception):
 
 
 def problem_of(error: Exception) -> Problem:
-    """What the client is told of an error. Anything that was not raised on purpose is logged, and not told."""
+    """Return the problem that tells the client about an error. An error that was not raised on purpose is logged, and its text
+    is not sent.
+    """
     if isinstance(error, Problem):
         return error
     if isinstance(error, BodyRefused):
@@ -50,7 +52,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(422, str(error))
     if isinstance(error, BudgetStoreUnavailable):
         _logger.error("the store does not answer: %s", error)
-        # What the message says of the store's address is for this server's log alone.
+        # The message may contain the store's address, which belongs in this server's log only.
         return Problem(503, "the ledger's store did not answer in time; send the same again", retry_after=1.0)
     if isinstance(error, BudgetError):
         _logger.error("the store cannot serve: %s", error)
@@ -62,12 +64,12 @@ def problem_of(error: Exception) -> Problem:
 
 
 def word_of(status: int) -> str:
-    """The word for programs."""
+    """Return the word for programs."""
     return _WORDS.get(status, "error")
 
 
 def headers_of(problem: Problem) -> dict[str, str]:
-    """The headers that go with a problem."""
+    """Return the headers that go with a problem."""
     headers = {}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -76,13 +78,13 @@ def headers_of(problem: Problem) -> dict[str, str]:
     if problem.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
     if problem.status in (408, 413):
-        # What is left of the body is not read.
+        # The rest of the body is not read.
         headers["Connection"] = "close"
     return headers
 
 
 def as_json(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's form of a handler
-    """The response to a program."""
+    """Return the response for a program."""
     problem = problem_of(error)
     body = {"error": word_of(problem.status), "message": problem.message}
     return JSONResponse(body, problem.status, headers_of(problem))

@@ -1,4 +1,6 @@
-"""/healthz and /readyz: whether the process lives, and whether its store answers. /metrics: what it has done, for Prometheus."""
+"""/healthz and /readyz: whether the process lives, and whether its store answers. /metrics: the server's metrics for
+Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="The store answers", responses=schemas.READY)
 async def readyz(request: Request) -> Response:
-    """200 if a question to the store was answered just now, else 503."""
+    """Return 200 if the store has just answered a query, else 503."""
     try:
         await Site.of(request).ledger.probe()
     except BudgetError:
@@ -45,7 +47,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", summary="Prometheus metrics", responses=schemas.METRICS)
 async def metrics(request: Request) -> Response:
-    """Those of the key's project; on a server without keys or with --open-metrics, of all projects."""
+    """Return the metrics of the key's project; on a server without keys or with --open-metrics, of all projects."""
     site = Site.of(request)
     project = None
     if not site.ledger.options.open_metrics:
@@ -61,7 +63,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def _foresee(site: Site, shown: ServerMetrics, project: str | None) -> None:
-    """Show when the budgets of a project, or of all, run out, as of the last hour at least."""
+    """Publish when the budgets run out, of a project or of the first _MOST_PROJECTS, in forecasts that are at most an hour old."""
     now = time.monotonic()
 
     def projects() -> list[str]:
@@ -77,5 +79,5 @@ async def _foresee(site: Site, shown: ServerMetrics, project: str | None) -> Non
                 await site.ledger.run(forecast, name)
                 site.foreseen[name] = now
     except BudgetError as error:
-        # What the server has done is told all the same.
+        # The other metrics are served without the forecast.
         _logger.warning("no forecast for /metrics: %s", error)

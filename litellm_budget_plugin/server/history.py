@@ -1,6 +1,6 @@
-"""Who changed what: the last changes of each subject that people made, on pages or over HTTP in sentences.
+"""The last changes that people made to each subject, on pages or in sentences over HTTP.
 
-They lie in the ledger like keys do, as accounts of a project of their own, so that they are there on any store and after any restart.
+The ledger stores them like keys, as accounts of a separate project, so that they exist on any store and survive restarts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from litellm_budget_plugin.stores.protocol import Store, ask
 _logger = logging.getLogger("litellm_budget_plugin.server")
 
 HISTORY_PROJECT = "litellm-budget:history"
-"""Where changes lie in a ledger. No key opens it."""
+"""The project of the ledger that holds the changes. No key opens it."""
 MOST = 50
-"""How many changes of a subject are kept."""
+"""The number of changes kept for each subject."""
 _LONGEST = 120
 
 
 class Changed(NamedTuple):
-    """A change: when, in microseconds since 1970, by which key's label, and what."""
+    """A change: its time in microseconds since 1970, the label of the key that made it, and a description."""
 
     at: int
     who: str
@@ -33,7 +33,7 @@ class Changed(NamedTuple):
 
 
 def note(store: Store, project: str, subject: Subject, who: str, what: str, id: str) -> None:  # noqa: A002  # the command's
-    """Keep a change, once for each `id`, and forget the oldest where there are too many. Raises what the store raises."""
+    """Store a change, once for each `id`, and drop the oldest ones beyond MOST. Raises what the store raises."""
     kept = _place(project, subject)
     said = what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…"
     text = json.dumps([id[-12:], who, said], ensure_ascii=False)
@@ -43,13 +43,13 @@ def note(store: Store, project: str, subject: Subject, who: str, what: str, id: 
 
 
 def changes_of(store: Store, project: str, subject: Subject) -> list[Changed]:
-    """The last changes of a subject, the newest first. Raises what the store raises."""
+    """Return the last changes of a subject, the newest first. Raises what the store raises."""
     states = _states(store, _place(project, subject))
     return [Changed(state.created_at, *json.loads(state.ref.model)[1:]) for state in states]
 
 
 async def remember(ledger: ServedLedger, project: str, subject: Subject, who: str, what: str, id: str) -> None:  # noqa: A002
-    """Keep a change that was made. It stands, whatever becomes of that."""
+    """Store a change that was made. The change stands even if storing it here fails, which is logged."""
     try:
         await ledger.run(note, ledger.store, project, subject, who, what, id)
     except BudgetError as error:

@@ -1,11 +1,11 @@
-"""API keys, each of which opens one project for reading or for changing too, and the sessions of browsers.
+"""API keys, each of which opens one project, for reading only or also for changes, and the sessions of browsers.
 
-A key is `lbk_` with 12 hexadecimal digits that name it and 43 characters of secret (256 bits, so that a plain SHA-256 of it
-cannot be searched for). The ledger keeps that digest and never the key: as accounts of a project of its own, so that every
-server on the ledger knows the same keys, on any store, and `copy` takes them along.
+A key is `lbk_` with 12 hexadecimal digits as its id and 43 characters of secret (256 bits, so that a plain SHA-256
+of it cannot be searched for). The ledger keeps the SHA-256 and never the key. Keys are accounts of a separate project, so that
+every server on the ledger knows the same keys, on any store, and `copy` copies them.
 
-A session is like a key, `lbs_…`, that a browser gets for a key at log-in. It ends at log-out, after SESSION_SECONDS, and with
-its key. The ledger keeps it beside the keys, so it ends on every server.
+A session is like a key, `lbs_…`. A browser gets it for a key at log-in. It ends at log-out, after SESSION_SECONDS, and with its
+key. The ledger keeps it beside the keys, so it ends on every server.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.stores.protocol import Store, ask
 
 KEYS_PROJECT = "litellm-budget:keys"
-"""Where keys lie in a ledger. No key opens it."""
+"""The project of the ledger that holds the keys. No key opens it."""
 
 _KEYED = Subject("mark", "keyed")
-"""Lies beside the keys from the first one on: a ledger that has had a key is never open again, also when the last one is revoked."""
+"""A marker that is stored beside the keys from the first one on. A ledger that ever had a key is never open again, even when
+the last key is revoked.
+"""
 
 Access = Literal["read-only", "read-write"]
 MAX_LABEL = 100
 SESSION_SECONDS = 12 * 3600
 _SESSION = "session"
 _MOST_SESSIONS = 50
-"""How many sessions of a key there may be; the oldest ends for another one."""
+"""The most sessions of a key; a further one ends the oldest."""
 _FORM = re.compile(r"(lb[ks])_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
 class Key(NamedTuple):
-    """What is known of a key. `digest` is the SHA-256 of the whole key; `created_at` is in microseconds since 1970."""
+    """A key without its secret. `digest` is the SHA-256 of the whole key; `created_at` is in microseconds since 1970."""
 
     id: str
     project: str
@@ -52,14 +54,14 @@ class Key(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """Where it lies in the ledger."""
+        """The subject under which the ledger stores the key."""
         return Subject(self.access, f"{self.id}:{self.digest}:{self.label}")
 
 
 def create_key(store: Store, project: str, access: Access = "read-write", label: str = "key") -> tuple[Key, str]:
-    """Make a key. Returns what the ledger keeps and the key itself, which cannot be shown again.
+    """Make a key. Return the ledger's record of it and the key itself, which cannot be shown again.
 
-    Raises BudgetInputError for a project or a label that cannot be, and what the store raises.
+    Raises BudgetInputError for an invalid project, access or label, and what the store raises.
     """
     if checked_id(project, "project") == KEYS_PROJECT:
         raise BudgetInputError(f"{KEYS_PROJECT!r} holds the keys themselves; no key opens it")
@@ -75,7 +77,7 @@ def create_key(store: Store, project: str, access: Access = "read-write", label:
 
 
 def list_keys(store: Store) -> Iterator[Key]:
-    """Every key that is not revoked, project by project in no other order."""
+    """Yield every key that is not revoked, the read-only ones first, each group in the order of ids."""
     for access in get_args(Access):
         yield from (_key(state) for state in _states(store, access))
 
@@ -89,12 +91,14 @@ def _states(store: Store, scope: str) -> Iterator[AccountState]:
 
 
 def has_had_keys(store: Store) -> bool:
-    """Whether there is a key, or ever was one."""
+    """Return whether the ledger has a key or ever had one."""
     return bool(ask(store, Read(KEYS_PROJECT, *_KEYED)).accounts)
 
 
 def revoke_key(store: Store, key_id: str) -> Key:
-    """Revoke a key by its id or by the key itself. Servers refuse it within REFRESH_SECONDS. Raises BudgetInputError if there is none."""
+    """Revoke a key, given its id or the key itself. Servers refuse it within REFRESH_SECONDS. Raises BudgetInputError if there
+    is none.
+    """
     form = _FORM.fullmatch(key_id)
     wanted = form[2] if form else key_id
     for key in list_keys(store):
@@ -114,12 +118,12 @@ class Session(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """Where it lies in the ledger."""
+        """The subject under which the ledger stores the session."""
         return Subject(_SESSION, f"{self.id}:{self.digest}:{self.key_id}")
 
 
 def begin_session(store: Store, key_id: str) -> str:
-    """Begin a session of a key. Returns the text that the browser keeps. Raises what the store raises."""
+    """Begin a session of a key. Return the text that the browser keeps. Raises what the store raises."""
     text = _new("lbs")
     session = Session(text[4:16], _digest(text), key_id, 0)
     others = sorted((one for one in list_sessions(store) if one.key_id == key_id), key=lambda one: one.ends_at)
@@ -129,7 +133,7 @@ def begin_session(store: Store, key_id: str) -> str:
 
 
 def list_sessions(store: Store) -> Iterator[Session]:
-    """Every session that was not ended by a log-out."""
+    """Yield every session that was not ended or dropped. Some may have expired."""
     for state in _states(store, _SESSION):
         id_, digest, key_id = state.ref.subject.split(":")
         yield Session(id_, digest, key_id, state.created_at + SESSION_SECONDS * MICROS)
@@ -141,7 +145,7 @@ def end_session(store: Store, text: str) -> None:
 
 
 def end_old_sessions(store: Store) -> None:
-    """Forget the sessions whose time is over. Raises what the store raises."""
+    """Drop the expired sessions. Raises what the store raises."""
     now = time.time_ns() // 1000
     _drop(store, [session for session in list_sessions(store) if session.ends_at <= now])
 
@@ -166,26 +170,26 @@ def _digest(text: str) -> str:
 
 
 Kind = Literal["lbk", "lbs"]
-"""What a text begins with: a key, or a session."""
+"""The prefix of a text: "lbk" for a key, "lbs" for a session."""
 
 
 def has_form(text: str, kind: Kind) -> bool:
-    """Whether `text` could be a key, or a session."""
+    """Return whether `text` has the form of a key, or of a session."""
     return _FORM.fullmatch(text) is not None and text.startswith(kind)
 
 
 class KeyRing:
-    """The keys and sessions of a ledger, looked up in memory. Not for several threads: `replace` swaps all in one step."""
+    """The keys and sessions of a ledger, looked up in memory. Not thread-safe: it belongs to one event loop."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[str, Key, float]] = {}
         self.keyed = True
-        """Whether the ledger has, or ever had, a key; so it is taken for as long as nobody knows."""
+        """Whether the ledger has, or ever had, a key. True until the keys have been read."""
         self.known = False
-        """Whether the keys were read at all."""
+        """Whether the keys were ever read."""
 
     def replace(self, keys: Iterable[Key], keyed: bool, sessions: Iterable[Session] = ()) -> None:
-        """Know these and no others; `keyed` says whether there ever was one. A session without its key is none."""
+        """Replace all keys and sessions. `keyed` says whether the ledger ever had a key. A session without its key is dropped."""
         by_id = {key.id: key for key in keys}
         self._known = {("lbk", key.id): (key.digest, key, math.inf) for key in by_id.values()}
         for session in sessions:
@@ -194,10 +198,12 @@ class KeyRing:
         self.keyed, self.known = keyed or (self.known and self.keyed), True
 
     def find(self, text: str, kind: Kind = "lbk") -> Key | None:
-        """The key that `text` is, or whose session it is, compared in constant time whether there is one or not."""
+        """Return the key that `text` is, or the key of the session that `text` is; None for any other text. The comparison
+        takes constant time, whether the id exists or not.
+        """
         form = _FORM.fullmatch(text)
         found = self._known.get((kind, form[2])) if form and form[1] == kind else None
         digest, key, until = found or (_digest(""), None, 0.0)
-        # One comparison in either case: how long it takes tells nothing about which ids there are.
+        # Compare once in either case, so that the time taken does not reveal which ids exist.
         same = hmac.compare_digest(_digest(text[:200]), digest)
         return key if same and until > time.time_ns() // 1000 else None

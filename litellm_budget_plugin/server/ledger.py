@@ -1,4 +1,4 @@
-"""The ledger as a server's worker uses it: one store, its keys, and what has to be done about both now and then."""
+"""The ledger of a server's worker: one store, its keys, and the periodic upkeep of both."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _logger = logging.getLogger("litellm_budget_plugin.server")
 T = TypeVar("T")
 
 REFRESH_SECONDS = 2.0
-"""How long a key that was revoked may still be good for."""
+"""Seconds for which a revoked key may still be accepted."""
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 _DAYS_KEPT = 400
 
 
 class ServedLedger:
-    """The store of a worker. Its methods are for the worker's event loop; the store runs on threads."""
+    """The store of a worker. Call its methods from the worker's event loop; slow work on the store runs on threads."""
 
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
@@ -67,7 +67,7 @@ class ServedLedger:
             await self.refresh()
         except BudgetStoreError as error:
             _logger.error("the store does not answer at the start, and is tried again: %s", error)
-        # Each by itself: keys and syncs do not wait for a sweep.
+        # Each task runs by itself, so that keys and syncs do not wait for a sweep.
         duties = (
             self._every(_SYNC_SECONDS, self.sync),
             self._every(REFRESH_SECONDS / 2, self.refresh),
@@ -76,7 +76,7 @@ class ServedLedger:
         self._upkeep = [asyncio.create_task(duty) for duty in duties]
 
     async def end(self) -> None:
-        """Make what was acknowledged survive a power cut, and let go of the store."""
+        """Make acknowledged charges survive a power cut, and close the store."""
         for duty in self._upkeep:
             duty.cancel()
         try:
@@ -87,22 +87,24 @@ class ServedLedger:
         self.store.close()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """`work(*arguments)`, which asks the store much, on a thread of those that may be kept busy."""
+        """Run `work(*arguments)`, which makes long or many queries, on a thread for such work. Raises what it raises."""
         with self._counting_failures():
             return await self._asker.run(work, *arguments)
 
     async def sync(self) -> None:
-        """Make what was acknowledged survive a power cut. Raises what the store raises."""
+        """Make acknowledged charges survive a power cut. Raises what the store raises."""
         await self._asker.run_aside(self.store.sync)
 
     async def probe(self) -> None:
-        """Ask the store something; those who want to know at the same moment share one question. Raises what the store raises."""
+        """Send the store a query; concurrent callers share one. Raises what the store raises."""
         if self._probing is None or self._probing.done():
             self._probing = asyncio.create_task(self.execute(Read("litellm-budget:ready", "probe", "")))
         await asyncio.shield(self._probing)
 
     async def execute(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """The store's reply to a command. Raises BudgetInputError for what can never be applied, and what the store raises."""
+        """Execute a command, and return the store's reply. Raises BudgetInputError for a command that can never be applied, and
+        what the store raises.
+        """
         asked, began = cast("Command", command), time.perf_counter()
         with self._counting_failures():
             outcome = await self._asker.ask(asked)
@@ -112,19 +114,19 @@ class ServedLedger:
         return cast("ReplyT_co", outcome)
 
     async def execute_all(self, commands: Sequence[Command]) -> list[Outcome]:
-        """What became of each of some commands, which are executed in their order."""
+        """Execute commands in their order, and return the outcome of each. Raises what the store raises."""
         with self._counting_failures():
             return await self._asker.ask_all(commands, self._note)
 
     def defaults(self, project: str, *subjects: Subject) -> tuple[Default, ...]:
-        """The limits that are set outside of the ledger: those of whole scopes as the commands of that project last brought them,
-        before the first one as the server's settings have them, and those that the settings have for these subjects.
+        """Return the limits that are set outside of the ledger. Those of whole scopes are the ones that the project's commands
+        brought last; before the first such command, those of the server's settings. Those of `subjects` come from the settings.
         """
         known, seen = self._policy.defaults_of(subjects), self._seen.get(project)
         return known if seen is None else (*seen, *(each for each in known if each.subject))
 
     def class_of(self, subject: Subject) -> str | None:
-        """The class of users in the server's settings that a subject is in."""
+        """Return the class of users in the server's settings that a subject belongs to, None if there is none."""
         return self._policy.class_of(subject.id) if subject.scope == "user" else None
 
     @property
@@ -132,14 +134,16 @@ class ServedLedger:
         return self._none if self._policies is None else self._policies.current()
 
     def budgets(self, project: str, ids: Callable[[], str] = new_id, store: Store | None = None) -> Budgets:
-        """A project's budgets, to be asked on a thread. Its changes have the ids that `ids` makes; `store` is for long readings."""
+        """Return a project's budgets, for use on a thread. `ids` makes the ids of its changes. Pass another `store` for long
+        readings.
+        """
         return Budgets(_ProjectLedger(self, project, ids, store or self.store))
 
     def _note(self, commands: Sequence[Command], outcomes: Sequence[Outcome], seconds: float) -> None:
         for command, outcome in zip(commands, outcomes):
             if isinstance(outcome, BudgetInputError):
                 continue
-            # A manager need not know the limits that the callbacks enforce, and then brings defaults without one.
+            # A manager may not know the limits that the callbacks enforce. It then brings defaults without a limit.
             if isinstance(command, (Reserve, Settle)) and any(
                 one.limit is not None and not one.subject for one in command.defaults
             ):
@@ -157,14 +161,14 @@ class ServedLedger:
             raise
 
     async def refresh(self) -> None:
-        """Read the keys anew. Raises what the store raises."""
+        """Read the keys again. Raises what the store raises."""
         asked = time.monotonic()
         async with self._refreshing:
-            # A caller that has waited here was served by the reading that it waited for, if that began later; so a store that is
-            # away does not let them wait one after the other.
+            # If the reading that this caller waited for began after the caller asked, its result is recent enough. So callers
+            # do not wait one after the other for a store that is unreachable.
             if asked >= self._refreshed_at:
                 self._refreshed_at = time.monotonic()
-                # Whatever ends it but success, those who wait were not served.
+                # Unless the reading succeeds, the callers that wait for it get this error, however it ends.
                 self._unread = BudgetStoreUnavailable("the keys were being read, and were not")
                 try:
                     new = not self.ring.known
@@ -191,7 +195,7 @@ class ServedLedger:
             except BudgetError as error:
                 _logger.error("the store does not answer; it is tried again: %s", error)
             except Exception:
-                # Without the upkeep, revoked keys would stay good.
+                # Without the upkeep, revoked keys would stay valid.
                 _logger.exception("the upkeep failed, and goes on")
 
     def _sweep(self) -> None:
@@ -202,15 +206,15 @@ class ServedLedger:
             except BudgetStoreUnavailable:
                 raise
             except Exception:
-                # Whatever is wrong with the rows of one project, those of the others are swept.
+                # Bad rows of one project must not stop the sweep of the others.
                 _logger.exception("project %r cannot be swept", project)
 
 
 class _ProjectLedger:
-    """What `Budgets` asks."""
+    """One project of the ledger, with the interface that `Budgets` needs."""
 
     timezone = "UTC"
-    """Sentences that are shown name any other one, so they can be sent back as they are."""
+    """Displayed sentences name every other time zone, so that they can be sent back unchanged."""
 
     def __init__(self, ledger: ServedLedger, project: str, ids: Callable[[], str], store: Store) -> None:
         self._ledger, self.project, self.new_id, self._store = ledger, project, ids, store

@@ -1,4 +1,4 @@
-"""What keeps one client from harming the others: bounds on bodies, on their time, and on how often somebody may ask."""
+"""Limits that keep one client from harming the others: the size of bodies, their time to arrive, and the rate of requests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 ANONYMOUS_BODY = 4096
-"""Bytes of a body that may be read before a good key was seen: enough for the log-in."""
+"""Bytes of a body that may be read before a valid key was seen: enough for the log-in."""
 _BURST_SECONDS = 2.0
 _MOST_BUCKETS = 10_000
 
 
 class BodyRefused(Exception):
-    """A body that is too large or too slow. `status` is what the client is told."""
+    """A body that is too large or too slow. `status` is the HTTP status for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,8 +31,8 @@ class BodyRefused(Exception):
 
 
 class BodyLimits:
-    """ASGI middleware: a request's body of more than `most` bytes is not read, without a good key not of more than
-    ANONYMOUS_BODY; and it has `seconds` to arrive.
+    """ASGI middleware: refuses a request's body of more than `most` bytes, or without a valid key of more than ANONYMOUS_BODY,
+    and a body that does not arrive within `seconds`.
     """
 
     def __init__(self, app: App, most: int, seconds: float) -> None:
@@ -45,7 +45,7 @@ class BodyLimits:
             return
         until, received, ended = anyio.current_time() + self._seconds, 0, False
         declared = dict(scope["headers"]).get(b"content-length", b"")
-        # uvicorn refuses a length that is no number.
+        # uvicorn refuses a length that is not a number.
         length = int(declared) if declared.isdigit() and len(declared) <= 15 else sys.maxsize if declared else 0
 
         async def bounded() -> Message:
@@ -68,7 +68,9 @@ class BodyLimits:
 
 
 class Buckets:
-    """How often each of many may ask: `rate` times a second, with some seconds' worth at once."""
+    """Rate limits by name: each name may ask `rate` times a second, with a burst of some seconds' worth or of `burst`. A rate
+    of 0 is no limit.
+    """
 
     def __init__(self, rate: float, burst: float | None = None) -> None:
         self._rate = rate
@@ -76,8 +78,8 @@ class Buckets:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, count: int = 1) -> float:
-        """Seconds after which `who` may ask again; 0.0 if that is now. A request that counts more than what is left is let
-        through, and delays the next ones.
+        """Return the seconds after which `who` may ask again; 0.0 if the request is allowed. A request with a larger `count`
+        than what is left is allowed, and delays the next ones.
         """
         if not self._rate:
             return 0.0

@@ -1,4 +1,4 @@
-"""The server's log: one JSON object a line, without keys, bodies or queries."""
+"""The server's log, as plain lines or as one JSON object a line, without keys, bodies or query strings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from litellm_budget_plugin.server.limits import App, Message, Receive, Send
 _logger = logging.getLogger("litellm_budget_plugin.server.access")
 
 CLIENT_GONE = 499
-"""The status in the log where a client has gone before it was answered, as in nginx's log."""
+"""The logged status of a request whose client disconnected before the answer, as in nginx's log."""
 
 
 class JsonLines(logging.Formatter):
-    """`{"time": …, "level": …, "logger": …, "message": …}`, with what else a record carries in `extra={"said": {...}}`."""
+    """Formats a record as `{"time": …, "level": …, "logger": …, "message": …}`, with the fields of its `extra={"said": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_config(as_json: bool, every_request: bool) -> dict[str, Any]:
-    """For logging.config.dictConfig: everything to standard error."""
+    """Return a configuration for logging.config.dictConfig that sends everything to standard error."""
     plain = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
     formatter = {"()": "litellm_budget_plugin.server.logs.JsonLines"} if as_json else plain
     to_stderr = {"handlers": ["stderr"], "propagate": False}
@@ -55,7 +55,7 @@ def log_config(as_json: bool, every_request: bool) -> dict[str, Any]:
 
 
 class AccessLog:
-    """ASGI middleware: a line for each request, a WARNING where it was refused, an ERROR where the server failed."""
+    """ASGI middleware: logs each request, as a WARNING if it was refused and as an ERROR if the server failed."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -77,7 +77,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, noted)
         except ClientDisconnect:
-            # Nobody is there to be answered.
+            # The client has disconnected, so nothing is answered.
             status = CLIENT_GONE
         finally:
             level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
@@ -94,5 +94,5 @@ def _write(scope: MutableMapping[str, Any], level: int, status: int, seconds: fl
         "key": scope["state"].get("key"),
         "client": scope["client"][0] if scope.get("client") else None,
     }
-    # Shown as Python text: what a client has written must not begin a line of its own.
+    # The path is logged with repr(): text from a client must not start a new line.
     _logger.log(level, "%s %r %d", said["method"], said["path"], status, extra={"said": said})

@@ -1,4 +1,4 @@
-"""The shapes of /v1 for the OpenAPI document, taken from the commands and replies themselves."""
+"""The schemas of /v1 for the OpenAPI document, derived from the commands and replies themselves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _object(**properties: Schema) -> Schema:
 
 
 def body(schema: Schema) -> Schema:
-    """A request's body, for `openapi_extra`."""
+    """Return a request's body for `openapi_extra`."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -93,7 +93,7 @@ _ID: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
 
 
 def _change(**properties: Schema) -> Schema:
-    """A body that may have an id, too."""
+    """Return the schema of a body that may also have an id."""
     return {**_object(**properties, id=_ID), "required": list(properties)}
 
 
@@ -145,7 +145,7 @@ _RECORD: Schema = {
 
 
 def export_request(data: Schema) -> tuple[str, str, int]:
-    """What `EXPORT` describes. Raises BudgetInputError."""
+    """Return the project, the place and the number of rows in a body that `EXPORT` describes. Raises BudgetInputError."""
     unknown = data.keys() - EXPORT["properties"].keys()
     project, after, most = data.get("project"), data.get("after", ""), data.get("most", 1000)
     good = isinstance(project, str) and isinstance(after, str) and isinstance(most, int) and not isinstance(most, bool)
@@ -155,7 +155,7 @@ def export_request(data: Schema) -> tuple[str, str, int]:
 
 
 def document(app: FastAPI) -> Schema:
-    """The OpenAPI document of a server."""
+    """Return the OpenAPI document of a server."""
     if app.openapi_schema is None:
         found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         components = found.setdefault("components", {})
@@ -232,7 +232,9 @@ def _message(cls: type, schemas: Schema) -> Schema:
 
 
 def _plain(schema: Schema, schemas: Schema) -> Schema:
-    """A schema without definitions of its own, which go into `schemas`, and without KEEP, which is to leave a field out."""
+    """Return a schema without its own definitions, which go into `schemas`, and without KEEP, which is sent by leaving a field
+    out.
+    """
     for name, definition in schema.pop("$defs", {}).items():
         if name != "Keep":
             schemas[name] = _plain(definition, schemas)

@@ -1,4 +1,4 @@
-"""Running a server: the socket, the workers, and the end."""
+"""Running a server: its socket, its workers, and its shutdown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _BACKLOG = 2048
 
 
 class Listening(NamedTuple):
-    """Where and how a server listens. `proxies` are the addresses and networks whose X-Forwarded-For is believed."""
+    """The address and the manner in which a server listens. `proxies` are the addresses and networks whose X-Forwarded-For is
+    trusted.
+    """
 
     host: str
     port: int
@@ -48,7 +50,7 @@ class Listening(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Return whether only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -56,8 +58,9 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(options: ServerOptions, listening: Listening) -> None:
-    """Serve until SIGINT or SIGTERM; requests that were begun by then are answered. Raises BudgetStoreError if the address cannot
-    be listened on, and what opening the store raises.
+    """Serve until SIGINT or SIGTERM, then for up to _GRACE_SECONDS until the requests in progress are answered. Raises
+    BudgetStoreError if the server cannot listen on the address, BudgetInputError for several workers on memory://, and what
+    opening the store raises.
     """
     if listening.workers > 1 and options.store_url.startswith("memory:"):
         raise BudgetInputError("memory:// is a ledger of one process; several workers need a file or a server")
@@ -79,10 +82,10 @@ def serve(options: ServerOptions, listening: Listening) -> None:
         host, port = bound.getsockname()[:2]
         _logger.info("serving %s on http://%s:%d%s", masked(options.store_url), host, port, options.root_path)
         if listening.workers > 1:
-            # Where the workers' metrics come together, as prometheus_client wants it.
+            # prometheus_client merges the metrics of all workers through this directory.
             with TemporaryDirectory(prefix="litellm-budget-metrics-") as directory:
                 set_env_default("PROMETHEUS_MULTIPROC_DIR", directory)
-                # Before its latest versions uvicorn's supervisor wanted the function that serves, too; now it makes one itself.
+                # Older versions of uvicorn's supervisor require the function that serves. Newer ones create it themselves.
                 given = {"target": server.run} if "target" in signature(Multiprocess).parameters else {}
                 Multiprocess(config, sockets=[bound], **given).run()
         else:
@@ -94,14 +97,14 @@ def _worker(options: ServerOptions) -> FastAPI:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), name="budget-parent", daemon=True).start()
     app = create_app(options)
-    # A collection stops every thread. It need not look through the objects that stay from the start on.
+    # A garbage collection stops every thread. It need not scan the objects of the start, which stay until the end.
     gc.collect()
     gc.freeze()
     return app
 
 
 def _end_with(parent: int) -> None:
-    # A parent that was killed cannot end its workers: they would keep the port, and nobody would look after them.
+    # A parent that was killed cannot end its workers. They would keep the port, without supervision.
     wait([parent])
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -110,7 +113,7 @@ def _bound(listening: Listening) -> socket.socket:
     host, port = listening.host, listening.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # Named as TCP, for asyncio switches Nagle's delay off only then.
+        # The protocol is named because asyncio disables Nagle's delay only for a socket that names TCP.
         bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

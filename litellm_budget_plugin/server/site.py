@@ -1,4 +1,4 @@
-"""What every page and every endpoint of one server shares."""
+"""The state that all pages and endpoints of one worker share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 
 
 class Site(NamedTuple):
-    """A worker's ledger, its door, who is listed on its pages, each project's models with when they were read, when the
-    end of each project's budgets was last forecast, and what has one form
-    after the other change limits: each reads a list before it writes it.
+    """The shared state of a worker. `ranked` has each project's models, most expensive first, and the time when they were read.
+    `changing` makes forms change limits one after the other, because each form reads a list before it writes it. `foreseen` has
+    the time of each project's last forecast.
     """
 
     ledger: ServedLedger
@@ -27,6 +27,6 @@ class Site(NamedTuple):
 
     @classmethod
     def of(cls, request: Request) -> Site:
-        """The site that a request came to."""
+        """Return the site that a request came to."""
         site: Site = request.app.state.site
         return site

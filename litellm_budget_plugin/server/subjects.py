@@ -1,7 +1,7 @@
 """/v1/subjects, /v1/refunds and /v1/usage: budgets in sentences and dollars, for people and scripts.
 
-A subject is written `alice`, `team:search`, `tag:batch`, `run:42` or `project`. Amounts come as sentences ("$5") and go as decimal
-strings, exact: US dollars, or a count of calls or tokens.
+A subject is written `alice`, `team:search`, `tag:batch`, `run:42` or `project`. Requests give amounts as sentences ("$5").
+Answers give them as exact decimal strings: US dollars, or a count of calls or tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from litellm_budget_plugin.stores.protocol import ask
 
 Body = dict[str, Any]
 Change = Callable[[Budgets, Subject, Body], str]
-"""Makes a change, on a thread, and says for the history what it was. Raises BudgetInputError."""
+"""A function that makes a change, on a thread, and returns its description for the history. Raises BudgetInputError."""
 
 router = APIRouter(prefix="/v1", tags=["budgets"])
 _DAYS = 30
@@ -44,8 +44,8 @@ _MOST_LIMITS = 100
 
 @router.get("/subjects", summary="The subjects of a scope", responses=schemas.SUBJECTS)
 async def subjects(request: Request, scope: str = "user", after: str = "", project: str = "") -> Response:
-    """A page of those that have a budget or have spent something, in the order of their ids. `after` is "" or what the page before
-    said. `project` is for servers without keys; a key has its own.
+    """Return a page of the subjects that have a budget or have spent something, in the order of their ids. `after` is "" or the
+    `after` of the page before. `project` is for servers without keys; a key has its own.
     """
     site, _, project = await _asked(request, project)
     COMMANDS.check(after)
@@ -68,7 +68,7 @@ def _page(site: Site, project: str, scope: str, after: str) -> Response:
 
 @router.get("/subjects/{subject:path}", summary="The budgets of a subject", responses=schemas.SUBJECT)
 async def subject_budgets(request: Request, subject: str, project: str = "") -> Response:
-    """Its limits, with what is spent, held and left of each, its balance and its payments."""
+    """Return its limits, each with the amounts spent, held and left, its balance and its payments."""
     site, _, project = await _asked(request, project)
     return await _answer(site, project, _subject(subject, project))
 
@@ -77,7 +77,7 @@ async def subject_budgets(request: Request, subject: str, project: str = "") -> 
     "/subjects/{subject:path}/limits", summary="Forget limits that were set by hand", responses=schemas.SUBJECT
 )
 async def delete_limits(request: Request, subject: str, project: str = "") -> Response:
-    """Those of the environment and the file count again."""
+    """Drop them, so that the limits of the environment and the file apply again."""
     site, caller, project = await _asked(request, project)
     return await _changed(site, caller, project, subject, _clear, {})
 
@@ -113,7 +113,7 @@ def _plain(change: Callable[[Budgets, Subject], None], said: str) -> Change:
 
 
 class _Kind(NamedTuple):
-    """A change: what is done, what the body must have, and what the OpenAPI document says."""
+    """A change: its function, the required fields of its body, and its entry in the OpenAPI document."""
 
     apply: Change
     required: tuple[str, ...]
@@ -177,7 +177,7 @@ for _name, _kind in _KINDS.items():
     "/refunds", summary="Take a top-up back", openapi_extra=schemas.body(schemas.REFUND), responses=schemas.REFUNDED
 )
 async def refund(request: Request, project: str = "") -> Response:
-    """The whole of it, once. What was spent of it stays spent: the balance can become negative."""
+    """Refund the whole top-up, once. Money of it that was spent stays spent, so the balance can become negative."""
     site, caller, project = await _asked(request, project)
     caller.check_writes()
     body = await understood(request, lambda _, body: _fields(body, "id"))
@@ -190,8 +190,8 @@ async def refund(request: Request, project: str = "") -> Response:
 async def usage(
     request: Request, by: str = "day", since: str = "", until: str = "", subject: str = "", project: str = ""
 ) -> Response:
-    """Of the days from `since` to `until` (like 2026-11-01; UTC, both included), by default of the last 30: of all, or of one
-    `subject`. `by` is day, model, user, team, tag, run or project.
+    """Return the totals of the days from `since` to `until` (like 2026-11-01; UTC, both included; default: the last 30), for
+    all or for one `subject`. `by` is day, model, user, team, tag, run or project.
     """
     site, _, project = await _asked(request, project)
     named = _subject(subject, project) if subject else None
@@ -206,7 +206,7 @@ async def usage(
 
 
 def _usage(budgets: Budgets, by: str, first: date, last: date, subject: Subject | None) -> Response:
-    # Of many subjects one day is read at a time.
+    # For many subjects, one day is read at a time.
     step = 1 if by in SCOPES and subject is None else _MOST_DAYS
     sums: dict[str, UsageRow] = {}
     while first <= last:
@@ -228,7 +228,7 @@ def _plus(one: Any, other: Any) -> Any:
 
 
 async def _asked(request: Request, project: str) -> tuple[Site, Caller, str]:
-    """The site, the caller, and the project that is asked for."""
+    """Return the site, the caller, and the requested project."""
     site = Site.of(request)
     caller = await site.door.caller(request)
     if not project and caller.project is None:
@@ -250,7 +250,9 @@ async def _changed(site: Site, caller: Caller, project: str, text: str, change: 
 
 
 def _fields(body: Body, *required: str) -> Body:
-    """The body of a request. An `id` may always be there, so that the same request sent again changes nothing more."""
+    """Return the checked body of a request. It may always have an `id`, so that sending the same request again changes nothing
+    more.
+    """
     COMMANDS.check(body)
     if not set(required) <= body.keys() <= {*required, "id"}:
         raise BudgetInputError(f"the body must be an object with {' and '.join((*required, 'perhaps id'))}")

@@ -1,4 +1,4 @@
-"""What a message from outside must be before anything looks at what it says: text and numbers that every store can keep."""
+"""Checks of messages from outside before they are used: every store must be able to keep their text and numbers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ _COMMANDS = get_args(Command)
 
 
 def is_command(message: Command | Reply) -> TypeGuard[Command]:
-    """Whether a message is something to do, and not an answer."""
+    """Return whether a message is a command, and not a reply."""
     return isinstance(message, _COMMANDS)
 
 
 @dataclass(frozen=True)
 class Vetting:
-    """How much there may be: characters in a text, the size of a number, and lists in lists."""
+    """Bounds on data: the characters of a text, the size of a number, and the depth of nesting."""
 
     text: int
     number: int
     depth: int
 
     def check(self, data: Any, depth: int = 0) -> None:
-        """Raise BudgetInputError for data beyond that, for numbers that are not whole, and for text that is no Unicode."""
+        """Raise BudgetInputError for data beyond the bounds, for numbers that are not whole, and for text that is not valid
+        Unicode.
+        """
         if isinstance(data, str):
             self._check_text(data)
         elif isinstance(data, bool) or data is None:
@@ -70,19 +72,19 @@ _SMALL = 500
 
 
 def vet_command(body: bytes, data: Any) -> None:
-    """`COMMANDS.check(data)`, where `data` is what `body` says. A body in which nothing can be wrong is not looked through: it
-    is shorter than the longest text, and has no long number, half a surrogate pair or nesting.
+    """Run `COMMANDS.check(data)`, where `data` is the decoded `body`. The check is skipped for a body that cannot fail it: one
+    that is shorter than the longest text, and has no long number, half a surrogate pair or deep nesting.
     """
     if len(body) > _SMALL or _ODD.search(body):
         COMMANDS.check(data)
 
 
 _LONGEST = {"defaults": 512, "limits": 512, "holds": 5000, "spent": 5000}
-"""Entries of lists for which 256 are not right. The rules look at each subject with each default, while others wait."""
+"""The most entries of lists for which 256 does not fit. The rules look at each subject with each default while others wait."""
 
 
 def check_lengths(command: Command) -> None:
-    """Raise BudgetInputError for a command with lists that are longer than anybody needs."""
+    """Raise BudgetInputError for a command with lists that are too long."""
     for field in fields(command):
         listed, most = getattr(command, field.name), _LONGEST.get(field.name, 256)
         if isinstance(listed, tuple) and len(listed) > most:
@@ -90,11 +92,11 @@ def check_lengths(command: Command) -> None:
 
 
 _READ = (*SCOPES, *map(history_scope, SCOPES), SNAPSHOT, CLAIMS)
-"""The scopes that can be read: those that can have budgets, what was paid, the mark of a file that was imported, and claims."""
+"""The scopes that can be read: those that can have budgets, payments, the mark of a file that was imported, and claims."""
 
 
 def check_scopes(command: Command) -> None:
-    """Raise BudgetInputError for a command about a scope in which there is nothing: what it sets would bind nobody."""
+    """Raise BudgetInputError for a command about an unknown scope, whose limits would apply to nobody."""
     subject = getattr(command, "subject", None)
     named = {each.scope for each in (*getattr(command, "subjects", ()), *getattr(command, "defaults", ()))}
     if isinstance(subject, Subject):
@@ -114,13 +116,13 @@ def check_scopes(command: Command) -> None:
 
 
 def check_scope(scope: str, accepted: Collection[str] = SCOPES) -> None:
-    """Raise BudgetInputError for a scope that there is not."""
+    """Raise BudgetInputError for a scope that is not accepted."""
     if scope not in accepted:
         raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
 
 
 def check_rows(rows: Rows) -> None:
-    """Raise BudgetInputError for rows about units, scopes and windows that there are not: no rule could be applied to them."""
+    """Raise BudgetInputError for rows with unknown units, scopes or windows: no rule could be applied to them."""
     refs = [*(account.ref for account in rows.accounts), *(ref for hold in rows.holds for ref in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
@@ -131,6 +133,6 @@ def check_rows(rows: Rows) -> None:
 
 
 COMMANDS = Vetting(text=512, number=MAX_NANOS, depth=6)
-"""For commands. Every id that this package makes is shorter."""
+"""Bounds for commands. Every id that this package makes is shorter."""
 ROWS = Vetting(text=65_536, number=2**63 - 1, depth=8)
-"""For rows of another ledger: sums, and replies to commands, may be larger."""
+"""Bounds for rows of another ledger: sums, and replies to commands, may be larger."""

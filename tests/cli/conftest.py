@@ -1,4 +1,4 @@
-"""A ledger on each engine that a command can reach, and commands that run in this process."""
+"""A ledger on each engine that commands can use, and commands that run in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.stores.postgres import server as postgres
 
 @pytest.fixture(scope="session", autouse=True)
 def servers_end() -> Iterator[None]:
-    """Servers that tests have started end with them."""
+    """Stop the servers that tests have started."""
     yield
     postgres.remove_shared()
 
@@ -32,20 +32,20 @@ class Command:
         self.url = url
 
     def run(self, *arguments: str, code: int = 0) -> Result:
-        """What a command says. It must end with `code`, and never by an exception that click does not know."""
+        """Return the result of a command. It must end with `code`, and never with an exception that click does not know."""
         done = CliRunner().invoke(app, arguments, prog_name="litellm-budget")
         assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
         assert done.exit_code == code, done.output
         return done
 
     def rows(self, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
-        """What a command says with --json."""
+        """Return the rows that a command prints with --json."""
         return [json.loads(line) for line in self.run(*arguments, "--json", code=code).stdout.splitlines()]
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Command]:
-    """From a ledger's URL to commands whose settings name it."""
+    """Return a function that makes commands whose settings name the ledger at a URL."""
 
     def made(url: str) -> Command:
         monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def on_file(tmp_path: Path, command: Callable[[str], Command]) -> Command:
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest) -> Iterator[Callable[[Command], Store]]:
-    """The store behind commands."""
+    """Open the store behind commands."""
     stores: list[Store] = []
 
     def open_it(commands: Command) -> Store:

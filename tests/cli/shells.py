@@ -1,4 +1,6 @@
-"""Commands as a shell starts them: on a terminal, and with pipes. Each runs in a process of its own, forked from one that is warm."""
+"""Commands as a shell starts them, on a terminal and with pipes. Each runs in its own process, forked from one that has
+imported the package.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tests.warm import in_processes
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it said; on a terminal, all of it is in `stdout`."""
+    """The end of a command: its exit code and output. On a terminal, all output is in `stdout`."""
 
     returncode: int
     stdout: str
@@ -74,7 +76,7 @@ def _shell(
 
 def _all(descriptor: int) -> str:
     seen = b""
-    with contextlib.suppress(OSError):  # Linux says so when the other side of a terminal is closed
+    with contextlib.suppress(OSError):  # Linux raises this when the other side of a terminal is closed
         while part := os.read(descriptor, 65536):
             seen += part
     os.close(descriptor)
@@ -82,7 +84,7 @@ def _all(descriptor: int) -> str:
 
 
 def _command(arguments: tuple[str, ...]) -> None:
-    """What the command litellm-budget does; does not return."""
+    """Run the command litellm-budget; does not return."""
     code = 70
     try:
         sys.stdin, sys.stdout, sys.stderr = (

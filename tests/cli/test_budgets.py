@@ -1,4 +1,4 @@
-"""The commands for budgets: what they say on a terminal and in a pipe, how they end, and what they leave in the ledger."""
+"""The commands for budgets: their output on a terminal and in a pipe, their exit codes, and their effects on the ledger."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DOLLAR = 10**9
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same as of a callback, for a ledger in a file."""
+    """The settings of a callback, for a ledger in a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "sqlite:///ledger.db")
     monkeypatch.setenv("LITELLM_BUDGET_PROJECT", "p")
 
 
 def _fill(opened: Store) -> None:
-    """Alice has spent $2 of $10, in the team search and in the run 42."""
+    """Charge and hold for Alice: she has spent $2 of $10, in the team search and in the run 42."""
     alice = Subject("user", "alice")
     ask(opened, SetLimits("limits", "p", alice, parse_limits("$10 per month"), ()))
     subjects = (alice, Subject("team", "search"), Subject("run", "42"), PROJECT)
@@ -63,7 +63,7 @@ def in_file(settings: None, tmp_path: Path) -> Iterator[Store]:
 
 
 def run(directory: Path, *arguments: str) -> Done:
-    """A command in this process."""
+    """Run a command in this process."""
     done = CliRunner().invoke(app, arguments, prog_name="litellm-budget")
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
     return Done(done.exit_code, done.stdout, done.stderr)
@@ -75,7 +75,7 @@ def _rows(directory: Path, *arguments: str, code: int = 0) -> list[dict[str, obj
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-# Each command, and what it says wherever it is read.
+# Each command with its output, which is the same on a terminal and in a pipe.
 COMMANDS = [
     (("status",), "nobody is near a limit"),
     (("users",), "user:alice"),
@@ -121,7 +121,7 @@ def test_each_command_on_a_terminal_and_in_a_pipe(
     if arguments[0] not in ("completion", "export"):
         for row in _rows(tmp_path, *arguments):
             assert isinstance(row, dict)
-    # No journal is opened by looking or by changing.
+    # Neither reading nor changing opens a journal.
     assert not (tmp_path / "litellm_budget_journal").exists()
 
 
@@ -154,14 +154,14 @@ def test_held_money_counts(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer(settings: None, tmp_path: Path) -> None:
-    """2 for status, 1 for the others; nothing listens there."""
+    """The exit code is 2 for status, 1 for the others; nothing listens at the address."""
     for command, code in (("status", 2), ("users", 1)):
         done = run(tmp_path, command, "--store", "redis://127.0.0.1:1/0")
         assert done.returncode == code and done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
 
 
 def test_what_is_changed_is_said_as_it_is_in_force(store: Store, tmp_path: Path) -> None:
-    month, hour = _rows(tmp_path, "set", "alice", "$20/month", "100 calls/hour")  # what is used most comes first
+    month, hour = _rows(tmp_path, "set", "alice", "$20/month", "100 calls/hour")  # the most used budget comes first
     assert (month["budget"], month["spent"], month["left"]) == ("$20 per month", "2", "18")
     assert (hour["budget"], hour["left"]) == ("100 calls per hour", 100)
     assert _rows(tmp_path, "raise", "alice", "$5", "--until", "2099-01-01T00:00Z")[0]["left"] == "23"
@@ -175,7 +175,7 @@ def test_what_is_changed_is_said_as_it_is_in_force(store: Store, tmp_path: Path)
 def test_a_raise_says_how_much_and_until_when(in_file: Store, tmp_path: Path) -> None:
     [row] = _rows(tmp_path, "show", "alice")[:1]
     assert (row["limit"], row["raised"], row["raised_until"]) == ("10", None, None)
-    done = run(tmp_path, "raise", "alice", "5", "--until", "2099-12-24")  # dollars, without a sign
+    done = run(tmp_path, "raise", "alice", "5", "--until", "2099-12-24")  # an amount without a sign is in dollars
     assert "raised_until" in done.stdout and "$5 " in done.stdout and "2099-12-24 00:00 UTC" in done.stdout
     for [row] in (
         _rows(tmp_path, "raise", "alice", "$5", "--until", "2099-12-24"),
@@ -232,7 +232,7 @@ def test_limits_of_the_environment_count(store: Store, tmp_path: Path, monkeypat
 
 
 def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the settings are those of an endpoint."""
+    """This also holds if the settings are those of an endpoint."""
     assert _rows(tmp_path, "users", "--project", "other") == []
     monkeypatch.setenv("LITELLM_BUDGET_STORE_URL", "https://budgets.invalid")
     monkeypatch.setenv("LITELLM_BUDGET_API_KEY", "secret")
@@ -303,7 +303,7 @@ _FIRST = [("set", "alice", "$1"), ("block", "alice"), ("import", "in.jsonl"), ("
 def test_a_ledger_that_is_not_there_is_made_on_demand_only(
     settings: None, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """A mistyped name is not an empty ledger."""
+    """A mistyped name must not be taken for an empty ledger."""
     (tmp_path / "in.jsonl").write_text('{"subject": "alice", "limits": ["$1"]}')
     done = run(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (1, "") and "Usage" not in done.stderr

@@ -1,4 +1,4 @@
-"""litellm-budget completion: what a shell is given completes commands and options."""
+"""litellm-budget completion: a shell with its script completes commands and options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.conftest import Command
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """A PATH on which the command is."""
+    """A PATH that contains the command."""
     script = tmp_path / "litellm-budget"
     script.write_text(f"#!{sys.executable}\nfrom litellm_budget_plugin.cli import main\nmain()\n")
     script.chmod(0o755)
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> str:
 
 
 def test_bash_completes(path: str) -> None:
-    """A word each in one shell: a command, an option, a choice, and a command of a group."""
+    """Complete one word of each kind in one shell: a command, an option, a choice, and a command of a group."""
     asked = [["us"], ["usage", "--fo"], ["usage", "--format", "fo"], ["keys", "rev"]]
     lines = ['eval "$(litellm-budget completion bash)"']
     for words in asked:

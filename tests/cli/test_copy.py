@@ -1,4 +1,4 @@
-"""litellm-budget copy: what it says, how it ends, and that it needs neither LiteLLM nor a terminal."""
+"""litellm-budget copy: its output, its exit codes, and that it needs neither LiteLLM nor a terminal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_url_may_stand_in_a_variable(source: Store, tmp_path: Path) -> None:
 
 
 def test_what_fails_is_said_without_a_traceback(source: Store, tmp_path: Path) -> None:
-    """Exit code 1; with --replace, what an earlier copy has left is brought up to date."""
+    """The exit code is 1. With --replace, the rows of an earlier copy are updated."""
     arguments = ("copy", "sqlite:///old.db", "sqlite:///new.db")
     run(tmp_path, *arguments)
     source.execute(charge_of("h2"))

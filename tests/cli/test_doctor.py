@@ -1,4 +1,4 @@
-"""litellm-budget doctor: what it finds, how it ends, and that it leaves nothing behind."""
+"""litellm-budget doctor: its findings, its exit codes, and that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DOLLAR = 10**9
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory of the test's own; neither a busy machine, a full disk, nor a new LiteLLM is anything to warn of."""
+    """A directory for the test. A busy machine, a full disk and a new LiteLLM cause no warnings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITELLM_BUDGET_STORE_TIMEOUT", "30")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**40))
@@ -123,7 +123,7 @@ def test_it_says_where_each_setting_comes_from_and_shows_no_secret(
 
 
 def test_people_read_how_many_settings_are_by_default() -> None:
-    """Their names are for programs."""
+    """The names of default settings are for programs."""
     [few], [many] = (
         [one.said for one in on_settings.check_settings({}, every) if one.said.startswith("by default")]
         for every in (False, True)
@@ -223,7 +223,7 @@ def test_the_tested_versions_are_those_of_the_documentation() -> None:
 
 
 class _Clocks:
-    """A store that takes its time, and whose clock is another one; and the clock of a machine that nobody else keeps busy."""
+    """A slow store with a wrong clock, and the clock of a machine that is otherwise idle."""
 
     def __init__(self, seconds: float, ahead: float) -> None:
         self._seconds, self._ahead, self._now = seconds, ahead, 1e9
@@ -287,7 +287,7 @@ def test_how_much_was_estimated(tmp_path: Path) -> None:
         subjects = (Subject("user", "alice"), PROJECT, Subject(ESTIMATED, "default"))
         ask(store, Settle("guess", "default", subjects, ("gpt-4o",), 3 * DOLLAR, "gpt-4o"))
     assert "$3.00 of $5.00 of the last 30 days (60.0%)" in _of(_doctor(code=1), "estimates", "warning")[0]
-    # It is in nobody's list, and no part of a sum.
+    # The totals of estimates are in no list and in no sum.
     done = CliRunner().invoke(app, ["usage", "--by", "model", "--json"])
     assert [json.loads(line)["spent"] for line in done.stdout.splitlines()] == ["5"]
 

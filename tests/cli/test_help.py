@@ -1,4 +1,4 @@
-"""docs/reference.md has what each command says with --help. `python -m tests.cli.test_help` writes it there."""
+"""docs/reference.md contains each command's output for --help. `python -m tests.cli.test_help` writes it there."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _text() -> str:
 def test_the_reference_says_what_help_says() -> None:
     found = _PLACE.search(_PAGE.read_text("utf-8"))
     assert found is not None
-    # In a process of its own: click keeps what it has made of a command for whom it was asked first.
+    # This runs in a new process, because click keeps a command's help as it was first shown.
     printed = [sys.executable, "-m", "tests.cli.test_help", "print"]
     said = subprocess.run(printed, cwd=_PAGE.parents[1], capture_output=True, encoding="utf-8", check=True)
     assert found[2] == said.stdout

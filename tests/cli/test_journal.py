@@ -1,4 +1,4 @@
-"""litellm-budget journal: shows what waits, and delivers it once."""
+"""litellm-budget journal: shows the waiting charges, and delivers each once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_was_set_aside_is_delivered_only_when_asked_for(tmp_path: Path) -> 
     path.rename(f"{path}.aside")
     shown = run(tmp_path, "journal", URL, "--deliver")
     assert ": 1 wait, since 20" in shown.stdout and ", 1 damaged (set aside)" in shown.stdout
-    # Opened by --deliver, and nothing charged.
+    # --deliver opened the ledger, and charged nothing.
     assert _calls(tmp_path) == 0
     for _ in range(2):
         done = run(tmp_path, "journal", URL, "--aside")
@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_no_empty_journal(tmp_path: Path) -> None:
 
 
 def test_a_store_that_does_not_answer_leaves_everything_where_it_was(tmp_path: Path) -> None:
-    """And says so, without a word about calls that are refused."""
+    """The message says so, and does not mention refused calls."""
     left = _journal(tmp_path)
     left.keep([charge_of("a"), charge_of("b")])
     left.close()

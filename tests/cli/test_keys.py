@@ -30,7 +30,7 @@ def test_a_key_is_made_listed_and_revoked(run: Run) -> None:
         (key[4:16], "größe & co", "read-only", "worker: 1"), (second[4:16], "shop", "read-write", "key"),
     ]  # fmt: skip
     assert key not in run("list").stdout and second[17:] not in run("list").stdout
-    # By its id, and by the key itself.
+    # A key is revoked by its id, or by the key itself.
     assert "revoked" in run("revoke", key[4:16]).stdout
     assert "revoked" in run("revoke", second).stdout
     assert run("list").stderr == "no keys\n"

@@ -1,4 +1,4 @@
-"""No mistake of a user ends in a traceback: every command with bad arguments, and output that nobody reads."""
+"""No mistake of a user causes a traceback: every command with bad arguments, and output that nobody reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BAD = [
     "directory", "/dev/null/x", "bad.toml", "bad.yaml", "bad.jsonl", "-", ".", "a=b", "🦊", "'; DROP TABLE", "%s%n", "$(id)", "../../etc",
 ]  # fmt: skip
 _NOT_LIGHT = {"serve", "doctor", "top"}
-"""These go on, or import LiteLLM: they are tried in tests of their own."""
+"""These do not end, or import LiteLLM. They have tests of their own."""
 
 
 def _commands() -> list[tuple[tuple[str, ...], click.Command]]:
@@ -44,7 +44,7 @@ def _commands() -> list[tuple[tuple[str, ...], click.Command]]:
 
 @st.composite
 def _calls(draw: st.DrawFn) -> list[str]:
-    """A command with arguments and options, some of them good."""
+    """A command with arguments and options, some of them valid."""
     words, command = draw(st.sampled_from(_commands()))
     value = st.sampled_from(_BAD) | st.sampled_from(["alice", "sqlite:///ledger.db", "$1 per day", "good.toml"])
     given_ones: list[str] = []
@@ -76,7 +76,7 @@ def test_no_bad_argument_ends_in_a_traceback(place: Path) -> None:
     def check(arguments: list[str]) -> None:
         done = runner.invoke(app, arguments, prog_name="litellm-budget", input=b"\xff\n{")
         assert done.exception is None or isinstance(done.exception, SystemExit), (arguments, repr(done.exception))
-        # 126 and 127: `run` has no such program.
+        # 126 and 127 mean that `run` found no such program.
         assert done.exit_code in (0, 1, 2, 3, *((126, 127) if arguments[0] == "run" else ()))
         assert "Traceback" not in done.output
         if done.exit_code in (2, 3) and arguments[0] != "status":
@@ -87,7 +87,7 @@ def test_no_bad_argument_ends_in_a_traceback(place: Path) -> None:
 
 @pytest.mark.parametrize("value", _BAD)
 def test_every_bad_subject_and_store_is_refused_or_taken_whole(value: str, place: Path) -> None:
-    """Each bad value in the places in which people get one wrong."""
+    """Try each bad value in the places where people make mistakes."""
     calls = [
         ["show", "--", value], ["set", "--", "alice", value], ["set", "--", value, "$1"], ["raise", "alice", "--until", value, "$1"],
         ["top-up", "--id", "i", "--", "alice", value], ["top-up", "--id", value, "alice", "$1"], ["usage", "--since", value],
@@ -97,12 +97,12 @@ def test_every_bad_subject_and_store_is_refused_or_taken_whole(value: str, place
     for call in calls:
         done = CliRunner().invoke(app, call, prog_name="litellm-budget", input="")
         assert done.exception is None or isinstance(done.exception, SystemExit), (call, repr(done.exception))
-        # One that is never printed as it is: a terminal would take it for its own.
+        # Control characters must not be printed unchanged, because a terminal would interpret them.
         assert not {"\0", "\x1b"} & {*done.output} and "Traceback" not in done.output
 
 
 def test_a_bad_argument_is_told_from_a_finding(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As monitoring systems expect it: 3 is unknown."""
+    """Monitoring systems expect 3 to mean unknown."""
 
     def code(*arguments: str) -> int:
         return CliRunner().invoke(app, arguments).exit_code
@@ -142,7 +142,7 @@ def test_output_that_nobody_reads(place: Path, on_file: Command) -> None:
 
 
 def test_ctrl_c(place: Path) -> None:
-    """While it waits for a store that takes its time."""
+    """The command waits for a slow store."""
     program = (
         "import sys, time\nfrom litellm_budget_plugin.cli import ledgers, main\n"
         "def wait(*_, **__):\n    print('waiting', flush=True)\n    time.sleep(60)\n"

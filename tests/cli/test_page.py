@@ -1,4 +1,4 @@
-"""The page about the command line says what the commands say: its examples run, from top to bottom."""
+"""The page about the command line matches the commands: its examples run, from top to bottom."""
 
 from __future__ import annotations
 

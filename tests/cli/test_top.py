@@ -1,4 +1,4 @@
-"""litellm-budget top: what it shows, that a slow ledger does not keep it from ending, and that the terminal is as it was."""
+"""litellm-budget top: its output, its quick end even on a slow ledger, and a terminal that is restored."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ledger(on_file: Command, opened: Opened) -> Command:
 
 
 class Terminal:
-    """A command on a terminal of its own."""
+    """A command on its own terminal."""
 
     def __init__(self, directory: Path, program: str, *arguments: str) -> None:
         self._mine, self._theirs = pty.openpty()
@@ -62,7 +62,7 @@ class Terminal:
         self.seen = ""
 
     def until(self, text: str, seconds: float = 30.0) -> None:
-        """Read until the text is seen."""
+        """Read until the text appears."""
         end = time.monotonic() + seconds
         while text not in self.seen:
             assert time.monotonic() < end and self.process.poll() is None, self.seen
@@ -73,7 +73,7 @@ class Terminal:
         os.write(self._mine, keys)
 
     def end(self, seconds: float = 10.0) -> int:
-        """How it ends; what it still writes is read meanwhile."""
+        """Return its exit code. Its remaining output is read meanwhile."""
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
             with contextlib.suppress(OSError):

@@ -1,4 +1,6 @@
-"""litellm-budget export and import: a file that was written changes nothing, one with a mistake changes nothing, and nobody loses money."""
+"""litellm-budget export and import: importing an exported file changes nothing, a file with a mistake changes nothing, and
+nobody loses money.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,7 @@ def test_a_file_is_edited_and_loaded_again(on_file: Command, opened: Opened, tmp
         (2, "user:alice", "limits"), (2, "user:alice", "raise"), (3, "user:bob", "blocked"), (4, "project:p", "limits"),
     ]  # fmt: skip
     shown = on_file.rows("show", "alice")[0]
-    # What was spent and is held counts on the new limit.
+    # The amounts spent and held count against the new limit.
     assert (shown["budget"], shown["spent"], shown["held"], shown["left"]) == ("$20 per month", "2", "1", "17")
     assert on_file.rows("import", "edit.jsonl") == []
 
@@ -197,7 +199,7 @@ def test_bytes_that_are_no_text(on_file: Command, tmp_path: Path) -> None:
 def test_what_was_interrupted_is_imported_again(
     on_file: Command, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store goes away at any of the changes."""
+    """The store becomes unreachable at each of the changes."""
     lines = [
         {"subject": name, "limits": ["$1"], "blocked": True, "raise": {"by": "$5", "until": FUTURE}} for name in "abc"
     ]
@@ -315,7 +317,7 @@ _entry = st.fixed_dictionaries(
 @examples(40)
 @given(st.lists(_entry, max_size=6, unique_by=lambda entry: entry["subject"]), st.sampled_from(["jsonl", "csv"]))
 def test_any_file_is_imported_whole_or_not_at_all_and_only_once(lines: list[dict[str, Any]], form: str) -> None:
-    """What is then exported, and imported into another ledger, is the same."""
+    """The export is the same, also after it was imported into another ledger."""
     runner = CliRunner()
     with runner.isolated_filesystem():
         one, two = f"sqlite:///{Path.cwd()}/one.db", f"sqlite:///{Path.cwd()}/two.db"

@@ -1,4 +1,4 @@
-"""Limits that the services have and the settings of the command do not name: nobody is told that all is well."""
+"""Limits that services have and the command's settings do not name: the command must not report that all is well."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SAID = "under limits that these settings do not name"
 
 
 def _charge(store: Store, sentence: str | None, subject: Subject = ALICE) -> None:
-    """What a service with this limit in code charges a subject; None: it has no limit, and records."""
+    """Charge a subject as a service does that has this limit in code; None: it has no limit, and only records."""
     limit = parse_limit(sentence or "unlimited")
     defaults = tuple(as_defaults(subject.scope, [limit]))
     ask(
@@ -75,13 +75,15 @@ def test_the_same_settings_say_nothing(on_file: Command, store: Store, monkeypat
 
 
 def test_no_false_alarm(on_file: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spend that is only recorded, windows that have ended, limits set by hand, subjects that are blocked, and classes that calls name."""
+    """There is no warning about spend that is only recorded, windows that have ended, limits set by hand, blocked subjects, and
+    classes that calls name.
+    """
     _charge(store, None)
     for name, sentence in (("a", "$9/day"), ("b", "$8/week")):
         _charge(store, sentence, Subject("user", name))
         ask(store, SetLimits(name, "p", Subject("user", name), parse_limits("$7/month"), ()))
     _charge(store, "$9/day", Subject("user", "c"))
-    on_file.run("set", "c", "100 calls/hour")  # the whole of its limits
+    on_file.run("set", "c", "100 calls/hour")  # this replaces all of its limits
     on_file.run("block", "nobody")
     with open("limits.toml", "w", encoding="utf-8") as file:
         file.write('[class.paying]\nlimits = "$9 per week"\n')
@@ -91,7 +93,7 @@ def test_no_false_alarm(on_file: Command, store: Store, monkeypatch: pytest.Monk
 
 
 def test_a_window_that_has_ended_counts_nothing(store: Store) -> None:
-    """Not even what is held on it: with the next call it counts in the next window, if there is a limit then."""
+    """Even a hold on it does not count: the next call counts in the next window, if there is a limit then."""
     _charge(store, "$1 per hour")
     [state] = ask(store, Read("p", *ALICE)).accounts
     assert unnamed_accounts(ALICE, [state], Policy({})) == 1
@@ -116,7 +118,7 @@ def test_limits_that_come_with_a_run_do_not_fail_status(on_file: Command, store:
 def test_a_limit_without_a_window_that_nothing_tells_from_a_record(
     on_file: Command, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said that no limit is known; a refused call is a sign that there is one."""
+    """The warning says that no limit is known; a refused call is a sign that there is one."""
     defaults = tuple(as_defaults("user", parse_limits("$1")))
     _charge(store, "$1")
     for words in (("status",), ("users",), ("top", "--once"), ("show", "alice")):

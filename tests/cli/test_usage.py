@@ -1,4 +1,4 @@
-"""litellm-budget usage: its sums are the spend, its days are UTC's, and its files are what those who read them expect."""
+"""litellm-budget usage: its sums equal the spend, its days are UTC days, and its files have the expected formats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROJECT = Subject("project", "p")
 DOLLAR = 10**9
 Opened = Callable[[Command], Store]
 
-# The columns that the specification's version 1.2 marks as mandatory for a cost and usage dataset.
+# The columns that version 1.2 of the specification marks as mandatory for a cost and usage dataset.
 MANDATORY = [
     "BilledCost",
     "BillingAccountId",

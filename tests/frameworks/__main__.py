@@ -40,7 +40,7 @@ def _run(python: Path, module: str, *arguments: str) -> None:
 
 
 def _changed(then: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
-    """What differs from an earlier run, except for versions, times, and how many calls of a helper had begun by then."""
+    """Return the differences from an earlier run, except for versions, times, and the number of a helper's calls that had begun."""
     if then is None:
         return []
     known = {way["way"]: way for way in then["ways"]}
@@ -54,7 +54,7 @@ def _changed(then: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
 
 
 def _one(name: str, results: dict[str, Any]) -> dict[str, Any]:
-    """Measure a framework and run its page; what was measured."""
+    """Measure a framework and run its page. Return the measured facts."""
     declared = framework(name)
     began = time.monotonic()
     python = environment(name, declared.requires)
@@ -73,7 +73,7 @@ def _one(name: str, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """How many frameworks fail."""
+    """Measure the named frameworks. Return the number of those that fail, or 2 for bad arguments."""
     options = {argument for argument in arguments if argument.startswith("-")}
     names = [argument.replace("-", "_") for argument in arguments if argument not in options]
     known = table.names()

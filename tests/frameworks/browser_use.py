@@ -1,4 +1,4 @@
-"""browser-use with its ChatLiteLLM; its agents drive a Chromium of the machine's own."""
+"""browser-use with its ChatLiteLLM; its agents use the machine's own Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application of tests/frameworks/celery.py, imported by its worker before that forks, and by who sends tasks."""
+"""The application of tests/frameworks/celery.py. Its worker imports it before it forks, and the sender of tasks imports it too."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(user: str) -> str:
 
 @pickling.task
 def ask_and_pickle(user: str) -> str:
-    """Ask the model; what becomes of it is pickled."""
+    """Ask the model; the result or the exception is pickled."""
     return _answer(user)
 
 

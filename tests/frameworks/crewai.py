@@ -1,4 +1,4 @@
-"""CrewAI, which calls LiteLLM only where it is told to."""
+"""CrewAI, which calls LiteLLM only if `is_litellm=True` says so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _ways(setup: Setup) -> list[Way]:
     def crew(tasks: int = 1, *, is_litellm: bool = True, retries: int = 2, **more: Any) -> Crew:
         made = []
         for number in range(tasks):
-            # A crew with stream=True has its LLM stream from then on, and an agent works on one task at a time.
+            # A crew with stream=True makes its LLM stream from then on, and an agent works on one task at a time.
             model = llm(is_litellm=True) if is_litellm else llm(max_retries=0)
             agent = Agent(role="Assistant", goal="Help", backstory="You help.", llm=model, max_retry_limit=retries)
             # The last task waits for those that run in threads.

@@ -1,4 +1,4 @@
-"""DSPy, whose LM calls LiteLLM where its engine says so."""
+"""DSPy, whose LM calls LiteLLM if its engine says so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def _ways(setup: Setup) -> list[Way]:
     model = dspy.LM(f"openai/{MODEL}", engine="litellm", max_tokens=100, cache=False)
     dspy.configure(lm=model)
     program = dspy.Predict("question -> answer")
-    # What the default engine, "auto", chooses for OpenAI and others, unless the environment names an address as it does here.
+    # The default engine, "auto", chooses this one for OpenAI and others, unless the environment names an address as it does
+    # here.
     native = dspy.LM(f"openai/{MODEL}", engine="lm15", api_base=setup.provider.url, cache=False, num_retries=0)
     examples = [dspy.Example(question=f"{number}?").with_inputs("question") for number in range(3)]
 

@@ -15,7 +15,9 @@ ENVIRONMENTS = ROOT / ".frameworks"
 
 
 def environment(name: str, requires: tuple[str, ...]) -> Path:
-    """The Python of an environment with this checkout and what the framework requires, made when it is not there or requires else."""
+    """Return the Python of an environment with this checkout and the framework's requirements. The environment is made if it
+    does not exist or has other requirements.
+    """
     folder = ENVIRONMENTS / name.replace("_", "-")
     python, has = folder / "bin" / "python", folder / "requires.txt"
     wanted = "\n".join(requires)

@@ -1,4 +1,4 @@
-"""FastAPI: a server on loopback, whose endpoints call LiteLLM in each of the ways that FastAPI has."""
+"""FastAPI: a server on loopback, with an endpoint for each of FastAPI's ways to call LiteLLM."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _application(worked: threading.Event) -> Any:
 
 
 def _add_dependencies(app: Any) -> None:
-    """Endpoints whose user is named by a dependency."""
+    """Add endpoints whose user is named by a dependency."""
     import litellm
     from fastapi import Depends
 

@@ -1,4 +1,6 @@
-"""What a module of this package declares of its framework: what to install, and the ways in which it calls models."""
+"""The types with which a module of this package declares its framework: the packages to install, and the ways in which it calls
+models.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ MODEL = "gpt-4o"
 class Way(NamedTuple):
     """One way in which a framework calls a model.
 
-    `run(user)` calls it for a user, within `budget_context(user=user)` if `context` says so; that of a STREAM is `run(user, most)`,
-    reads at most `most` pieces (None: all) and drops the rest. A HELPER makes several calls at once. A LOST one does, too, and is known
-    to lose the user of `budget_context`; an UNCOVERED one is known to call the provider without LiteLLM. `user` is who calls, where that
-    matters.
+    `run(user)` calls it for a user, within `budget_context(user=user)` if `context` is True. For a STREAM it is `run(user,
+    most)`, which reads at most `most` pieces (None: all) and drops the rest. A HELPER makes several calls at once. A LOST one
+    does, too, and is known to lose the user of `budget_context`. An UNCOVERED one is known to call the provider without
+    LiteLLM. `user` is a fixed user, for ways that need one.
     """
 
     name: str
@@ -35,14 +37,14 @@ class Way(NamedTuple):
 
 
 class Seen(str):
-    """Returned by `Way.run` in place of a refusal's exception: what the application sees instead."""
+    """The application's view of a refusal, returned by `Way.run` if the refusal reaches it as something other than an exception."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a framework's ways are made with: the provider on loopback, a folder, and what is closed afterwards."""
+    """The resources for a framework's ways: the provider on loopback, a folder, and a stack that is closed afterwards."""
 
     provider: Upstream
     folder: Path
@@ -51,9 +53,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework. `requires` is installed; `shown` are the distributions whose versions the table shows. `answer` is what the model
-    says to a request's body: text, or a whole message. Without `in_process` the ways start processes that have the callback.
-    `variables` are put into the environment before the framework is imported.
+    """A framework. `requires` is installed; `shown` are the distributions whose versions the table shows. `answer` returns the
+    model's answer to a request's body: text, or a whole message. Without `in_process` the ways start processes that have the
+    callback. `variables` are put into the environment before the framework is imported.
     """
 
     title: str
@@ -69,12 +71,12 @@ class Framework:
 
 
 def take(pieces: Iterable[Any], most: int | None) -> list[Any]:
-    """The first pieces of a stream, which is dropped then."""
+    """Read the first pieces of a stream, and drop the rest."""
     return list(islice(pieces, most))
 
 
 async def take_async(pieces: AsyncIterable[Any], most: int | None) -> list[Any]:
-    """The first pieces of an asynchronous stream, which is dropped then."""
+    """Read the first pieces of an asynchronous stream, and drop the rest."""
     taken: list[Any] = []
     async for piece in pieces:
         taken.append(piece)
@@ -84,6 +86,6 @@ async def take_async(pieces: AsyncIterable[Any], most: int | None) -> list[Any]:
 
 
 def tool_call(name: str, arguments: str) -> dict[str, Any]:
-    """A model's message that calls a tool."""
+    """Return a model's message that calls a tool."""
     call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": arguments}}
     return {"role": "assistant", "content": None, "tool_calls": [call]}

@@ -17,7 +17,7 @@ def _ways(setup: Setup) -> list[Way]:
     from google.adk.runners import InMemoryRunner
     from google.genai import types
 
-    # Google's own client finds the loopback provider by these.
+    # These make Google's own client use the loopback provider.
     os.environ.update(GOOGLE_API_KEY="none", GOOGLE_GEMINI_BASE_URL=setup.provider.url.removesuffix("/v1"))
 
     def agent(name: str, model: Any = None) -> LlmAgent:

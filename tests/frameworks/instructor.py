@@ -37,7 +37,7 @@ def _ways(setup: Setup) -> list[Way]:
     plain = instructor.from_openai(openai.OpenAI())
 
     def partial(user: str, most: int | None) -> Any:
-        # That of the synchronous client returns an asynchronous generator: LiteLLM's streams can be read both ways.
+        # The synchronous client would return an asynchronous generator here, because LiteLLM's streams can be read both ways.
         return asyncio.run(take_async(asynchronous.chat.completions.create_partial(**asked), most))
 
     def threads(user: str) -> None:

@@ -1,7 +1,6 @@
-"""Run inside of a framework's environment: what becomes of each of its ways to call a model, for a user who has money and for one
-who has none.
+"""Run in a framework's environment: measure each of its ways to call a model, for a user with money and for a user without.
 
-    python -m tests.frameworks.measure NAME RESULT.json
+python -m tests.frameworks.measure NAME RESULT.json
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from tests.frameworks.provider import Provider
 # Nano-dollars for each input and output token, as LiteLLM knows them.
 PRICES = {MODEL: (2_500, 10_000)}
 PATIENCE = 20.0
-# How long the provider stands still in the middle of a stream that is dropped.
+# Seconds for which the provider pauses in the middle of a stream that is dropped.
 LONG = 3.0
 
 
 def framework(name: str) -> Framework:
-    """What a module of this package declares."""
+    """Return the framework that a module of this package declares."""
     declared: Framework = importlib.import_module(f"tests.frameworks.{name}").FRAMEWORK
     return declared
 
@@ -55,11 +54,11 @@ class Ledger:
             self.manager = BudgetManager("default")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the ledger."""
         (self._callback or self.manager).close()
 
     def wait(self, calls: int) -> None:
-        """Return when nothing is held and so many calls are settled."""
+        """Return when nothing is held and this many calls are settled."""
         deadline = time.monotonic() + PATIENCE
         while True:
             if self._callback is not None:
@@ -69,21 +68,21 @@ class Ledger:
             if not held and settled >= calls:
                 return
             assert time.monotonic() < deadline, f"held for {held}; {settled} calls of {calls} are settled"
-            # A dropped stream is settled when its objects go.
+            # A dropped stream is settled when its objects are freed.
             gc.collect()
             threading.Event().wait(0.02)
 
     def totals(self, user: str) -> tuple[int, int]:
-        """What a user has spent, in nano-dollars, and how often they were refused."""
+        """Return a user's spend in nano-dollars, and the number of their refused calls."""
         rows = [row for row in self.manager.usage(by="user") if row.key == user]
         return sum(int(row.spent * 10**9) for row in rows), sum(row.refusals for row in rows)
 
     def calls(self) -> int:
-        """How many calls are settled."""
+        """Return the number of settled calls."""
         return sum(int(row.calls) for row in self.manager.usage(by="user"))
 
     def exhaust(self, user: str) -> None:
-        """Make what the user has spent their limit."""
+        """Set a limit that equals the user's spend."""
         self.manager.set_limits(f"user:{user}", f"${self.totals(user)[0] / 10**9:.9f}")
 
 
@@ -95,7 +94,7 @@ def _within(way: Way, user: str, *more: Any) -> Any:
 
 
 def _refused(way: Way, user: str) -> dict[str, Any]:
-    """What the application sees of a refusal, and how long it takes."""
+    """Return the application's view of a refusal, and the seconds that it takes."""
     from litellm_budget_plugin import refusal_in
 
     sees: dict[str, Any] = {"sees": "no error", "refusal_in": None}
@@ -111,7 +110,7 @@ def _refused(way: Way, user: str) -> dict[str, Any]:
 
 
 def _uncovered(way: Way, user: str, provider: Provider, ledger: Ledger) -> dict[str, Any]:
-    """It must be seen to go out and not to be charged: else the page that says so is wrong."""
+    """Check that the call goes out and is not charged. Otherwise the page that says so is wrong."""
     before = ledger.calls(), provider.requests
     with contextlib.suppress(Exception):
         _within(way, user)
@@ -139,7 +138,7 @@ def _measured(way: Way, user: str, provider: Provider, ledger: Ledger) -> dict[s
         assert provider.bodies[-1].get("stream"), "nothing was streamed"
         provider.script[MODEL].append("hang-stream")
         before, calls = ledger.totals(user)[0], ledger.calls()
-        # A framework that reads the stream in a thread of its own waits for the provider before it lets go.
+        # A framework that reads the stream in its own thread waits for the provider before it drops the stream.
         patience = threading.Timer(LONG, provider.release.set)
         patience.start()
         with contextlib.suppress(Exception):
@@ -181,7 +180,7 @@ def _in_environment(name: str) -> Iterator[tuple[Way, dict[str, Any]]]:
 
 
 def main(name: str, result: str) -> None:
-    """Measure, tell, and write the facts into a file."""
+    """Measure the ways, print the facts and write them into a file."""
     declared = framework(name)
     ways = []
     for way, facts in _in_environment(name):
@@ -195,7 +194,7 @@ def main(name: str, result: str) -> None:
     }
     Path(result).write_text(json.dumps(facts))
     sys.stdout.flush()
-    # Threads that a framework leaves behind do not keep this process.
+    # Threads that a framework leaves behind must not keep this process alive.
     os._exit(0)
 
 

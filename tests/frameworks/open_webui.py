@@ -1,4 +1,4 @@
-"""The LiteLLM proxy of examples/open_webui, asked as Open WebUI asks: by one key, with headers that name the user."""
+"""The LiteLLM proxy of examples/open_webui, called like Open WebUI calls it: with one key, and with headers that name the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BODY = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "conte
 
 
 def headers(user: str) -> dict[str, str]:
-    """What Open WebUI sends with ENABLE_FORWARD_USER_INFO_HEADERS=true."""
+    """Return the headers that Open WebUI sends with ENABLE_FORWARD_USER_INFO_HEADERS=true."""
     return {
         "Authorization": f"Bearer {KEY}",
         "X-OpenWebUI-User-Name": user.title(),

@@ -9,7 +9,7 @@ from tests.frameworks.framework import HELPER, MODEL, STREAM, UNCOVERED, Framewo
 
 
 def _answer(body: dict[str, Any]) -> Any:
-    """A call of the tool, where there is one that was not called yet."""
+    """Return a call of the tool if there is one that was not called yet, else the final answer."""
     if body.get("tools") and body["messages"][-1]["role"] == "user":
         return tool_call("ask", '{"input": "How are you?"}')
     return "All is well with you and me."
@@ -19,7 +19,7 @@ def _ways(setup: Setup) -> list[Way]:
     from agents import Agent, ModelRetrySettings, ModelSettings, Runner, set_tracing_disabled
     from agents.extensions.models.litellm_model import LitellmModel
 
-    # Traces would be sent to OpenAI.
+    # Otherwise traces would be sent to OpenAI.
     set_tracing_disabled(disabled=True)
     settings = ModelSettings(max_tokens=100)
     agent = Agent(name="Assistant", model=LitellmModel(model=MODEL), model_settings=settings)

@@ -1,4 +1,4 @@
-"""The provider on loopback, with answers that a framework can read, and the environment that leads every client to it."""
+"""The provider on loopback, with answers that a framework can read, and the environment variables that make every client use it."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Any
 
 from tests.upstream import Handler, Upstream
 
-# LiteLLM's own name for the address, and that of OpenAI's clients.
+# The name of the address for LiteLLM, and that for OpenAI's clients.
 ADDRESSES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 
 
 class Provider(Upstream):
-    """Answers chat with what `answer` makes of the request's body: a text, or a whole message."""
+    """Answers chat requests with the result of `answer` for the request's body: a text, or a whole message."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], str | dict[str, Any]]) -> None:
         super().__init__(_Answers)
         self.said = answer
 
     def message(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The model's message."""
+        """Return the model's message."""
         said = self.said(body)
         return {"role": "assistant", "content": said} if isinstance(said, str) else said
 
     def environment(self, folder: str) -> dict[str, str]:
-        """The variables by which LiteLLM and OpenAI's clients find it, and the plugin's own, with the ledger in a folder."""
+        """Return the variables that make LiteLLM and OpenAI's clients use this provider, and the plugin's own, with the ledger
+        in a folder.
+        """
         return {
-            # Some frameworks keep settings, and answers, at home.
+            # Some frameworks keep settings and answers in the home directory.
             "HOME": folder,
             **dict.fromkeys(ADDRESSES, self.url),
             "OPENAI_API_KEY": "sk-loopback",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_BUDGET_STORE_URL": f"sqlite:///{folder}/ledger.db",
             "LITELLM_BUDGET_DEFAULT_LIMIT": "5",
-            # How long this machine's disk may take is not what is measured.
+            # The speed of this machine's disk is not measured.
             "LITELLM_BUDGET_STORE_TIMEOUT": "5",
         }
 
 
 class _Answers(Handler):
     def read_body(self) -> dict[str, Any]:
-        # Other providers' bodies name no model.
+        # The bodies of other providers name no model.
         return {"model": "", **super().read_body()}
 
     def _answer(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ _CODE = 'Thought: this is easy.\n<code>\nfinal_answer("all is well")\n</code>'
 
 
 def _answer(body: dict[str, Any]) -> Any:
-    """The final answer; before, two calls at once of the tool `ask` where there is one."""
+    """Return the final answer; before it, two calls at once of the tool `ask` if there is one."""
     tools = [tool["function"]["name"] for tool in body.get("tools") or []]
     if not tools:
         return _CODE
@@ -37,7 +37,7 @@ def _ways(setup: Setup) -> list[Way]:
 
     model = LiteLLMModel(model_id=MODEL, max_tokens=100)
     retrying = LiteLLMModel(model_id=MODEL, max_tokens=100)
-    retrying.retryer.wait_seconds = 0.001  # it is 60 s
+    retrying.retryer.wait_seconds = 0.001  # the default is 60 s
     once = LiteLLMModel(model_id=MODEL, max_tokens=100, retry=False)
     messages: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     quiet: dict[str, Any] = {"verbosity_level": LogLevel.OFF}

@@ -1,4 +1,4 @@
-"""Streamlit's scripts, which run in threads of its own, by its own way to test them."""
+"""Streamlit's scripts, which run in Streamlit's threads, under Streamlit's own test framework."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _ways(setup: Setup) -> list[Way]:
     from streamlit.testing.v1 import AppTest
 
     def run(script: Any, *arguments: Any) -> Any:
-        # Streamlit draws the traceback of an exception on the terminal.
+        # Streamlit prints the traceback of an exception on the terminal.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             shown = AppTest.from_function(script, args=arguments, default_timeout=60).run()
         if shown.exception:

@@ -1,4 +1,4 @@
-"""What was measured, kept in results.json, and the tables of docs/frameworks.md that are made of it."""
+"""The measured facts, stored in results.json, and the tables of docs/frameworks.md that are generated from them."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ _COLUMNS = (
 
 
 def names() -> list[str]:
-    """The frameworks that have a module here."""
+    """Return the frameworks that have a module here."""
     return [name for name in NAMES if Path(__file__).with_name(f"{name}.py").exists()]
 
 
 def page(name: str) -> Path:
-    """The page that says how a framework is used."""
+    """Return the page about the use of a framework."""
     return ROOT / "docs" / "use-with" / f"{name.replace('_', '-')}.md"
 
 
 def results() -> dict[str, Any]:
-    """What was measured, by framework."""
+    """Return the measured facts by framework."""
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return found
 
@@ -94,7 +94,7 @@ def _listed(ways: list[dict[str, Any]]) -> str:
 
 
 def _row(name: str, facts: dict[str, Any]) -> str:
-    """The row of a framework. What is said of refusals is said of the ways that are held for."""
+    """Return the row of a framework. Its statements about refusals are about the ways that are held for."""
     declared = framework(name)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for way in facts["ways"]:
@@ -135,7 +135,7 @@ def _details(name: str, facts: dict[str, Any]) -> list[str]:
 
 
 def text(results: dict[str, Any]) -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     known = [(name, results[name]) for name in NAMES if name in results]
     lines = [
         f"| {' | '.join(_COLUMNS)} |",
@@ -160,7 +160,7 @@ def text(results: dict[str, Any]) -> str:
 
 
 def parts() -> tuple[str, str, str]:
-    """The page before, inside and after the generated part."""
+    """Return the page before, inside and after the generated part."""
     before, begin, rest = TABLE.read_text("utf-8").partition(BEGIN)
     inside, end, after = rest.partition(END)
     assert begin and end, f"{TABLE} has no {BEGIN} and {END}"

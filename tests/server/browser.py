@@ -1,4 +1,4 @@
-"""A real browser for tests: the machine's own Chromium, which reaches nothing but the servers of the test."""
+"""A real browser for tests: the machine's own Chromium, which can reach only the servers of the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 NAME = "budgets.test"
-"""Leads the browser to this machine, and is a host like any other to it: not trusted like localhost is."""
+"""A host name that the browser resolves to this machine, but does not trust as it trusts localhost."""
 _ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -28,7 +28,7 @@ _ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser, for as long as the block goes on. Without one the test is skipped, and fails where CI is set."""
+    """Yield a browser. Without Chromium the test is skipped, or fails where CI is set."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         if os.environ.get("CI"):
@@ -44,10 +44,10 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watched:
-    """A tab of which everything is noted that no page of ours may do: errors on the console, requests to other hosts."""
+    """A tab that records everything that our pages must not cause: errors on the console, requests to other hosts."""
 
     def __init__(self, browser: Browser, url: str, *expected: str, **options: Any) -> None:
-        """`expected` are parts of what the console may say."""
+        """`expected` are texts that the console may contain."""
         self.url = url
         self.context: BrowserContext = browser.new_context(base_url=url, **options)
         self.page: Page = self.context.new_page()

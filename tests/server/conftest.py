@@ -1,4 +1,4 @@
-"""Fixtures: servers of a test's own."""
+"""Fixtures: servers for single tests and for modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.server.process import Served
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Makes servers that are killed with the test."""
+    """Return a function that starts servers, which are killed after the test."""
     made: list[Served] = []
 
     def make(*options: str, **more: Any) -> Served:
@@ -27,7 +27,7 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
 @pytest.fixture(scope="module")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server without keys for the tests of a module, which use projects of their own."""
+    """A server without keys for all tests of a module, each of which uses its own projects."""
     server = Served(tmp_path_factory.mktemp("server"))
     yield server
     server.kill()

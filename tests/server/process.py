@@ -1,4 +1,4 @@
-"""`litellm-budget serve` in a process of its own, on a port that stays the same when it is killed and started again."""
+"""`litellm-budget serve` in its own process, on a port that stays the same when the process is killed and started again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -39,15 +39,15 @@ class Served:
 
     @property
     def base(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def url(self, key: str = "") -> str:
-        """The URL of a store for whoever has this key."""
+        """Return the URL of a store for clients with this key."""
         return f"http://:{key}@127.0.0.1:{self.port}" if key else self.base
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the server and wait until it is ready."""
         command = [sys.executable, "-m", "litellm_budget_plugin", "serve", self.store_url, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -66,28 +66,28 @@ class Served:
 
     @property
     def pid(self) -> int:
-        """The number of its (first) process."""
+        """The number of the (first) process."""
         assert self._process
         return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
-        """Send its process a signal."""
+        """Send the process a signal."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it without a chance to do anything."""
+        """Kill the process without letting it clean up."""
         assert self._process
         self._process.kill()
         self._process.wait()
 
     def terminate(self) -> int:
-        """End it in order. Returns its exit status."""
+        """End the process in order. Return its exit status."""
         assert self._process
         self._process.terminate()
         return self._process.wait(PATIENCE)
 
     def create_key(self, project: str, access: Access = "read-write") -> str:
-        """A new key, made beside the server in its ledger."""
+        """Make a key in the ledger, without the server."""
         store = open_store(self.store_url, timeout=PATIENCE)
         try:
             return create_key(store, project, access)[1]
@@ -95,7 +95,7 @@ class Served:
             store.close()
 
     def revoke(self, key: str) -> None:
-        """Take a key back."""
+        """Revoke a key in the ledger, without the server."""
         store = open_store(self.store_url, timeout=PATIENCE)
         try:
             revoke_key(store, key)

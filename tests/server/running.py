@@ -1,4 +1,4 @@
-"""A server that really runs: uvicorn on a free port, in a thread of the test."""
+"""A real server: uvicorn on a free port, in a thread of the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litellm_budget_plugin.server.site import Site
 
 
 class Running(NamedTuple):
-    """`url` has no slash at its end and no root path; `site` is what the server's only worker shares."""
+    """A server. `url` has no slash at its end and no root path; `site` is the state of its only worker."""
 
     url: str
     site: Site
@@ -24,7 +24,7 @@ class Running(NamedTuple):
 
 @contextmanager
 def running(store_url: str, **options: Any) -> Iterator[Running]:
-    """A server on a ledger with `ServerOptions(store_url, **options)`, for as long as the block goes on."""
+    """Run a server on a ledger with `ServerOptions(store_url, **options)` during the block."""
     app = create_app(ServerOptions(store_url=store_url, **options))
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False, lifespan="on")
     server = uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""How a worker asks its store: at once where that is quick, on threads where it is not, and many together."""
+"""The access of a worker to its store: quick commands on the event loop, others on threads, concurrent ones in batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.stores.desk import charge_of, hold_of
 
 
 class Noting(MemoryStore):
-    """Notes on which thread it was asked what; `busy` is raised by the next questions."""
+    """Records the thread and the number of commands of each query. The next queries raise the exceptions in `busy`."""
 
     def __init__(self, remote: bool) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def run(scenario: Any) -> None:
 MANY = tuple(f"x{number}" for number in range(65))
 EVERYBODY: list[Command] = [Read("p", "user"), ReadUsage("p", "user"), Sweep("p", 10**12, 10**12)]
 LONG: list[Command] = [
-    # A subject may have as many accounts, models and days as somebody has made.
+    # A subject may have any number of accounts, models and days.
     Read("p", "user", "alice"),
     ReadUsage("p", "user", "alice"),
     PutBudget("c", "p", Subject("user", "alice"), limit=1),
@@ -142,7 +142,7 @@ def test_the_loop_does_not_wait_for_what_a_thread_does_with_the_store() -> None:
 
 
 def test_what_is_asked_in_one_moment_goes_to_the_store_together() -> None:
-    """On the loop, and one that cannot be accepted fails alone."""
+    """They run on the loop, and a command that cannot be accepted fails alone."""
 
     async def scenario() -> None:
         store = Noting(remote=False)
@@ -157,7 +157,7 @@ def test_what_is_asked_in_one_moment_goes_to_the_store_together() -> None:
 
 
 def test_after_a_thread_the_loop_serves_again() -> None:
-    """Also those who have waited for it."""
+    """The loop also serves commands that waited for the thread."""
 
     async def scenario() -> None:
         store = Noting(remote=False)
@@ -210,7 +210,7 @@ def test_whatever_goes_wrong_is_told_to_whoever_asked(remote: bool) -> None:
 
 
 def test_what_arrives_meanwhile_goes_to_a_networked_store_together() -> None:
-    """In its order, and one that cannot be accepted fails alone."""
+    """They run in order, and a command that cannot be accepted fails alone."""
 
     async def scenario() -> None:
         store = Noting(remote=True)
@@ -245,7 +245,7 @@ def test_a_store_that_fails_fails_all_who_wait_and_nobody_after_them() -> None:
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_pages_take_no_thread_from_commands(remote: bool) -> None:
-    """However many are asked for at once."""
+    """This holds for any number of concurrent pages."""
 
     async def scenario() -> None:
         busy = threading.Event()

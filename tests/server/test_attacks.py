@@ -1,4 +1,4 @@
-"""What somebody who means harm may try, with a key, without one, and from a page of another site."""
+"""Attacks with a key, without one, and from a page of another site."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Opened(NamedTuple):
     foreign: str
 
     def client(self, key: str | None = None) -> httpx.Client:
-        """Somebody who has this key; default: the good one."""
+        """Return a client with this key; default: the valid one."""
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
         return httpx.Client(base_url=self.server.url, headers=headers, timeout=30)
 
@@ -58,7 +58,7 @@ def _open(tmp_path: Any, **options: Any) -> Iterator[Opened]:
 
 @pytest.fixture
 def opened(tmp_path: Any) -> Iterator[Opened]:
-    # A machine that stands still for seconds makes no body late here.
+    # The limit is long, so that a machine that stalls for seconds makes no body late here.
     with _open(tmp_path, body_seconds=60) as opened:
         yield opened
 
@@ -94,7 +94,7 @@ def test_no_key_and_bad_ones(opened: Opened) -> None:
                 ("GET", "/v1/projects"),
             ):
                 answer = client.request(method, path, json={} if method == "POST" else None)
-                # After twenty of them, whoever comes from there is answered 429.
+                # After twenty bad keys, the address is answered 429.
                 assert answer.json()["error"] == {401: "unauthorized", 429: "too_many"}[answer.status_code], (key, path)
                 assert ("www-authenticate" in answer.headers) == (answer.status_code == 401)
                 assert good not in answer.text
@@ -107,7 +107,7 @@ def test_a_key_opens_its_own_project_alone(opened: Opened) -> None:
     with opened.client() as client:
         for body in (said(other), said(replace(other, project=KEYS_PROJECT)), said(Release("h", OTHERS))):
             assert client.post("/v1/command", json=body).status_code == 403
-        # Not even as one of many, and then nothing of them is done.
+        # A foreign command among others is refused, and then none of them is executed.
         many = {
             "commands": [said(replace(charge_of("h"), project=MINE)), said(replace(charge_of("h"), project=OTHERS))]
         }
@@ -162,12 +162,12 @@ def test_keys_are_hashed_at_rest_and_revoked_at_once(opened: Opened, tmp_path: A
     for key in (opened.reader, opened.foreign):
         revoke_key(store, key)
     store.close()
-    # A server that is open while it has no keys must not open again when the last one goes: this one never was.
+    # A server that is open while it has no keys must not open again when the last key is revoked. This server was never open.
     assert httpx.get(f"{opened.server.url}/v1").status_code in (401, 429)
 
 
 def test_the_time_and_the_windows_are_the_servers(opened: Opened) -> None:
-    """A client that says it is next year would have empty windows; one that says it is last year, holds that never end."""
+    """With its own time a client could get empty windows (next year), or holds that never expire (last year)."""
     user = (Subject("user", "a"),)
     with opened.client() as client:
         put = PutBudget("c", MINE, user[0], limit=100, window="1d")
@@ -187,7 +187,7 @@ def test_the_time_and_the_windows_are_the_servers(opened: Opened) -> None:
                 answer = client.post(path, json=body)
                 reply = answer.json() if path == "/v1/command" else answer.json()["outcomes"][0]
                 assert (reply["type"], reply.get("reason")) == ("Refused", "spent"), (forged, reply)
-        # The window of a new account, which would be over in a minute, and all that is spent in it forgotten.
+        # The forged window of a new account would end in a minute, and its spend would be forgotten.
         new = {**want, "hold": "n", "subjects": [["user", "new"]], "defaults": [["user", "1d", 100, "", "usd", 0]]}
         soon = int((time.time() + 60) * 1e6)
         forged_roll = [["user", "new", "", "1d", "usd"], None, soon - 70 * 10**6, soon]
@@ -208,7 +208,7 @@ def test_the_time_and_the_windows_are_the_servers(opened: Opened) -> None:
     ],
 )  # fmt: skip
 def test_path_tricks_lead_nowhere(opened: Opened, path: str) -> None:
-    """Sent as they are, which no well-behaved client does."""
+    """The paths are sent as they are, which no well-behaved client does."""
     host, port = opened.server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw:
         raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -221,7 +221,7 @@ def test_path_tricks_lead_nowhere(opened: Opened, path: str) -> None:
 
 
 def test_bodies_that_are_too_large(opened: Opened) -> None:
-    """Whether they say so or not."""
+    """This holds with and without a Content-Length."""
     with opened.client() as client:
         large = b'{"type":"Read","project":"mine","scope":"' + b"a" * 200_000 + b'"}'
         json_type = {"Content-Type": "application/json"}
@@ -262,7 +262,7 @@ def test_bodies_that_say_nothing(opened: Opened, body: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_bodies_that_a_page_of_another_site_can_send(opened: Opened, kind: str) -> None:
-    """Without asking for permission first: never JSON."""
+    """A page can send these without a CORS preflight. JSON is not among them."""
     with opened.client() as client:
         for path in ("/v1/command", "/v1/commands", "/v1/rows/write", "/get_budget", "/set_budget"):
             answer = client.post(path, content=json.dumps(said(MINE_READ)).encode(), headers={"Content-Type": kind})
@@ -274,7 +274,7 @@ def test_bodies_that_a_page_of_another_site_can_send(opened: Opened, kind: str) 
 
 
 def test_bodies_that_come_slowly(impatient: Opened) -> None:
-    """They do not hold the server up, and are given up."""
+    """They do not block the server, and are aborted."""
     host, port = impatient.server.url.removeprefix("http://").split(":")
     head = f"POST /v1/command HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {impatient.key}\r\nContent-Type: application/json\r\n"
     slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(50)]
@@ -290,7 +290,7 @@ def test_bodies_that_come_slowly(impatient: Opened) -> None:
 
 
 def test_a_thousand_bad_keys(opened: Opened) -> None:
-    """Are answered 401, then 429; whoever has a good one notices nothing."""
+    """They are answered 401, then 429. Clients with a valid key are not affected."""
     answers: list[httpx.Response] = []
 
     def guess(number: int) -> None:
@@ -326,7 +326,7 @@ def test_more_than_its_rate(tmp_path: Any) -> None:
 
 
 def test_a_large_body_counts_like_many_small_ones(tmp_path: Any) -> None:
-    """As many as it could be; also one that says nothing good."""
+    """It counts as many as it could replace, even if it is invalid."""
     large = json.dumps({"commands": [said(MINE_READ)] * 400}).encode()
     assert 8 * 2048 < len(large) < 100_000
     with _open(tmp_path, rate=10.0) as opened, opened.client() as client:
@@ -335,12 +335,12 @@ def test_a_large_body_counts_like_many_small_ones(tmp_path: Any) -> None:
         ]
         assert [answer.status_code for answer in answers] == [422, 429, 429]
         assert int(answers[1].headers["retry-after"]) >= 1
-        # Small ones of the same key go on.
+        # Small bodies of the same key are still served.
         assert client.post("/v1/command", json=said(MINE_READ)).status_code == 200
 
 
 def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> None:
-    """Not to a name that a page of another site has led here, nor to what a proxy brings from elsewhere."""
+    """It refuses names that a page of another site resolves to this machine, and requests through a proxy."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         port = server.url.rpartition(":")[2]
         for host in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "127.8.8.8"):
@@ -361,7 +361,7 @@ def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> N
             httpx.post(f"{server.url}/v1/command", json=said(replace(MINE_READ, project=KEYS_PROJECT))).status_code
             == 403
         )
-        # With the first key, a key is needed, and goes on to be when the last one is revoked.
+        # From the first key on a key is needed, even after the last one is revoked.
         store = open_store(f"sqlite:///{tmp_path}/ledger.db")
         key = create_key(store, MINE)[1]
         end = time.monotonic() + 20
@@ -381,7 +381,9 @@ def test_a_server_without_keys_answers_to_this_machine_alone(tmp_path: Any) -> N
 
 
 def test_whether_a_key_is_needed_is_not_guessed() -> None:
-    """A server whose store is away at its start cannot know whether there are keys: that passes, and nobody is told to give one."""
+    """A server whose store is unreachable at the start cannot know whether there are keys. It answers 503, and nobody is asked
+    for a key.
+    """
     port = free_port()
     with running(f"redis://127.0.0.1:{port}", open_access=True, store_timeout=0.5) as server:
         assert not server.site.ledger.ring.known
@@ -397,7 +399,7 @@ def test_whether_a_key_is_needed_is_not_guessed() -> None:
 
 
 def test_reads_without_end(opened: Opened) -> None:
-    """A request may have only some commands that look at everybody, and a page an end."""
+    """A request may have only some commands that read everybody, and the size of a page is bounded."""
     everybody = said(Read(MINE, "user"))
     with opened.client(opened.reader) as client:
         assert client.post("/v1/commands", json={"commands": [everybody] * 10}).status_code == 200
@@ -424,7 +426,9 @@ def test_lists_that_nobody_needs(opened: Opened) -> None:
 
 
 def test_units_that_there_are_not(opened: Opened) -> None:
-    """Neither in commands nor in rows: no rule could be applied to them, in the one's project or in an hour by the upkeep."""
+    """They are refused in commands and in rows: no rule could be applied to them, and the hourly upkeep of the project would
+    fail.
+    """
     ref = ["user", "x", "", "none", "foo"]
     hold = {"id": "hh", "state": "open", "at": 1, "legs": [ref]}
     rows = {"accounts": [], "holds": [hold], "usage": []}
@@ -439,7 +443,7 @@ def test_units_that_there_are_not(opened: Opened) -> None:
 
 
 def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:
-    """A store that fails is the server's business: clients learn that it did, the log learns why."""
+    """Clients learn that the store failed; only the log says why."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         server.site.ledger.store.close()
         answer = httpx.post(f"{server.url}/v1/command", json=said(MINE_READ))
@@ -449,7 +453,7 @@ def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:
 
 
 def test_what_the_reply_says_is_plain_json(opened: Opened) -> None:
-    """Whatever a user is called, the answer is data, and no browser takes it for a page."""
+    """Whatever a user's name is, the answer is data, and no browser takes it for a page."""
     name = "<script>alert(1)</script>"
     with opened.client() as client:
         client.post("/v1/command", json=said(PutBudget("c", MINE, Subject("user", name), limit=1))).raise_for_status()
@@ -485,7 +489,7 @@ POSTS = (
 
 
 def test_a_method_that_there_is_not_is_told_which_there_are(opened: Opened) -> None:
-    """Of all routes of the address."""
+    """The answer lists the methods of all routes of the address."""
     with opened.client() as client:
         for path in (*GETS, *POSTS):
             there = {"GET", "HEAD"} if path in GETS else {"POST"}
@@ -507,13 +511,13 @@ def test_head_is_get_without_a_body(opened: Opened, path: str) -> None:
 
 
 def test_an_address_without_a_key_asks_only_so_often(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For anything but the server's health. Those with a key, or a session, do not notice."""
+    """Health checks are exempt. Clients with a key or a session are not affected."""
     monkeypatch.setattr(access, "_ANONYMOUS_AT_ONCE", 20.0)
     monkeypatch.setattr(access, "_ANONYMOUS_A_SECOND", 0.001)
     with _open(tmp_path) as opened:
         url = opened.server.url
         tab = Tab(url, opened.key)
-        # The log-in took two.
+        # The log-in took two requests.
         paths = ("/login", "/static/mark.svg", "/openapi.json", "/nothing", "/subjects", "/v1")
         answers = [httpx.get(url + paths[number % 6]) for number in range(40)]
         assert [answer.status_code == 429 for answer in answers] == [False] * 18 + [True] * 22
@@ -582,7 +586,7 @@ def test_rows_are_read_strictly_too(opened: Opened) -> None:
 
 
 def test_a_window_is_one_account_however_it_is_written(opened: Opened) -> None:
-    """Through each door: commands of both kinds, their defaults, records, and forms."""
+    """This holds for every interface: commands of both kinds, their defaults, records, and forms."""
     user = ["user", "a"]
     put = {"type": "PutBudget", "project": MINE, "subject": user, "limit": 100}
     with opened.client() as client:

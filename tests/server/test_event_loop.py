@@ -1,7 +1,7 @@
-"""The event loop, which every command goes through, does no work whose amount a client chooses.
+"""The event loop, which every command uses, does no work whose amount a client chooses.
 
 Processor time of the loop's thread is compared with the time that reading the largest body takes here, so that neither a slow
-machine nor a busy one changes anything.
+machine nor a busy one changes the result.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ T = TypeVar("T")
 PROJECT = "shop"
 USERS, MODELS = 20_000, 4_000
 TRIES = 3
-"""What else goes on can make a try dearer, and none cheaper."""
+"""Other work on the machine can make a try slower, but not faster."""
 MIB = 1024 * 1024
 
 
 class Loop(NamedTuple):
-    """A server and a key of it."""
+    """A server and a key for it."""
 
     server: Running
     key: str
 
     most: float
-    """Seconds: what reading the largest body takes."""
+    """Seconds that reading the largest body takes."""
 
     def idle(self, request: Callable[[], T]) -> T:
-        """What a request returns; the loop's thread has taken less than `most` seconds of processor time for it."""
+        """Return the result of a request, for which the loop's thread must take less than `most` seconds of processor time."""
         [thread] = [thread for thread in threading.enumerate() if thread.name == "test-server"]
         assert thread.ident is not None
         taken = []
@@ -103,7 +103,7 @@ def test_bodies_without_a_key(loop: Loop, path: str, form: bool) -> None:
 
 
 def test_small_bodies_alone_are_read_without_a_key(loop: Loop) -> None:
-    """Whether they say how long they are or not."""
+    """This holds with and without a Content-Length."""
 
     def chunks(size: int) -> Iterator[bytes]:
         for _ in range(size // 100):
@@ -180,7 +180,7 @@ def test_pages_and_files(loop: Loop, path: str) -> None:
 
 
 def test_all_of_many_users_are_told(loop: Loop) -> None:
-    """As they are, though no more than a page of them is in memory."""
+    """The answer is complete, though only one page of users is in memory."""
     headers = {"Authorization": f"Bearer {loop.key}"}
     answer = httpx.post(
         f"{loop.server.url}/get_budget", json={"project_name": PROJECT}, headers=headers, timeout=120

@@ -1,4 +1,4 @@
-"""The ledger of a worker: who may come in, as its store knows it, and which limits are shown."""
+"""The ledger of a worker: the keys that its store knows, and the limits that it shows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(scenario: Any) -> None:
 
 
 class Away(MemoryStore):
-    """Does not answer while `away`; counts how often it was asked."""
+    """Does not answer while `away`; counts its queries."""
 
     away, questions = True, 0
 
@@ -51,7 +51,7 @@ class Away(MemoryStore):
 
 
 def test_who_waits_for_the_keys_waits_for_one_reading() -> None:
-    """However many wait: the one that was going on when they came may be too old, the next one is everybody's, also if it fails."""
+    """The reading in progress when they came may be too old. All of them share the next one, even if it fails."""
 
     async def scenario() -> None:
         async with served(store := Away()) as ledger:
@@ -107,7 +107,7 @@ def test_the_upkeep_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_sweep_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charges go to the disk, and revoked keys are found, while one goes on. A sync that fails is tried again."""
+    """Meanwhile charges are synced and revoked keys are found. A sync that fails is tried again."""
 
     class Counting(MemoryStore):
         syncs = 0
@@ -143,7 +143,7 @@ def test_a_sweep_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reading_of_the_keys_that_does_not_end_serves_nobody() -> None:
-    """A request that goes away in the middle of it, or a fault: whoever has waited for it is not told that all is well."""
+    """The reading is cancelled or fails: those that waited for it must not be told that it succeeded."""
 
     class Faulty(MemoryStore):
         def execute(self, command: Command, timeout: float | None = None) -> Reply:
@@ -159,7 +159,7 @@ def test_a_reading_of_the_keys_that_does_not_end_serves_nobody() -> None:
 
 
 def test_the_defaults_are_those_that_commands_bring(tmp_path: Path) -> None:
-    """Those of single subjects are the server's own: what a client brings for one is for that client's call."""
+    """The defaults of single subjects are the server's own: a client's default for a subject is only for that client's call."""
     file = tmp_path / "budgets.toml"
     file.write_text('[user]\nlimits = ["$0.000000007"]\n[user.bob]\nlimits = ["$5"]\n')
 

@@ -1,4 +1,4 @@
-"""LiteLLM's own BudgetManager, as it is installed, against the server; and ours in the same words."""
+"""LiteLLM's own BudgetManager, as it is installed, against the server; and our manager with the same code."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MODEL = "gpt-4o"
 
 
 def theirs(server: Served, project: str, **more: Any) -> Any:
-    """LiteLLM's manager."""
+    """Return LiteLLM's manager."""
     return litellm.BudgetManager(project_name=project, client_type="hosted", api_base=server.base, **more)
 
 
 def response(**usage: int) -> Any:
-    """What a call returns."""
+    """Return the response of a call."""
     answer = litellm.completion(MODEL, [{"role": "user", "content": "hi"}], mock_response="hello")
     answer.usage = litellm.Usage(**usage)
     return answer
@@ -80,7 +80,7 @@ def test_a_record_that_cannot_be_is_refused_with_nothing_changed(shared_server: 
 
 
 def test_unlimited_users_and_those_who_follow_a_default_come_and_go_unchanged(shared_server: Served) -> None:
-    """JSON has no Infinity, and a limit of their own would keep them from following."""
+    """JSON has no Infinity, and a follower with a limit of its own would no longer follow."""
     store = open_store(shared_server.url())
     ask(store, PutBudget("c", "follow", Subject("user", "rich"), limit=None))
     defaults = (Default("user", "none", 5_000_000_000),)
@@ -100,7 +100,7 @@ def test_unlimited_users_and_those_who_follow_a_default_come_and_go_unchanged(sh
 
 
 def test_of_several_limits_the_one_that_binds_first_comes_and_the_others_stay(shared_server: Served) -> None:
-    """The protocol has a place for one, and none for a prepaid balance."""
+    """The protocol has room for one limit, and for no prepaid balance."""
     store, alice = open_store(shared_server.url()), Subject("user", "alice")
     ask(store, SetLimits("s", "several", alice, parse_limits("$1/day, $10/month, $2/day for o3, 9 calls/hour")))
     ask(store, TopUp("t", "several", alice, 3 * 10**9))
@@ -151,7 +151,7 @@ def test_keys_go_in_the_headers(own_server: Any) -> None:
 def test_the_documented_example_with_our_import(
     shared_server: Served, kind: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the import and `api_base` differ from LiteLLM's page."""
+    """The code differs from LiteLLM's page only in the import and `api_base`."""
     monkeypatch.chdir(tmp_path)
     arguments: dict[str, Any] = {spelling: kind, "api_base": shared_server.base}
     budget_manager = BudgetManager(project_name=f"seed {kind} {spelling}", **arguments)
@@ -167,6 +167,6 @@ def test_the_documented_example_with_our_import(
     spent = budget_manager.get_current_cost(user)
     budget_manager.close()
     assert spent > 0
-    # LiteLLM's own sees it, and no file was written.
+    # LiteLLM's own manager sees the charge, and no file was written.
     assert theirs(shared_server, f"seed {kind} {spelling}").get_current_cost(user) == spent
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""/metrics: what the server has done, shown to whom it may be shown."""
+"""/metrics: the server's metrics, and the clients that may see them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OwnServer = Callable[..., Served]
 
 
 def shown(text: str, name: str, **labels: str) -> float:
-    """The sum of a family's samples with these labels."""
+    """Return the sum of a family's samples with these labels."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
@@ -34,7 +34,7 @@ def shown(text: str, name: str, **labels: str) -> float:
 
 
 def spend(url: str, project: str, calls: int, who: str = "a") -> None:
-    """So many calls of half a dollar by one user who has one."""
+    """Make this many calls of half a dollar by one user, whose limit is one dollar."""
     store = open_store(url)
     for number in range(calls):
         user, hold = (Subject("user", who),), f"{project}-{who}-{number}"
@@ -59,7 +59,7 @@ def test_an_open_server_shows_everything(own_server: OwnServer) -> None:
 
 
 def test_refusals_say_the_scope_of_the_budget(tmp_path: Path) -> None:
-    """Of those that there are and no others: what a client makes up is refused before it is counted."""
+    """Only known scopes appear: a scope that a client makes up is refused before it is counted."""
     with running(f"sqlite:///{tmp_path}/ledger.db", open_access=True) as server:
         store = open_store(server.url)
         for scope in (*SCOPES, "made-up"):
@@ -96,7 +96,7 @@ def test_a_key_shows_its_own_project(tmp_path: Path) -> None:
 
 
 def test_several_workers_are_counted_together(own_server: OwnServer) -> None:
-    """Whichever of them is asked."""
+    """Every worker shows the sum."""
     server = own_server("--workers", "2")
     for number in range(8):
         spend(server.url(), "p", 2, who=f"a{number}")
@@ -114,7 +114,7 @@ def test_a_store_that_fails_is_counted(tmp_path: Path) -> None:
         for path, body in asked:
             before = shown(httpx.get(f"{server.url}/metrics").text, "store_errors_total", kind="error")
             assert httpx.post(server.url + path, json=body).status_code == 503
-            # The scrape itself asks the store for forecasts, in vain, too.
+            # The scrape itself asks the store for forecasts, which fails, too.
             after = shown(httpx.get(f"{server.url}/metrics").text, "store_errors_total", kind="error")
             assert after == before + 2
 

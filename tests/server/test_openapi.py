@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is so: generated requests never find a 5xx or a status that it does not know."""
+"""The OpenAPI document is true: generated requests never cause a 5xx or a status that it does not list."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ REQUESTS = times(1250)
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-@pytest.mark.timeout(1500)  # a thousand requests and more, on machines that do much else
+@pytest.mark.timeout(1500)  # a thousand requests and more, on busy machines
 def test_generated_requests_find_nothing(tmp_path: Path) -> None:
-    """Good ones, bad ones and the edges between, for every endpoint, on a server that has keys."""
+    """Valid requests, invalid ones and edge cases, for every endpoint, on a server that has keys."""
     server = Served(tmp_path, "--log-requests")
     try:
         key = server.create_key("p")
@@ -41,12 +41,12 @@ def test_generated_requests_find_nothing(tmp_path: Path) -> None:
     finally:
         server.kill()
     assert len(asked) >= REQUESTS, re.findall(r"\d+ generated", done.stdout)
-    # The log of all that has no key in it.
+    # The log of all requests contains no key.
     assert key not in server.log.read_text() and key.split("_", 2)[2] not in server.log.read_text()
 
 
 def test_every_command_is_in_the_document(shared_server: Served) -> None:
-    """And nothing of Python's in what it says."""
+    """The document contains nothing that is specific to Python."""
     document = httpx.get(f"{shared_server.base}/openapi.json").json()
     schemas = document["components"]["schemas"]
     named = {one["$ref"].rpartition("/")[2] for one in schemas["Command"]["oneOf"]}

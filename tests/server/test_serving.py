@@ -1,4 +1,4 @@
-"""The command `serve`: workers, prefixes, logs, refusals to start, and the end."""
+"""The command `serve`: workers, prefixes, logs, refusals to start, and the shutdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OwnServer = Callable[..., Served]
 
 
 def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, which is expected to end by itself."""
+    """Run the command, which is expected to end by itself."""
     command = [sys.executable, "-m", "litellm_budget_plugin", *arguments]
     return subprocess.run(
         command, cwd=directory, capture_output=True, text=True, timeout=60, check=False,
@@ -39,7 +39,7 @@ def run(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
 
 @pytest.mark.parametrize("engine", ["redis", "postgres", "sqlite"])
 def test_several_workers_are_one_ledger(own_server: OwnServer, tmp_path: Path, engine: str) -> None:
-    """A limit of 1000 has room for 33 holds of 30, whichever worker is asked; repeated, they are the same."""
+    """A limit of 1000 has room for 33 holds of 30, whichever worker is asked; repeated holds change nothing."""
     server = own_server("--workers", "2", store_url=ENGINES[engine](tmp_path))
     store, replies = open_store(server.url(), timeout=30.0), []
 
@@ -72,7 +72,7 @@ def _workers(server: Served) -> list[int]:
 
 
 def _lives(pid: int) -> bool:
-    """Whether the process runs; one that nobody has asked about since its end does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -98,7 +98,7 @@ def test_a_worker_that_dies_is_replaced(own_server: OwnServer) -> None:
 
 
 def test_workers_end_with_their_parent(own_server: OwnServer) -> None:
-    """Also when it is killed and cannot tell them: the port is free again."""
+    """This holds even if the parent is killed and cannot tell them: the port is free again."""
     server = own_server("--workers", "2")
     workers = _workers(server)
     server.kill()
@@ -110,7 +110,7 @@ def test_workers_end_with_their_parent(own_server: OwnServer) -> None:
 
 
 def test_a_path_prefix(own_server: OwnServer) -> None:
-    """Whether the proxy takes it away or not."""
+    """This holds whether the proxy removes the prefix or not."""
     server = own_server("--root-path", "/budgets")
     for base in (server.base, f"{server.base}/budgets"):
         store = open_store(base)
@@ -136,7 +136,7 @@ def test_the_log_is_lines_of_json_without_secrets(own_server: OwnServer) -> None
 
 
 def _lines(server: Served) -> list[dict[str, Any]]:
-    # What is being written at this moment has no end yet.
+    # The line that is being written at this moment has no end yet.
     return [json.loads(line) for line in server.log.read_text().rpartition("\n")[0].splitlines()]
 
 
@@ -179,14 +179,14 @@ def test_the_store_of_the_settings_is_served(own_server: OwnServer, tmp_path: Pa
 
 
 def test_an_open_server_says_so(own_server: OwnServer) -> None:
-    """And that it listens, and where."""
+    """It also says that it listens, and on which address."""
     server = own_server()
     said = [line["message"] for line in _lines(server)]
     assert any(
         f"serving {server.store_url}" in message and f"http://127.0.0.1:{server.port}" in message for message in said
     )
     assert any("no key" in message for message in said)
-    # Not where there is a key.
+    # A server with a key does not say so.
     server.create_key("p")
     keyed = own_server(store_url=server.store_url)
     said = [line["message"] for line in _lines(keyed)]
@@ -203,7 +203,7 @@ def test_an_open_server_says_so(own_server: OwnServer) -> None:
     ],
 )
 def test_only_a_proxy_that_is_named_says_who_asks(own_server: OwnServer, options: tuple[str, ...], client: str) -> None:
-    """And the last address that no proxy is counts: those before it are what the client has made up."""
+    """The last address that is not a proxy counts: the client could have made up those before it."""
     server = own_server("--log-requests", *options)
     forwarded = "192.0.2.1, 198.51.100.9" + (", 203.0.113.7" if "203.0.113.7" in "".join(options) else "")
     httpx.get(f"{server.base}/healthz?x", headers={"X-Forwarded-For": forwarded}).raise_for_status()
@@ -222,7 +222,7 @@ _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 
 
 def test_clients_that_go_away_are_no_failures(own_server: OwnServer, tmp_path: Path) -> None:
-    """While they send, while they wait for the answer, and while they receive it."""
+    """They disconnect while they send, while they wait for the answer, and while they receive it."""
     url = f"sqlite:///{tmp_path}/many.db"
     load(url, [account(f"user{number}", number=number) for number in range(5000)])
     server = own_server("--log-requests", store_url=url)
@@ -239,7 +239,7 @@ def test_clients_that_go_away_are_no_failures(own_server: OwnServer, tmp_path: P
                 raw.sendall(text.encode())
                 if text.startswith("GET") and received:
                     raw.recv(1)
-                # Closed with what was not read yet, so that the server learns it at once.
+                # Closing with unread data makes the server learn of it at once.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     httpx.get(f"{server.base}/readyz").raise_for_status()
     server.terminate()

@@ -94,13 +94,13 @@ def test_limits_are_set_as_a_list_and_told_with_what_is_left(script: Script) -> 
     assert isinstance(script.reserve("h1", ALICE, usd=USD // 2), Granted)
     limits = script.limits("alice")
     assert list(limits) == ["100 calls per hour", "$1 per day", "$10 per month"]
-    # What the totals know of a calendar window counts.
+    # The totals of a calendar window count.
     day = limits["$1 per day"]
     assert (day["unit"], day["spent"], day["held"], day["remaining"]) == ("usd", "0.25", "0.50", "0.25")
     assert day["resets_at"].endswith("T00:00:00Z") and day["raised_by"] is None
     hour = limits["100 calls per hour"]
     assert (hour["unit"], hour["spent"], hour["held"], hour["remaining"]) == ("calls", "0", "1", "99")
-    # They can be sent back as they are.
+    # The sentences can be sent back unchanged.
     assert list(script.limits("user:alice")) == list(limits)
     script.good("PUT", "/subjects/alice/limits", {"limits": list(limits)})
     assert script.limits("alice") == limits
@@ -243,7 +243,7 @@ def test_rights_are_those_of_the_other_routes(script: Script, url: str) -> None:
 
 
 def test_a_form_of_another_site_changes_nothing_on_a_server_without_keys(url: str) -> None:
-    """A browser sends such bodies without asking; those of JSON it does not."""
+    """A browser sends such bodies without a preflight, but not JSON."""
     with running(url, open_access=True) as server:
         address = f"{server.url}/v1/subjects/alice/block?project=p"
         for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
@@ -291,7 +291,7 @@ def test_the_servers_settings_are_what_is_told_of_others(url: str, tmp_path: Pat
 
 
 def test_commands_and_rows_of_scopes_that_there_are_not_are_refused(script: Script) -> None:
-    """A limit that binds nobody must not look like one that does. What was paid is not made up either."""
+    """A limit that applies to nobody must not look like one that applies. Payments cannot be made up either."""
     ghost = Subject("session", "x")
     paid = Subject("credit:user", "alice")
     commands: list[Command] = [
@@ -321,7 +321,7 @@ def test_commands_and_rows_of_scopes_that_there_are_not_are_refused(script: Scri
     for ref, status in ((good.ref, 204), (Ref(*paid, "invoice-17"), 204), (Ref(*ghost), 422)):
         rows = rows_to(Rows((replace(good, ref=ref),), (), ()))
         assert script.ask("POST", "/rows/write", {"project": PROJECT, "rows": rows}).status_code == status, ref
-    # What managers ask beside.
+    # Managers also send these.
     assert script.ask("POST", "/command", wire.encode(Read(PROJECT, "credit:user", "alice"))).status_code == 200
     mark = Subject("user_cost.json", "0123")
     for command in (PutBudget("m", PROJECT, mark, limit=None), Read(PROJECT, *mark)):

@@ -1,6 +1,6 @@
 """Measure every way of calling and write the table of docs/surface.md: `python -m tests.surface`.
 
-With words behind it, only the ways whose names have one of them are measured, and nothing is written.
+With arguments, only the ways whose names contain one of them are measured, and nothing is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.upstream import Usage
 
 
 def measured(way: Way) -> str:
-    """The row of one way."""
+    """Return the row of one way."""
     upstream = Provider()
     upstream.usage = Usage(1000, 1000)
     opened: list[BudgetCallback] = []

@@ -1,4 +1,4 @@
-"""What is true of one way of calling, measured: the rows of docs/surface.md."""
+"""The measured facts about one way of calling: the rows of docs/surface.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOUNDS = "<!-- counted: python -m tests.surface -->"
 
 @dataclass(frozen=True)
 class Facts:
-    """What was measured of a way; `row` is how the page says it."""
+    """The facts that were measured for a way; `row` is their row on the page."""
 
     way: Way
     refused: bool
@@ -48,7 +48,7 @@ class Facts:
 
 
 def refusal_of(way: Way, place: Place, user: str) -> bool:
-    """Whether a call is refused by its budget."""
+    """Return whether a call is refused by its budget."""
     try:
         answer = way.call(place, user)
     except BudgetExceeded:
@@ -59,7 +59,7 @@ def refusal_of(way: Way, place: Place, user: str) -> bool:
 
 
 def measure(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> Facts:
-    """Make calls this way: over budget, under budget, and dropped."""
+    """Make calls this way: over budget, under budget, and dropped. Return the facts."""
     place = Place(upstream.url)
     desk = open_desk(default_limit="0.0124", project="poor")
     refused, requests = refusal_of(way, place, "alice"), upstream.requests
@@ -85,12 +85,12 @@ def measure(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> Fac
 
 
 def table(rows: list[str]) -> str:
-    """The part of the page that is measured."""
+    """Return the measured part of the page."""
     return "\n".join([f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *rows])
 
 
 def bounds_table() -> str:
-    """How many models of LiteLLM's cost map are bounded, and why the others are not."""
+    """Return a table of the number of models in LiteLLM's cost map that are bounded, and the reasons why the others are not."""
     head = ("family", "models", "with a price", "bounded", "why the others are not")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in bounds.rows():
@@ -100,7 +100,7 @@ def bounds_table() -> str:
 
 
 def page_rows() -> list[str]:
-    """The rows that the page has now."""
+    """Return the rows that the page has now."""
     text = PAGE.read_text("utf-8")
     measured = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
     return [line for line in measured.splitlines() if line.startswith("| `")]

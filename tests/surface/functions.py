@@ -1,4 +1,4 @@
-"""The functions that docs/surface.md lists beside the ways that are measured: those that are not gated, and those without an estimate."""
+"""The functions that docs/surface.md lists beside the measured ways: those that are not gated, and those without an estimate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LISTED = "<!-- listed: python -m tests.surface -->"
 
 
 def free_table() -> str:
-    """One row for each module and reason of FREE. An asynchronous twin is listed by its synchronous function."""
+    """Return one row for each module and reason of FREE. An asynchronous twin is listed by its synchronous function."""
     rows: dict[tuple[str, str], list[str]] = {}
     for key, reason in FREE.items():
         module, _, name = key.partition(":")
-        # An "a" in front is how LiteLLM names the asynchronous one.
+        # LiteLLM names the asynchronous twin with an "a" in front.
         if f"{module}:{name[1:]}" not in FREE:
             rows.setdefault((module, reason), []).append(name)
     lines = ["| module of `litellm` | functions | why they cost nothing |", "|---|---|---|"]
@@ -25,14 +25,14 @@ def free_table() -> str:
 
 
 def page_table() -> str:
-    """The table of free functions that the page has now."""
+    """Return the table of free functions that the page has now."""
     text = PAGE.read_text("utf-8")
     at = text.index(LISTED) + len(LISTED)
     return text[at : text.index(END, at)].strip()
 
 
 def unestimated_on_page() -> set[str]:
-    """The functions that the page says to be held for with UNBOUNDED_HOLD, as "module:function" below `litellm`."""
+    """Return the functions that the page lists as held for with UNBOUNDED_HOLD, as "module:function" below `litellm`."""
     text = PAGE.read_text("utf-8")
     at = text.index("## Functions without an estimate")
     rows = re.findall(r"(?m)^\| `([\w.]+)` \| (.*) \|$", text[at : text.index("\n## ", at + 1)])

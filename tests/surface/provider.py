@@ -1,4 +1,4 @@
-"""The upstream of the other tests with every other family of calls, in the form of the provider that serves it."""
+"""The upstream of the other tests, extended by every other family of calls, in the format of the provider that serves it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 10.0
 class Provider(Upstream):
     """OpenAI, Anthropic, Google, Cohere, Mistral and Serper on one port.
 
-    An address that begins with `/do-ACT` is not answered but treated as `Upstream.script` would have it.
+    An address that begins with `/do-ACT` is not answered but treated like ACT in `Upstream.script`.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Provider(Upstream):
 
 @contextmanager
 def apart() -> Iterator[str]:
-    """The address of a provider in a process of its own, whose every answer reports a thousand tokens each way."""
+    """Yield the address of a provider in its own process, whose every answer reports a thousand tokens each way."""
     program = (
         "import sys; from tests.surface.provider import Provider; from tests.upstream import Usage; server = Provider(); "
         "server.usage = Usage(1000, 1000); server.bodies = __import__('collections').deque(maxlen=0); "

@@ -1,4 +1,4 @@
-"""The same ways of calling under other conditions: LiteLLM's cache, its Rust routes, and beside other people's callbacks."""
+"""The ways of calling under other conditions: LiteLLM's cache, its Rust routes, and other people's callbacks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_litellms_rust_routes_are_gated_and_charged(
     assert poor.calm("alice") == 0
     rich = open_desk(default_limit="10", project="rich")
     if way.awaited:
-        # Of streams that Rust serves LiteLLM tells the end from its own queue.
+        # For streams that Rust serves, LiteLLM reports the end from its own queue.
         asyncio.run(_awaited(way, Place(upstream.url)))
     else:
         way.call(Place(upstream.url), "alice")
@@ -52,7 +52,7 @@ def test_litellms_rust_routes_are_gated_and_charged(
 
 
 class _Theirs(CustomLogger):  # type: ignore[misc]
-    """Somebody else's callback, which notes what it is told."""
+    """Somebody else's callback, which records its events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,8 +91,10 @@ async def _drained() -> None:
 
 
 def _outcome(way: Way, place: Place, callbacks: list[Any], awaited: int = 0) -> tuple[str, list[tuple[str, ...]]]:
-    """How a call ends, and what somebody else's callback hears of it: `awaited` events, if they come, and what follows them."""
-    # What earlier calls have left to report is not for these ears.
+    """Make a call. Return its end, and the events of somebody else's callback: it waits for `awaited` events, if they come, and
+    for later ones.
+    """
+    # Earlier calls must not report to the callback of this one.
     asyncio.run(_drained())
     theirs = _Theirs()
     litellm.callbacks = [theirs, *callbacks]
@@ -102,12 +104,12 @@ def _outcome(way: Way, place: Place, callbacks: list[Any], awaited: int = 0) -> 
         outcome = f"{type(error)} {getattr(error, 'status_code', None)}"
     heard = -1
     deadline = time.monotonic() + 10
-    # LiteLLM's own threads report a little later; what they have to say has come when nothing new comes.
+    # LiteLLM's own threads report a little later. All events have arrived when no new one arrives.
     while (len(theirs.events) < awaited or len(theirs.events) != heard) and time.monotonic() < deadline:
         heard = len(theirs.events)
         threading.Event().wait(0.25)
     litellm.logging_callback_manager._reset_all_callbacks()
-    # A thread of LiteLLM's can still report an earlier call, late.
+    # A thread of LiteLLM's can still report an earlier call.
     ours = {call_id for event, call_id, _, _ in theirs.events if event == "pre"}
     return outcome, sorted(
         (event, answer, cost) for event, call_id, answer, cost in theirs.events if not ours or call_id in ours
@@ -127,12 +129,12 @@ def test_nothing_changes_for_anybody_else(
     desk = open_desk(default_limit="10")
     outcome = _outcome(way, place, [desk.callback], len(without[1]))
     if outcome[1] != without[1]:
-        # A busy LiteLLM now and then reports a success twice, without anybody's callbacks: once more, for both.
+        # A busy LiteLLM sometimes reports a success twice, without anybody's callbacks. So both are run once more.
         with disabled():
             without = _outcome(way, place, [])
         outcome = _outcome(way, place, [desk.callback], len(without[1]))
     assert outcome == without
-    # Where a stream's usage is asked for, that is all that the provider sees of it.
+    # If a stream's usage is requested, the provider sees no other difference.
     added = upstream.bodies[-1].keys() - upstream.bodies[0].keys()
     assert added == ({"stream_options"} if way.kind.name in ASKED and way.streams else set())
     assert upstream.bodies[0].keys() <= upstream.bodies[-1].keys()

@@ -12,7 +12,7 @@ def test_the_page_lists_the_free_functions() -> None:
 
 
 def test_the_page_lists_every_function_without_an_estimate() -> None:
-    """Of the LiteLLM that is installed; an asynchronous one may be listed by its synchronous twin."""
+    """The functions are those of the installed LiteLLM; an asynchronous one may be listed by its synchronous twin."""
     listed = unestimated_on_page()
     for found in client_functions():
         name = found.function.__name__

@@ -37,7 +37,7 @@ WORTH = 1000 * 1_000 + 500 * 10_000
 
 
 class Browser:
-    """The client's side of a session: it says its lines, waits for the answers to each, and hangs up."""
+    """The client's side of a session: it sends its lines, waits for the answers to each, and hangs up."""
 
     scope: dict[str, Any] = {"headers": []}  # as in ASGI
     headers: dict[str, str] = {}
@@ -67,7 +67,7 @@ class Browser:
 
 
 class Sessions:
-    """A provider of realtime sessions; every answer reports USAGE. `holding` looks on while one goes on."""
+    """A provider of realtime sessions; every answer reports USAGE. `holding` is called during each session."""
 
     def __init__(self, holding: Callable[[], None]) -> None:
         self.opened = 0

@@ -29,14 +29,15 @@ TASKS = 64
 GROWTH = 20 * 2**20
 SYNC = [way for way in WAYS if not way.awaited and not way.name.startswith("batch")]
 AWAITED = [way for way in WAYS if way.awaited]
-# How a call ends, and how often: answered, an HTTP error, a lost connection, a stream cut off or dropped, a cancelled task.
+# The endings of calls, with their frequency: answered, an HTTP error, a lost connection, a stream cut off or dropped, a
+# cancelled task.
 ENDINGS = ("answer", "answer", "answer", "500", "429", "cut", "cut-stream", "drop", "cancel")
 
 
 class Soak:
-    """Calls that are made at random; `answered` counts, by user, those that came to their end.
+    """Random calls; `answered` counts, by user, those that completed.
 
-    `lost` counts those that a busy machine did not connect in LiteLLM's five seconds: whether one was served, nobody knows.
+    `lost` counts those that a busy machine did not connect in LiteLLM's five seconds. It is unknown whether they were served.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,7 +47,7 @@ class Soak:
         self.lock = threading.Lock()
 
     def pick(self, ways: list[Way], chance: random.Random) -> tuple[Way, str, str]:
-        """A way, an ending, and who calls: who is only answered, and who is not, are not the same users."""
+        """Return a way, an ending, and a user. Users of answered calls and users of other calls are different."""
         way, ending = chance.choice(ways), chance.choice(ENDINGS)
         if (ending in ("cut-stream", "drop") and not way.streams) or (ending == "cancel" and not way.awaited):
             ending = "answer"
@@ -68,7 +69,7 @@ class Soak:
                     way.call(Place(self.url, ending), user)
 
     async def task(self, seed: int, calls: int) -> None:
-        """The same on a loop."""
+        """Make calls one after the other on a loop."""
         chance = random.Random(seed)
         for _ in range(calls):
             way, ending, user = self.pick(AWAITED, chance)
@@ -114,7 +115,7 @@ class Soak:
             await report()
 
         async def report() -> None:
-            """LiteLLM reports what it has yet to; what an ended loop has left of it is reported on the next one."""
+            """Let LiteLLM report its pending events; those left by an ended loop are reported on the next one."""
             GLOBAL_LOGGING_WORKER.start()
             await GLOBAL_LOGGING_WORKER.flush()
 
@@ -122,30 +123,30 @@ class Soak:
         asyncio.run(report())
 
     def first(self) -> None:
-        """Each way once, one after the other: LiteLLM's lazy imports are not made for two threads at once."""
+        """Make one call each way, one after the other, so that two threads do not make LiteLLM's lazy imports at once."""
         for way in SYNC:
             way.call(Place(self.url), "first")
 
 
 def _resident() -> int:
     gc.collect()
-    # What was freed counts as free, wherever the C library keeps it for later.
+    # Return freed memory to the system, so that the C library's reserves do not count.
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
 def nothing_logged() -> Iterator[None]:
-    """Pytest keeps what is logged, an exception in it keeps its frames, and they keep their call."""
+    """Log nothing: pytest keeps log records, an exception in a record keeps its frames, and the frames keep their call."""
     before = logging.root.manager.disable
-    # Not the attribute alone: loggers remember whether they are enabled until this function tells them.
+    # Setting the attribute alone is not enough: loggers cache whether they are enabled until this function resets them.
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(before)
 
 
 @pytest.mark.timeout(900)
-# A warning that pytest records keeps what it is about alive: a coroutine that was cancelled before it began, and with it its call.
+# Pytest keeps the source of a recorded warning alive: a coroutine that was cancelled before it began, and with it its call.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("nothing_logged")
 def test_soak(open_desk: Callable[..., Desk]) -> None:
@@ -161,7 +162,7 @@ def test_soak(open_desk: Callable[..., Desk]) -> None:
         soak.run(CALLS, seed=1_000)
         spent = {user: desk.calm(user) for user in users}
         grown = _resident() - before
-    # Who was only ever answered has paid to the nano-dollar.
+    # Users whose calls were all answered have paid exactly, to the nano-dollar.
     for user in users[:8]:
         most = (soak.answered[user] + soak.lost[user]) * WORTH
         assert soak.answered[user] * WORTH <= spent[user] <= most

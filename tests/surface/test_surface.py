@@ -85,7 +85,7 @@ def test_a_lost_connection_costs_no_more_than_the_call(
     with contextlib.suppress(Exception):
         way.call(Place(upstream.url, "cut"), "alice")
     assert upstream.requests >= 1
-    # Where a family has no input side, the whole call is what was probably billed.
+    # In a family without an input side, the whole call was probably billed.
     assert 0 <= desk.calm("alice") <= WORTH * upstream.requests
 
 

@@ -15,11 +15,11 @@ from tests.surface.provider import Provider
 from tests.surface.ways import WAYS, WORTH, Place, Way
 
 NOT_WAITING = ("ocr",)
-"""LiteLLM calls these from Rust, without its wrapper."""
+"""LiteLLM calls these from Rust, without its wrapper, so they cannot wait."""
 
 
 async def _on_a_loop(way: Way, place: Place, desk: Desk, release: Callable[[], None]) -> None:
-    """The money comes back by something else that runs on the same loop."""
+    """Make a call while another task on the same loop releases the money."""
 
     async def release_soon() -> None:
         while not desk.waiting:
@@ -53,7 +53,7 @@ def test_a_way_of_calling_waits(way: Way, open_desk: Callable[..., Desk], upstre
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.kind.name in NOT_WAITING], ids=lambda way: way.name)
 def test_what_cannot_wait_is_refused_at_once(way: Way, open_desk: Callable[..., Desk], upstream: Provider) -> None:
-    """As docs/surface.md says."""
+    """docs/surface.md says so."""
     desk = open_desk(default_limit="0.0125", wait_for_held=600, store_url="memory://", journal="off")
     release = desk.hold("alice")
     assert refusal_of(way, Place(upstream.url), "alice")

@@ -19,7 +19,7 @@ from tests.surface.provider import SECONDS
 WORTH = 12_500_000
 _PER_TOKEN = 0.0125 / 1000
 
-# What LiteLLM does not know of these models, it is told: each call below costs $0.0125, at most and in fact.
+# Prices that LiteLLM does not have for these models: each call below costs $0.0125, as its bound and in fact.
 MODELS: dict[str, dict[str, Any]] = {
     "anthropic/gate-claude": {"mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": _PER_TOKEN},
     "gemini/gate-gemini": {"mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": _PER_TOKEN},
@@ -37,13 +37,13 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def register_models() -> None:
-    """Have LiteLLM know the models of this table."""
+    """Register the models of this table with LiteLLM."""
     for name, entry in MODELS.items():
         litellm.register_model({name: {"litellm_provider": name.partition("/")[0], "max_tokens": 4096, **entry}})
 
 
 def sound() -> io.BytesIO:
-    """Ten seconds of silence."""
+    """Return ten seconds of silence."""
     file = io.BytesIO()
     with wave.open(file, "wb") as written:
         written.setnchannels(1)
@@ -56,7 +56,7 @@ def sound() -> io.BytesIO:
 
 
 def picture() -> io.BytesIO:
-    """The beginning of a PNG."""
+    """Return the beginning of a PNG."""
     return io.BytesIO(b"\x89PNG\r\n\x1a\n" + bytes(64))
 
 
@@ -68,7 +68,7 @@ _OPENAI = {"max_retries": 0}
 
 @dataclass(frozen=True)
 class Kind:
-    """One family of calls at one provider: its functions and their arguments. `payer` names the user who pays."""
+    """One family of calls at one provider: its functions and their arguments. `payer` names the argument that names the user."""
 
     name: str
     sync: Callable[..., Any] | None
@@ -184,7 +184,7 @@ KINDS = (
         google.generate_content,
         google.agenerate_content,
         "hosted_vllm/gate-vllm",
-        # LiteLLM hands the limit on under this name alone.
+        # LiteLLM passes the limit on only under this name.
         _fields(contents=_CONTENTS, config={"maxOutputTokens": 1000}),
         payer="litellm_metadata",
     ),
@@ -270,13 +270,13 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where calls go: the provider's address, and what it does instead of answering."""
+    """The target of calls: the provider's address, and its behaviour instead of an answer."""
 
     url: str
     act: str = ""
 
     def base(self, kind: Kind) -> str:
-        """The `api_base` of a call of this kind."""
+        """Return the `api_base` of a call of this kind."""
         url = self.url if kind.versioned else self.url.removesuffix("/v1")
         host, _, version = url.removeprefix("http://").partition("/")
         return "/".join(["http:/", host, *([f"do-{self.act}"] if self.act else []), *([version] if version else [])])
@@ -284,10 +284,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of calling. `start` makes the call, `awaited` says whether it must be awaited, `streams` that it is read.
+    """One way of calling. `start` makes the call, `awaited` says whether it must be awaited, `streams` whether its answer is a
+    stream.
 
-    `refusal`: how it reaches the caller: it is "raised", stands "in the list" that is answered, or LiteLLM leaves the call "out of
-    the list".
+    `refusal` is how a refusal reaches the caller: it is "raised", or "in the list" that is the answer, or LiteLLM leaves the
+    call "out of the list".
     """
 
     name: str
@@ -298,7 +299,7 @@ class Way:
     refusal: str = "raised"
 
     def call(self, place: Place, user: str, *, most: int | None = None) -> Any:
-        """The answer, read to its end, or only its first `most` chunks, and then dropped."""
+        """Make a call. Return the answer, for a stream all chunks or only the first `most`, after which it is dropped."""
         if self.awaited:
             return asyncio.run(self.acall(place, user, most=most))
         answer = self.start(place, user)
@@ -307,7 +308,7 @@ class Way:
         return [chunk for chunk, _ in zip(answer, range(10**6 if most is None else most))]
 
     async def acall(self, place: Place, user: str, *, most: int | None = None) -> Any:
-        """The same, on a loop that runs."""
+        """Make a call like `call`, on a running loop."""
         answer = await self.start(place, user)
         if not self.streams:
             return answer
@@ -320,7 +321,7 @@ class Way:
 
 
 def arguments(kind: Kind, place: Place, user: str) -> dict[str, Any]:
-    """What a call of this kind by `user` is made with."""
+    """Return the arguments of a call of this kind by `user`."""
     payer = {"user": user} if kind.payer == "user" else {kind.payer: {"budget_user": user}}
     model = {"model": kind.model} if kind.model else {}
     return {**model, **kind.arguments(), "api_base": place.base(kind), "api_key": "sk-test", **payer}
@@ -346,7 +347,7 @@ _DEPLOYED = ("model", "api_base", "api_key", "max_retries")
 
 @lru_cache(maxsize=256)
 def _router(kind: Kind, place: Place) -> Router:
-    """A Router with one deployment. It is kept: LiteLLM never lets go of one, as a service never does."""
+    """Return a Router with one deployment. It is cached: LiteLLM never frees a Router, and a service also keeps its Router."""
     given = arguments(kind, place, "nobody")
     params = {name: given[name] for name in _DEPLOYED if name in given}
     deployments = [{"model_name": "group", "litellm_params": params}]
@@ -354,7 +355,7 @@ def _router(kind: Kind, place: Place) -> Router:
 
 
 def _several(kind: Kind) -> list[Way]:
-    """Functions that make several calls of one kind; each of these makes one."""
+    """Return functions that make several calls of one kind; here each makes one."""
 
     def batch(place: Place, user: str) -> Any:
         given = arguments(kind, place, user)

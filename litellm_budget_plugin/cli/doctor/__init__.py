@@ -1,4 +1,4 @@
-"""litellm-budget doctor: does everything work here, and where does what counts come from?"""
+"""litellm-budget doctor: checks whether everything works here, and shows where each value in force comes from."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def doctor(store: str | None, project: str | None, as_json: bool) -> None:
 
 
 def findings(given: Mapping[str, Any], say: Callable[[str], None], every: bool = True) -> Iterator[Finding]:
-    """Every finding, as it comes, with `every` setting by its name. `say` is told what is looked at next. Raises nothing."""
+    """Yield every finding as it comes; with `every`, name also the settings that are defaults. `say` is called with the next
+    check's name. Raises nothing.
+    """
     say("settings")
     yield from _safely("settings", lambda: on_settings.check_settings(given, every))
     settings, found = on_settings.check_values(given)
@@ -67,7 +69,7 @@ def findings(given: Mapping[str, Any], say: Callable[[str], None], every: bool =
         if opened is not None:
             with contextlib.closing(opened) as asked:
                 yield from _safely("store", lambda: _store_findings(asked, settings))
-                with contextlib.suppress(BudgetError):  # that it does not answer was said
+                with contextlib.suppress(BudgetError):  # a finding above says so
                     by_hand = True
                     by_hand, accounts = on_store.limited(asked, settings.project, policy)
                     recent = on_litellm.recent(asked, settings.project)
@@ -93,9 +95,9 @@ def _store_findings(store: Store, settings: BudgetSettings) -> Iterator[Finding]
 
 
 def _safely(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a check finds; that it could not look is a finding, too."""
+    """Yield the findings of a check. A check that fails is a finding, too."""
     try:
-        # LiteLLM prints now and then; standard output is for findings.
+        # LiteLLM sometimes prints. Standard output is for findings only.
         with contextlib.redirect_stdout(sys.stderr):
             found = iter(look())
         while True:
@@ -125,7 +127,7 @@ def _show(finding: Finding, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what is looked at; "" takes the line away."""
+    """Yield a function that names the current check on a terminal; "" clears the line."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -147,7 +149,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Findings say it all: what the package and LiteLLM log about the same things is left out."""
+    """Mute the logs of the package and of LiteLLM, because findings already say the same."""
     loggers = [
         logging.getLogger(name) for name in ("litellm_budget_plugin", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
     ]

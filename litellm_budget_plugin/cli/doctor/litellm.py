@@ -1,4 +1,4 @@
-"""LiteLLM: whether the gate holds on the installed version, and what its prices are worth for the models in use."""
+"""Checks of LiteLLM: whether the gate holds on the installed version, and whether its prices fit the models in use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from litellm_budget_plugin.hooks.versions import TESTED, litellm_version, untest
 from litellm_budget_plugin.stores.protocol import Store, ask
 
 DAYS = 30
-"""How far back usage is looked at."""
+"""The number of days of usage that are checked."""
 _SHOWN = 5
 _PRICE = "give each a price: docs/how-to/give-a-model-a-price.md"
 
 
 def check_version() -> Finding:
-    """Whether the installed LiteLLM is among the tested versions."""
+    """Check whether the installed LiteLLM is among the tested versions."""
     installed = litellm_version()
     said = untested(installed)
     if said:
@@ -32,7 +32,7 @@ def check_version() -> Finding:
 
 
 def check_gate() -> Iterator[Finding]:
-    """Whether calls are refused and charged on the installed LiteLLM, by mock calls on a ledger in memory."""
+    """Check by mock calls on a ledger in memory whether the installed LiteLLM's calls are refused and charged."""
     try:
         from litellm_budget_plugin.hooks.selfcheck import rehearse
     except ImportError as error:
@@ -55,19 +55,19 @@ def check_gate() -> Iterator[Finding]:
 
 
 class Recent(NamedTuple):
-    """What the last DAYS days say: the project's totals by model, and those that were estimated (None: the store does not say)."""
+    """Usage of the last DAYS days: the project's totals by model, and the estimated part (None if the store does not know it)."""
 
     models: dict[str, Usage]
     estimated: Usage | None
 
     @property
     def total(self) -> Usage:
-        """Of all models."""
+        """The sum of all models."""
         return _sum(self.models.values())
 
 
 def recent(store: Store, project: str) -> Recent:
-    """What was used lately. Raises BudgetError."""
+    """Return the recent usage. Raises BudgetError."""
     since = time.time_ns() // 1000 // DAY - DAYS + 1
     models: dict[str, Usage] = {}
     for key, usage in ask(store, ReadUsage(project, "project", project, since=since)).rows:
@@ -80,7 +80,7 @@ def recent(store: Store, project: str) -> Recent:
 
 
 def check_estimated(found: Recent) -> Finding:
-    """How much of the spend was estimated, and how many calls were charged their input side."""
+    """Check how much of the spend was estimated, and how many expired holds were charged their input side."""
     total = found.total
     if found.estimated is None:
         return ok("estimates", "not recorded: the endpoint does not know of them")
@@ -98,10 +98,10 @@ def check_estimated(found: Recent) -> Finding:
 
 
 def check_prices(found: Recent) -> Iterator[Finding]:
-    """Which of the models in use have no price, or one that may be out of date, as a fresh process of this installation sees it."""
+    """Check which of the models in use have no price, or perhaps an outdated one, in a fresh process of this installation."""
     try:
         import litellm
-    except ImportError:  # the gate's finding
+    except ImportError:  # check_gate reports this
         return
     yield _source(litellm)
     if not found.models:
@@ -147,7 +147,7 @@ def _source(litellm: Any) -> Finding:
 
 
 def _entry(litellm: Any, model: str) -> dict[str, Any] | None:
-    """What LiteLLM knows of a model by the name that answers give, if that includes a price."""
+    """Return LiteLLM's entry for a model, by the model name in answers; None if there is no entry with a price."""
     found = litellm.model_cost.get(model)
     if found is None:
         try:

@@ -1,4 +1,4 @@
-"""The settings: which are in force, where each comes from, and which are no settings."""
+"""Checks of the settings: their values, their sources, and names that are not settings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ _URLS = ("LITELLM_BUDGET_STORE_URL", "LITELLM_BUDGET_API_BASE")
 
 
 def check_settings(given: Mapping[str, Any], every: bool) -> Iterator[Finding]:
-    """Each setting that is not a default, and every name that is no setting; of the defaults their number, or `every` name."""
+    """Report each setting that is not a default, and every name that is not a setting. Count the defaults, or name them with
+    `every`.
+    """
     found = origins(given)
-    # What an option empties is no choice of anybody.
+    # A setting that an option clears is not the user's choice.
     named = [each for each in found if each.source != "default" and each.text not in ("None", "{}")]
     for each in named:
         yield ok("setting", f"{each.setting} = {_shown(each)} ({each.source})")
@@ -38,7 +40,7 @@ def check_settings(given: Mapping[str, Any], every: bool) -> Iterator[Finding]:
 
 
 def check_values(given: Mapping[str, Any]) -> tuple[BudgetSettings | None, Finding]:
-    """The settings, unless one is bad."""
+    """Return the settings, None if one is invalid, with a finding."""
     try:
         settings = BudgetSettings(**given)
     except BudgetError as error:
@@ -52,7 +54,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[BudgetSettings | None, Findi
 
 
 def check_file(settings: BudgetSettings) -> tuple[Policy | None, list[Finding]]:
-    """Whether the budget file reads, and what is limited outside of the ledger."""
+    """Return the policy, None if the budget file is invalid, with a finding about the limits that are set outside of the ledger."""
     try:
         policy = settings.read_policy()
     except BudgetError as error:

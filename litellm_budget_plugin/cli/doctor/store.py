@@ -1,4 +1,4 @@
-"""The store: whether it answers and takes what is written, how fast, its clock, and what is free beside it."""
+"""Checks of the store: whether it answers and accepts writes, its speed, its clock, and the free space on the disks."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from litellm_budget_plugin.stores.sqlite.files import path_from
 _ASKED = 7
 _WRITTEN = 3
 _CLOCK_WARNING, _CLOCK_FAILED = 2.0, 60.0
-"""Seconds between this machine's clock and the store's."""
+"""Seconds of difference between this machine's clock and the store's."""
 _DISK_WARNING, _DISK_FAILED = 2**30, 50 * 2**20
 """Free bytes."""
 
 
 def open_it(settings: BudgetSettings) -> tuple[Store | None, Finding]:
-    """The store, if it can be opened. No file is made."""
+    """Open the store, and return it (None if that fails) with a finding. No file is created."""
     url, begun = settings.url, time.perf_counter()
     name = masked(url)
     if url.lower().startswith("memory:"):
@@ -65,13 +65,13 @@ def open_it(settings: BudgetSettings) -> tuple[Store | None, Finding]:
 
 
 def check_answers(store: Store, settings: BudgetSettings) -> Iterator[Finding]:
-    """How fast it answers, and its clock. Raises BudgetError where it does not answer."""
+    """Check how fast the store answers, and its clock. Raises BudgetError if it does not answer."""
     seconds, behind, doubt = [], 0.0, float("inf")
     for _ in range(_ASKED):
         begun, clock = time.perf_counter(), time.time()
         reply = ask(store, Read(settings.project, "user", "doctor"), settings.store_timeout * 8)
         seconds.append(took := time.perf_counter() - begun)
-        if took < doubt:  # the quickest answer says most about the clock
+        if took < doubt:  # the fastest answer measures the clock best
             doubt, behind = took, clock + took / 2 - reply.now / MICROS
     yield _speed(
         "store speed", f"answers in {_ms(statistics.median(seconds))} (median of {_ASKED} questions)", seconds, settings
@@ -88,7 +88,7 @@ def check_answers(store: Store, settings: BudgetSettings) -> Iterator[Finding]:
 
 
 def check_writes(store: Store, settings: BudgetSettings) -> Finding:
-    """How fast it takes and gives back a hold: in a project of its own, of which nothing stays. Raises BudgetError."""
+    """Check how fast the store takes and releases a hold, in a separate project that is emptied afterwards. Raises BudgetError."""
     if settings.url.lower().startswith(("http:", "https:")):
         return _endpoint_writes(store, settings)
     project, seconds = f"doctor:{new_id()}", []
@@ -109,7 +109,7 @@ def check_writes(store: Store, settings: BudgetSettings) -> Finding:
 def _forget(store: Store, project: str) -> None:
     begun = time.time()
     while ask(store, Sweep(project, 0, 0)).forgotten < _WRITTEN and time.time() - begun < 1:
-        time.sleep(0.001)  # a mark of this very moment is not old yet
+        time.sleep(0.001)  # a mark of this very moment is not old enough
 
 
 def _endpoint_writes(store: Store, settings: BudgetSettings) -> Finding:
@@ -119,7 +119,7 @@ def _endpoint_writes(store: Store, settings: BudgetSettings) -> Finding:
         advice = "give services one that writes: litellm-budget keys create"
         return warning("store writes", "the key is read-only: a callback does not start with it", advice)
     begun = time.perf_counter()
-    ask(store, Renew((f"doctor:{new_id()}",), settings.project, MICROS))  # of a hold that nobody has: nothing changes
+    ask(store, Renew((f"doctor:{new_id()}",), settings.project, MICROS))  # no such hold: nothing changes
     return ok("store writes", f"the key may write; it answers in {_ms(time.perf_counter() - begun)}")
 
 
@@ -138,19 +138,19 @@ def _ms(seconds: float) -> str:
 
 
 def limited(store: Store, project: str, policy: Policy | None) -> tuple[bool, int]:
-    """Whether somebody has a limit in the ledger, and how many accounts count under limits that `policy` does not name, as far as the first
-    subjects of each scope say.
+    """Return whether anybody has a limit in the ledger, and the number of accounts that count under limits that `policy` does
+    not name. Only the first page of subjects of each scope is read.
     """
     states = [state for scope in SCOPES for state in ask(store, Read(project, scope)).accounts]
     accounts = 0
     for subject, some in groupby(states, key=lambda state: Subject(state.ref.scope, state.ref.subject)):
-        if policy is not None and subject.scope != "run":  # its limits may come with its calls
+        if policy is not None and subject.scope != "run":  # a run's limits may come with its calls
             accounts += unnamed_accounts(subject, tuple(some), policy)
     return any(state.pinned for state in states), accounts
 
 
 def check_disk(settings: BudgetSettings) -> Iterator[Finding]:
-    """What is free where the ledger and the journal are."""
+    """Check the free space on the disks of the ledger and the journal."""
     places = []
     if settings.url.lower().startswith("sqlite:"):
         places.append(os.path.dirname(path_from(settings.url.partition("://")[2])))
@@ -177,7 +177,7 @@ def check_disk(settings: BudgetSettings) -> Iterator[Finding]:
 
 
 def check_journal(settings: BudgetSettings) -> Finding:
-    """What waits on this machine for the store."""
+    """Check which charges wait on this machine for the store."""
     key = store_key(settings.url)
     place = journal_directory(key, settings.journal)
     if place is None:

@@ -1,4 +1,4 @@
-"""Charts as numbers: templates draw them in SVG, with every length an attribute, for pages allow no styles of their own."""
+"""Charts as numbers. Templates draw them in SVG with every length as an attribute, because the pages allow no inline styles."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from litellm_budget_plugin.server.dashboard import wording
 from litellm_budget_plugin.server.dashboard.totals import OTHERS, ByDay, ByModel, models_of, summed
 
 HEIGHT = 180
-"""Height of the bars' area in pixels; its width is whatever the page has."""
+"""Height of the bars' area in pixels. Its width is that of the page."""
 _SERIES = 5
-"""How many models are told apart in one chart; the others share one colour."""
+"""The most models with a colour of their own in one chart; the others share one colour."""
 COLOURS = 12
-"""How many colours there are for models; the one after them is for all others."""
+"""The number of colours for models. The colour after them is for all others."""
 _FIXED = 8
-"""How many of a project's models have the same colour on every page, whatever else is on it."""
+"""The number of a project's models that have the same colour on every page."""
 
 
 class Bar(NamedTuple):
@@ -41,7 +41,9 @@ class Row(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars by day, stacked by model. `ticks` are amounts from the top down, `names` the models with their colours, as stacked."""
+    """Bars by day, stacked by model. `ticks` are amounts from the top down; `names` are colours with their models, in stacking
+    order.
+    """
 
     bars: list[Bar]
     ticks: list[str]
@@ -52,7 +54,9 @@ class Chart(NamedTuple):
 
 
 def colours(ranked: Sequence[str], names: Iterable[str]) -> dict[str, int]:
-    """A colour for each of a page's models. `ranked` are the project's, the dearest first: the first of them have theirs on every page."""
+    """Return colours for a page's models, at most COLOURS of them. `ranked` are the project's models, most expensive first: the
+    first ones have the same colour on every page.
+    """
     found: dict[str, int] = {}
     for name in dict.fromkeys([*ranked[:_FIXED], *names]):
         if len(found) == COLOURS:
@@ -65,7 +69,7 @@ def colours(ranked: Sequence[str], names: Iterable[str]) -> dict[str, int]:
 
 
 def by_day(days: ByDay, first: int, last: int, ranked: Sequence[str] = ()) -> Chart:
-    """Spend of the days from `first` to `last`. `ranked` are the project's models, the dearest first."""
+    """Return the chart of the spend from day `first` to day `last`. `ranked` are the project's models, most expensive first."""
     shown = {day: models for day, models in days.items() if first <= day <= last}
     names = [model for model, usage in models_of(shown) if usage.spent and model != OTHERS][:_SERIES]
     own = colours(ranked, names)
@@ -107,7 +111,7 @@ def by_day(days: ByDay, first: int, last: int, ranked: Sequence[str] = ()) -> Ch
 
 
 def _stack(spent: dict[str, int], names: list[str]) -> list[int]:
-    """The amounts in the order of `names`, and that of all others."""
+    """Return the amounts in the order of `names`, then the sum of all others."""
     return [*(spent.get(name, 0) for name in names), sum(nanos for name, nanos in spent.items() if name not in names)]
 
 
@@ -117,7 +121,7 @@ def _row(day: int, models: ByModel) -> Row:
 
 
 def _round_up(nanos: int) -> int:
-    """The next amount that reads well: 1, 2 or 5 with zeros."""
+    """Return the next round amount: 1, 2 or 5 with zeros."""
     size = 1
     while size * 10 <= nanos:
         size *= 10

@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/login")
 async def login(request: Request) -> Response:
-    """Asks for a key."""
+    """Show the form that asks for a key."""
     who = await guest(request)
     if await who.site.door.stands_open():
         return RedirectResponse(f"{who.root}/", 303)
@@ -32,7 +32,7 @@ async def login(request: Request) -> Response:
 
 @router.post("/login")
 async def logged_in(request: Request) -> Response:
-    """Begins a session with a key that is good."""
+    """Begin a session with a valid key."""
     check_origin(request)
     who = await guest(request)
     form = await form_of(request)
@@ -58,7 +58,7 @@ async def logged_in(request: Request) -> Response:
 
 @router.post("/logout")
 async def logged_out(request: Request) -> Response:
-    """Ends the session on every server, and in the browser also one that is over already."""
+    """End the session on every server, and delete the browser's cookie even if the session has already ended."""
     try:
         who, _ = await sender(request)
     except NotLoggedIn:
@@ -74,7 +74,7 @@ async def logged_out(request: Request) -> Response:
 
 @router.get("/static/{name}")
 async def static(name: str) -> Response:
-    """A file of the pages."""
+    """Return a file of the pages."""
     found = asset(name)
     if found is None:
         raise Problem(404, "there is no such file")

@@ -1,4 +1,4 @@
-"""The numbers as files: the budgets of all subjects of a scope, and one subject's days, as CSV and JSON. Amounts are exact."""
+"""Exports as CSV and JSON: the budgets of all subjects of a scope, and one subject's days. Amounts are exact."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/export.csv")
 async def budgets_csv(request: Request) -> Response:
-    """Every account of every subject of a scope, a row each."""
+    """Export every account of every subject of a scope, one row each."""
     scope = scope_in(request)
     return await _csv(f"{scope}s.csv", (scope, *BUDGETS), request, _accounts)
 
 
 @router.get("/export.json")
 async def budgets_json(request: Request) -> Response:
-    """Every account of every subject of a scope, an object each."""
+    """Export every account of every subject of a scope, one object each."""
     scope = scope_in(request)
     return await _json(f"{scope}s.json", (scope, *BUDGETS), request, _accounts)
 
 
 @router.get("/subject/export.csv")
 async def days_csv(request: Request) -> Response:
-    """A subject's totals by day and model, a row each."""
+    """Export a subject's totals by day and model, one row each."""
     return await _csv("days.csv", DAYS, request, _days)
 
 
 @router.get("/subject/export.json")
 async def days_json(request: Request) -> Response:
-    """A subject's totals by day and model, an object each."""
+    """Export a subject's totals by day and model, one object each."""
     return await _json("days.json", DAYS, request, _days)
 
 

@@ -1,4 +1,4 @@
-"""What people type into forms: sentences, times in UTC, and what is wrong beside each field."""
+"""The forms of the dashboard: their fields (sentences, times in UTC), their errors, and the changes that they make."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _NONCE = re.compile(r"[0-9a-f]{32}")
 
 
 def new_nonce() -> str:
-    """What a form carries so that sending it twice changes nothing twice."""
+    """Return a nonce for a form, so that sending the form twice changes nothing twice."""
     return secrets.token_hex(16)
 
 
 class Typed:
-    """A form that was sent: the fields as they were typed, and what is wrong with them by the field's name."""
+    """A form that was sent: the fields as they were typed, and the errors by field name."""
 
     def __init__(self, fields: Mapping[str, str] | None = None) -> None:
         self.fields = dict(fields or {})
         self.errors: dict[str, str] = {}
 
     def get(self, name: str, otherwise: str = "") -> str:
-        """What was typed."""
+        """Return the text of a field."""
         return self.fields.get(name, otherwise)
 
     def wrong(self, name: str, why: str) -> None:
-        """Note what is wrong with a field."""
+        """Record an error of a field. The first error of a field is kept."""
         self.errors.setdefault(name, f"{why[:1].upper()}{why[1:]}{'' if why.endswith('.') else '.'}")
 
     def command_id(self, kind: str) -> str:
-        """The id of the command that this form is: the same for the same form sent twice, another one if something else was
-        typed into it. Raises BudgetInputError for a form without the nonce that it was made with.
+        """Return the id of the form's command: the same id for the same form sent twice, another id if other text was typed
+        into it. Raises BudgetInputError for a form without the nonce that it was made with.
         """
         nonce = self.get("nonce")
         if not _NONCE.fullmatch(nonce):
@@ -54,7 +54,9 @@ class Typed:
         return f"dashboard:{digest[:40]}"
 
     def time(self, name: str, now: int) -> datetime | None:
-        """A future time in UTC; None and an error if it is none."""
+        """Return a time in UTC, None if the field has none. Record an error then, and for a time that is past or too far in the
+        future.
+        """
         text = self.get(name).strip()
         form = _TIME.fullmatch(text)
         try:
@@ -73,7 +75,9 @@ class Typed:
 
 
 def _set_limits(typed: Typed, spender: Spender, budgets: Budgets, sentence: str | None) -> str:
-    """One limit of the list that the form was made with is changed, added or deleted; the others stay."""
+    """Change, add or delete one limit of the list that the form was made with, and return a description. The other limits stay.
+    Raises BudgetInputError.
+    """
     seen, old = typed.get("seen").splitlines(), typed.get("old")
     if (old or sentence is None) and old not in seen:
         raise BudgetInputError("this form is not complete; reload the page and send it again")
@@ -146,11 +150,13 @@ def _on_subject(change: Callable[[Budgets, Subject], None], said: str) -> Change
 
 
 Change = Callable[[Typed, Spender, Budgets], str]
-"""Makes a change, on a thread, and says for the history what it was. Notes in the form what is wrong, or raises BudgetInputError."""
+"""A function that makes a change, on a thread, and returns its description for the history. It records errors in the form, or
+raises BudgetInputError.
+"""
 
 
 class Kind(NamedTuple):
-    """A change that there is a form for. `field` is where an error is shown, `said` what is said when it is done."""
+    """A change that has a form. An error is shown at the field `field`; `said` is the message after success."""
 
     apply: Change
     field: str
@@ -169,7 +175,7 @@ CHANGES = {
     "top-up": Kind(_top_up, "amount", "The balance is topped up."),
     "refund": Kind(_refund, "amount", "The payment is refunded."),
 }
-"""What can be done to a subject, by the last part of the address."""
+"""The changes of a subject, by the last part of the form's address."""
 EXAMPLES = (
     "$10 per month",
     "$1 per day",
@@ -179,5 +185,5 @@ EXAMPLES = (
     "2M tokens per week",
     "unlimited",
 )
-"""What a field for a limit suggests."""
+"""The suggestions of a field for a limit."""
 WINDOWS = ("hour", "day", "week", "month", "year", "7d", "28d", "month@Europe/Berlin")

@@ -1,4 +1,4 @@
-"""The project's page, and everybody in it."""
+"""The page of a project, and the lists of its subjects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def overview(request: Request) -> Response:
-    """What the project spends, on what, and who is near their limit."""
+    """Show the project's spend, its models, and the users nearest to their limit."""
     who = await visitor(request)
     site = who.site
     roster = await site.rosters.ready(who.project, top=True)
@@ -52,7 +52,7 @@ async def overview(request: Request) -> Response:
 
 @router.get("/subjects")
 async def subjects(request: Request) -> Response:
-    """The subjects of a scope by who is nearest to their limit, searched and paged."""
+    """Show one page of the subjects of a scope, sorted and searched."""
     who = await visitor(request)
     query = request.query_params
     search = query.get("search", "").strip()
@@ -61,7 +61,7 @@ async def subjects(request: Request) -> Response:
     scope = scope_in(request)
     roster = await who.site.rosters.ready(who.project, scope)
     wanted = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 1
-    # Looking through everybody takes a while: not on the event loop.
+    # Searching through everybody takes a while, so it runs on a thread.
     selection = await run_in_threadpool(select, roster, search, show, sort, wanted)
     people = in_order(await people_now(who.site.ledger, who.project, scope, selection.people), sort)
     now = time.time_ns() // 1000
@@ -80,7 +80,7 @@ async def subjects(request: Request) -> Response:
 
 @router.get("/projects")
 async def projects(request: Request) -> Response:
-    """The projects to choose from, on a server without keys."""
+    """Show the projects to choose from, on a server without keys."""
     site = Site.of(request)
     if not await site.door.stands_open():
         return RedirectResponse(f"{(await visitor(request)).root}/", 303)
@@ -92,5 +92,5 @@ async def projects(request: Request) -> Response:
 
 
 def _one_of(accepted: tuple[_T, ...], text: str) -> _T:
-    """The one that `text` is, else the first."""
+    """Return the accepted value that equals `text`, else the first one."""
     return next((one for one in accepted if one == text), accepted[0])

@@ -1,4 +1,4 @@
-"""Pages: templates that escape everything, and the headers that keep a browser from running anything but our own files."""
+"""Pages: templates that escape everything, and headers that make a browser run our own files only."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _templates.globals |= {"w": wording, "SCOPES": SCOPES, "PERIODS": PERIODS, "DAYS
 
 
 async def page(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
-    """A page made from a template, on a thread: how much there is to show is not ours to say."""
+    """Return a page made from a template. This runs on a thread, because the amount of data has no bound."""
     return await run_in_threadpool(render, visitor, template, status, **values)
 
 
 def render(visitor: Visitor, template: str, status: int = 200, **values: Any) -> Response:
-    """A page made from a template. For a long one, call it on a thread."""
+    """Return a page made from a template. For a long one, call this on a thread."""
 
     def asset(name: str) -> str:
         return f"{visitor.root}/static/{name}?v={_VERSIONS[name]}"
@@ -67,7 +67,7 @@ def render(visitor: Visitor, template: str, status: int = 200, **values: Any) ->
 
 
 def asset(name: str) -> Response | None:
-    """A file of the pages; None if there is none of that name. Its address changes when it does."""
+    """Return a file of the pages, None if there is no such file. Its address changes when the file does."""
     content = _ASSETS.get(name)
     if content is None:
         return None

@@ -1,4 +1,4 @@
-"""Subjects as the dashboard lists them: each by the account that stands nearest to its limit."""
+"""Subjects as the dashboard lists them, each with the account that is nearest to its limit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from litellm_budget_plugin.core.windows import bounds, parse_window
 DefaultsOf = Callable[[Subject], tuple[Default, ...]]
 
 NEAR = 0.8
-"""From which share of its limit an account counts as near to it."""
+"""The share of its limit from which an account counts as near to it."""
 
 
 class Person(NamedTuple):
     """A subject and its nearest account. `share` is (spent + held) / limit, -1.0 without a limit; amounts are in `unit`;
-    `in_flight` (nano-dollars) is held for calls that go on.
+    `in_flight` (nano-dollars) is held for calls in flight.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Person(NamedTuple):
 
     @property
     def near(self) -> bool:
-        """Whether the limit is near, or reached."""
+        """Whether the limit is near or reached."""
         return self.share >= NEAR
 
     @property
@@ -48,7 +48,7 @@ class Person(NamedTuple):
 
 
 def share_of(state: AccountState) -> float:
-    """Which part of its limit is spent or held; -1.0 without a limit. A limit of nothing is used up."""
+    """Return the share of the limit that is spent or held; -1.0 without a limit. A limit of 0 counts as used up."""
     if state.limit is None:
         return -1.0
     return (state.spent + state.held) / state.limit if state.limit > 0 else 1.0
@@ -62,14 +62,15 @@ def counting(
     *,
     coming: bool = False,
 ) -> list[AccountState]:
-    """The accounts of a subject that calls count against, with `coming` those too that its first call will make, and what is left
-    over where no limit is known. Each has the limit that counts now; `own_limit` is what was set by hand, else by a default.
+    """Return the accounts of a subject that calls count against; with `coming` also those that its first call will create; and
+    where no limit is known, the remaining ones. Each has the limit that counts now. `own_limit` is the limit that was set by
+    hand, else by a default.
     """
     known = {state.ref: state for state in states}
     rows = list(known.values())
     whole = known.pop(whole_mark(subject), None) is not None
     followers: dict[Ref, Default] = {}
-    # A client may have brought hundreds of defaults, and lists have thousands of subjects.
+    # A client may have brought hundreds of defaults, and lists have thousands of subjects, so defaults are not matched in vain.
     if coming or not all(state.pinned for state in rows):
         followers = defaults_for(subject, rows, defaults)
     found = [
@@ -102,7 +103,7 @@ def _new(ref: Ref, now: int) -> AccountState:
 
 
 def person_of(subject: Subject, states: Iterable[AccountState], defaults: tuple[Default, ...], now: int) -> Person:
-    """How a subject is listed."""
+    """Return a subject as lists show it."""
     counted = counting(subject, states, defaults, now) or [_new(Ref(*subject), now)]
     nearest = max(counted, key=lambda state: (share_of(state), state.ref.unit == "usd", state.spent))
     return Person(
@@ -122,7 +123,7 @@ def person_of(subject: Subject, states: Iterable[AccountState], defaults: tuple[
 
 
 def people_of(states: Iterable[AccountState], defaults_of: DefaultsOf, now: int) -> Iterator[Person]:
-    """Everybody on a page of accounts, which lie side by side for each subject."""
+    """Yield everybody on a page of accounts, in which the accounts of a subject are adjacent."""
     for ref, theirs in groupby(states, key=lambda state: state.ref[:2]):
         subject = Subject(*ref)
         yield person_of(subject, theirs, defaults_of(subject), now)

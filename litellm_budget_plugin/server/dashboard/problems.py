@@ -1,4 +1,4 @@
-"""Errors as answers: a page for a browser, an object for a program."""
+"""Errors as responses: a page for a browser, an object for a program."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _TITLES = {
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """The response to an error, whichever part of the site it came from."""
-    # A program that fetches a file must not take the log-in for it.
+    """Return the response to an error from any part of the site."""
+    # A program that fetches a file must not take the log-in page for it.
     if isinstance(error, NotLoggedIn) and "authorization" not in request.headers:
         return RedirectResponse(f"{root_of(request)}/login", 303)
     if isinstance(error, NoProject):

@@ -1,4 +1,4 @@
-"""What the ledger says of one subject now, asked when the page is made."""
+"""The state of a subject in the ledger, read when a page is made."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from litellm_budget_plugin.server.ledger import ServedLedger
 from litellm_budget_plugin.server.site import Site
 
 _RANKED_SECONDS = 60.0
-"""How old the order of a project's models may be."""
+"""Seconds after which the order of a project's models is read again."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """An account as a page shows it: `state` is as `counting` gives it."""
+    """An account as a page shows it. `state` is as `counting` returns it."""
 
     state: AccountState
     now: int
 
     @property
     def share(self) -> float:
-        """Which part of the limit is spent or held; -1.0 without a limit."""
+        """The share of the limit that is spent or held; -1.0 without a limit."""
         return share_of(self.state)
 
     @property
@@ -40,7 +40,7 @@ class Budget:
 
     @property
     def left(self) -> int | None:
-        """What may still be spent; None without a limit."""
+        """The amount that may still be spent; None without a limit."""
         state = self.state
         return None if state.limit is None else max(0, state.limit - state.spent - state.held)
 
@@ -56,14 +56,16 @@ class Budget:
 
     @property
     def sentence(self) -> str:
-        """The limit as it was set, without what was carried over or raised."""
+        """The limit as it was set, without amounts that were carried over or raised."""
         ref = self.state.ref
         return str(Limit(self.state.own_limit, ref.window, ref.model, ref.unit))
 
 
 @dataclass(frozen=True)
 class Spender:
-    """One subject: `budgets` are the accounts that calls count against, `days` those from `first` on, and `now` the store's time."""
+    """A subject. `budgets` are the accounts that calls count against, `days` the totals from day `first` on, `now` the store's
+    time.
+    """
 
     subject: Subject
     now: int
@@ -73,12 +75,12 @@ class Spender:
 
     @property
     def known(self) -> bool:
-        """Whether the ledger has anything of it."""
+        """Whether the ledger has any data about it."""
         return bool(self.days or any(budget.state.created_at for budget in self.budgets))
 
     @property
     def limits(self) -> list[str]:
-        """The sentences that can be changed: a balance that was paid for cannot."""
+        """The sentences that can be changed. A balance with payments cannot be changed here."""
         return [
             one.sentence
             for one in self.budgets
@@ -92,7 +94,7 @@ class Spender:
 
     @property
     def blocked(self) -> bool:
-        """Whether calls are refused whatever the limit."""
+        """Whether calls are refused regardless of the limit."""
         return any(one.state.blocked for one in self.budgets)
 
     @property
@@ -102,38 +104,38 @@ class Spender:
 
     @property
     def balance(self) -> int | None:
-        """Nano-dollars that were paid and not spent; None if a balance does not count here."""
+        """Nano-dollars that were paid and are neither spent nor held; None if a balance does not count here."""
         found = next((one.state for one in self.budgets if one.credit), None)
         return None if found is None else (found.limit or 0) - found.spent - found.held
 
     @property
     def today(self) -> int:
-        """The day that it is."""
+        """The current day in UTC, counted since 1970-01-01."""
         return self.now // DAY
 
     @property
     def total(self) -> Usage:
-        """All of the days."""
+        """The sum of all days."""
         return summed(usage for models in self.days.values() for usage in models.values())
 
     @property
     def of_today(self) -> Usage:
-        """Today's."""
+        """The usage of today."""
         return summed(self.days.get(self.today, {}).values())
 
     @property
     def models(self) -> list[tuple[str, Usage]]:
-        """By model, the dearest first."""
+        """Usage by model, most expensive first."""
         return models_of(self.days)
 
     @property
     def in_flight(self) -> int:
-        """Nano-dollars held for calls that go on: every hold lies on each account that it counts against."""
+        """Nano-dollars held for calls in flight. Each hold is on every account that it counts against, so they are not added up."""
         return max((one.state.held for one in self.budgets if one.state.ref.unit == "usd"), default=0)
 
 
 async def budgets_of(ledger: ServedLedger, project: str, subject: Subject) -> tuple[int, tuple[Budget, ...]]:
-    """The store's time, and the accounts of a subject that calls count against. Raises what the store raises."""
+    """Return the store's time, and the accounts of a subject that calls count against. Raises what the store raises."""
     defaults = ledger.defaults(project, subject)
     reply = await ledger.execute(Read(project, *subject, defaults=defaults))
     counted = counting(subject, reply.accounts, defaults, reply.now, coming=True)
@@ -141,7 +143,7 @@ async def budgets_of(ledger: ServedLedger, project: str, subject: Subject) -> tu
 
 
 async def people_now(ledger: ServedLedger, project: str, scope: str, people: Sequence[Person]) -> list[Person]:
-    """The same people as they are now; those whom the ledger has forgotten since stay as they were."""
+    """Return the same people with their current amounts. Those that the ledger has dropped since stay as they were."""
     subjects = [Subject(scope, person.id) for person in people]
     defaults = [ledger.defaults(project, subject) for subject in subjects]
     replies = await ledger.execute_all(
@@ -156,7 +158,7 @@ async def people_now(ledger: ServedLedger, project: str, scope: str, people: Seq
 
 
 async def spender_of(ledger: ServedLedger, project: str, subject: Subject, days: int = DAYS) -> Spender:
-    """A subject, with so many days. Raises what the store raises."""
+    """Return a subject with the totals of the last `days` days. Raises what the store raises."""
     now, budgets = await budgets_of(ledger, project, subject)
     first = now // DAY - days + 1
     return Spender(subject, now, budgets, first, await _days_of(ledger, project, subject, first))
@@ -168,7 +170,7 @@ async def _days_of(ledger: ServedLedger, project: str, subject: Subject, first: 
 
 
 async def ranked_models(site: Site, project: str) -> tuple[str, ...]:
-    """The project's models, those first that cost the most lately. Raises what the store raises."""
+    """Return the project's models, the most expensive of the last days first. Raises what the store raises."""
     at, names = site.ranked.get(project, (0.0, ()))
     if time.monotonic() - at > _RANKED_SECONDS or not names:
         today = time.time_ns() // 1000 // DAY

@@ -1,4 +1,4 @@
-"""Everybody of a list in memory: sorted, searched and paged without asking the store."""
+"""The subjects of a list in memory: sorted, searched and paged without queries to the store."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class Roster:
-    """The subjects of a scope as one scan found them. `at` is the store's time when the scan began (microseconds), `seconds` how long
-    reading took. `complete` is False while the first scan goes on. `top` are users and the nano-dollars that they spent in the last
-    days, most first; all of these days are in it when they are `added_up`. `trouble` says why there is no newer one.
+    """The subjects of a scope as one scan found them. `at` is the store's time when the scan began (microseconds), `seconds`
+    the time that reading took. `complete` is False during the first scan. `top` has the users who spent the most in the last
+    days, with nano-dollars, most first; it covers all of these days once `added_up` is True. `trouble` says why there is no
+    newer roster.
     """
 
     at: int = 0
@@ -39,7 +40,7 @@ class Roster:
 
 
 class Selection(NamedTuple):
-    """One page of those that were asked for. `first` counts from 1; `page` too."""
+    """One page of the selected subjects. `first` and `page` count from 1; `first` is 0 if nobody was found."""
 
     people: Sequence[Person]
     page: int
@@ -49,7 +50,7 @@ class Selection(NamedTuple):
 
 
 def in_order(people: Iterable[Person], sort: Sort) -> list[Person]:
-    """Some people, sorted like the roster."""
+    """Return some people, sorted like the roster."""
     return sorted(people, key=_KEYS[sort])
 
 
@@ -69,8 +70,8 @@ _KEYS: dict[Sort, Callable[[Person], tuple[object, ...]]] = {
 
 
 def roster_of(pages: Sequence[Sequence[Person]], at: int, seconds: float, complete: bool) -> Roster:
-    """A roster of pages in the order of ids."""
-    # Sorting a hundred thousand at once would keep every other thread waiting: sorting pages and merging them does not.
+    """Return a roster of pages that are in the order of ids."""
+    # Sorting a hundred thousand at once would block every other thread. Sorting pages and merging them does not.
     by_id = tuple(person for page in pages for person in page)
     return Roster(
         at=at,
@@ -87,7 +88,7 @@ def roster_of(pages: Sequence[Sequence[Person]], at: int, seconds: float, comple
 
 
 def select(roster: Roster, search: str, show: Show, sort: Sort, page: int) -> Selection:
-    """A page of the subjects whose id contains `search`, whatever its case. A page beyond the last is the last."""
+    """Return a page of the subjects whose id contains `search`, ignoring case. A page beyond the last one is the last one."""
     ordered = {"nearest": roster.nearest, "spent": roster.by_spent, "id": roster.by_id}[sort]
     found = ordered if show == "all" and not search else list(_matching(ordered, search.casefold(), show))
     pages = max(1, -(-len(found) // PAGE))

@@ -1,7 +1,7 @@
-"""Reads projects that somebody looks at, again and again, on a thread of its own and with a connection of its own.
+"""Reads the projects that somebody looks at, repeatedly, on a separate thread with a separate connection.
 
-A scan never takes more than about a fifth of a core once the first one is done: after each question to the store it rests
-four times as long as that took. A change made on the dashboard has the next scan begin at once and go on without rests.
+Once the first scan is done, a scan takes at most about a fifth of a core: after each query to the store it rests four times as
+long as the query took. A change made on the dashboard starts the next scan at once, and that scan does not rest.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ _logger = logging.getLogger("litellm_budget_plugin.server")
 
 _INTERVAL = 2.0
 _LOOKED = 30.0
-"""How long (seconds) a project is read on after somebody looked at it."""
+"""Seconds for which a project is still read after somebody looked at it."""
 _FORGOTTEN = 600.0
 _FIRST_SECONDS = 3.0
 _RESTS = 4.0
 _PAGE = 1000
 _OLDER_SECONDS = 3600.0
-"""How often days are read again that hardly ever change."""
+"""Seconds after which days that hardly ever change are read again."""
 _YESTERDAY_SECONDS = 60.0
-"""How often yesterday is read again: charges may be delivered late."""
+"""Seconds after which yesterday is read again: charges may be delivered late."""
 _MANY_ROWS = 50_000
 _PATIENCE = 30.0
-"""How long (seconds) a question of a scan may take: a networked store reads a day of all users."""
+"""Seconds that a query of a scan may take: a networked store reads a day of all users."""
 
 
 class Listed(NamedTuple):
-    """What somebody looks at: the subjects of a scope in a project."""
+    """A list that somebody looks at: the subjects of a scope in a project."""
 
     project: str
     scope: str = "user"
 
 
 class _Watched:
-    """A list that somebody looks at. `stale`: its roster is of a time when somebody looked before."""
+    """The state of a list that somebody looks at. `stale`: its roster dates from an earlier visit."""
 
     def __init__(self) -> None:
         self.roster = Roster()
@@ -60,13 +60,13 @@ class _Watched:
         self.begin()
 
     def begin(self) -> None:
-        """Somebody looks who did not look a moment ago."""
+        """Start reading for a visitor after a time without visitors."""
         self.began = self.looked_at = time.monotonic()
         self.due, self.hurried, self.stale = 0.0, True, True
 
 
 class _Closing(Exception):
-    """The server ends."""
+    """Raised on the thread when the server ends."""
 
 
 class Rosters:
@@ -82,7 +82,7 @@ class Rosters:
         self._store: Store | None = None
 
     def look(self, project: str, scope: str = "user") -> Roster:
-        """The newest roster of a project's subjects; reading it goes on for a while."""
+        """Return the newest roster of a project's subjects, and keep reading it for a while."""
         listed = Listed(project, scope)
         with self._lock:
             watched = self._watched.get(listed)
@@ -98,7 +98,7 @@ class Rosters:
         return watched.roster
 
     def hurry(self, project: str, scope: str) -> None:
-        """Something was changed: read the project's subjects at once."""
+        """Read the project's subjects again at once, because something was changed."""
         with self._lock:
             watched = self._watched.get(Listed(project, scope))
             if watched is not None:
@@ -106,8 +106,8 @@ class Rosters:
         self._wake.set()
 
     async def ready(self, project: str, scope: str = "user", top: bool = False) -> Roster:
-        """Like `look`, but waits for the first scan to be done, with `top` for who has spent the most too; only for the first
-        seconds of it, so that a page of many users says how far it has come.
+        """Like `look`, but wait for the first scan, and with `top` also for the users who spent the most. The wait ends a few
+        seconds after the scan began, so that a page of many users can show the progress.
         """
         self.look(project, scope)
         with self._lock:
@@ -120,7 +120,9 @@ class Rosters:
         return roster
 
     def store(self) -> Store:
-        """A store for long readings, beside the one that serves: those must not keep a call waiting. Raises what opening raises."""
+        """Return a store for long readings, separate from the one that serves calls, which they must not delay; memory:// has
+        only one. Raises what opening the store raises.
+        """
         with self._opening:
             options = self._ledger.options
             if options.store_url.startswith("memory:"):
@@ -223,7 +225,7 @@ class Rosters:
             self._renew(project, watched, watched.renewing, store)
 
     def _renew(self, project: str, watched: _Watched, adding: Adding, store: Store) -> None:
-        """Read the days before. The first time all of them at once, then some in each scan."""
+        """Read the days before: all of them in the first scan, later some in each scan."""
         days = 1
         while not adding.complete and not watched.hurried:
             start = time.monotonic()
@@ -231,11 +233,11 @@ class Rosters:
             rows = self._add(project, adding, store, max(adding.first, until - days + 1), until)
             self._show(watched)
             took = time.monotonic() - start
-            # Somebody waits for the first sum: half of the time goes into it.
+            # Somebody waits for the first sum, so the rest is only as long as the reading.
             self._rest(watched, took if watched.adding else took / _RESTS)
             if watched.adding and rows >= _MANY_ROWS:
                 return
-            # One day of everybody is read at a time, and more where that is little.
+            # One day of all users is read at a time, and more days where they have few rows.
             days = days * 2 if rows < _MANY_ROWS else max(1, days // 2)
         if adding.complete:
             watched.adding, watched.renewing, watched.added_at = adding, None, time.monotonic()

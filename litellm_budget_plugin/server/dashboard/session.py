@@ -1,8 +1,9 @@
-"""Who looks at a page, what they may do there, and whether a form that arrives is one of ours.
+"""The visitor of a page, the visitor's rights, and the check that a form comes from one of our own pages.
 
-The cookie names a session (server/keys.py), looked up at every request: log-out and revoking the key end it, also for somebody
-who has stolen the cookie. A form is accepted only from this site's own pages: the browser says where it comes from, and it
-carries a token that another site cannot know, made from the session, or on a server without keys from a random cookie.
+The cookie names a session (server/keys.py), which is looked up at every request: log-out and revoking the key end it, also for
+somebody who has stolen the cookie. A form is accepted only from this site's own pages: the browser must name this site as the
+form's origin, and the form must carry a token that another site cannot know. The token is derived from the session, or on a
+server without keys from a random cookie.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ _MOST_FORM = 32 * 1024
 
 
 class NotLoggedIn(Problem):
-    """A page that needs a key, without one that is good. Answered by leading to the log-in."""
+    """A page that needs a key was requested without a valid one. The answer redirects to the log-in."""
 
     def __init__(self) -> None:
         super().__init__(401, "log in with an API key")
 
 
 class NoProject(Problem):
-    """A page of a project, on a server without keys, that does not say of which. Answered by leading to the choice."""
+    """A page of a project was requested, on a server without keys, without naming the project. The answer redirects to the
+    choice.
+    """
 
     def __init__(self) -> None:
         super().__init__(422, "the address must name a project: ?project=…")
@@ -43,7 +46,9 @@ class NoProject(Problem):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody who looks at a project. `token` goes into every form; `new_cookie` is to be set first where it comes from one."""
+    """Somebody who looks at a project. `token` goes into every form. `new_cookie` is the cookie that it is derived from, if the
+    browser does not have it yet.
+    """
 
     site: Site
     root: str
@@ -54,12 +59,12 @@ class Visitor:
 
     @property
     def name(self) -> str:
-        """For the log: the key's id, never the key."""
+        """The visitor's name for the log: the key's id, never the key."""
         return "nobody" if self.caller is None else f"key {self.caller.name}" if self.logged_in else self.caller.name
 
     @property
     def label(self) -> str:
-        """For people: what the key is called."""
+        """The visitor's name for people: the key's label."""
         return "nobody" if self.caller is None else self.caller.label or self.caller.name
 
     @property
@@ -78,25 +83,25 @@ class Visitor:
             self.caller.check_writes()
 
     def link(self, path: str, **parameters: object) -> str:
-        """The address of a page of this site, below the path under which a proxy shows it."""
+        """Return the address of a page of this site, below the path under which a proxy serves it."""
         query = {name: value for name, value in parameters.items() if value not in (None, "")}
         if self.project and self.caller is not None and self.caller.project is None:
             query = {"project": self.project, **query}
         return self.root + path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
 
     def to(self, subject: Subject, path: str = "/subject", **parameters: object) -> str:
-        """The address of a subject's page."""
+        """Return the address of a subject's page."""
         scope = "" if subject.scope == "user" else subject.scope
         return self.link(path, scope=scope, id="" if scope == "project" else subject.id, **parameters)
 
 
 def root_of(request: Request) -> str:
-    """The path under which a proxy shows the site, without a slash at its end."""
+    """Return the path under which a proxy serves the site, without a slash at its end."""
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
 async def visitor(request: Request, project: str | None = None) -> Visitor:
-    """Who asks for a page of a project: the key's, or on a server without keys the one that the address names.
+    """Return the visitor of a page of a project: the key's project, or on a server without keys the one that the address names.
 
     Raises NotLoggedIn, NoProject, and Problem for a project that the key does not open.
     """
@@ -104,9 +109,9 @@ async def visitor(request: Request, project: str | None = None) -> Visitor:
 
 
 async def sender(request: Request) -> tuple[Visitor, dict[str, str]]:
-    """The sender of a form from one of our pages, and its fields. A form is not read before its sender was admitted.
+    """Return the sender of a form from one of our pages, and its fields. A form is not read before its sender is authenticated.
 
-    Raises what `visitor` raises, and Problem for a form that is none of ours.
+    Raises what `visitor` raises, and Problem for a form that is not ours.
     """
     check_origin(request)
     caller = await _admitted(request)
@@ -140,7 +145,7 @@ def _of_project(request: Request, caller: Caller, project: str | None) -> Visito
 
 
 async def guest(request: Request) -> Visitor:
-    """Somebody at a page that belongs to no project."""
+    """Return the visitor of a page that belongs to no project."""
     site = Site.of(request)
     caller = await site.door.admit(request, "") if await site.door.stands_open() else None
     return _visitor(request, caller, "")
@@ -160,7 +165,7 @@ def _token_of(session: str) -> str:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a form. Raises Problem for what is no form, and for a larger one than any of ours."""
+    """Return the fields of a form. Raises Problem for a body that is not a form, or is larger than any of ours."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Problem(415, "the body must be application/x-www-form-urlencoded")
@@ -171,13 +176,13 @@ async def form_of(request: Request) -> dict[str, str]:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError as error:
         raise Problem(400, f"the body is not a form: {error!s:.200}") from None
-    # A list of limits is longer than anything that a command says in one text.
+    # A list of limits is longer than any text in a command.
     Vetting(text=_MOST_FORM, number=0, depth=1).check(fields)
     return fields
 
 
 def check_origin(request: Request) -> None:
-    """Raise Problem unless the browser says that a page of this site sends the request. Browsers say so with every form."""
+    """Raise Problem unless the browser says that a page of this site sends the request. Browsers do so with every form."""
     fetched = request.headers.get("sec-fetch-site")
     if fetched is not None:
         good = fetched == "same-origin"
@@ -192,18 +197,18 @@ def check_origin(request: Request) -> None:
 def check_token(visitor: Visitor, form: dict[str, str]) -> None:
     """Raise Problem unless the form carries the visitor's token."""
     sent = form.get("token", "").encode()
-    # Where there was no cookie yet, the token is a new one that no form can carry.
+    # Without a cookie, the token is a new one, which no form can carry.
     if not hmac.compare_digest(sent, visitor.token.encode()):
         raise Problem(403, "this form has expired, so nothing was changed; go back, reload the page and send it again")
 
 
 def remember_session(response: Response, visitor: Visitor, session: str) -> None:
-    """Have the browser keep a session; "" has it forget the one that it has."""
+    """Make the browser keep a session; "" deletes the one that it has."""
     _set(response, visitor, "session", session, SESSION_SECONDS if session else 0)
 
 
 def remember_form(response: Response, visitor: Visitor) -> None:
-    """Have the browser keep what the tokens of a visitor without a key come from."""
+    """Make the browser keep the cookie from which the tokens of a visitor without a key are derived."""
     if visitor.new_cookie is not None:
         _set(response, visitor, "form", visitor.new_cookie, SESSION_SECONDS)
 
@@ -214,7 +219,7 @@ def _set(response: Response, visitor: Visitor, what: str, value: str, seconds: i
         visitor.site.door.cookie_name(what),
         value,
         max_age=seconds,
-        # A cookie with the prefix __Host- has to be for the whole host.
+        # A cookie with the prefix __Host- must be for the whole host.
         path="/" if secure else visitor.root or "/",
         secure=secure,
         httponly=True,

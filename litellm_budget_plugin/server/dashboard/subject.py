@@ -28,7 +28,7 @@ from litellm_budget_plugin.server.vetting import COMMANDS, check_scope
 _logger = logging.getLogger("litellm_budget_plugin.server")
 _SUGGESTED = 20
 _MOST_LIMITS = 50
-"""How many limits a page has forms for: each of them names all."""
+"""The most limits for which a page has forms: each form names all limits."""
 
 
 class Paid(NamedTuple):
@@ -45,7 +45,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/subject")
 async def subject(request: Request) -> Response:
-    """Limits, windows, spend, holds, refusals, payments and changes of one subject."""
+    """Show limits, windows, spend, holds, refusals, payments and changes of a subject."""
     who = await visitor(request)
     done = request.query_params.get("done", "")
     said = CHANGES[done].said if done in CHANGES else ""
@@ -54,7 +54,7 @@ async def subject(request: Request) -> Response:
 
 @router.get("/subject/reset")
 async def reset(request: Request) -> Response:
-    """Asks whether to reset."""
+    """Ask for confirmation of a reset."""
     who = await visitor(request)
     who.caller_writes()
     return await page(who, "reset.html", spender=await _spender(request, who), nonce=new_nonce())
@@ -62,7 +62,7 @@ async def reset(request: Request) -> Response:
 
 @router.post("/subject/{change}")
 async def changed(request: Request, change: str) -> Response:
-    """Does what a form says, and leads back to the subject's page; shows the form again if it cannot be."""
+    """Do what a form says, and redirect to the subject's page. If that is invalid, show the form again with the errors."""
     if change not in CHANGES:
         raise Problem(404, "there is no such form")
     who, form = await sender(request)
@@ -88,14 +88,14 @@ async def changed(request: Request, change: str) -> Response:
 
 
 def scope_in(request: Request) -> str:
-    """The scope that an address names, else that of users. Raises BudgetInputError for one that there is not."""
+    """Return the scope that an address names, else that of users. Raises BudgetInputError for an unknown scope."""
     scope = request.query_params.get("scope") or "user"
     check_scope(scope)
     return scope
 
 
 def subject_in(who: Visitor, scope: str, text: str) -> Subject:
-    """A subject from an address or a form. Raises BudgetInputError for what no store can keep."""
+    """Return the subject that an address or a form names. Raises BudgetInputError for a text that no store can keep."""
     COMMANDS.check(text)
     check_scope(scope)
     if scope == "project":
@@ -106,7 +106,7 @@ def subject_in(who: Visitor, scope: str, text: str) -> Subject:
 
 
 def days_in(request: Request) -> int:
-    """The period that an address names, in days."""
+    """Return the period that an address names, in days."""
     text = request.query_params.get("days", "")
     return next((days for days in PERIODS if str(days) == text), DAYS)
 
@@ -135,7 +135,7 @@ async def _shown(
     changes = await ledger.run(history.changes_of, ledger.store, who.project, subject)
 
     def hint(model: str) -> str:
-        """What is said of a model that no call has named lately."""
+        """Return a note about a model that no call has used lately, "" for any other."""
         if not model or is_pattern(model) or not ranked or covers_any(model, ranked):
             return ""
         near = difflib.get_close_matches(model, ranked, 1)

@@ -1,4 +1,4 @@
-"""What was spent in the last days, by day and model, and which users spent the most."""
+"""The spend of the last days, by day and model, and the users who spent the most."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from litellm_budget_plugin.core.accounts import Usage, UsageKey
 
 PERIODS = (7, 30, 90, 400)
-"""How many days a page can show, today included."""
+"""The periods that a page can show, in days, today included."""
 DAYS = 30
-"""How many it shows unless told otherwise, and those that `Adding` adds up."""
+"""The default period in days. `Adding` adds up this period."""
 RECENT = 2
-"""How many of them may still grow: a charge that is delivered late counts on the day of its call."""
+"""The number of days, today included, that may still grow: a charge that is delivered late counts on the day of its call."""
 MOST_MODELS = 100
-"""How many models are told apart; a caller can make up names."""
+"""The most models that are counted separately, because callers can make up names."""
 OTHERS = "other models"
 _TOP = 10
 
@@ -24,7 +24,7 @@ ByDay = dict[int, ByModel]
 
 
 def summed(usages: Iterable[Usage]) -> Usage:
-    """The sum, field by field."""
+    """Return the sum, field by field."""
     total = Usage()
     for usage in usages:
         total = total.plus(usage)
@@ -32,7 +32,7 @@ def summed(usages: Iterable[Usage]) -> Usage:
 
 
 def models_of(days: ByDay) -> list[tuple[str, Usage]]:
-    """Totals of all days by model, the dearest first."""
+    """Return the totals of all days by model, most expensive first."""
     found: ByModel = {}
     for models in days.values():
         for model, usage in models.items():
@@ -41,7 +41,7 @@ def models_of(days: ByDay) -> list[tuple[str, Usage]]:
 
 
 def by_day(rows: Rows) -> ByDay:
-    """Totals of one subject by day and model."""
+    """Return the totals of one subject by day and model."""
     days: ByDay = {}
     for key, usage in rows:
         _add(days.setdefault(key.day, {}), key.model, usage)
@@ -49,7 +49,7 @@ def by_day(rows: Rows) -> ByDay:
 
 
 def refusal_rate(usage: Usage) -> float:
-    """Refused calls as a part of all that were asked for."""
+    """Return refused calls as a share of all calls that were asked for."""
     asked = usage.calls + usage.refusals
     return usage.refusals / asked if asked else 0.0
 
@@ -61,9 +61,9 @@ def _add(models: ByModel, model: str, usage: Usage) -> None:
 
 
 class Adding:
-    """Adds up what every user spent from `today` back to `first`; `since` is how far it has come.
+    """Adds up the spend of every user from `today` back to `first`. `since` is the earliest day read so far.
 
-    What may still grow is kept apart from what does not, so that reading it again replaces it.
+    Days that may still grow are kept separately, so that reading them again replaces them.
     """
 
     def __init__(self, today: int) -> None:
@@ -77,7 +77,9 @@ class Adding:
         return self.since <= self.first
 
     def put(self, rows: Rows, since: int, until: int) -> None:
-        """Take rows of the days from `since` to `until`, in place of those known where they are RECENT; others come once."""
+        """Add rows of the days from `since` to `until`. They replace the known rows of RECENT days; other days may be added
+        once only.
+        """
         for day in range(max(since, self.today - RECENT + 1), until + 1):
             self._recent[day] = {}
         for key, usage in rows:
@@ -87,7 +89,7 @@ class Adding:
         self.since = min(self.since, since)
 
     def top(self) -> tuple[tuple[str, int], ...]:
-        """Those who spent the most of what is known so far, most first, with nano-dollars."""
+        """Return the users who spent the most so far, most first, with nano-dollars."""
         spent = dict(self._older)
         for users in self._recent.values():
             for user, nanos in users.items():

@@ -1,4 +1,4 @@
-"""How amounts and times are written on a page. Exports and forms never round; pages do where the digits would hide the amount."""
+"""Amounts and times as text. Exports and forms never round. Pages round where many digits would hide the amount."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litellm_budget_plugin.core.windows import SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 LAST_YEAR = 2200
-"""Later times may be larger numbers than a ledger keeps."""
+"""The last year that is accepted. Later times may be larger numbers than a ledger keeps."""
 _WINDOWS = {
     "none": "no window",
     "1d": "1 day",
@@ -26,8 +26,8 @@ _WINDOWS = {
 
 
 def usd(nanos: int, places: int | None = None) -> str:
-    """Nano-dollars for a page, rounded to `places` decimals; else to cents from a dollar on, to four decimals below, to six where
-    those are zero, and then without the zeros at the end.
+    """Return nano-dollars as text for a page, rounded to `places` decimals. By default they are rounded to cents from $1 on, to
+    four decimals from $0.001 on, and to six below, without trailing zeros.
     """
     size, sign = abs(nanos), "-" if nanos < 0 else ""
     shown = places or (2 if size >= NANOS_PER_USD else 4 if size >= NANOS_PER_USD // 1000 else 6)
@@ -38,57 +38,57 @@ def usd(nanos: int, places: int | None = None) -> str:
 
 
 def column(amounts: Iterable[int]) -> int:
-    """With how many decimals all amounts of a column are written, so that their decimal points stand below each other: as few as
-    leave something of the smallest.
+    """Return the number of decimals for all amounts of a column, so that the decimal points align: the fewest (of 2, 4 and 6)
+    that show something of the smallest amount.
     """
     smallest = min((abs(each) for each in amounts if each), default=NANOS_PER_USD)
     return 2 if smallest >= NANOS_PER_USD // 100 else 4 if smallest >= NANOS_PER_USD // 10_000 else 6
 
 
 def amount(value: int, unit: str = "usd", places: int | None = None) -> str:
-    """An amount in the unit of its account, rounded."""
+    """Return an amount in its account's unit, rounded."""
     return usd(value, places) if unit == "usd" else _counted(value, unit)
 
 
 def whole(value: int, unit: str = "usd") -> str:
-    """An amount in the unit of its account with every digit."""
+    """Return an amount in its account's unit, with every digit."""
     return f"${usd_text(value)}" if unit == "usd" else _counted(value, unit)
 
 
 def exact(value: int | None, unit: str = "usd") -> str:
-    """An amount for programs: US dollars or a count, never rounded; "" for no limit."""
+    """Return an amount for programs: US dollars or a count, never rounded; "" for no limit."""
     if value is None:
         return ""
     return usd_text(value).replace(",", "") if unit == "usd" else str(value)
 
 
 def percent(part: int, whole: int) -> int:
-    """`part` of `whole` in whole per cent, rounded down: 100 means that nothing is left."""
+    """Return `part` of `whole` in whole per cent, rounded down: 100 means that nothing is left."""
     return part * 100 // whole if whole > 0 else 100
 
 
 def when(micros: int) -> str:
-    """A time as people write it, in UTC."""
+    """Return a time in UTC for people."""
     return _at(micros).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def clock(micros: int) -> str:
-    """The time of day with seconds, in UTC."""
+    """Return the time of day with seconds, in UTC."""
     return _at(micros).strftime("%H:%M:%S UTC")
 
 
 def iso(micros: int) -> str:
-    """A time for programs."""
+    """Return a time in UTC for programs."""
     return _at(micros).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def date_of(day: int) -> str:
-    """A day of the totals, counted since 1970-01-01; day 0 holds the days that were folded away."""
+    """Return the date of a day of the totals, counted since 1970-01-01. Day 0 holds the sum of folded days."""
     return (_EPOCH + timedelta(days=day)).strftime("%Y-%m-%d") if day else "earlier"
 
 
 def until(end: int, now: int) -> str:
-    """How long it takes from `now` to `end` (microseconds), in its two largest units."""
+    """Return the time from `now` to `end` (microseconds) as text, in its two largest units."""
     seconds = max(0, -(-(end - now) // SECOND))
     parts: list[str] = []
     for name, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
@@ -99,7 +99,7 @@ def until(end: int, now: int) -> str:
 
 
 def window(text: str) -> str:
-    """A window's canonical text in words, where it has some."""
+    """Return a window in words, or its canonical text if there are none."""
     return _WINDOWS.get(text, text)
 
 
@@ -110,5 +110,5 @@ def _counted(value: int, unit: str) -> str:
 def _at(micros: int) -> datetime:
     try:
         return _EPOCH + timedelta(microseconds=micros)
-    except OverflowError:  # a command may say any number
+    except OverflowError:  # a command may contain any number
         return datetime.max.replace(tzinfo=timezone.utc) if micros > 0 else _EPOCH

@@ -15,7 +15,7 @@ from tests.stores.postgres import server as postgres
 
 
 class House(NamedTuple):
-    """A server, keys of its project and of another one, and tabs in which the first two are logged in."""
+    """A server, keys of its project and of another one, and tabs in which the first two keys are logged in."""
 
     server: Running
     key: str
@@ -38,7 +38,7 @@ def store_url(tmp_path: Path) -> str:
 
 
 def fill(url: str) -> None:
-    """Alice has spent most of her limit, bob little, carol has none; and ids of every kind."""
+    """Fill a ledger: Alice has spent most of her limit, Bob little, Carol has no limit; and there are ids of every kind."""
     day = today()
     load(
         url,
@@ -74,5 +74,5 @@ def open_house(store_url: str) -> Iterator[Running]:
 
 
 def pytest_sessionfinish() -> None:
-    """Servers that tests have started end with them."""
+    """Stop the servers that tests have started."""
     postgres.remove_shared()

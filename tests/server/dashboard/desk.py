@@ -1,4 +1,4 @@
-"""What the tests of the dashboard do again and again: fill a ledger, log in, find a form on a page and send it."""
+"""Helpers for the tests of the dashboard: fill a ledger, log in, find a form on a page and send it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ODD_IDS = (
 
 
 def key_for(url: str, project: str = PROJECT, access: Access = "read-write") -> str:
-    """A new key on the ledger at `url`."""
+    """Make a key on the ledger at `url`."""
     store = open_store(url)
     try:
         return create_key(store, project, access)[1]
@@ -46,7 +46,7 @@ def key_for(url: str, project: str = PROJECT, access: Access = "read-write") -> 
 def account(
     user: str, limit: int | None = 10 * USD, spent: int = 0, held: int = 0, number: int = 0, **more: Any
 ) -> Account:
-    """A user's account with a limit of its own."""
+    """Return a user's account with its own limit."""
     now = time.time_ns() // 1000
     ref = Ref("user", user, more.pop("model", ""), more.pop("window", "none"))
     end = more.pop("end", None)
@@ -57,7 +57,7 @@ def account(
 
 
 def load(url: str, accounts: Iterable[Account] = (), usage: Sequence[tuple[UsageKey, Usage]] = ()) -> None:
-    """Put rows into the ledger at `url`; every call counts for the project, too."""
+    """Load rows into the ledger at `url`; every call also counts for the project."""
     store, accounts = open_store(url), tuple(accounts)
     sums: dict[UsageKey, Usage] = {}
     for key, one in usage:
@@ -70,7 +70,7 @@ def load(url: str, accounts: Iterable[Account] = (), usage: Sequence[tuple[Usage
 
 
 def today() -> int:
-    """The day that it is."""
+    """Return the current day."""
     return time.time_ns() // 1000 // DAY
 
 
@@ -86,34 +86,34 @@ def put(store: Store, user: str, limit: int | None, window: str = "none") -> Non
 
 
 def states_of(store: Store, user: str, scope: str = "user") -> tuple[AccountState, ...]:
-    """A subject's accounts in the ledger, without the mark of a list set by hand."""
+    """Return a subject's accounts in the ledger, without the mark of a list set by hand."""
     reply = ask(store, Read(PROJECT, scope, user))
     assert isinstance(reply, Accounts)
     return tuple(state for state in reply.accounts if state.ref != whole_mark(Subject(scope, user)))
 
 
 def state_of(store: Store, user: str, scope: str = "user") -> AccountState:
-    """A subject's only account."""
+    """Return a subject's only account."""
     (state,) = states_of(store, user, scope)
     return state
 
 
 def at(path: str, **parameters: str) -> str:
-    """An address below the site."""
+    """Return an address below the site."""
     return path + (
         "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items()) if parameters else ""
     )
 
 
 class Form(NamedTuple):
-    """A form on a page: where it leads and what it sends as it stands."""
+    """A form on a page: its address and the fields that it sends unchanged."""
 
     action: str
     fields: dict[str, str]
 
 
 def form_on(page: str, ending: str) -> Form:
-    """The first form whose action, or that of one of its buttons, ends like this."""
+    """Return the first form with an action, or a button's action, that ends with `ending`."""
     for attributes, inside in re.findall(r"<form\b([^>]*)>(.*?)</form>", page, re.DOTALL):
         actions = [_attribute(attributes, "action"), *re.findall(r'formaction="([^"]*)"', inside)]
         for action in (html.unescape(each) for each in actions if each.endswith(ending)):
@@ -130,15 +130,15 @@ def _attribute(tag: str, name: str) -> str:
 
 
 def text_of(page: str) -> str:
-    """What a page says, without its tags."""
+    """Return the text of a page without its tags."""
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
 class Tab:
-    """A browser without a screen: keeps cookies, says where its forms come from, follows nothing by itself."""
+    """A browser without a screen: it keeps cookies, sends an Origin with forms, and follows no redirect."""
 
     opened: ClassVar[list[Tab]] = []
-    """To be closed after the test."""
+    """The tabs to close after the test."""
 
     def __init__(self, url: str, key: str = "") -> None:
         self.url = url
@@ -149,25 +149,25 @@ class Tab:
             assert answer.status_code == 303, answer.text
 
     def get(self, path: str, **parameters: str) -> httpx.Response:
-        """A page."""
+        """Request a page."""
         return self.http.get(at(path, **parameters))
 
     def page(self, path: str, **parameters: str) -> str:
-        """A page that is there."""
+        """Request a page that must exist, and return its text."""
         answer = self.get(path, **parameters)
         assert answer.status_code == 200, (answer.status_code, answer.headers, answer.text)
         return answer.text
 
     def post(self, path: str, fields: dict[str, str], **headers: str) -> httpx.Response:
-        """A form, sent from this site unless the headers say otherwise; "" takes one away."""
+        """Send a form, from this site unless the headers say otherwise; "" removes a header."""
         sent = {"origin": self.url, **{name.replace("_", "-"): value for name, value in headers.items()}}
         return self.http.post(path, data=fields, headers={name: value for name, value in sent.items() if value})
 
     def send(self, page: str, ending: str, **fields: str) -> httpx.Response:
-        """A form of a page with something typed into it."""
+        """Send a form of a page with some fields filled in."""
         form = form_on(page, ending)
         return self.post(form.action, {**form.fields, **fields})
 
     def log_in(self, key: str) -> httpx.Response:
-        """The answer to a key."""
+        """Send a key to the log-in."""
         return self.send(self.page("/login"), "/login", key=key)

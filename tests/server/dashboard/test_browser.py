@@ -41,7 +41,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Running, str]]:
 
 @pytest.fixture
 def watched(browser: Browser, served: tuple[Running, str]) -> Iterator[Open]:
-    """Opens tabs, logged in by a cookie unless told otherwise."""
+    """Return a function that opens tabs, logged in by a cookie unless told otherwise."""
     tabs: list[Watched] = []
 
     def opened(*expected: str, logged_in: bool = True, **options: Any) -> Watched:
@@ -64,7 +64,7 @@ def _spent(page: Page) -> Any:
 
 def test_a_walk_from_the_log_in_to_a_reset(watched: Open, served: tuple[Running, str]) -> None:
     server, key = served
-    store, tab = server.site.ledger.store, watched("422", logged_in=False)  # which the console calls an error
+    store, tab = server.site.ledger.store, watched("422", logged_in=False)  # the console calls 422 an error
     page = tab.page
     page.goto("/")
     expect(page).to_have_url(f"{server.url}/login")
@@ -107,9 +107,9 @@ def test_a_walk_from_the_log_in_to_a_reset(watched: Open, served: tuple[Running,
 
 
 def test_forms_work_on_a_plain_http_host(browser: Browser, served: tuple[Running, str]) -> None:
-    """There a browser sends no Sec-Fetch-Site, and the right Origin only as the pages' Referrer-Policy has it."""
+    """On such a host a browser sends no Sec-Fetch-Site, and the right Origin only because of the pages' Referrer-Policy."""
     server, key = served
-    tab = Watched(browser, server.url.replace("127.0.0.1", NAME), "Cross-Origin-Opener-Policy")  # counts on https alone
+    tab = Watched(browser, server.url.replace("127.0.0.1", NAME), "Cross-Origin-Opener-Policy")  # only on https
     page = tab.page
     page.goto("/login")
     page.get_by_label("API key").fill(key)
@@ -131,7 +131,7 @@ def test_numbers_go_live_without_a_reload(watched: Open, served: tuple[Running, 
     expect(page.get_by_text("20 % of $10.00 is used")).to_be_visible()
     charge(store, "bob", 3 * USD, "h1")
     expect(page.get_by_text("50 % of $10.00 is used")).to_be_visible()
-    # What somebody is about to type, and what they have opened, stays.
+    # Text that is being typed, and a table that was opened, stay.
     expect(page.get_by_label("Another limit")).to_have_value("$77")
     expect(page.get_by_role("columnheader", name="Day (UTC)")).to_be_visible()
     page.goto("/")
@@ -219,7 +219,7 @@ PAGES = (
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_keeps_anybody_out(watched: Open, served: tuple[Running, str], scheme: Any, width: int) -> None:
-    """No violation that axe can find, on any page, in both colour schemes and on a phone."""
+    """axe finds no violation on any page, in both colour schemes and on a phone."""
     store = served[0].site.ledger.store
     for command in (
         TopUp("invoice-17", PROJECT, Subject("user", "paying"), 5 * USD),

@@ -1,4 +1,4 @@
-"""The pages are the same whatever engine the ledger lies on."""
+"""The pages are the same for every engine of the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.server.running import running
 from tests.stores.engines import ENGINES
 
 
-# An endpoint does not serve another one, whose keys it could not read.
+# An endpoint does not serve another endpoint, because it could not read that one's keys.
 @pytest.mark.parametrize("engine", sorted(set(ENGINES) - {"http"}))
 def test_every_engine_can_be_looked_at(engine: str, tmp_path: Path) -> None:
     with running(ENGINES[engine](tmp_path), open_access=True) as server:

@@ -1,4 +1,4 @@
-"""The numbers as files are the ledger's."""
+"""The exported numbers are those of the ledger."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_spreadsheet_runs_nothing(house: House, store_url: str, name: str) -> 
 
 
 def test_nor_after_what_some_spreadsheet_takes_for_the_end_of_a_cell(house: House, store_url: str) -> None:
-    """One that is set to German divides at semicolons, also in quotes that began later."""
+    """A spreadsheet with German settings splits at semicolons, also within quotes that began later."""
     ends = (";", ",", "\t", "\n", "\r", "\r\n", "|", "\x0b", "\u2028", "; ", ';"', ";'", "a;b;", "\t\t")
     parts = [(f"x{end}", f"{sign}1+1") for end in ends for sign in "=+-@\uff1d\uff0b"]
     names = ["".join(part) for part in parts]

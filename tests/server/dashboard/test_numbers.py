@@ -1,4 +1,4 @@
-"""How amounts, times, totals and charts are worked out."""
+"""The computation of amounts, times, totals and charts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_limit_of_nothing_is_used_up_and_the_nearest_account_counts() -> None:
 
 
 def test_a_left_over_account_does_not_count() -> None:
-    """Somebody followed defaults of two windows before getting a limit of their own."""
+    """The user followed defaults of two windows before getting a limit of their own."""
     store, defaults = open_store("memory://"), (Default("user", "7d", 1000),)
     user = Subject("user", "a")
     ask(store, Settle("h", PROJECT, (user,), ("m",), 990, "m", defaults=(Default("user", "1d", 1000),)))
@@ -109,7 +109,7 @@ def test_a_left_over_account_does_not_count() -> None:
 
 
 def test_limits_of_one_subject_take_the_place_of_its_scopes() -> None:
-    """Whatever the ledger was asked with; and the whole mark is no account."""
+    """This holds whatever defaults the ledger was asked with; and the whole mark is not an account."""
     store, user = open_store("memory://"), Subject("user", "a")
     scope = (Default("user", "1d", 1000),)
     ask(store, Settle("h", PROJECT, (user,), ("m",), 90, "m", defaults=scope))

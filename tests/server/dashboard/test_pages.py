@@ -1,4 +1,4 @@
-"""What holds for every page: nothing is run that a user's id says, and a browser is told to run nothing else either."""
+"""Properties of every page: it runs nothing that a user's id contains, and its headers forbid the browser to do so."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CSP = (
 
 
 class Elements(HTMLParser):
-    """Everything that a browser would find on a page."""
+    """Collects everything that a browser would find on a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Elements(HTMLParser):
 
 
 def _every_page(tab: Tab, user: str) -> dict[str, httpx.Response]:
-    """Each kind of page, with a user's id wherever one can be."""
+    """Return each kind of page, with a user's id wherever one can be."""
     page = tab.page("/subject", id=user)
     return {
         "overview": tab.get("/"),
@@ -117,7 +117,7 @@ def _check_headers(answers: dict[str, httpx.Response]) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff", name
         assert answer.headers["x-frame-options"] == "DENY", name
         assert answer.headers["cache-control"] == "no-store", name
-        # "no-referrer" would have browsers send forms with the Origin "null", which are refused.
+        # With "no-referrer" browsers would send forms with the Origin "null", which are refused.
         assert answer.headers["referrer-policy"] == "same-origin", name
 
 
@@ -185,7 +185,7 @@ def test_everything_works_below_a_path(store_url: str, stripped: bool) -> None:
         def send(page: str, ending: str, **fields: str) -> httpx.Response:
             form = form_on(page, ending)
             assert form.action.startswith("/budgets/")
-            # The cookie is for the path that the browser sees; httpx sees the one behind the proxy.
+            # The cookie is for the path that the browser uses; httpx uses the one behind the proxy.
             cookie = "; ".join(f"{name}={value}" for name, value in tab.http.cookies.items())
             path = form.action.removeprefix("/budgets") if stripped else form.action
             return tab.post(path, {**form.fields, **fields}, cookie=cookie)

@@ -1,4 +1,4 @@
-"""Logging in, and forms that other sites send."""
+"""Log-in, and forms that other sites send."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_without_a_key_every_page_leads_to_the_log_in(house: House, path: str) -
 
 @pytest.mark.parametrize("path", PAGES)
 def test_so_does_a_cookie_that_is_no_session(house: House, path: str) -> None:
-    """Not even one with a good key in it, which would outlive a log-out."""
+    """Even a valid key in a cookie is refused, because it would outlive a log-out."""
     session = house.tab.http.cookies["litellm-budget-session"]
     for text in (session[:-1] + ("a" if session[-1] != "a" else "b"), house.key, house.key.replace("lbk", "lbs", 1)):
         for name in ("litellm-budget-session", "litellm-budget-key"):
@@ -90,7 +90,7 @@ def test_pages_without_a_cookie_are_no_guesses(house: House) -> None:
 
 
 def test_logging_out_ends_it_for_a_stolen_cookie_too(house: House, store_url: str) -> None:
-    """On this server at once, on others of the ledger within REFRESH_SECONDS; other sessions of the same key go on."""
+    """It ends on this server at once, on other servers of the ledger within REFRESH_SECONDS. Other sessions of the key stay."""
     other = Tab(house.server.url, house.key)
     stolen = {"litellm-budget-session": house.tab.http.cookies["litellm-budget-session"]}
     with running(store_url) as second:
@@ -104,7 +104,7 @@ def test_logging_out_ends_it_for_a_stolen_cookie_too(house: House, store_url: st
         while httpx.get(f"{second.url}/subjects", cookies=stolen).status_code == 200:
             assert time.monotonic() < end
     assert other.get("/subjects").status_code == 200
-    # It ended nothing but itself, and is no key.
+    # The log-out ended nothing else. A session's text is not accepted as a key.
     assert Tab(house.server.url).log_in(house.key).status_code == 303
     for kind in ("Bearer", "bearer"):
         session = other.http.cookies["litellm-budget-session"]
@@ -119,7 +119,7 @@ def test_logging_out_without_a_session_is_no_error(house: House) -> None:
 
 
 def test_a_session_ends_after_its_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a browser makes of the cookie's; and the ledger forgets it."""
+    """It ends whatever the browser does with the cookie's lifetime; and the ledger drops it."""
     store = house.server.site.ledger.store
     later = time.time_ns() + (keys.SESSION_SECONDS + 60) * 10**9
     with monkeypatch.context() as patch:
@@ -131,7 +131,7 @@ def test_a_session_ends_after_its_time(house: House, monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_has_only_so_many_sessions(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest ends for another one: what a server keeps in memory has a bound."""
+    """A further session ends the oldest one, which bounds the memory of a server."""
     monkeypatch.setattr(keys, "_MOST_SESSIONS", 3)
     tabs = [Tab(house.server.url, house.key) for _ in range(4)]
     assert [tab.get("/subjects").status_code for tab in tabs] == [303, 200, 200, 200]

@@ -1,4 +1,4 @@
-"""The page of a user, a team, a tag, a run or the project, and what can be changed there."""
+"""The page of a user, a team, a tag, a run or the project, and the changes that it offers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_page_says_all_of_a_user(house: House, store_url: str) -> None:
 
 
 def test_what_runs_out_early_is_foretold(house: House, store_url: str) -> None:
-    """On the page of the subject, on that of the project, and over HTTP."""
+    """The forecast is on the page of the subject, on that of the project, and in the answer over HTTP."""
     day, month = today(), "30d"
     spent = [(UsageKey("user", "fred", day - before, "gpt-4o"), Usage(USD, 1, 10, 5)) for before in range(6)]
     limited = [account("fred", 8 * USD, 6 * USD, window=month, end=(day + 20) * DAY)]
@@ -105,13 +105,13 @@ def test_a_default_limit_is_shown_as_the_calls_bring_it(house: House) -> None:
 
 
 def _limits(house: House, subject: str = "bob", **scope: str) -> list[str]:
-    """The sentences that can be changed on a page."""
+    """Return the sentences that can be changed on a page."""
     page = house.tab.page("/subject", id=subject, **scope)
     return [html.unescape(each) for each in re.findall(r'name="old" value="([^"]+)"', page)]
 
 
 def _send(house: House, change: str = "limit", subject: str = "bob", **fields: str) -> httpx.Response:
-    """A change of the first limit of a user unless the fields say otherwise."""
+    """Send a change of the first limit of a user unless the fields say otherwise."""
     return house.tab.send(house.tab.page("/subject", id=subject), f"/subject/{change}", **fields)
 
 
@@ -161,7 +161,7 @@ def test_deleting_the_last_one_forgets_what_was_set_by_hand(house: House) -> Non
     assert _send(house, "delete").status_code == 303
     page = house.tab.page("/subject", id="bob")
     assert _limits(house) == ["$4 per day"] and "come from the environment or a file" in page
-    # One that is set elsewhere is lifted for this one alone.
+    # A limit that is set elsewhere is removed for this user only.
     assert _send(house, "delete").status_code == 303
     assert _limits(house) == ["unlimited"] and _limits(house, "zoe") == ["$4 per day"]
     assert _send(house, "clear").status_code == 303
@@ -187,7 +187,7 @@ def test_two_people_who_change_a_list_at_once_delete_nothing(house: House) -> No
 
 
 def test_forms_that_are_sent_at_one_moment_delete_nothing(house: House) -> None:
-    """Each of them reads the list before it writes it."""
+    """Each form reads the list before it writes it."""
     form = form_on(house.tab.page("/subject", id="bob"), "/subject/limit")
     sentences = [f"${number} per day for m{number}" for number in range(1, 9)]
 
@@ -247,7 +247,7 @@ def test_others_than_users_have_pages_too(house: House, scope: str) -> None:
     assert f"<bdi>{name}</bdi></h1>" in page
     answer = house.tab.send(page, "/subject/limit", old="", limit="$500/month")
     assert answer.status_code == 303
-    # The month of the project begins with what its totals know.
+    # A new monthly limit of the project begins with the month's totals.
     assert re.search(r"\$500 per month \d % of \$500\.00", text_of(house.tab.page(answer.headers["location"])))
     assert state_of(store, name, scope).own_limit == 500 * USD
     answer = house.tab.send(house.tab.page(answer.headers["location"]), "/subject/block")
@@ -287,7 +287,7 @@ def test_a_balance_is_topped_up_and_refunded(house: House) -> None:
     assert _send(house, "refund", payment="invoice-18").status_code == 303
     text = text_of(house.tab.page("/subject", id="bob"))
     assert "Balance $4.00" in text and re.search(r"invoice-18 20\S* \S* UTC \$2\.50 refunded", text)
-    # Whatever happens to limits, what was paid stays.
+    # Changes of limits do not affect payments.
     assert _send(house, "delete").status_code == 303
     assert house.tab.send(house.tab.page("/subject/reset", id="bob"), "/subject/reset").status_code == 303
     assert "Balance $4.00" in text_of(house.tab.page("/subject", id="bob"))
@@ -306,7 +306,7 @@ def test_a_payment_of_another_one_is_not_refunded_here(house: House) -> None:
 
 
 def test_changes_are_remembered(house: House, store_url: str) -> None:
-    """By the label of the key, on every server of the ledger, and no more than so many."""
+    """They are stored with the label of the key, visible on every server of the ledger, and bounded in number."""
     store = house.server.site.ledger.store
     _send(house, limit="$20")
     _send(house, "block")
@@ -402,7 +402,7 @@ def test_a_default_can_be_raised_for_one(house: House) -> None:
 
 
 def test_a_change_is_in_the_list_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without waiting for when the next reading is due."""
+    """It does not wait for the next regular reading."""
     monkeypatch.setattr(scanning, "_INTERVAL", 3600.0)
     assert "of 1 user" in text_of(house.tab.page("/subjects", show="near"))
     house.tab.send(house.tab.page("/subject", id="bob"), "/subject/limit", limit="$2")

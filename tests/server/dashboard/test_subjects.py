@@ -1,4 +1,4 @@
-"""A hundred thousand users: sorted, searched and paged; and numbers that are fresh."""
+"""A list of a hundred thousand users: sorted, searched and paged, with current numbers."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_overview_counts_them(crowd: Running) -> None:
 
 
 def test_the_numbers_of_a_page_are_those_of_now(house: House) -> None:
-    """Whatever the roster knows: it is read again in the background, what is shown is read with the page."""
+    """The roster may be older: it is read in the background, but the numbers on a page are read with the page."""
     store = house.server.site.ledger.store
     assert "$2.00" in house.tab.page("/subjects", search="bob")
     charge(store, "bob", 5 * USD, "h1")

@@ -1,6 +1,6 @@
-// Keeps the numbers of a page fresh: fetches the page again and puts its live parts in place of those that are shown.
-// And a field for a limit suggests windows and models for the amount that is typed.
-// Without this script every page works, and shows the numbers of the moment when it was loaded.
+// Keeps the numbers of a page current: fetches the page again and replaces the live parts of the shown page.
+// In a field for a limit, suggests windows and models for the typed amount.
+// Every page also works without this script, and then shows the numbers from when it was loaded.
 "use strict";
 
 const EVERY = 3000;
