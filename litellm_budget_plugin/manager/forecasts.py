@@ -70,7 +70,7 @@ def first_run_out(
 
 
 def as_forecast(found: RunOut | None, zone: str) -> Forecast | None:
-    """Return a forecast in words. `zone` is the time zone that sentences leave out."""
+    """Return a forecast in words; None if there is none. `zone` applies to windows that name no time zone."""
     if found is None:
         return None
     budget = budget_text(found.ref, found.limit, zone)
