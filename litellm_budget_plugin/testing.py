@@ -147,7 +147,7 @@ class MemoryBudget:
         )
 
     def spent(self, subject: str) -> Decimal:
-        """Return what a subject was charged in this block, in US dollars, over all windows. Calls that were dropped or cancelled are
+        """Return the charges of a subject in this block, in US dollars, over all windows. Calls that were dropped or cancelled are
         counted: while calls are in flight, this collects garbage first.
         """
         for _ in range(_COLLECTIONS):

@@ -1,4 +1,4 @@
-"""The examples run without an API key, and show what they say."""
+"""The examples run without an API key, and print the expected results."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_batch_leaves_out_who_has_no_budget_left() -> None:
 
 
 def _chat(questions: int) -> list[tuple[int, str]]:
-    """What alice gets for each question, then her budget, then what nobody gets."""
+    """Return the answer to each of alice's questions, then her budget, then the answer to a request without a token."""
     os.environ.pop("OPENAI_API_KEY", None)
     sys.path.insert(0, str(EXAMPLES))
     from fastapi.testclient import TestClient

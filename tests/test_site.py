@@ -74,7 +74,7 @@ def _llms() -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site in strict mode, in which a broken link is an error."""
+    """The site, built strictly: a link that leads nowhere stops it."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs")
     for name in ("zensical.toml", "CHANGELOG.md"):

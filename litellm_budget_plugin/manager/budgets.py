@@ -443,7 +443,7 @@ def _subject_of(key: UsageKey) -> str:
 def _dollars(amount: str | Decimal | int) -> int:
     """Return an amount of US dollars in nano-dollars, exactly. Raises BudgetInputError."""
     number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
-    paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # what is no text is refused there
+    paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # it refuses other types
     if paid.unit != "usd" or paid.amount is None or paid[1:3] != ("none", ""):
         raise BudgetInputError(f"an amount of US dollars is written like '$10', got {amount!r:.80}")
     return paid.amount

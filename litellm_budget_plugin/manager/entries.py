@@ -146,7 +146,7 @@ def entry_of(subject: Subject, states: Collection[AccountState], now: int) -> En
     limits = tuple(_limit_of(state) for state in by_hand if whole or state.ref.window != CREDIT)
     return Entry(
         subject,
-        limits or ((Limit(0, CREDIT),) if whole else None),  # a whole list is empty where only a balance counts
+        limits or ((Limit(0, CREDIT),) if whole else None),  # a complete list is empty if only a balance counts
         bool(limits) and not whole,
         any(state.blocked for state in states),
         max(raises, default=None),

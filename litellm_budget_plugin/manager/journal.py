@@ -156,7 +156,7 @@ class Journal:
 
 
 def _seen(path: str) -> Seen | None:
-    """Return what the file holds; None for a file that was just delivered."""
+    """Return the state of the file; None for a file that was just delivered."""
     try:
         with open(path, "rb") as file:
             entries = [parsed(line) for line in file]

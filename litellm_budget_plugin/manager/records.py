@@ -34,7 +34,7 @@ class _Written(dict[str, Any]):
     def update(self, *given: Any, **more: Any) -> None:
         self._write(dict(*given, **more))
 
-    def __ior__(self, given: Any) -> Any:  # type: ignore[misc]  # what `|` gives is plain
+    def __ior__(self, given: Any) -> Any:  # type: ignore[misc]  # `|` returns a plain dictionary
         self.update(given)
         return self
 

@@ -46,7 +46,7 @@ class PeriodicTask(Protocol):
         """Forget all state in a forked child, because it belongs to the parent."""
 
     def run(self) -> None:
-        """Do what is due. Raises BudgetStoreError if the store does not answer."""
+        """Do the due work. Raises BudgetStoreError if the store does not answer."""
 
     def retire(self) -> None:
         """Release holds that are not in use, because the store will be closed."""
@@ -264,7 +264,7 @@ class StoreWorker:
         self._close()
 
     def ensure_running(self) -> None:
-        """Start the thread unless it runs. It syncs what was committed within about a second, renews and delivers."""
+        """Start the thread unless it runs. It renews, delivers, and syncs commits within about a second."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:
