@@ -1,11 +1,11 @@
-"""What the plugin costs and what it prevents, measured beside LiteLLM alone, bare SQLite and other packages.
+"""Benchmarks of the plugin's cost and effect, compared with LiteLLM alone, bare SQLite and other packages.
 
-`python -m benchmarks` prints the table. Each figure is a ratio of two things measured in turn within one run.
+`python -m benchmarks` prints the tables. Each figure is a ratio of two things that are measured in turn within one run.
 """
 
 from __future__ import annotations
 
 import os
 
-# Before LiteLLM is imported anywhere: the only network that the benchmarks use is loopback.
+# Set before LiteLLM is imported anywhere, because the benchmarks use no network except loopback.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -32,7 +32,7 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 
 def main() -> int:
-    """Run what was asked for, one after the other."""
+    """Run the named benchmarks, one after the other."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure what the plugin costs and prevents."
     )

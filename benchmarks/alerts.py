@@ -46,7 +46,7 @@ def _call(ledger: BudgetLedger, hold: str, user: str) -> None:
 
 
 def measure() -> Timings:
-    """With and without, in turn, in memory and on SQLite."""
+    """Measure with and without alerts, in turn, in memory and on SQLite."""
     ledgers = {
         f"{name} {alert_at}": _opened(url, alert_at)
         for name, url in (("memory", "memory://"), ("sqlite", f"sqlite:///{Path('alerts.db').resolve()}"))
@@ -64,7 +64,7 @@ def measure() -> Timings:
 
 
 def scan() -> tuple[float, float]:
-    """Seconds of work for a scan of MANY users with limits, and for the longest part of it that runs in one piece."""
+    """Return the seconds of a scan of MANY users with limits, and of its longest uninterrupted part."""
     path = str(Path("many.db").resolve())
     store = open_store(f"sqlite:///{path}")
     traffic.reserve(store, "0-template", "template")
@@ -86,7 +86,7 @@ def scan() -> tuple[float, float]:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     timings = measure()
     rows = []
     for store in ("memory", "sqlite"):

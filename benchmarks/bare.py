@@ -1,4 +1,4 @@
-"""The row changes of a Reserve and a Settle in bare sqlite3: what a ledger in SQLite costs at the least."""
+"""The row changes of a Reserve and a Settle in bare sqlite3: the least that a ledger in SQLite costs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from litellm_budget_plugin.stores.sqlite.connecting import connect
 _HOLD = (
     '[null,"openai/gpt-4o",0,41000000,1,5000,0,0,0,1000000,1,100,[["user","{0}"]],[["user","{0}","","none","usd"]],[]]'
 )
-"""As long as what the store keeps of an open hold."""
+"""A text of the same length as the detail of an open hold in the store."""
 _LIMIT = DEFAULTS[0].limit
 
 
 class BareLedger:
-    """A file that the store has made, changed by hand: same tables, same settings, same transactions, no rules.
+    """A file that the store created, changed by hand: same tables, same settings, same transactions, no rules.
 
-    Each user's account must be there. `busy_timeout` (seconds) leaves the waiting for the lock to SQLite.
+    Each user's account must exist. With `busy_timeout` (seconds), SQLite itself waits for the lock.
     """
 
     def __init__(self, path: str, busy_timeout: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class BareLedger:
         self.connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
 
     def reserve(self, hold: str, user: str) -> None:
-        """Hold WANT if there is room."""
+        """Hold WANT; fail if the limit does not allow it."""
         run, now = self.connection.execute, time.time_ns() // 1000
         run("BEGIN IMMEDIATE")
         changed = run(
@@ -39,7 +39,7 @@ class BareLedger:
         run("COMMIT")
 
     def settle(self, hold: str, user: str) -> None:
-        """Charge COST, close the hold, leave the response's mark and add to the day's totals."""
+        """Charge COST, close the hold, write the response's mark and add to the day's totals."""
         run, now = self.connection.execute, time.time_ns() // 1000
         run("BEGIN IMMEDIATE")
         run(
@@ -63,9 +63,9 @@ class BareLedger:
         run("COMMIT")
 
     def shorten_log(self) -> None:
-        """What the store's own `sync` does now and then."""
+        """Checkpoint the log, as the store's own `sync` does from time to time."""
         self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.connection.close()

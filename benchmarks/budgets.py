@@ -38,7 +38,7 @@ NAMED = {"budget_team": "search", "budget_tags": ["batch"], "budget_run": "run-1
 
 
 def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
-    """Seconds of one passage; the hold is given back afterwards."""
+    """Return the seconds that one call takes at the gate, and release its hold."""
     begun = time.perf_counter()
     call = Call(ledger, principal_of(ledger, arguments), request_of("completion", arguments))
     call.admit()
@@ -49,7 +49,7 @@ def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     rows = []
     for store in ("memory", "sqlite"):
         ledgers = {name: _open(store, number, limits) for number, (name, limits) in enumerate(LIMITS.items())}

@@ -51,7 +51,7 @@ ARGUMENTS: dict[str, Any] = {
 
 @contextmanager
 def registered(arm: str, path: Path) -> Iterator[None]:
-    """LiteLLM with "nothing", an "empty" callback or ours ("sqlite", "memory") registered; afterwards as it was before."""
+    """Register "nothing", an "empty" callback or ours ("sqlite", "memory") with LiteLLM, and restore LiteLLM afterwards."""
     ours = None
     if arm == "empty":
         litellm.callbacks = [CustomLogger()]
@@ -63,14 +63,14 @@ def registered(arm: str, path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # LiteLLM copies callbacks into lists of its own.
+        # LiteLLM copies callbacks into its own lists.
         litellm.logging_callback_manager._reset_all_callbacks()
         if ours is not None:
             ours.close()
 
 
 def sync_round(arm: str) -> float:
-    """Seconds of one `completion`, the median of some."""
+    """Return the median seconds of one `completion`."""
     with registered(arm, Path("caller.db")):
         taken = []
         for _ in range(WARMING + CALLS):
@@ -82,7 +82,7 @@ def sync_round(arm: str) -> float:
 
 
 async def async_round(arm: str) -> float:
-    """Seconds of one `acompletion`, the median of some."""
+    """Return the median seconds of one `acompletion`."""
     with registered(arm, Path("caller.db")):
         taken = []
         for _ in range(WARMING + CALLS):
@@ -94,7 +94,7 @@ async def async_round(arm: str) -> float:
 
 
 def bare_round(ledger: BareLedger, user: str) -> float:
-    """Seconds that the row changes of one call take, the median of some."""
+    """Return the median seconds of the row changes of one call."""
     taken = []
     for _ in range(WARMING + CALLS):
         hold = new_id()
@@ -107,7 +107,7 @@ def bare_round(ledger: BareLedger, user: str) -> float:
 
 
 def bare_ledger(user: str) -> BareLedger:
-    """A file of the store's, with one user in it, to be changed by hand."""
+    """Return a file that the store created, with one user in it, for changes by hand."""
     path = Path("bare.db").resolve()
     store = open_store(f"sqlite:///{path}")
     traffic.reserve(store, "first", user)
@@ -117,7 +117,7 @@ def bare_ledger(user: str) -> BareLedger:
 
 
 def rows(name: str, timings: Timings) -> list[Row]:
-    """What was added, as a share of LiteLLM's own time."""
+    """Return the added time as a share of LiteLLM's own time."""
     alone = timings.seconds("nothing")
     against = f"{duration(alone)} LiteLLM alone"
     added, memory, empty = (timings.ratio(arm, "nothing") - 1 for arm in ("sqlite", "memory", "empty"))
@@ -145,7 +145,7 @@ def rows(name: str, timings: Timings) -> list[Row]:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     arms = ("nothing", "empty", "memory", "sqlite")
     loop = asyncio.new_event_loop()
     ledger = bare_ledger("user-1")

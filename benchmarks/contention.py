@@ -33,14 +33,14 @@ AIM = 0.050
 
 
 class Work(NamedTuple):
-    """What one process did: the seconds of each reserve, and the settles that were acknowledged, by user."""
+    """The work of one process: the seconds of each reserve, and the number of acknowledged settles by user."""
 
     reserves: list[float]
     settled: dict[str, int]
 
 
 def work(path: str, kind: str, start: Any) -> Work:
-    """One process: reserve and settle until the time is over, in our "store" or in "bare" sqlite3."""
+    """Reserve and settle for SECONDS in one process, in our "store" or in "bare" sqlite3."""
     reserve, settle = _stored(path) if kind == "store" else _bare(path)
     settled = dict.fromkeys(USERS, 0)
     reserves: list[float] = []
@@ -76,7 +76,7 @@ def _bare(path: str) -> tuple[Step, Step]:
 
 
 def saturate(path: str, kind: str) -> list[Work]:
-    """All processes at once, started together."""
+    """Run all processes at once; they start together."""
     spawning = get_context("spawn")
     with spawning.Manager() as manager, spawning.Pool(PROCESSES) as pool:
         start = manager.Barrier(PROCESSES)
@@ -84,7 +84,7 @@ def saturate(path: str, kind: str) -> list[Work]:
 
 
 def prepared(name: str) -> str:
-    """A file in which every user has called once."""
+    """Create a file in which every user has made one call. Returns its path."""
     path = str(Path(name).resolve())
     store = open_store(f"sqlite:///{path}")
     for user in USERS:
@@ -95,7 +95,7 @@ def prepared(name: str) -> str:
 
 
 def audit(path: str, acknowledged: dict[str, int]) -> tuple[str, bool]:
-    """What the ledger says against what was acknowledged (settles by user), and whether all is right."""
+    """Compare the ledger with the acknowledged settles by user. Returns a description, and whether everything is correct."""
     store = open_store(f"sqlite:///{path}")
     spent = held = 0
     right = True
@@ -114,7 +114,7 @@ def audit(path: str, acknowledged: dict[str, int]) -> tuple[str, bool]:
 
 
 class Summary(NamedTuple):
-    """What a set of processes has seen."""
+    """The results of a set of processes."""
 
     rate: float
     median: float
@@ -124,7 +124,7 @@ class Summary(NamedTuple):
 
 
 def summary(rounds: list[list[Work]]) -> Summary:
-    """The medians of the rounds; the longest wait of all. `worst_p99` is that of the process that fared worst."""
+    """Return the medians of the rounds, and the longest wait of all. `worst_p99` is the 99th percentile of the slowest process."""
     return Summary(
         rate=median(sum(len(done.reserves) for done in works) / SECONDS for works in rounds),
         median=median(percentile([wait for done in works for wait in done.reserves], 0.5) for works in rounds),
@@ -135,7 +135,7 @@ def summary(rounds: list[list[Work]]) -> Summary:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     ours, theirs = prepared("store.db"), prepared("bare.db")
     stored: list[list[Work]] = []
     bare: list[list[Work]] = []

@@ -1,4 +1,4 @@
-"""A network between a client and a server on this machine: what the client sends arrives some time later."""
+"""A simulated network between a client and a server on this machine. It delays the data that the client sends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SPAWNING = get_context("spawn")
 
 
 class DelayingProxy:
-    """Listens on the unix socket `path` and forwards to the one at `server`, `seconds` later. It runs in a process of its own, so
-    that it does not share an interpreter with what is measured.
+    """A proxy that listens on the Unix socket `path`, and forwards to the socket `server` after `seconds`. It runs in its own process, so
+    that it does not share an interpreter with the measured code.
     """
 
     def __init__(self, path: str, server: str, seconds: float) -> None:
@@ -28,11 +28,11 @@ class DelayingProxy:
 
     @property
     def questions(self) -> int:
-        """How many times a client has sent something."""
+        """The number of times that a client has sent data."""
         return int(self._questions.value)
 
     def close(self) -> None:
-        """Cut every connection."""
+        """Stop the proxy, which cuts every connection."""
         self._process.kill()
         self._process.join()
 

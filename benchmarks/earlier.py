@@ -1,4 +1,4 @@
-"""An earlier version of the package beside this one, in the same run: a process of its own that runs from a worktree of it.
+"""An earlier version of the package, measured in the same run. It runs in its own process, from a git worktree:
 
 git worktree add --detach ../0.1.0 017f537
 BENCHMARK_EARLIER=../0.1.0 python -m benchmarks postgres
@@ -35,13 +35,13 @@ for line in sys.stdin:
 
 
 def worktree() -> Path | None:
-    """Where the earlier version is, if there is one to compare with."""
+    """Return the directory of the earlier version; None if none is given."""
     given = os.environ.get("BENCHMARK_EARLIER")
     return Path(given).resolve() if given else None
 
 
 class Earlier:
-    """A store of the earlier version, opened in a process of its own."""
+    """A store of the earlier version, opened in its own process."""
 
     def __init__(self, directory: Path, url: str) -> None:
         self._process = subprocess.Popen(
@@ -55,7 +55,7 @@ class Earlier:
         assert self._said() == "ready"
 
     def each(self, what: str, count: int) -> float:
-        """The median seconds of so many "reserve" or "settle" of one user."""
+        """Return the median seconds of `count` commands "reserve" or "settle" of one user."""
         assert self._process.stdin
         self._process.stdin.write(f"{what} {count}\n")
         self._process.stdin.flush()
@@ -66,5 +66,5 @@ class Earlier:
         return self._process.stdout.readline().strip()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.communicate()

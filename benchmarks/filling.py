@@ -1,4 +1,4 @@
-"""Many users in one file, by copying the rows of one: quick, and right for whatever columns the schema has."""
+"""A quick way to put many users into one file: copy the rows of one user. It works with any columns of the schema."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n
 
 
 def user_name(number: int) -> str:
-    """The id of a copied user; 1 is the first."""
+    """Return the id of a copied user; the first number is 1."""
     return f"user-{number:07}"
 
 
 def fill(path: str, template: str, users: int) -> None:
-    """Give `users` users copies of every row that `template` has in accounts and usage, and a mark for each mark in
-    the file. Nobody may have the file open.
+    """Create `users` users with copies of every row that `template` has in accounts and usage, and of every mark in the file. No other
+    connection may have the file open.
     """
     connection = sqlite3.connect(path, isolation_level=None)
     try:
@@ -31,7 +31,7 @@ def fill(path: str, template: str, users: int) -> None:
 
 def _copy(connection: sqlite3.Connection, table: str, column: str, new: str, users: int, only: str | None) -> None:
     columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    # The key decides the order of the rows: written in that order, pages are filled one after the other.
+    # The rows are written in the order of their key, so that pages are filled one after the other.
     chosen = ", ".join(new if name == column else f"{table}.{name}" for name in columns)
     where = f"WHERE {table}.{column} = ?" if only is not None else ""
     given = (users,) if only is None else (users, only)

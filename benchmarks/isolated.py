@@ -1,4 +1,4 @@
-"""One benchmark in a process and a directory of its own, so that none meets what another has patched or warmed up."""
+"""A benchmark in its own process and directory, so that patches and warm caches of other benchmarks do not affect it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.report import Section
 
 
 def run_isolated(name: str) -> Section:
-    """Run a benchmark in a fresh process. It does not see the caller's settings."""
+    """Run a benchmark in a fresh process, without the caller's settings."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         return fresh.submit(_run, name).result()
 

@@ -1,4 +1,4 @@
-"""HTTP load from one process: so many connections, each of which sends its next request when the last one was answered."""
+"""HTTP load from one process over several connections. Each sends its next request after the answer to the last one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Load(NamedTuple):
-    """What a load has found. `seconds` are the latencies of its requests."""
+    """The result of a load. `seconds` are the latencies of its requests."""
 
     answered: int
     elapsed: float
     seconds: list[float]
 
     def percentile(self, part: float) -> float:
-        """The latency that this part of the requests kept within."""
+        """Return the latency that this part (0 to 1) of the requests did not exceed."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
@@ -48,7 +48,7 @@ class _Connection(asyncio.Protocol):
 
 
 def request(method: str, path: str, key: str, body: bytes = b"") -> bytes:
-    """A request as it goes over the wire."""
+    """Return the bytes of an HTTP request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}"]
     if body:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -56,12 +56,12 @@ def request(method: str, path: str, key: str, body: bytes = b"") -> bytes:
 
 
 def closed(port: int, make: Callable[[], bytes], connections: int, count: int) -> Load:
-    """`count` requests, as fast as they are answered."""
+    """Send `count` requests, as fast as they are answered."""
     return asyncio.run(_run(port, make, connections, count, 0.0))
 
 
 def paced(port: int, make: Callable[[], bytes], connections: int, count: int, rate: float) -> Load:
-    """`count` requests, `rate` of them a second whether the ones before were answered or not."""
+    """Send `count` requests, `rate` per second, measuring latencies from the time when each was due."""
     return asyncio.run(_run(port, make, connections, count, rate))
 
 
@@ -80,7 +80,7 @@ async def _run(port: int, make: Callable[[], bytes], connections: int, count: in
             if wait > 0:
                 await asyncio.sleep(wait)
             await connection.ask(make())
-            # From when it was due: a request that had to wait for a connection has waited, too.
+            # Measured from when it was due, because the wait for a free connection counts as well.
             seconds.append(time.perf_counter() - due)
 
     await asyncio.gather(*(work(connection) for connection in opened))

@@ -21,12 +21,12 @@ from benchmarks.rounds import in_turn
 from litellm_budget_plugin import BudgetManager, BudgetSettings
 
 SIZES = {10: 15, 1_000: 15, 100_000: 3}
-"""How many users, and how many rounds."""
+"""The number of rounds by the number of users."""
 LIMIT = 1_000_000.0
 
 
 def response() -> Any:
-    """An answer that no ledger has seen: $0.0125 by gpt-4o's price."""
+    """Return an answer that no ledger has seen. It costs $0.0125 at gpt-4o's price."""
     usage = litellm.Usage(prompt_tokens=1000, completion_tokens=1000, total_tokens=2000)
     answer = litellm.ModelResponse(id=f"chatcmpl-{uuid.uuid4()}", model="gpt-4o")
     answer.usage = usage
@@ -34,7 +34,7 @@ def response() -> Any:
 
 
 def ours(users: int) -> BudgetManager:
-    """Our manager with that many users who have spent something."""
+    """Return our manager with this number of users with spend."""
     path = Path("ledger.db").resolve()
     settings = BudgetSettings(store_url=f"sqlite:///{path}")
     manager = BudgetManager("benchmark", settings=settings)
@@ -48,7 +48,7 @@ def ours(users: int) -> BudgetManager:
 
 
 def litellms(users: int) -> Any:
-    """LiteLLM's manager with the same."""
+    """Return LiteLLM's manager with the same users and spend."""
     manager = litellm.BudgetManager("benchmark")
     for number in range(1, users + 1):
         record = {"total_budget": LIMIT, "current_cost": 0.0125, "model_cost": {"gpt-4o": 0.0125}}
@@ -57,7 +57,7 @@ def litellms(users: int) -> Any:
 
 
 def saved_by_thread(manager: Any, user: str) -> None:
-    """LiteLLM's `update_cost`, and the end of the thread that it starts to save."""
+    """Call LiteLLM's `update_cost`, and wait for the thread that it starts to save the file."""
     before = set(threading.enumerate())
     manager.update_cost(user, response())
     for thread in set(threading.enumerate()) - before:
@@ -65,7 +65,7 @@ def saved_by_thread(manager: Any, user: str) -> None:
 
 
 def compare(users: int, rounds: int) -> list[Row]:
-    """The rows for one size; both managers work in a directory of their own."""
+    """Return the rows for one size. Each manager works in its own directory."""
     places = {}
     for whose in ("ours", "litellm"):
         places[whose] = Path(f"{whose}-{users}").resolve()
@@ -102,5 +102,5 @@ def compare(users: int, rounds: int) -> list[Row]:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     return [row for users, rounds in SIZES.items() for row in compare(users, rounds)]

@@ -27,7 +27,7 @@ LIMIT = 1_000_000
 
 
 def ledger_round(arm: str) -> float:
-    """Seconds of one call's hold and settlement, as an attempt does them: the mean of some."""
+    """Return the mean seconds of one call's hold and settlement, as an attempt does them."""
     ledger = BudgetLedger(BudgetSettings(store_url="memory://", default_limit=LIMIT, metrics=arm == "on"))
     subjects, want = ledger.principal("user-1").subjects, Amounts(1_000, 1, 100)
 
@@ -43,7 +43,7 @@ def ledger_round(arm: str) -> float:
 
 
 def call_round(arm: str) -> float:
-    """Seconds of one `completion`, the median of some."""
+    """Return the median seconds of one `completion`."""
     path = Path(f"calls-{arm}.db").resolve()
     callback = BudgetCallback(store_url=f"sqlite:///{path}", default_limit=LIMIT, metrics=arm == "on")
     litellm.callbacks = [callback]
@@ -59,14 +59,14 @@ def call_round(arm: str) -> float:
 
 
 def row(what: str, timings: Timings, aim: float | None = None) -> Row:
-    """On against off."""
+    """Return the row that compares metrics on with metrics off."""
     ratio, against = timings.ratio("on", "off"), f"{duration(timings.seconds('off'))} without"
     aimed = ("-", None) if aim is None else (f"<= {1 + aim}x", ratio <= 1 + aim)
     return Row(what, duration(timings.seconds("on")), against, f"{ratio:.2f}x", *aimed)
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     calls = in_turn({arm: partial(call_round, arm) for arm in ("off", "on")}, ROUNDS)
     ledger = in_turn({arm: partial(ledger_round, arm) for arm in ("off", "on")}, ROUNDS)
     return [row("completion, sqlite://", calls, AIM), row("hold and settle, memory://", ledger)]

@@ -29,7 +29,7 @@ DELAY = 0.05
 
 
 class Scheme(NamedTuple):
-    """One way. `module` is what must be importable, `package` what brings it: None for what is always there."""
+    """One way to limit spend. `module` must be importable and comes from `package`; both are None if the scheme is always available."""
 
     name: str
     enter: Any
@@ -51,7 +51,7 @@ SCHEMES = (
 
 
 def arguments(upstream: Upstream) -> dict[str, Any]:
-    """One call: at most and in fact TOKENS output tokens."""
+    """Return the arguments of one call. It is limited to TOKENS output tokens, and gets as many."""
     return {
         "model": f"openai/{schemes.MODEL}",
         "messages": [{"role": "user", "content": "x"}],
@@ -64,22 +64,22 @@ def arguments(upstream: Upstream) -> dict[str, Any]:
 
 
 def calmly(call: schemes.Call, given: dict[str, Any]) -> bool:
-    """Call; whether no error came."""
+    """Make a call, and return whether it raised no error."""
     try:
         call(given)
-    except Exception:  # every scheme refuses in its own words; the upstream is what counts
+    except Exception:  # each scheme raises its own errors; only the requests at the upstream count
         return False
     return True
 
 
 def from_threads(call: schemes.Call, given: dict[str, Any]) -> None:
-    """All calls at once."""
+    """Make all calls at once."""
     with ThreadPoolExecutor(CALLS) as pool:
         list(pool.map(lambda _: calmly(call, given), range(CALLS)))
 
 
 def in_sequence(call: schemes.Call, given: dict[str, Any]) -> None:
-    """One call after the other, until the first error; LiteLLM's callbacks have time to run in between."""
+    """Make one call after the other, until the first error, with time for LiteLLM's callbacks to run in between."""
     for _ in range(CALLS):
         if not calmly(call, given):
             return
@@ -87,21 +87,21 @@ def in_sequence(call: schemes.Call, given: dict[str, Any]) -> None:
 
 
 def requests(scheme: AbstractContextManager[schemes.Call], run_calls: Any) -> int:
-    """How many requests reached a fresh upstream."""
+    """Return how many requests reached a fresh upstream."""
     with serving(TOKENS, DELAY) as upstream, scheme as call:
         run_calls(call, arguments(upstream))
         return upstream.requests
 
 
 def quiet() -> None:
-    """Have LiteLLM and the packages keep their remarks on refusals to themselves."""
+    """Silence the logs and warnings of LiteLLM and the packages about refusals."""
     litellm.suppress_debug_info = True
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     quiet()
     price = {"input_cost_per_token": 0.0, "output_cost_per_token": schemes.OUTPUT_PRICE, "max_tokens": 4096}
     litellm.register_model({f"openai/{schemes.MODEL}": {**price, "litellm_provider": "openai", "mode": "chat"}})

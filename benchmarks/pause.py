@@ -25,12 +25,12 @@ TASKS = 64
 CALLS = 3
 ROUNDS = 11
 OBJECTS = 1_000_000
-# One call holds $0.00009 or so.
+# One call holds about $0.00009.
 LIMIT = 0.00012
 
 
 class Turns:
-    """Looks at the clock in every turn of the running loop."""
+    """Measures the time between two turns of the running event loop. `longest` is in seconds."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -45,20 +45,20 @@ class Turns:
         self._next = self._loop.call_soon(self._turn)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop measuring."""
         self._next.cancel()
 
 
 async def calls(user: str) -> None:
-    """What one task does."""
+    """Make the calls of one task."""
     for _ in range(CALLS):
         await litellm.acompletion(**{**ARGUMENTS, "user": user})
 
 
 @asynccontextmanager
 async def refusals() -> AsyncIterator[None]:
-    """Within this context a user whose budget is held by a call in flight is refused in every turn of the loop."""
-    # The ledger is the same in every round.
+    """Within this context, refuse a user in every turn of the loop, because a call in flight holds the whole budget."""
+    # A new user each time, because all rounds share one ledger.
     arguments = {**ARGUMENTS, "user": f"refused-{new_id()}"}
     litellm.callbacks[0].manager.create_budget(LIMIT, arguments["user"])
     in_flight = await litellm.acompletion(**arguments, stream=True)
@@ -82,7 +82,7 @@ async def refusals() -> AsyncIterator[None]:
 
 
 async def longest_pause(arm: str) -> float:
-    """The longest turn while all tasks run."""
+    """Return the seconds of the longest turn while all tasks run."""
     with registered("sqlite" if arm == "refused" else arm, Path("pause.db")):
         await calls("warming")
         await asyncio.sleep(0.05)
@@ -95,7 +95,7 @@ async def longest_pause(arm: str) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     loop = asyncio.new_event_loop()
 
     def on_loop(arm: str) -> float:

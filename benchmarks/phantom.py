@@ -50,7 +50,7 @@ SLICE = 20_000_000
 
 
 class Asked(NamedTuple):
-    """One call of the mix. `answer` is how many tokens the model would write."""
+    """One call of the mix. `at` is in seconds, `prompt` in repetitions of TEXT; `answer` is how many tokens the model would write."""
 
     at: float
     user: str
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
         return given if self.limit is None else {**given, "max_tokens": self.limit}
 
     def cost(self, limit: int | None) -> int:
-        """Nano-dollars, where the output is limited."""
+        """Return the cost in nano-dollars with at most `limit` output tokens; None: no limit."""
         tokens = self.answer if limit is None else min(self.answer, limit)
         count = self.prompt * _TEXT_TOKENS + 8
         return charge_nanos(sum(litellm.cost_per_token(self.model, prompt_tokens=count, completion_tokens=tokens)))
@@ -77,7 +77,7 @@ _TEXT_TOKENS = litellm.token_counter("gpt-4o", text=TEXT)
 
 
 def mix(seed: int = SEED, users: int = USERS) -> tuple[list[Asked], dict[str, int]]:
-    """The calls in the order of their arrival, and each user's limit in nano-dollars."""
+    """Return the calls in the order of their arrival, and each user's limit in nano-dollars."""
     chance = random.Random(seed)
     calls: list[Asked] = []
     limits = {}
@@ -104,7 +104,7 @@ def _one(chance: random.Random, at: float, user: str) -> Asked:
 
 @dataclass
 class Result:
-    """What became of the calls of one replay."""
+    """The outcome of the calls of one replay."""
 
     calls: int
     refused: list[Asked]
@@ -113,11 +113,11 @@ class Result:
     waited: list[float]
 
     def beyond(self, limits: dict[str, int]) -> int:
-        """Nano-dollars by which limits were passed, together."""
+        """Return by how many nano-dollars limits were exceeded, in total."""
         return sum(max(0, self.spent.get(user, 0) - limit) for user, limit in limits.items())
 
     def phantoms(self, limits: dict[str, int]) -> int:
-        """How many refused calls the money spent in the end would have allowed."""
+        """Return how many refused calls would have fitted beside the money that was spent in the end."""
         left = {user: limit - self.spent.get(user, 0) for user, limit in limits.items()}
         count = 0
         for call in self.refused:
@@ -129,7 +129,7 @@ class Result:
 
 
 class Replay:
-    """The mix under some settings."""
+    """A run of the mix with given settings."""
 
     def __init__(self, settings: dict[str, Any], limits: dict[str, int]) -> None:
         slices = settings.pop("slices", False)
@@ -139,7 +139,7 @@ class Replay:
         for user, limit in limits.items():
             Budgets(self.ledgers[0]).set_limits(user, amount_text(limit, "usd"))
         for ledger in self.ledgers if slices else ():
-            # The worker keeps them in real time, on a thread of its own.
+            # Not given to the worker, which would run them in real time, on its own thread.
             keeper = ledger._slices = SliceKeeper(ledger, SLICE)
             keeper._deliver = lambda command: self.ledgers[0].client.ask(command, 10)
 
@@ -189,7 +189,7 @@ class Replay:
         result.spent[asked.user] += cost
 
     def close(self) -> None:
-        """Forget the ledger."""
+        """Close the ledgers."""
         for ledger in self.ledgers:
             ledger.close()
 
@@ -217,8 +217,9 @@ def _quietly() -> Iterator[None]:
 
 
 def replay(settings: dict[str, Any], seed: int = SEED, users: int = USERS) -> tuple[Result, int, int]:
-    """What became of the mix under these settings, how many of its refusals are phantoms, and by how many nano-dollars limits were
-    passed, together."""
+    """Return the outcome of the mix with these settings, how many of its refusals are phantoms, and by how many nano-dollars limits were
+    exceeded in total.
+    """
     calls, limits = mix(seed, users)
     with _quietly():
         replayed = Replay(dict(settings), limits)
@@ -230,7 +231,7 @@ def replay(settings: dict[str, Any], seed: int = SEED, users: int = USERS) -> tu
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     rows = []
     for name, settings in ARMS:
         result, phantoms, beyond = replay(settings)

@@ -60,7 +60,7 @@ _OWNER = "00000000-0000-0000-0000-000000000001"
 
 
 class Bare:
-    """Rows of no rules in the ledger's own tables, over the store's own kind of connection."""
+    """Row changes without any rules, in the ledger's own tables, over a connection like the store's."""
 
     def __init__(self, url: str) -> None:
         address = address_from(url)
@@ -85,29 +85,29 @@ class Bare:
         return text.replace("{schema}", self._schema)
 
     def ask(self, *batches: Batch) -> None:
-        """One round trip."""
+        """Send the batches in one round trip. Raises ServerError."""
         for answers in self._line.ask(batches, time.monotonic() + 30):
             if isinstance(answers, ServerError):
                 raise answers
 
     def select(self, _: int) -> None:
-        """The cheapest round trip."""
+        """Make the cheapest round trip."""
         self.ask([("SELECT 1", ())])
 
     def reserve(self, _: int) -> None:
-        """What a reserve writes."""
+        """Write the rows of a reserve."""
         self._open.append(new_id())
         self.ask([(self._sql(_HELD), (_OWNER,)), (self._sql(_HOLD), (self._open[-1],))])
 
     def settle(self, _: int) -> None:
-        """What a settle writes, and the wait for the disk."""
+        """Write the rows of a settle, and wait for the disk."""
         hold = self._open.pop()
         rows = [(_SPENT, _OWNER), (_SETTLED, hold), (_MARK, f"alias:{hold}"), (_TOTALS, _OWNER)]
         self.ask([(self._sql(text), (value,)) for text, value in rows], self._flush)
 
 
 def measure(server: Server) -> Timings:
-    """One call's two commands and what they are compared with, in turn."""
+    """Measure the two commands of one call, and the operations that they are compared with, in turn."""
     url = server.url()
     store = open_store(url, timeout=30.0)
     bare, directory = Bare(url), worktree()
@@ -132,7 +132,7 @@ def measure(server: Server) -> Timings:
     if earlier:
         arms["earlier reserve"] = lambda: earlier.each("reserve", CALLS)
         arms["earlier settle"] = lambda: earlier.each("settle", CALLS)
-    # So many stay open in every round, whichever arm comes first in it.
+    # Opened first, so that every round has as many open holds, whichever arm comes first.
     for number in calls:
         reserve(number)
         bare.reserve(number)
@@ -146,7 +146,7 @@ def measure(server: Server) -> Timings:
 
 
 def work(url: str, user: str, shared: bool, start: Any) -> int:
-    """One process: how many calls it made until the time was over."""
+    """Make calls for SECONDS in one process. Returns how many."""
     subjects = (Subject("user", user), *((Subject("project", "p"),) if shared else ()))
     defaults = tuple(Default(subject.scope, "none", 10**15) for subject in subjects)
     hold = Reserve("", traffic.PROJECT, subjects, traffic.MODELS, Amounts(100, 1, 10), traffic.TTL, defaults)
@@ -165,7 +165,7 @@ def work(url: str, user: str, shared: bool, start: Any) -> int:
 
 
 def saturate(server: Server, processes: int, shared: bool) -> float:
-    """Calls in a second, of all processes together."""
+    """Return the calls per second of all processes together."""
     url = server.url()
     open_store(url, timeout=30.0).close()
     spawning = get_context("spawn")
@@ -176,7 +176,7 @@ def saturate(server: Server, processes: int, shared: bool) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     server = Server()
     try:
         timings = measure(server)

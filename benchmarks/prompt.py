@@ -27,7 +27,7 @@ PLENTY, TIGHT = 1_000_000, 10
 
 
 def long_messages() -> list[dict[str, str]]:
-    """About TOKENS tokens of English words."""
+    """Return messages of English words with about TOKENS tokens."""
     choose = random.Random(1)
     words = ["the", "of", "budget", "call", "model", "answer", "question", "token", "price", "limit", "user", "window"]
     texts = [" ".join(choose.choices(words, k=TOKENS // MESSAGES)) for _ in range(MESSAGES)]
@@ -35,7 +35,7 @@ def long_messages() -> list[dict[str, str]]:
 
 
 def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
-    """Seconds of one passage; the hold is given back afterwards."""
+    """Return the seconds that one call takes at the gate, and release its hold."""
     begun = time.perf_counter()
     call = Call(ledger, ledger.principal("user-1"), request_of("completion", arguments))
     call.admit()
@@ -46,7 +46,7 @@ def gate(ledger: BudgetLedger, arguments: dict[str, Any]) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     messages = long_messages()
     ledgers = {
         limit: BudgetLedger(BudgetSettings(store_url=f"sqlite:///{Path(f'{limit}.db').resolve()}", default_limit=limit))

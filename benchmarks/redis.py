@@ -34,7 +34,7 @@ MISSED = "The rules run in Python before the one round trip: that is most of wha
 
 
 class Server:
-    """A Redis server on a free port, for the time of a benchmark."""
+    """A Redis server on a free port, for the duration of a benchmark."""
 
     def __init__(self) -> None:
         with socket() as probe:
@@ -60,13 +60,13 @@ class Server:
         self._process.wait()
 
     def busy(self) -> float:
-        """For how many seconds it has run scripts."""
+        """Return how many seconds the server has spent in scripts."""
         stats = self.client.info("commandstats")
         return float(sum(found["usec"] for name, found in stats.items() if name.startswith("cmdstat_eval"))) / 1e6
 
 
 def latencies(server: Server) -> tuple[Timings, dict[str, float]]:
-    """One after the other; and the seconds that the server has worked for one command of each arm."""
+    """Measure the arms in turn. Returns their timings, and the server's own seconds for one command of each arm."""
     store, sha = open_store(server.url), server.client.script_load("return 1")
     open_holds: list[tuple[str, str]] = []
     worked: dict[str, list[float]] = {}
@@ -99,7 +99,7 @@ def latencies(server: Server) -> tuple[Timings, dict[str, float]]:
     before = earlier.worktree()
     other = None if before is None else earlier.Earlier(before, f"{server.url}?prefix=earlier:")
     if other is not None:
-        other.each("reserve", CALLS)  # in some rounds the settles come first
+        other.each("reserve", CALLS)  # opened first, because in some rounds the settles come first
         for what in ("reserve", "settle"):
             arms[f"{what} before"] = watched(f"{what} before", partial(other.each, what, CALLS))
     timings = in_turn(arms, ROUNDS)
@@ -110,7 +110,7 @@ def latencies(server: Server) -> tuple[Timings, dict[str, float]]:
 
 
 def work(url: str, start: Any) -> int:
-    """One process: reserve and settle until the time is over; how many calls that were."""
+    """Reserve and settle for SECONDS in one process. Returns the number of calls."""
     store, done = open_store(url, timeout=30.0), 0
     start.wait()
     end = time.perf_counter() + SECONDS
@@ -124,7 +124,7 @@ def work(url: str, start: Any) -> int:
 
 
 def rate(url: str, processes: int) -> float:
-    """Calls a second of so many processes together."""
+    """Return the calls per second of `processes` processes together."""
     spawning = get_context("spawn")
     with spawning.Manager() as manager, spawning.Pool(processes) as pool:
         start = manager.Barrier(processes)
@@ -132,7 +132,7 @@ def rate(url: str, processes: int) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     server = Server()
     try:
         timings, worked = latencies(server)

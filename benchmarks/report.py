@@ -1,4 +1,4 @@
-"""Rows of the result, and the two ways of printing them."""
+"""The rows of the results, and two ways to print them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("what", "measured", "against", "ratio", "aim", "met")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `against` is what it is compared with in the same run; `met` is None where there is no aim."""
+    """One figure. `against` is the figure that it is compared with in the same run; `met` is None if there is no aim."""
 
     what: str
     measured: str
@@ -27,14 +27,14 @@ class Row:
     met: bool | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """The row in the order of COLUMNS."""
+        """Return the cells in the order of COLUMNS."""
         met = "" if self.met is None else ("yes" if self.met else "NO")
         return self.what, self.measured, self.against, self.ratio, self.aim, met
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark has found. `text` says what it measures; `missed` why an aim is out of reach, if that is known."""
+    """The result of one benchmark. `text` says what it measures; `missed` says why an aim is out of reach, if that is known."""
 
     name: str
     text: str
@@ -44,11 +44,11 @@ class Section:
 
     @property
     def misses(self) -> bool:
-        """Whether any aim was not met."""
+        """Whether any aim was missed."""
         return any(row.met is False for row in self.rows)
 
     def plain(self) -> str:
-        """For a terminal."""
+        """Return the section as text for a terminal."""
         table = [COLUMNS, *(row.cells() for row in self.rows)]
         widths = [max(len(line[column]) for line in table) for column in range(len(COLUMNS))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
@@ -56,7 +56,7 @@ class Section:
         return "\n".join([f"== {self.name} ({self.seconds:.0f} s)", *(f"  {line}" for line in lines), *note, ""])
 
     def markdown(self) -> str:
-        """For docs/benchmarks.md."""
+        """Return the section as Markdown for docs/benchmarks.md."""
         lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in self.rows)]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         note = f"\n\nMissed: {self.missed}" if self.misses and self.missed else ""
@@ -64,14 +64,14 @@ class Section:
 
 
 def duration(seconds: float) -> str:
-    """A time with three significant digits."""
+    """Return a time with three significant digits."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} us"
     return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def circumstances() -> str:
-    """Where and when: machine, versions, date."""
+    """Return the date, the machine and the versions."""
     system = f"{platform.system()} {platform.release()}, {_processor()}, {os.cpu_count()} cores"
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}; {system}; Python {platform.python_version()}; "
@@ -81,7 +81,7 @@ def circumstances() -> str:
 
 
 def installed(package: str) -> str:
-    """The version of an installed package."""
+    """Return the version of an installed package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -105,7 +105,7 @@ were measured in turn within one run, so the machine's load cancels out. Times a
 
 
 def document(before: str, sections: Sequence[Section]) -> str:
-    """docs/benchmarks.md with these sections in the place of those of the same name; new ones come last."""
+    """Return docs/benchmarks.md with these sections in place of those of the same name; new ones come last."""
     parts = [part for part in re.split(r"^(?=## )", before, flags=re.MULTILINE) if part.startswith("## ")]
     kept = {part.partition("\n")[0].removeprefix("## "): part.rstrip() + "\n" for part in parts}
     kept |= {section.name: section.markdown() for section in sections}

@@ -1,4 +1,4 @@
-"""Measuring several things in turn, so that what slows the machine down slows all of them."""
+"""Measurement of several things in turn, so that other load on the machine slows all of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Timings:
-    """What each arm took in each round, in seconds."""
+    """The seconds that each arm took in each round."""
 
     rounds: Mapping[str, list[float]]
 
     def seconds(self, arm: str) -> float:
-        """The median round."""
+        """Return the seconds of the median round."""
         return median(self.rounds[arm])
 
     def ratio(self, arm: str, other: str) -> float:
-        """The median of the ratios of each round: a slow minute counts for both or for neither."""
+        """Return the median of the ratios of each round. A slow minute affects both arms or neither."""
         return median(mine / theirs for mine, theirs in zip(self.rounds[arm], self.rounds[other]))
 
 
 def in_turn(arms: Mapping[str, Callable[[], float]], rounds: int) -> Timings:
-    """Run every arm once in each round, each time in another order. An arm returns the seconds of one operation.
+    """Run every arm once in each round, in a different order each time. An arm returns the seconds of one operation.
 
     A first round warms up and does not count.
     """
@@ -45,7 +45,7 @@ def in_turn(arms: Mapping[str, Callable[[], float]], rounds: int) -> Timings:
 
 
 def each(action: Callable[[T], object], given: Iterable[T]) -> float:
-    """The seconds that `action` takes for one of `given`: the median of all."""
+    """Return the median seconds of `action` over all items of `given`."""
     taken = []
     for item in given:
         begun = time.perf_counter()
@@ -55,7 +55,7 @@ def each(action: Callable[[T], object], given: Iterable[T]) -> float:
 
 
 def together(action: Callable[[T], object], given: Iterable[T]) -> float:
-    """The seconds that `action` takes for one of `given`: the mean over all, back to back."""
+    """Return the mean seconds of `action` over all items of `given`, run back to back."""
     items = list(given)
     begun = time.perf_counter()
     for item in items:
@@ -64,6 +64,6 @@ def together(action: Callable[[T], object], given: Iterable[T]) -> float:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the sorted values lie."""
+    """Return the value below which `share` (0 to 1) of the values lie."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -1,7 +1,7 @@
 """Ways to keep LiteLLM calls within a budget: LiteLLM's own, the usual recipe, published packages, and this one.
 
-Each is a context manager that takes the limit in US dollars and gives a function with which the application calls; it is
-used as its documentation says, with the model's true price, and leaves LiteLLM as it was.
+Each is a context manager that takes the limit in US dollars, and yields the function that makes the application's calls. It is used
+as its documentation says, with the model's true price, and restores LiteLLM afterwards.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _complete(arguments: dict[str, Any]) -> Any:
 
 @contextmanager
 def max_budget(limit: float) -> Iterator[Call]:
-    """LiteLLM's setting for everything that a process spends."""
+    """Use LiteLLM's limit for the whole spend of a process."""
     with _clean_litellm():
         litellm.max_budget = limit
         yield _complete
@@ -47,7 +47,7 @@ def max_budget(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def budget_manager_loop(limit: float) -> Iterator[Call]:
-    """The loop in the documentation of LiteLLM's BudgetManager: check, call, update."""
+    """Use the loop in the documentation of LiteLLM's BudgetManager: check, call, update."""
     manager = litellm.BudgetManager(project_name="benchmark")
     manager.create_budget(total_budget=limit, user="alice")
 
@@ -61,9 +61,9 @@ def budget_manager_loop(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def raising_callback(limit: float) -> Iterator[Call]:
-    """The usual recipe: a callback that adds up the costs and raises before a call once they reach the limit."""
+    """Use the usual recipe: a callback that adds up costs, and raises before a call when they have reached the limit."""
 
-    class Recipe(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any here
+    class Recipe(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes have type Any here
         spent = 0.0
 
         def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
@@ -80,7 +80,7 @@ def raising_callback(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def litellm_cost_tracker(limit: float) -> Iterator[Call]:
-    """litellm-cost-tracker: a LiteLLM callback with `raise_on_budget`."""
+    """Use litellm-cost-tracker, a LiteLLM callback with `raise_on_budget`."""
     tracker = import_module("llm_cost").CostTracker(budget=limit, raise_on_budget=True)
     with _clean_litellm():
         litellm.callbacks = [tracker]
@@ -89,20 +89,20 @@ def litellm_cost_tracker(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def shekel(limit: float) -> Iterator[Call]:
-    """shekel: `with budget(max_usd=...)`, which replaces `litellm.completion` and finds the budget in the context."""
+    """Use shekel: `with budget(max_usd=...)` replaces `litellm.completion`, and finds the budget in the context."""
     prices = {"input": 0.0, "output": OUTPUT_PRICE * 1000}
     with import_module("shekel").budget(max_usd=limit, price_per_1k_tokens=prices):
         context = copy_context()
-        # Threads do not inherit a context: without this copy the package would see no budget at all.
+        # Threads do not inherit a context, so without this copy the package would find no budget.
         yield lambda arguments: context.copy().run(_complete, arguments)
 
 
 @contextmanager
 def agentbudget(limit: float) -> Iterator[Call]:
-    """agentbudget: every answer passes through `session.wrap`."""
+    """Use agentbudget: every answer passes through `session.wrap`."""
     package = import_module("agentbudget")
     package.register_model(MODEL, input_price_per_million=0.0, output_price_per_million=OUTPUT_PRICE * 1e6)
-    # Its loop detector would stop equal calls for another reason than money.
+    # Otherwise its loop detector would stop equal calls for another reason than money.
     with package.AgentBudget(max_spend=limit, max_repeated_calls=10**9).session() as session:
         yield lambda arguments: session.wrap(litellm.completion(**arguments))
 
@@ -114,7 +114,7 @@ def _floe_guard(limit: float) -> Any:
 
 @contextmanager
 def floe_guard(limit: float) -> Iterator[Call]:
-    """floe-guard: its wrapper in place of `litellm.completion`, with one guard for the user."""
+    """Use floe-guard's wrapper in place of `litellm.completion`, with one guard for the user."""
     guard = _floe_guard(limit)
     complete = import_module("floe_guard.integrations.litellm").guarded_completion
     yield lambda arguments: complete(guard, **arguments)
@@ -122,7 +122,7 @@ def floe_guard(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def floe_guard_callback(limit: float) -> Iterator[Call]:
-    """floe-guard: its callback in `litellm.callbacks`, for call sites that cannot be wrapped."""
+    """Use floe-guard's callback in `litellm.callbacks`, for call sites that cannot be wrapped."""
     with _clean_litellm():
         made = import_module("floe_guard.integrations.litellm").budget_guard_callback
         litellm.callbacks = [made(_floe_guard(limit))]
@@ -131,7 +131,7 @@ def floe_guard_callback(limit: float) -> Iterator[Call]:
 
 @contextmanager
 def this_package(limit: float) -> Iterator[Call]:
-    """litellm-budget-plugin: the callback is registered, and nothing else."""
+    """Use litellm-budget-plugin: register the callback, and change nothing else."""
     callback = BudgetCallback(store_url=f"sqlite:///{Path('overspend.db').resolve()}", default_limit=limit)
     with _clean_litellm():
         litellm.callbacks = [callback]

@@ -37,7 +37,7 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 class Server:
-    """`litellm-budget serve` on a file of its own."""
+    """`litellm-budget serve` with its own file."""
 
     def __init__(self) -> None:
         url = f"sqlite:///{Path.cwd()}/served.db"
@@ -57,23 +57,23 @@ class Server:
                 time.sleep(0.05)
 
     def processor_seconds(self) -> float:
-        """What the server has used so far."""
+        """Return the processor time in seconds that the server has used so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def mebibytes(self) -> float:
-        """What the server has in memory."""
+        """Return the server's resident memory in MiB."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         self._process.terminate()
         self._process.wait()
 
 
 class Commands:
-    """Reserve and settle in turn, for users in turn."""
+    """Requests that reserve and settle in turn, for one user after the other."""
 
     def __init__(self, key: str, name: str) -> None:
         self._key, self._name, self._numbers = key, name, itertools.count()
@@ -91,7 +91,7 @@ class Commands:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     server = Server()
     try:
         return _rows(server)

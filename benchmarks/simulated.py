@@ -1,4 +1,4 @@
-"""An event loop whose time is simulated: it never sleeps, and what waits for the same moment goes on in a fixed order."""
+"""An event loop with simulated time: it never sleeps, and tasks that wait for the same moment continue in a fixed order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from litellm_budget_plugin.hooks import waiting
 from litellm_budget_plugin.manager import slice_keeper, slices, waiting_line
 
 
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # which class it is depends on the machine
-    """Waits for nothing: what would be slept is added to the time."""
+class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # its class depends on the machine
+    """A selector that never sleeps: it adds the time-out to the simulated time."""
 
     now = 0.0
 
@@ -24,13 +24,13 @@ class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # 
         found = super().select(0)
         if not found:
             assert timeout is not None, "everything waits for something that never comes"
-            # Each step takes a moment, as all do: else what is due within the clock's resolution would come for ever.
+            # Each step takes a moment. Otherwise a timer within the clock's resolution would be due for ever.
             self.now += max(timeout, 0.0) + 1e-6
         return found
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Time begins at 0 and passes only while nothing can be done."""
+    """An event loop whose time begins at 0, and passes only while no task can run."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -42,7 +42,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def _clocks(loop: SimulatedLoop) -> Iterator[None]:
-    """The clocks by which calls wait and slices live are the loop's."""
+    """Use the loop's clock for waiting calls and for the lifetime of slices."""
     clock = SimpleNamespace(monotonic=loop.time)
     with ExitStack() as patched:
         for module in (waiting, waiting_line, slice_keeper):
@@ -52,7 +52,7 @@ def _clocks(loop: SimulatedLoop) -> Iterator[None]:
 
 
 def simulate(main: Coroutine[Any, Any, Any], seed: int) -> Any:
-    """Run to the end of `main`; the jitter of waiting calls follows the seed."""
+    """Run `main` to its end, and return its result. The seed decides the jitter of waiting calls."""
     random.seed(seed)
     loop = SimulatedLoop()
     try:

@@ -43,7 +43,7 @@ TTL = 10
 
 
 class Network:
-    """A server, `seconds` away. Every ledger on it is a new one."""
+    """A server behind a network that delays requests by `seconds`. Every URL of it names a new ledger."""
 
     def __init__(self, server: Server, seconds: float) -> None:
         self.seconds = seconds
@@ -54,13 +54,13 @@ class Network:
         self.proxy = DelayingProxy(str(self._folder / socket), str(server.folder / socket), seconds)
 
     def url(self) -> str:
-        """The URL of an empty ledger behind the network."""
+        """Return the URL of an empty ledger behind the network."""
         return self._server.url(host=str(self._folder))
 
 
 @contextmanager
 def ledger_on(url: str, ahead: str, limit: str = "10000") -> Iterator[BudgetLedger]:
-    """A ledger with room for everything."""
+    """Open a ledger, by default with a limit that no benchmark reaches. `ahead` is the SLICE setting."""
     settings = BudgetSettings(store_url=url, default_limit=limit, slice=ahead, journal="off", store_timeout=5)
     ledger = BudgetLedger(settings)
     yield ledger
@@ -68,13 +68,13 @@ def ledger_on(url: str, ahead: str, limit: str = "10000") -> Iterator[BudgetLedg
 
 
 def hold_on(ledger: BudgetLedger) -> Reserve:
-    """A call's hold of a tenth of a cent."""
+    """Return the command for a call's hold of a tenth of a cent."""
     subjects = ledger.subjects("alice")
     return Reserve(new_id(), "default", subjects, ("m",), Amounts(CENT // 10, 1, 100), 120_000_000, ledger.defaults)
 
 
 def ask_and_settle(ledger: BudgetLedger) -> Callable[[object], None]:
-    """What a call does with the ledger: a hold, and a charge that is delivered later or now."""
+    """Return a function that uses the ledger like one call: it holds, and delivers a charge now or later."""
     subjects = ledger.principal("alice").subjects
 
     def one(_: object) -> None:
@@ -88,7 +88,7 @@ def ask_and_settle(ledger: BudgetLedger) -> Callable[[object], None]:
 
 
 def warm(ledger: BudgetLedger) -> None:
-    """Call until a slice is open, where there are slices."""
+    """Make calls until a slice is open, if the ledger has slices."""
     one = ask_and_settle(ledger)
     deadline = time.monotonic() + 10
     while ledger._slices is not None and not ledger._slices.any:
@@ -98,7 +98,7 @@ def warm(ledger: BudgetLedger) -> None:
 
 
 def asked(ledger: BudgetLedger) -> float:
-    """The seconds of one call's questions, back to back."""
+    """Return the mean seconds of one call's commands, run back to back."""
     warm(ledger)
     seconds = together(ask_and_settle(ledger), range(QUESTIONS))
     ledger.worker.flush()
@@ -107,7 +107,7 @@ def asked(ledger: BudgetLedger) -> float:
 
 @contextmanager
 def registered(url: str, ahead: str) -> Iterator[BudgetCallback]:
-    """LiteLLM with a callback on this ledger."""
+    """Register a callback on this ledger with LiteLLM."""
     callback = BudgetCallback(store_url=url, default_limit="10000", slice=ahead, store_timeout=10, journal="off")
     litellm.callbacks = [callback]
     yield callback
@@ -116,7 +116,7 @@ def registered(url: str, ahead: str) -> Iterator[BudgetCallback]:
 
 
 def questions(network: Network, ahead: str, users: int) -> int:
-    """How often 1,000 calls ask, 64 at a time, after a hundred others."""
+    """Return how often 1,000 calls, 64 at a time, send data to the server. A hundred calls warm up before."""
 
     async def work(count: int) -> None:
         async def some(task: int) -> None:
@@ -135,7 +135,7 @@ def questions(network: Network, ahead: str, users: int) -> int:
 
 
 async def longest_pause(url: str, ahead: str) -> float:
-    """The longest turn of the loop while all tasks run."""
+    """Return the seconds of the loop's longest turn while all tasks run."""
     with registered(url, ahead):
         await calls("warming")
         await calls("warming")
@@ -148,7 +148,7 @@ async def longest_pause(url: str, ahead: str) -> float:
 
 
 def rows_over(network: Network) -> list[Row]:
-    """The rows of one network."""
+    """Return the rows of one network."""
     added = f"+{network.seconds * 1e3:g} ms"
     with ledger_on(network.url(), "0") as exact, ledger_on(network.url(), SLICE) as sliced:
         gate = in_turn({"exact": partial(asked, exact), "slices": partial(asked, sliced)}, ROUNDS)
@@ -178,7 +178,7 @@ def rows_over(network: Network) -> list[Row]:
 
 
 def refusals(network: Network) -> Row:
-    """One process has a slice, another one spends the rest of the limit: what it is refused first, and for how long."""
+    """Return how much money of one process's slice is refused to another process at the limit, and for how long."""
     url = network.url()
     with ledger_on(url, "0.01", "1") as mine, ledger_on(url + "&application_name=other", "0", "1") as theirs:
         warm(mine)
@@ -196,7 +196,7 @@ def refusals(network: Network) -> Row:
 
 
 def die(url: str, ahead: str) -> None:
-    """A process that is killed while it makes 64 calls."""
+    """Kill this process while it makes 64 calls."""
     settings = BudgetSettings(store_url=url, default_limit="10000", slice=ahead, journal="off", hold_ttl=TTL)
     ledger = BudgetLedger(settings)
     warm(ledger)
@@ -209,7 +209,7 @@ def die(url: str, ahead: str) -> None:
 
 
 def charged_after_a_kill(url: str, ahead: str) -> int:
-    """The nano-dollars that are charged for its calls once their holds have expired."""
+    """Return the nano-dollars that are charged for the calls of a killed process after their holds have expired."""
     process = get_context("spawn").Process(target=die, args=(url, ahead))
     process.start()
     process.join()
@@ -223,7 +223,7 @@ def charged_after_a_kill(url: str, ahead: str) -> int:
 
 
 def kills(network: Network) -> Row:
-    """What is charged for the calls of a process that is killed."""
+    """Return the row that shows the charge for the calls of a killed process."""
     sliced, exact = (usd_text(charged_after_a_kill(network.url(), ahead)) for ahead in (SLICE, "0"))
     return Row(
         f"{TASKS} calls in flight at kill -9, holding $0.001 each: charged", f"${sliced}", f"${exact} without", ""
@@ -231,7 +231,7 @@ def kills(network: Network) -> Row:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     server = Server()
     networks = [Network(server, seconds) for seconds in DELAYS]
     rows = [row for network in networks for row in rows_over(network)]

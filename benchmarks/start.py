@@ -23,9 +23,9 @@ _PACKAGE = str(Path(litellm_budget_plugin.__file__).parents[1])
 
 
 def start(path: list[str], text: str) -> float:
-    """The seconds of one start."""
+    """Return the mean seconds of one start."""
     given = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, _PACKAGE])}
-    # An installed package is compiled.
+    # Byte code is written, because an installed package is compiled.
     given.pop("PYTHONDONTWRITEBYTECODE", None)
     begun = time.perf_counter()
     for _ in range(PROGRAMS):
@@ -34,7 +34,7 @@ def start(path: list[str], text: str) -> float:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     start([STARTUP], "import litellm_budget_plugin.auto")
     arms = {"nothing": ([], "pass"), "run": ([STARTUP], "pass"), "auto": ([], "import litellm_budget_plugin.auto")}
     timings = in_turn({arm: partial(start, *given) for arm, given in arms.items()}, ROUNDS)
@@ -42,7 +42,7 @@ def run() -> list[Row]:
     rows = []
     for arm, what in (("run", "a start under run"), ("auto", "a start with import auto")):
         ratio = timings.ratio(arm, "nothing")
-        # From the ratio, so that a slow minute counts for both.
+        # Computed from the ratio, so that a slow minute affects both.
         added = (ratio - 1) * bare
         aim = f"at most {duration(AIM)} more"
         rows.append(

@@ -21,7 +21,7 @@ AIM = 2.5
 
 
 def measure() -> Timings:
-    """Both, in turn, on two files."""
+    """Measure bare sqlite3 and the store on two files, and a ledger in memory, in turn."""
     path = str(Path("bare.db").resolve())
     maker = open_store(f"sqlite:///{path}")
     for user in USERS:
@@ -61,7 +61,7 @@ def measure() -> Timings:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     timings = measure()
     ratio = timings.ratio("store", "bare")
     against = f"{duration(timings.seconds('bare'))} bare sqlite3"

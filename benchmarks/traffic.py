@@ -16,7 +16,7 @@ TTL = 120_000_000
 
 
 def reserve(store: Store, hold: str, user: str) -> None:
-    """Hold WANT for a user; it must be granted."""
+    """Hold WANT for a user. The store must grant it."""
     command = Reserve(
         hold=hold,
         project=PROJECT,
@@ -33,7 +33,7 @@ def reserve(store: Store, hold: str, user: str) -> None:
 
 
 def settle(store: Store, hold: str, user: str) -> None:
-    """Charge COST, take the hold off, and leave the response's mark."""
+    """Charge COST, close the hold, and write the response's mark."""
     command = Settle(
         hold=hold,
         project=PROJECT,

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat server on loopback that counts what reaches it and takes its time."""
+"""An OpenAI-compatible chat server on loopback that counts its requests and answers after a delay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Upstream(ThreadingHTTPServer):
-    """Answers every request with `tokens` output tokens after `delay` seconds, so that calls overlap."""
+    """A server that answers every request with `tokens` output tokens after `delay` seconds, so that calls overlap."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -24,13 +24,13 @@ class Upstream(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """What LiteLLM takes as `api_base`."""
+        """The value for LiteLLM's `api_base`."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
 @contextmanager
 def serving(tokens: int, delay: float) -> Iterator[Upstream]:
-    """An upstream that runs."""
+    """Run an upstream within this context."""
     upstream = Upstream(tokens, delay)
     threading.Thread(target=upstream.serve_forever, args=(0.02,), daemon=True).start()
     try:
@@ -45,7 +45,7 @@ class _Chat(BaseHTTPRequestHandler):
     server: Upstream
 
     def log_message(self, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         upstream = self.server

@@ -22,7 +22,7 @@ AIM = 1.3
 
 
 def filled(users: int) -> Store:
-    """A store whose file holds that many users."""
+    """Return a store whose file holds this number of users."""
     path = Path(f"{users}.db").resolve()
     store = open_store(f"sqlite:///{path}")
     traffic.reserve(store, "0-template", "template")
@@ -33,7 +33,7 @@ def filled(users: int) -> Store:
 
 
 def measure() -> tuple[Timings, float]:
-    """Both, in turn; and the size of the large file in bytes."""
+    """Measure both stores in turn. Returns the timings, and the size of the large file in bytes."""
     choose = random.Random(1)
     stores = {users: filled(users) for users in (FEW, MANY)}
 
@@ -55,7 +55,7 @@ def measure() -> tuple[Timings, float]:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     timings, size = measure()
     ratio = timings.ratio("many", "few")
     return [

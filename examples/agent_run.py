@@ -1,8 +1,8 @@
-"""An agent with a budget for its run, and sub-agents with smaller ones: one that loops is stopped, and the others go on.
+"""An agent with a budget for its run, and sub-agents with smaller budgets. One that loops is stopped, and the others continue.
 
     python examples/agent_run.py
 
-With OPENAI_API_KEY set it talks to OpenAI (about one US cent); without, to a server of its own on loopback.
+With OPENAI_API_KEY set it calls OpenAI (about one US cent); without, it calls its own server on loopback.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from litellm_budget_plugin import BudgetCallback, BudgetExceeded, budget_context
 
 
 async def think(task: str) -> str:
-    """One step of an agent."""
+    """Make one step of an agent."""
     messages = [{"role": "user", "content": task}]
     answer = await litellm.acompletion(model="gpt-4o", messages=messages, max_tokens=100)
     return str(answer.choices[0].message.content)
 
 
 async def sub_agent(name: str, steps: int) -> str:
-    """An agent that works on a part of the task, with a budget of its own beside that of the run."""
+    """Work on a part of the task, with a budget of its own in addition to that of the run."""
     with budget_run("$0.005", id=f"report-1/{name}") as run:
         try:
             for step in range(steps):
@@ -40,7 +40,7 @@ async def sub_agent(name: str, steps: int) -> str:
 
 
 async def report() -> None:
-    """The agent: it plans, has its sub-agents work at the same time, and sums up."""
+    """Run the agent: it plans, runs its sub-agents at the same time, and sums up."""
     with budget_context(user="alice"), budget_run("$0.05", id="report-1") as run:
         await think("Plan the report.")
         for outcome in await asyncio.gather(sub_agent("search", 3), sub_agent("draw", 3), sub_agent("loop", 1000)):

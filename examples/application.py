@@ -1,4 +1,4 @@
-"""An application as it was before budgets: it calls LiteLLM for its users, and knows nothing else."""
+"""An application without any code for budgets: it calls LiteLLM for its users."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from litellm import acompletion
 
 
 async def ask(user: str, question: str) -> str:
-    """The model's answer to one user's question."""
+    """Return the model's answer to one user's question."""
     response = await acompletion(
         model="gpt-4o",
         messages=[{"role": "user", "content": question}],
@@ -19,5 +19,5 @@ async def ask(user: str, question: str) -> str:
 
 
 async def ask_many(user: str, questions: list[str]) -> list[str | BaseException]:
-    """All of a user's questions at once; an exception stands in the place of an answer that failed."""
+    """Ask all of a user's questions at once. For a call that fails, its exception takes the place of the answer."""
     return await asyncio.gather(*[ask(user, question) for question in questions], return_exceptions=True)

@@ -1,8 +1,8 @@
-"""A batch job over threads: documents of several customers, each paid by its customer and by the batch's own budget.
+"""A batch job over threads: documents of several customers, each charged to its customer and to the batch's own budget.
 
     python examples/batch_over_threads.py
 
-With OPENAI_API_KEY set it talks to OpenAI (about two US cents); without, to a server of its own on loopback.
+With OPENAI_API_KEY set it calls OpenAI (about two US cents); without, it calls its own server on loopback.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ IN_FLIGHT = "no room beside the calls in flight"
 
 
 class Document(NamedTuple):
-    """What is to be summed up, and for whom."""
+    """A text to sum up, and the customer who pays."""
 
     customer: str
     text: str
 
 
 def sum_up(document: Document) -> str:
-    """The outcome for one document; a customer without budget left does not stop the others'."""
+    """Sum up one document, and return the outcome. A customer with no budget left does not stop other customers' documents."""
     messages = [{"role": "user", "content": f"Sum up: {document.text}"}]
     try:
-        # Named here, in the thread that calls: a block around the executor would not reach it.
+        # Named in the thread that makes the call, because a block around the executor would not reach it.
         with budget_context(user=document.customer):
             litellm.completion(model="gpt-4o", messages=messages, max_tokens=100)
     except BudgetExceeded as refused:
@@ -48,7 +48,7 @@ def sum_up(document: Document) -> str:
 
 
 def main() -> None:
-    """Register the callback, work through the documents, and show what each customer has spent."""
+    """Register the callback, process the documents, and show what each customer has left."""
     documents = [Document(customer, f"document {number}") for number in range(12) for customer in CUSTOMERS]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(8) as pool:
         budgets = BudgetCallback(store_url=f"sqlite:///{folder}/budgets.db", user_limits="$1/day")
@@ -58,7 +58,7 @@ def main() -> None:
         with budget_context(tags=["nightly"]):
             # `carry` takes the tag into the threads.
             outcomes = dict(zip(documents, pool.map(budget_context.carry(sum_up), documents)))
-            # What calls in flight held has come back, as far as it was not spent.
+            # The calls in flight have ended, and the money that they held but did not spend is free again.
             for document in [document for document, outcome in outcomes.items() if outcome == IN_FLIGHT]:
                 outcomes[document] = sum_up(document)
         for customer in CUSTOMERS:

@@ -13,7 +13,7 @@ USAGE = {"prompt_tokens": 20, "completion_tokens": 60, "total_tokens": 80}
 
 
 class LocalProvider(ThreadingHTTPServer):
-    """Answers every chat request with 60 tokens, after a moment, in one piece or as a stream. `requests` counts what arrived."""
+    """A server that answers every chat request with 60 tokens, in one piece or as a stream. `requests` counts the requests."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -26,7 +26,7 @@ class LocalProvider(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """What to give LiteLLM as `api_base`."""
+        """The value for LiteLLM's `api_base`."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
@@ -38,7 +38,7 @@ class _Chat(BaseHTTPRequestHandler):
         with self.server.counting:
             self.server.requests += 1
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        time.sleep(0.1)  # a model thinks: this is what makes the calls of the example overlap
+        time.sleep(0.1)  # as long as a model needs, so that the example's calls overlap
         head = {"id": f"chatcmpl-{self.server.requests}", "created": int(time.time()), "model": asked["model"]}
         if asked.get("stream"):
             self._send("text/event-stream", "".join(f"data: {event}\n\n" for event in [*_chunks(head), "[DONE]"]))
@@ -59,11 +59,11 @@ class _Chat(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the example prints what matters."""
+        """Log nothing, because the example prints the results."""
 
 
 def _chunks(head: dict[str, Any]) -> list[str]:
-    """The answer, word by word, then how it ended, then the usage."""
+    """Return the chunks of a stream: the answer word by word, the finish reason, and the usage."""
     deltas: list[tuple[dict[str, str], str | None]] = [({"content": f"{word} "}, None) for word in ANSWER.split()]
     choices = [[{"index": 0, "delta": delta, "finish_reason": end}] for delta, end in [*deltas, ({}, "stop")]]
     head = {**head, "object": "chat.completion.chunk"}

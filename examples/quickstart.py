@@ -1,9 +1,9 @@
-"""Three users with different budgets call a model at the same time. Who is served, who is refused, what does it cost?
+"""Three users with different budgets call a model at the same time. The script shows which calls are refused, and the spend.
 
     python examples/quickstart.py
 
-With OPENAI_API_KEY set it talks to OpenAI (about one US cent); without, to a server of its own on loopback. The
-application is in application.py, and knows nothing of budgets.
+With OPENAI_API_KEY set it calls OpenAI (about one US cent); without, it calls its own server on loopback. The
+application is in application.py, and has no code for budgets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if "OPENAI_API_KEY" not in os.environ:
     os.environ.update(OPENAI_API_KEY="none", OPENAI_API_BASE=provider.url, LITELLM_LOCAL_MODEL_COST_MAP="True")
 
 import litellm  # noqa: E402  # it reads the environment when it is imported
-from application import ask_many  # noqa: E402  # as an application does, by name, before there is any budget
+from application import ask_many  # noqa: E402  # an application imports it by name, before there is any budget
 
 from litellm_budget_plugin import BudgetCallback, BudgetExceeded  # noqa: E402
 
@@ -30,7 +30,7 @@ ROUNDS, CALLS = 2, 6
 
 
 async def run() -> None:
-    """Every user asks CALLS questions at once, ROUNDS times."""
+    """Let every user ask CALLS questions at once, ROUNDS times."""
     for number in range(1, ROUNDS + 1):
         questions = [f"What is the answer, number {n}?" for n in range(CALLS)]
         answers = await asyncio.gather(*[ask_many(user, questions) for user in BUDGETS])
@@ -48,7 +48,7 @@ def main() -> None:
     """Register the callback, run the application, and show the ledger."""
     with tempfile.TemporaryDirectory() as folder:
         budgets = BudgetCallback(store_url=f"sqlite:///{folder}/budgets.db", default_limit=0)
-        litellm.callbacks = [budgets]  # the one line
+        litellm.callbacks = [budgets]  # the only change to the application
 
         for user, limit in BUDGETS.items():
             budgets.manager.create_budget(limit, user)

@@ -1,4 +1,4 @@
-"""Per-user budgets that hold, for everything that is called through LiteLLM.
+"""Enforced per-user budgets for every call through LiteLLM.
 
     import litellm
     from litellm_budget_plugin import BudgetCallback
@@ -10,7 +10,7 @@ The public names are loaded when they are first used: importing the package does
 
 from __future__ import annotations
 
-# Not from typing, which takes longer to import than all the rest of a program that never imports LiteLLM.
+# Not imported from typing: that import takes longer than the rest of a program that never imports LiteLLM.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -1,8 +1,8 @@
-"""BudgetMiddleware for ASGI, in FastAPI or Starlette:
+"""BudgetMiddleware for ASGI. In FastAPI or Starlette:
 
     app.add_middleware(BudgetMiddleware, user=lambda scope: scope["session"].get("user"))
 
-Litestar, Quart and Django take it as well, and whatever else speaks ASGI. None of them is imported here.
+It also works with Litestar, Quart, Django and every other ASGI framework. This module imports none of them at import time.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _TRY_AGAIN_LATER = 1013
 
 
 class BudgetMiddleware(Middleware):
-    """ASGI middleware: names who pays for the LLM calls of a request, and answers refusals with problem documents (RFC 9457).
+    """ASGI middleware that names the user who pays for a request's LLM calls, and answers refusals with problem documents (RFC 9457).
 
     `user`, `team`, `tags` and `run` are each a header's name, "cookie:NAME", or a function of the scope, sync or async. A header of tags
-    holds them with commas between. What a client sends it may choose: name a header or cookie only where a proxy sets it and removes
-    the client's own. The user pays, as in `budget_context`, until the response has ended.
+    separates them with commas. A client can forge headers and cookies: name one only if a proxy sets it and removes the client's own.
+    The user pays, as in `budget_context`, until the response has ended.
 
-    A refusal that the application does not handle is answered with `status`, as long as no byte of the body was sent; after that
-    the error goes on to the server, which ends the connection. `expose` lists the scopes whose budgets a client may see the figures of.
-    A GET of `remaining_path` is answered with the budgets of the caller. Raises BudgetInputError for options that cannot be meant.
+    A refusal that the application does not handle is answered with `status` if no byte of the body was sent. After the first byte the
+    error is passed on to the server, which ends the connection. `expose` lists the scopes whose budget figures a client may see.
+    A GET of `remaining_path` is answered with the budgets of the caller. Raises BudgetInputError for invalid options.
     """
 
     app: App
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request or websocket; anything else goes to the application as it is."""
+        """Serve one request or websocket; pass anything else to the application unchanged."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -83,16 +83,16 @@ class BudgetMiddleware(Middleware):
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or self.remaining_path is None:
             return False
         path, root = scope["path"], scope.get("root_path") or ""
-        # Servers differ in whether `path` begins with the path that the application is mounted at.
+        # Some servers include the application's mount path in `path`, others do not.
         return self.remaining_path in (path, path[len(root) :] if path.startswith(root + "/") else path)
 
 
 class _Response:
-    """What the application sends, held back until the first byte of the body: as long as that is not there, it can be replaced.
+    """The application's response. It is held back until the first byte of the body, so that a problem document can replace it.
 
-    Frameworks answer an error with a small complete response and raise it again after that. What may be one is held back until the
-    application returns: a complete response of 500 and above, and what Starlette's BaseHTTPMiddleware makes of a stream that fails
-    before its first byte, an empty body of unknown length.
+    Frameworks answer an error with a small complete response, and then raise the error again. A response that may be such an answer is
+    held back until the application returns: a complete response with a status of 500 or above, and an empty body of unknown length.
+    Starlette's BaseHTTPMiddleware sends the latter for a stream that fails before its first byte.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -101,7 +101,7 @@ class _Response:
         self._held: list[Message] = []
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, or hold it back."""
+        """Send a message from the application, or hold it back."""
         kind = message["type"]
         if not self.sent:
             if kind == "http.response.start":
@@ -125,7 +125,7 @@ class _Response:
         return status >= 500 or not (body.get("body") or sized or status in (204, 304))
 
     async def finish(self, *, failed: bool = False) -> None:
-        """Send what is held back. Of an application that `failed`, only if it is complete: the server answers for it otherwise."""
+        """Send the messages that are held back. If the application `failed`, send only a complete response; else the server answers."""
         held, self._held = self._held, []
         if held and (not failed or len(held) > 1):
             self.sent = True
@@ -133,7 +133,7 @@ class _Response:
                 await self._send(message)
 
     async def replace(self, problem: Problem) -> None:
-        """Send this instead of what is held back."""
+        """Send the problem document instead of the messages that are held back."""
         self._held, self.sent = [], True
         if self._scope["type"] == "websocket":
             code = _TRY_AGAIN_LATER if problem.status == 503 else _POLICY_VIOLATION
@@ -150,16 +150,16 @@ async def _answer(problem: Problem, scope: Scope, send: Send) -> None:
 
 
 async def remaining() -> dict[str, Any]:
-    """The budgets of the caller, for a route of the application's own; the event loop goes on meanwhile.
+    """Return the budgets of the caller, for a route of the application. Does not block the event loop.
 
-    Within a `BudgetMiddleware` or a `budget_context`. Raises BudgetUserMissing if nobody is named, BudgetStoreError if the ledger does
-    not answer, BudgetError without an open callback.
+    Call it within a `BudgetMiddleware` or a `budget_context`. Raises BudgetUserMissing if no user is named, BudgetStoreError if the
+    ledger does not answer, and BudgetError without an open callback.
     """
     return await asyncio.to_thread(caller_budgets)
 
 
 class _ProblemResponse:
-    """A response as Starlette and Litestar take them from exception handlers."""
+    """A response that exception handlers of Starlette and Litestar can return."""
 
     def __init__(self, problem: Problem) -> None:
         self.status_code = problem.status
@@ -169,16 +169,15 @@ class _ProblemResponse:
         await _Response(scope, send).replace(self._problem)
 
     def to_asgi_response(self, *_: Any, **__: Any) -> _ProblemResponse:
-        """Litestar's name for it."""
+        """Return this response: Litestar calls this method to get the ASGI application."""
         return self
 
 
 def exception_handler(request: Any, error: Exception) -> Any:
-    """An exception handler for Litestar, `Litestar(exception_handlers={500: exception_handler})`, and for Starlette and FastAPI where
-    something inside of the middleware answers errors.
+    """Answer an error with the problem document of its refusal, also if another error was raised from the refusal.
 
-    The problem document of a refusal, also of one that another error was made of. Other errors get the response that Litestar makes
-    of them, and are raised again in other frameworks.
+    An exception handler for Litestar, `Litestar(exception_handlers={500: exception_handler})`, and for Starlette and FastAPI if
+    something inside the middleware answers errors. Other errors get Litestar's own response, and are raised again in other frameworks.
     """
     problem = problem_of(error)
     if problem is not None:

@@ -1,10 +1,10 @@
-"""Budgets without a line about them: `import litellm_budget_plugin.auto`, or `litellm-budget run -- python app.py`.
+"""Budgets without code changes: `import litellm_budget_plugin.auto`, or `litellm-budget run -- python app.py`.
 
-A BudgetCallback is opened from the environment (LITELLM_BUDGET_...) as soon as LiteLLM is imported; at once, if it has been.
-Importing this takes no noticeable time, and again and from several threads it is the same as once. If budgets cannot be enforced, the
-process ends with exit code 3, or with ON_START_ERROR=warn goes on without them.
+A BudgetCallback is opened from the environment (LITELLM_BUDGET_...) as soon as LiteLLM is imported, or at once if it was imported
+before. Importing this module takes no noticeable time; repeated imports, also from several threads, have no further effect. If budgets
+cannot be enforced, the process ends with exit code 3. With ON_START_ERROR=warn it continues without budgets.
 
-While the application has a BudgetCallback of its own open, that one acts, and the one from here again after it.
+While the application has its own BudgetCallback open, only that one acts. After it is closed, this one acts again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Budget files: limits of scopes, classes of users and single subjects.
 
-A file in TOML, or in YAML by its ending, has a table for each scope, with `limits` for all of its subjects, and tables in it for
-single ones; and classes of users:
+A file is TOML, or YAML if its name ends so. It has a table for each scope, with `limits` for all of its subjects, and nested tables for
+single subjects. It can also define classes of users:
 
     [user]
     limits = ["$1/day", "$10/month"]
@@ -41,13 +41,13 @@ _CLASS_OPTIONS = ("users", *_OPTIONS)
 MOST_PER_CENT = 1000
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_NODES = 1_000_000
-"""So many values a YAML file may have, with what its aliases repeat."""
+"""The most values that a YAML file may have, counting the values that its aliases repeat."""
 
 
 def read_file(path: str | Path, zone: str, scopes: Mapping[str, Table], recorded: str = "none") -> Policy:
-    """The policy of a file, beside the limits that the environment gives to whole scopes.
+    """Return the policy of a file, together with the limits that the environment gives to whole scopes.
 
-    Raises BudgetSettingsError, which names the file, the line and the key, for the first mistake; then nothing of the file counts.
+    Raises BudgetSettingsError for the first mistake, with the file, the line and the key; then nothing in the file takes effect.
     """
     try:
         text = _text(Path(path))
@@ -64,14 +64,14 @@ def read_file(path: str | Path, zone: str, scopes: Mapping[str, Table], recorded
 
 
 def _text(path: Path) -> str:
-    # A pipe could have the start wait for ever, and be read once only.
+    # A pipe could block the start for ever, and can be read only once.
     if path.exists() and not path.is_file():
         raise ValueError("it is no file")
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
-    # Editors on Windows begin a file with a mark.
+    # Editors on Windows begin a file with a byte order mark.
     return content.decode("utf-8-sig")
 
 
@@ -94,7 +94,7 @@ def _load(text: str, *, yaml: bool) -> Any:
     import yaml as parser  # type: ignore[import-untyped]  # its stubs are a package of their own; only for files in YAML
 
     try:
-        # Keys that repeat would silently be the last of them.
+        # Of repeated keys the YAML parser would silently take the last one.
         node = parser.compose(text, parser.SafeLoader)
         _check_keys(node, 0)
         return parser.safe_load(text)
@@ -102,7 +102,7 @@ def _load(text: str, *, yaml: bool) -> Any:
         mark = getattr(error, "problem_mark", None)
         raise _Mistake(f"{getattr(error, 'problem', error)}", line=mark.line + 1 if mark else None) from None
     except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        # What a tag or a date cannot be made of.
+        # The parser raises these for values that do not fit their tag, or for impossible dates.
         raise _Mistake(_unreadable(error)) from None
 
 
@@ -111,7 +111,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def _check_keys(node: Any, seen: int) -> int:
-    """Raises for a key that repeats, or is none; returns how many nodes were seen."""
+    """Return how many nodes were seen. Raises _Mistake for a repeated key, for one that is no scalar, and for an ambiguous number."""
     seen += 1
     if seen > _MOST_NODES:
         raise _Mistake(f"it has more than {_MOST_NODES:,} values")
@@ -174,7 +174,7 @@ def _classes(content: Any, zone: str) -> tuple[dict[str, Table], dict[str, str],
             if members.setdefault(user, name) != name:
                 raise _Mistake(f"the user {user!r} is in the class {members[user]!r}, too", "class", name, "users")
     globs = [user for user in members if "*" in user or "?" in user]
-    # In ids of users, brackets are no sets of characters.
+    # Brackets in a user's id are literal, not character sets.
     patterns = tuple((re.compile(translate(glob.replace("[", "[[]"))), members.pop(glob)) for glob in globs)
     return classes, members, patterns
 
@@ -255,7 +255,7 @@ _KEY = re.compile(r"""\s*-?\s*(?P<key>"[^"]*"|'[^']*'|[^\s:=\[\]#"']+)\s*[:=]"""
 
 
 def _line_of(text: str, keys: tuple[str, ...], *, yaml: bool) -> int | None:
-    """The line on which the last of `keys` is written, in the table of the others; else that of the table."""
+    """Return the number of the line with the last of `keys`, inside the table that the others name; else the table's line."""
     table, best, depth = (), None, 0  # type: tuple[str, ...], int | None, int
     indents: list[tuple[int, str]] = []
     for number, whole in enumerate(text.split("\n"), 1):

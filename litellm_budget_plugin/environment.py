@@ -1,4 +1,4 @@
-"""The environment of a program that `litellm-budget run` starts: this process's own, which the program inherits."""
+"""Changes to this process's environment, which a program that `litellm-budget run` starts inherits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ STARTUP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "startup")
 
 
 def hook_into_python() -> None:
-    """Have every Python that inherits this environment import our sitecustomize before it does anything else. Raises
-    BudgetInputError if the package lies where PYTHONPATH cannot name it.
+    """Make every Python process that inherits this environment import our sitecustomize first. Raises BudgetInputError if PYTHONPATH
+    cannot name the package's directory.
     """
     if os.pathsep in STARTUP:
         raise BudgetInputError(
             f"PYTHONPATH cannot name {STARTUP}: install the package in a directory without {os.pathsep!r}"
         )
     given = os.environ.get("PYTHONPATH")
-    # An empty entry is the working directory, an empty list is none.
+    # An empty entry means the working directory; an empty PYTHONPATH means no entry.
     others = [entry for entry in given.split(os.pathsep) if entry != STARTUP] if given else []
     os.environ["PYTHONPATH"] = os.pathsep.join([STARTUP, *others])
 
 
 def put_settings(**values: str) -> None:
-    """Settings by their names in lower case, in place of what the environment says; an empty one counts as not set."""
+    """Set settings, by their names in lower case, in place of those in the environment. An empty value counts as not set."""
     names = {PREFIX + name.upper(): value for name, value in values.items()}
     for given in [given for given in os.environ if given.upper() in names]:
         del os.environ[given]
@@ -37,7 +37,7 @@ def put_settings(**values: str) -> None:
 
 
 def put_dotenv() -> None:
-    """What the .env file of this directory sets: the program may change to another one."""
+    """Copy the settings of this directory's .env file into the environment, because the program may change its directory."""
     given = {name.upper() for name, value in os.environ.items() if value}
     for name, value in dotenv_values(".env").items():
         if name.upper().startswith(PREFIX) and name.upper() not in given and value:
@@ -45,7 +45,7 @@ def put_dotenv() -> None:
 
 
 def put_absolute_paths(settings: BudgetSettings) -> None:
-    """Name files as they are seen from this directory, for the same reason."""
+    """Make the paths in settings absolute, because the program may change its directory."""
     key = store_key(settings.url)
     if key.startswith("sqlite:"):
         put_settings(store_url=key)

@@ -21,26 +21,26 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, TypeVar
 
-# How many members of a list are looked at: an error can keep a whole conversation.
+# The search looks at no more members of a list, because an error can hold a whole conversation.
 _MEMBERS = 100
 _Error = TypeVar("_Error", bound=BaseException)
 
 
 class BudgetError(Exception):
-    """The root of every error raised on purpose by litellm_budget_plugin."""
+    """The base class of every error that litellm_budget_plugin raises on purpose."""
 
 
 class BudgetInputError(BudgetError, ValueError):
     """An argument that cannot be accepted. The message says what was wrong, where, and what is accepted.
 
-    `status_code` is 422, so that a Router does not try a call with a bad user id again.
+    `status_code` is 422, so that a Router does not retry a call with a bad user id.
     """
 
     status_code = 422
 
 
 class BudgetSettingsError(BudgetInputError):
-    """A setting that stops the start. The message names the setting and what it may be."""
+    """A setting that stops the start. The message names the setting and the values that it accepts."""
 
 
 class BudgetFileError(BudgetError):
@@ -48,33 +48,33 @@ class BudgetFileError(BudgetError):
 
 
 class BudgetStoreError(BudgetError):
-    """The store cannot serve until a person mends it. The message names the file or address and the way out."""
+    """The store cannot serve until a person repairs it. The message names the file or address and the remedy."""
 
 
 class BudgetStoreUnavailable(BudgetStoreError):
-    """The store did not answer in time. Nothing is known to have changed; the same command may be sent again.
+    """The store did not answer in time. It is unknown whether anything changed; the same command may be sent again.
 
-    `status_code` is 503, never 429: a store that is away must not cool down a Router's deployments.
+    `status_code` is 503, never 429: an unreachable store must not cool down a Router's deployments.
     """
 
     status_code = 503
 
 
 class IncompatibleLiteLLMError(BudgetError):
-    """The installed LiteLLM lacks something that the callback relies on, or has changed it. Nothing was patched."""
+    """The installed LiteLLM lacks or has changed something that the callback relies on. Nothing was patched."""
 
 
 class BudgetRefused(BudgetError):
     """A call that was refused before it left the process.
 
-    `status_code` is 422 whatever LiteLLM is configured to: the codes 402, 403 and 429 make a Router retry the call or
-    cool down its deployments, and so harm other users.
+    `status_code` is 422 whatever LiteLLM's configuration is. The codes 402, 403 and 429 make a Router retry the call or cool
+    down its deployments, which harms other users.
     """
 
     status_code = 422
     suggestion: str | None = None
-    """What the caller or the operator can do about it, as one sentence; None where there is nothing to say."""
-    # LiteLLM's Router does not count an exception with this mark against the deployment.
+    """One sentence that says what the caller or the operator can do; None if there is no advice."""
+    # LiteLLM's Router does not count an exception with this attribute against the deployment.
     _litellm_advisor_orchestration_failure = True
 
     def __init__(self, message: str, suggestion: str | None = None) -> None:
@@ -87,25 +87,25 @@ class BudgetPriceUnknown(BudgetRefused):
 
 
 class BudgetUserMissing(BudgetRefused):
-    """The call names no user, and ON_MISSING_USER is `reject`. The message says where a user is looked for."""
+    """The call names no user, and ON_MISSING_USER is `reject`. The message lists the places where a user can be named."""
 
 
 def refusal_in(error: BaseException | None) -> BudgetRefused | None:
-    """The refusal that `error` is or was made of, None if there is none.
+    """Return the refusal that `error` is or was caused by; None if there is none.
 
-    Frameworks put errors of their own around a refusal. It is looked for in `error` itself, its causes and contexts, the
-    members of exception groups, and every exception that one of these keeps as an argument or attribute, nearest first.
+    Frameworks wrap refusals in their own errors. This searches `error` itself, its causes and contexts, the members of
+    exception groups, and every exception that one of these keeps as an argument or attribute, nearest first.
     """
     return first_in(error, (BudgetRefused,))
 
 
 def first_in(error: BaseException | None, kinds: tuple[type[_Error], ...]) -> _Error | None:
-    """The nearest error of one of these kinds that `error` is or was made of, by the search of `refusal_in`."""
+    """Return the nearest error of one of these kinds that `error` is or was caused by; it is found like in `refusal_in`."""
     waiting: deque[Any] = deque([error])
     seen: set[int] = set()
     while waiting:
         found = waiting.popleft()
-        # Asked of the type: what an error keeps can be a proxy of something that is gone.
+        # The type, not the object: an error can hold a proxy of an object that no longer exists.
         kind = type(found)
         if issubclass(kind, kinds):
             wanted: _Error = found
@@ -124,7 +124,7 @@ def first_in(error: BaseException | None, kinds: tuple[type[_Error], ...]) -> _E
 
 
 def __getattr__(name: str) -> Any:
-    # The name of version 0.1.0, which goes with the next one.
+    # The name in version 0.1.0. The next version removes it.
     if name == "LiteLLMChanged":
         return IncompatibleLiteLLMError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

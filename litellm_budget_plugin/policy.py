@@ -1,7 +1,7 @@
-"""Who has which limits: what the environment and a budget file say, as one value that never changes.
+"""The limits that the environment and a budget file set, as one immutable value.
 
-A subject has the limits of its own table, else of its class, else of its scope: the first that there are, as a whole. A limit set by
-hand in the ledger goes before all of them.
+A subject has all the limits of the first of these that has any: its own table, its class, its scope. Limits that are set by hand in
+the ledger take precedence over all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from litellm_budget_plugin.errors import BudgetInputError
 
 
 class Table(NamedTuple):
-    """What one table says. None: nothing, and the next one counts. `alert_at` is in per cent."""
+    """The contents of one table. None: the table sets nothing, and the next table counts. `alert_at` is in per cent."""
 
     limits: tuple[Limit, ...] | None = None
     alert_at: tuple[int, ...] | None = None
@@ -27,27 +27,27 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy:
-    """Limits by scope, by subject and by class of users. Threads may share it."""
+    """The limits by scope, by subject and by class of users. Threads may share it."""
 
     scopes: Mapping[str, Table] = field(default_factory=dict)
     subjects: Mapping[Subject, Table] = field(default_factory=dict)
     classes: Mapping[str, Table] = field(default_factory=dict)
     members: Mapping[str, str] = field(default_factory=dict)
-    """The class of a user, by the exact id."""
+    """The class of each user who is listed by the exact id."""
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
-    """The class of every user whose id matches, the first that does."""
+    """Patterns of users' ids, each with its class; the first match counts."""
     recorded: str = "none"
     """The window in which the spend of users without a limit is recorded."""
 
     def class_of(self, user: str) -> str | None:
-        """The class that lists a user."""
+        """Return the class that lists a user; None if no class does."""
         if user in self.members:
             return self.members[user]
         return next((name for pattern, name in self.patterns if pattern.fullmatch(user)), None)
 
     def own_limits(self, subject: Subject, user_class: str | None = None) -> tuple[Limit, ...] | None:
-        """The limits of a subject's own table or class; None if those of its scope count. `user_class` goes before the class that
-        lists the user. Raises BudgetInputError for a class that there is not.
+        """Return the limits of a subject's own table or class; None if those of its scope count. `user_class` takes precedence over
+        the class that lists the user. Raises BudgetInputError for an unknown class.
         """
         own = self.subjects.get(subject)
         if own is not None and own.limits is not None:
@@ -61,7 +61,7 @@ class Policy:
         return None if name is None else self.classes[name].limits
 
     def alert_at(self, subject: Subject) -> tuple[int, ...] | None:
-        """At how many per cent of its limits a subject has alerts, by its own table, its class or its scope; None if none of them says."""
+        """Return the per cent of its limits at which a subject has alerts, by its table, class or scope; None if none of them says."""
         named = self.class_of(subject.id) if subject.scope == "user" else None
         tables = (
             self.subjects.get(subject),
@@ -71,13 +71,13 @@ class Policy:
         return next((table.alert_at for table in tables if table is not None and table.alert_at is not None), None)
 
     def limits(self, subject: Subject, user_class: str | None = None) -> tuple[Limit, ...]:
-        """The limits that count for a subject that has none set by hand."""
+        """Return the limits that count for a subject without limits set by hand."""
         own = self.own_limits(subject, user_class)
         return own if own is not None else self.scopes.get(subject.scope, Table()).limits or ()
 
     @cached_property
     def defaults(self) -> tuple[Default, ...]:
-        """The limits of every scope, as commands carry them. What users without a limit spend is recorded."""
+        """The limits of every scope, as commands carry them. They include an entry that records the spend of users without a limit."""
         found = [default for scope, table in self.scopes.items() for default in as_defaults(scope, table.limits or ())]
         if not any(default.scope == "user" for default in found):
             found.insert(0, Default("user", self.recorded))
@@ -89,8 +89,8 @@ class Policy:
         user_class: str | None = None,
         given: Mapping[Subject, tuple[Limit, ...]] | None = None,
     ) -> tuple[Default, ...]:
-        """The limits that count for these subjects, as commands carry them. Those of `given` add to the others; of two for the same,
-        the smaller one counts. Raises BudgetInputError for a class that there is not.
+        """Return the limits that count for these subjects, as commands carry them. Limits in `given` are added; where two limits have
+        the same model, unit and window, the smaller one counts. Raises BudgetInputError for an unknown class.
         """
         found: list[Default] = []
         for subject in subjects:
@@ -110,13 +110,13 @@ class Policy:
         return any(limit.amount is not None for table in tables for limit in table.limits or ())
 
     def models(self) -> list[str]:
-        """Every model that a limit names, sorted."""
+        """Return every model that a limit names, sorted."""
         tables = (*self.scopes.values(), *self.subjects.values(), *self.classes.values())
         return sorted({limit.model for table in tables for limit in table.limits or () if limit.model})
 
 
 def smaller(limits: tuple[Limit, ...], given: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    """All of these limits; of two for the same, the smaller one."""
+    """Return all of these limits; of two with the same model, unit and window, only the smaller one."""
     both: dict[tuple[str, str, str], Limit] = {}
     for limit in (*limits, *given):
         key = (limit.model, limit.unit, limit.window)
@@ -127,12 +127,12 @@ def smaller(limits: tuple[Limit, ...], given: tuple[Limit, ...]) -> tuple[Limit,
 
 
 def as_defaults(scope: str, limits: Iterable[Limit], subject: str = "") -> list[Default]:
-    """Limits as commands carry them."""
+    """Return limits in the form that commands carry."""
     return [Default(scope, each.window, each.amount, each.model, each.unit, subject=subject) for each in limits]
 
 
 def nearest(name: str, accepted: Iterable[str]) -> str:
-    """What is said behind a name that there is not: which one is meant, or which there are."""
+    """Return the end of a message about an unknown name: the accepted name that is similar, else all accepted names."""
     known = list(accepted)
     near = difflib.get_close_matches(name, known, 1)
     return (

@@ -3,8 +3,8 @@
     litellm_settings:
       callbacks: litellm_budget_plugin.proxy.budget_callback
 
-Importing this module makes the callback, from the environment (LITELLM_BUDGET_...). A bad setting, or a ledger that cannot
-be opened, raises BudgetSettingsError or BudgetStoreError, and so stops the proxy's start with its message.
+Importing this module creates the callback from the environment (LITELLM_BUDGET_...). A bad setting raises BudgetSettingsError, and a
+ledger that cannot be opened raises BudgetStoreError; either stops the proxy's start with its message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which finds this by itself once the package is installed. Tests that do not use them do not import LiteLLM."""
+"""Fixtures for pytest, which finds them once the package is installed. Tests that do not use them do not import LiteLLM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def budget_clock() -> FixedClock:
-    """The time of `budget`: it stands still until `advance(days=1)`."""
+    """The clock of `budget`. It stands still until a test moves it, for example with `advance(days=1)`."""
     from litellm_budget_plugin.testing import FixedClock
 
     return FixedClock()
@@ -21,7 +21,7 @@ def budget_clock() -> FixedClock:
 
 @pytest.fixture
 def budget(budget_clock: FixedClock) -> Iterator[MemoryBudget]:
-    """Budgets on a ledger in memory, in place of the application's own, for one test. Nothing is limited before `set_limits`."""
+    """Budgets on a ledger in memory for one test, in place of the application's own. Nothing is limited before `set_limits`."""
     from litellm_budget_plugin.testing import MemoryBudget
 
     with MemoryBudget(clock=budget_clock) as opened:

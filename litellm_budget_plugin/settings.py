@@ -33,7 +33,7 @@ PREFIX = "LITELLM_BUDGET_"
 USER_SOURCES = ("context", "metadata", "user", "proxy", "default")
 
 _logger = logging.getLogger("litellm_budget_plugin")
-# What Kubernetes injects into every container for a service named "litellm-budget".
+# The variables that Kubernetes sets in every container for a service named "litellm-budget".
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*")
 _DEFAULT_URL = "sqlite:///litellm_budget.db"
 _ENV_FILE = ".env"
@@ -287,7 +287,7 @@ class BudgetSettings(BaseSettings):
             try:
                 parts = urlsplit(value.get_secret_value())
                 good = parts.scheme.lower() in ("smtp", "smtps") and parts.hostname and (parts.port or 1)
-            except ValueError:  # what it says may hold a password
+            except ValueError:  # its message may hold a password
                 good = False
             if not good or parts.query not in ("", "starttls=off"):
                 raise ValueError("it is a URL like smtp://user:password@mail.example.com:587")
@@ -359,7 +359,7 @@ class BudgetSettings(BaseSettings):
             raise ValueError(f"{PREFIX}API_KEY and {PREFIX}HEADERS are for an endpoint: an http:// or https:// store")
         try:
             urlsplit(self._place)
-        except ValueError:  # what it says may hold a key
+        except ValueError:  # its message may hold a key
             raise ValueError(f"{PREFIX}STORE_URL or {PREFIX}API_BASE is no URL that can be read") from None
 
     @property
@@ -371,7 +371,7 @@ class BudgetSettings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The store's URL, with the default filled in, and with what every request to an endpoint is to carry: a secret."""
+        """The store's URL or its default, with the key and headers for an endpoint in it. A secret."""
         if self.api_key is None and not self.headers:
             return self._place
         key = None if self.api_key is None else self.api_key.get_secret_value()
@@ -379,22 +379,22 @@ class BudgetSettings(BaseSettings):
 
     @property
     def user_sources(self) -> tuple[str, ...]:
-        """USER_FROM as names."""
+        """The names in USER_FROM, in their order."""
         return tuple(self.user_from.split(","))
 
     @cached_property
     def alert_per_cents(self) -> tuple[int, ...] | None:
-        """ALERT_AT as numbers, in their order; None: no alerts."""
+        """The thresholds in ALERT_AT in per cent, ascending; None: no alerts."""
         return per_cents(self.alert_at)
 
     @cached_property
     def alert_webhooks(self) -> tuple[str, ...]:
-        """The URLs of ALERT_WEBHOOK: secrets."""
+        """The URLs in ALERT_WEBHOOK. Secrets."""
         return _listed(self.alert_webhook)
 
     @cached_property
     def alert_recipients(self) -> tuple[str, ...]:
-        """The addresses of ALERT_MAIL_TO."""
+        """The addresses in ALERT_MAIL_TO."""
         return _listed(self.alert_mail_to)
 
     @cached_property
@@ -420,7 +420,7 @@ class BudgetSettings(BaseSettings):
         return parse_limits(texts, self.timezone)
 
     def read_policy(self) -> Policy:
-        """All limits that are set outside of the ledger. Raises BudgetSettingsError for a file that cannot be accepted."""
+        """Return all limits that are set outside the ledger. Raises BudgetSettingsError for a file that cannot be accepted."""
         recorded = parse_window(self.default_window, self.timezone).text
         if self.file is None:
             return Policy(self.scope_limits, recorded=recorded)
@@ -428,7 +428,7 @@ class BudgetSettings(BaseSettings):
 
 
 class GivenSettings(BudgetSettings):
-    """Settings of constructor arguments and defaults alone: for a ledger that has nothing to do with the application's."""
+    """Settings from constructor arguments and defaults only, for a ledger that is independent of the application's."""
 
     _reads_environment: ClassVar[bool] = False
 
@@ -444,12 +444,12 @@ class GivenSettings(BudgetSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The arguments."""
+        """Return only the source for constructor arguments."""
         return (init_settings,)
 
 
 def per_cents(text: str) -> tuple[int, ...] | None:
-    """Thresholds from a text like "80,100", in their order; None for "off" and for nothing. Raises ValueError."""
+    """Return the thresholds in a text like "80,100", ascending; None for "off" and for an empty text. Raises ValueError."""
     words = [word.strip().removesuffix("%").strip() for word in text.split(",") if word.strip()]
     if not words or [word.lower() for word in words] == ["off"]:
         return None
@@ -466,8 +466,8 @@ def _listed(value: SecretStr | str | None) -> tuple[str, ...]:
 
 
 def url_from(given: str) -> str:
-    """A store's URL as it was given or, for `env:NAME`, as the environment variable NAME has it: arguments of a command can
-    be read by everybody on the machine. Raises BudgetInputError if the variable is not set or empty.
+    """Return a store's URL as it was given or, for `env:NAME`, the value of the environment variable NAME: everybody on the machine can
+    read the arguments of a command. Raises BudgetInputError if the variable is not set or empty.
     """
     if not given.startswith("env:"):
         return given
@@ -481,7 +481,7 @@ def url_from(given: str) -> str:
 
 
 def with_secrets(url: str, key: str | None, headers: dict[str, str]) -> str:
-    """An endpoint's URL with its key and further headers in it, so that one text names the whole."""
+    """Return an endpoint's URL with its key and further headers in it, so that one string holds everything."""
     parts = urlsplit(url)
     place = parts.netloc if key is None else f":{quote(key, safe='')}@{parts.netloc.rpartition('@')[2]}"
     added = urlencode([("header", f"{name}:{value}") for name, value in headers.items()])
@@ -500,7 +500,7 @@ def _object(value: object, what: str) -> object:
 
 
 def on_start_error() -> str:
-    """ON_START_ERROR, also where another setting is bad: `warn` if that is what it says, else `stop`."""
+    """Return `warn` if ON_START_ERROR says so, else `stop`. Works also if another setting is bad."""
     name = f"{PREFIX}ON_START_ERROR"
     given = {**_dotenv(), **os.environ}
     said = next((value for key, value in reversed(given.items()) if key.upper() == name and value), None)
@@ -515,7 +515,7 @@ def _dotenv() -> dict[str, str | None]:
 
 
 def set_env_default(name: str, value: str) -> None:
-    """Set an environment variable for the processes that this one starts, unless it is set."""
+    """Set an environment variable for this process and the processes that it starts, unless it is set."""
     os.environ.setdefault(name, value)
 
 
@@ -534,14 +534,14 @@ def _explain(error: ValidationError) -> str:
 
 
 class UnknownName(NamedTuple):
-    """A name with the settings' prefix that is no setting. `suggestion` is the setting that it is close to, "" if none is."""
+    """A name with the settings' prefix that is no setting. `suggestion` is the setting with the most similar name; "" if there is none."""
 
     given: str
     suggestion: str
 
 
 def unknown_names() -> list[UnknownName]:
-    """Every name in the environment and the .env file that looks like a setting and is none."""
+    """Return every name in the environment and the .env file that has the settings' prefix but is no setting."""
     known = {name.upper() for name in BudgetSettings.model_fields}
     found = []
     for given in sorted({*os.environ, *dotenv_values(_ENV_FILE)}):
@@ -552,7 +552,9 @@ def unknown_names() -> list[UnknownName]:
 
 
 def _check_names() -> None:
-    """A misspelt setting must not go unnoticed: an unlimited service looks just like a limited one."""
+    """Report misspelt settings, because a service without limits looks like a limited one. Raises BudgetSettingsError for a name that is
+    similar to a setting, and logs a WARNING for any other unknown name.
+    """
     for given, suggestion in unknown_names():
         if suggestion:
             raise BudgetSettingsError(f"unknown setting {given}; did you mean {suggestion}?")
@@ -560,8 +562,8 @@ def _check_names() -> None:
 
 
 class Origin(NamedTuple):
-    """Where a setting's value comes from: "argument", "environment", ".env" or "default". `text` is the value as it was written
-    there, which can be a secret (`secret`); None for a default.
+    """The source of a setting's value: "argument", "environment", ".env" or "default". `text` is the value as it was written there; None
+    for a default. `secret` says whether it is a secret.
     """
 
     setting: str
@@ -571,7 +573,7 @@ class Origin(NamedTuple):
 
 
 def origins(given: Mapping[str, object]) -> list[Origin]:
-    """Where each setting would come from for `BudgetSettings(**given)`, also where a value is bad."""
+    """Return the source of each setting for `BudgetSettings(**given)`, also if a value is bad."""
     environment = {name.upper(): value for name, value in os.environ.items() if value}
     file = {name.upper(): value for name, value in dotenv_values(_ENV_FILE).items() if value}
     found = []

@@ -1,4 +1,4 @@
-"""Help for tests of applications that have budgets.
+"""Helpers for tests of applications that use budgets.
 
     from litellm_budget_plugin.testing import MemoryBudget
 
@@ -6,7 +6,7 @@
         my_application()
         budget.assert_spent("alice", "0.0125")
 
-pytest has it as the fixtures `budget` and `budget_clock`. `disabled` is a block without budgets.
+In pytest, use the fixtures `budget` and `budget_clock`. `disabled` is a block without budgets.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _numbers = itertools.count()
 
 
 class FixedClock:
-    """A time that stands still until it is moved. Windows of a `MemoryBudget` begin and end by it."""
+    """A clock that stands still until it is moved. Windows of a `MemoryBudget` begin and end by it."""
 
     def __init__(self, now: datetime = _NOON) -> None:
-        """Begin at `now`, which has a time zone: by default noon UTC of Thursday, 15 January 2026. Raises ValueError without one."""
+        """Begin at `now`, by default noon UTC on Thursday, 15 January 2026. Raises ValueError if `now` has no time zone."""
         self._now = _checked(now)
 
     @property
@@ -57,11 +57,11 @@ class FixedClock:
         return self._now
 
     def advance(self, **parts: float) -> None:
-        """Move on by the parts of a `timedelta`: `advance(days=1, hours=2)`. Raises ValueError for a step back."""
+        """Move forward by the arguments of a `timedelta`: `advance(days=1, hours=2)`. Raises ValueError for a step back."""
         self.move_to(self._now + timedelta(**parts))
 
     def move_to(self, moment: datetime) -> None:
-        """Move on to a moment with a time zone. Raises ValueError for one that has passed: windows do not go back."""
+        """Move forward to a moment with a time zone. Raises ValueError for an earlier moment, because windows do not go back."""
         if _checked(moment) < self._now:
             raise ValueError(f"the clock stands at {self._now}, and does not go back to {moment}")
         self._now = _checked(moment)
@@ -79,18 +79,18 @@ def _checked(moment: datetime) -> datetime:
 
 
 class MemoryBudget:
-    """Budgets on a new ledger in memory for the length of a `with` block, in place of all that the application has.
+    """Budgets on a new ledger in memory for the duration of a `with` block, in place of the application's budgets.
 
-    `limits` are sentences for each user, `settings` the other settings by name; the environment is not read, and without `alert_at` there are no alerts. Calls of all threads
-    and tasks of this process are held and charged here, whatever callbacks the application makes meanwhile. Blocks that are open at the
-    same time in several threads keep the calls of their own threads apart, not those of threads that these start. Leaving
-    the block puts `litellm.callbacks` back, and leaves no thread and no file.
+    `limits` are sentences for each user, `settings` the other settings by name. The environment is not read, and without `alert_at`
+    there are no alerts. Calls of all threads and tasks of this process are held and charged here, whatever callbacks the application
+    creates meanwhile. Blocks that are open at the same time in several threads keep the calls of their own threads apart, but not
+    those of threads that these start. Leaving the block restores `litellm.callbacks`, and leaves no thread and no file.
     """
 
     def __init__(self, *limits: str, clock: FixedClock | None = None, **settings: Any) -> None:
-        """Raises BudgetSettingsError for a bad setting, or a sentence that cannot be read."""
+        """Check the settings. Raises BudgetSettingsError for a bad setting, or a sentence that cannot be read."""
         self.clock = clock or FixedClock()
-        """The time by which windows begin and end."""
+        """The clock by which windows begin and end."""
         self.refusals: list[BudgetRefused] = []
         """The refusals that callers got, in their order."""
         values = {"metrics": False, "alert_at": "off", **({"user_limits": list(limits)} if limits else {}), **settings}
@@ -119,7 +119,7 @@ class MemoryBudget:
 
     @property
     def callback(self) -> BudgetCallback:
-        """The callback that acts. It is not in `litellm.callbacks`. Raises RuntimeError before the block is entered."""
+        """The active callback. It is not in `litellm.callbacks`. Raises RuntimeError before the block is entered."""
         if self._callback is None:
             raise RuntimeError("a MemoryBudget is open inside of its with block")
         return self._callback
@@ -130,15 +130,15 @@ class MemoryBudget:
 
     @property
     def manager(self) -> BudgetManager:
-        """Everything else: blocking, credit, usage, ..."""
+        """The manager of the ledger, for everything else: blocking, credit, usage, ..."""
         return self.callback.manager
 
     def set_limits(self, subject: str, *sentences: str) -> None:
-        """Make these the limits of a subject ("alice", "team:search", "project", ...), all of them."""
+        """Replace all limits of a subject ("alice", "team:search", "project", ...) by these."""
         self.manager.set_limits(subject, *sentences)
 
     def spend(self, user: str, usd: str | float | Decimal) -> None:
-        """Charge a user without a call: to bring somebody near a limit."""
+        """Charge a user without a call, for example to bring the user close to a limit."""
         ledger = self._ledger
         principal, name = ledger.principal(user), "spent by the test"
         cost = charge_nanos(_amount(usd), "usd")
@@ -147,22 +147,22 @@ class MemoryBudget:
         )
 
     def spent(self, subject: str) -> Decimal:
-        """What a subject was charged in this block, in US dollars, whichever windows have ended meanwhile. Calls that were dropped or
-        cancelled are counted: while calls are in flight, this collects garbage first.
+        """Return the charges of a subject in this block, in US dollars, over all windows. Calls that were dropped or cancelled are
+        counted: while calls are in flight, this collects garbage first.
         """
         for _ in range(_COLLECTIONS):
-            # A generator that a collection closes gives up what it holds, which the next one finds.
+            # A collection closes a generator, and the next one collects the objects that the generator held.
             if self._ledger.worker.live:
                 gc.collect()
                 self.callback.flush()
         return sum((row.spent for row in self._rows(subject)), Decimal(0))
 
     def remaining(self, subject: str, model: str | None = None) -> Remaining:
-        """What a subject may still spend, see `BudgetManager.remaining`."""
+        """Return what a subject may still spend; see `BudgetManager.remaining`."""
         return self.manager.remaining(subject, model)
 
     def assert_spent(self, subject: str, usd: str | float | Decimal) -> None:
-        """Raise AssertionError, with what was charged, unless `spent` is exactly this."""
+        """Raise AssertionError, with the charges in its message, unless `spent` is exactly this."""
         wanted, found = charge_nanos(_amount(usd), "usd"), charge_nanos(self.spent(subject))
         if found != wanted:
             raise AssertionError(

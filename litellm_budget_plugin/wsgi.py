@@ -1,9 +1,9 @@
-"""BudgetMiddleware for WSGI, in Flask:
+"""BudgetMiddleware for WSGI. In Flask:
 
     app.wsgi_app = BudgetMiddleware(app.wsgi_app, user="X-User")
     app.register_error_handler(Exception, error_handler)
 
-Django takes it as well, and whatever else speaks WSGI. None of them is imported here.
+It also works with Django and every other WSGI framework. This module imports none of them at import time.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class BudgetMiddleware(Middleware):
-    """WSGI middleware: names who pays for the LLM calls of a request, and answers refusals with problem documents (RFC 9457).
+    """WSGI middleware that names the user who pays for a request's LLM calls, and answers refusals with problem documents (RFC 9457).
 
     Takes the options of `litellm_budget_plugin.asgi.BudgetMiddleware`; functions get the environ and are sync. The user pays until
-    the response is closed, also while it is iterated. Flask and Django make a response of every exception before a middleware sees it:
-    `error_handler` and `DjangoRefusals` tell them how.
+    the response is closed, also while it is iterated. Flask and Django turn every exception into a response before a middleware sees
+    it: use `error_handler` and `DjangoRefusals` there.
     """
 
     app: App
@@ -67,8 +67,8 @@ def _headers_of(environ: Environ) -> Headers:
 
 
 class _Response:
-    """The application's response. Its steps run in a context of their own, because the thread serves other requests as well; its
-    status and headers are held back until the first byte of the body, because as long as that is not there they can be replaced.
+    """The application's response. Its steps run in their own context, because the thread also serves other requests. Its status and
+    headers are held back until the first byte of the body, so that a problem document can replace them.
     """
 
     def __init__(self, environ: Environ, start_response: StartResponse) -> None:
@@ -82,7 +82,7 @@ class _Response:
         self._steps: Iterator[bytes] = iter(())
 
     def begin(self, request: Request, app: App) -> Iterable[bytes]:
-        """Call the application. Returns what the server iterates."""
+        """Call the application. Returns the iterable for the server."""
         self._context.run(self._entered.enter_context, request.entered())
         try:
             self._iterable = self._context.run(app, self._environ, self._start)
@@ -97,7 +97,7 @@ class _Response:
             self._leave()
             raise
         if self._held is not None and self._is_plain():
-            # Nothing of the application runs any more. The server knows the length of a list, and may send a file by itself.
+            # No code of the application runs any more. The server knows the length of a list, and may send a file itself.
             self._send_held()
             self._leave()
             return self._iterable  # type: ignore[no-any-return]
@@ -130,7 +130,7 @@ class _Response:
                 return chunk
 
     def close(self) -> None:
-        """End the response: what the application opened for it is closed, and nobody pays any more."""
+        """End the response: close the application's iterable; from now on the user no longer pays."""
         try:
             if hasattr(self._iterable, "close"):
                 self._context.run(self._iterable.close)
@@ -141,18 +141,18 @@ class _Response:
         self._context.run(self._entered.close)
 
     def _answer_to(self, error: Exception) -> Iterable[bytes] | None:
-        """Begin to answer an error, None if that cannot be or is not ours to do."""
+        """Begin to answer an error; None if there is no problem document for it, or if the response has begun."""
         problem = None if self._sent else self._context.run(problem_of, error)
         if problem is None:
             return None
         self._sent, self._held = True, None
         return _answer(problem, self._environ, self._start_response)
 
-    # What the application calls.
+    # Called by the application.
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:
         if self._sent:
-            # With an error and after the first byte, the server raises it.
+            # The server raises the error in exc_info, because the first byte was sent.
             return self._start_response(status, headers, exc_info)
         if self._held is not None and exc_info is None:
             raise AssertionError("start_response was called twice")
@@ -177,9 +177,9 @@ def _answer(problem: Problem, environ: Environ, start_response: StartResponse) -
 
 
 class DjangoRefusals:
-    """A middleware for Django's `MIDDLEWARE`, the first in the list: "litellm_budget_plugin.wsgi.DjangoRefusals".
+    """A middleware for Django's `MIDDLEWARE`, as the first in the list: "litellm_budget_plugin.wsgi.DjangoRefusals".
 
-    It answers a refusal that a view raises with its problem document, under WSGI and ASGI, before Django makes a 500 of it.
+    It answers a refusal that a view raises with its problem document, before Django turns it into a 500. It works under WSGI and ASGI.
     """
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
@@ -190,7 +190,7 @@ class DjangoRefusals:
         return self._get_response(request)
 
     def process_exception(self, request: Any, error: Exception) -> Any:
-        """The problem document of a refusal, else None: Django goes on as it would."""
+        """Return the problem document of a refusal or an unreachable ledger; None for other errors, which Django handles itself."""
         problem = problem_of(error)
         if problem is None:
             return None

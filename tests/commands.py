@@ -1,7 +1,7 @@
 """Hypothesis strategies for the ledger's commands, shared by the tests of core and of every store.
 
-The pools are small on purpose: ids collide, so commands come repeated, late, in another order and for holds of
-another kind; limits and wants are of one size, so refusals are as frequent as grants.
+The pools are small on purpose. Ids collide, so commands are repeated, late, reordered, or for holds of another kind.
+Limits and requested amounts have similar sizes, so refusals are as frequent as grants.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from litellm_budget_plugin.stores.protocol import rolls_for
 Execute = Callable[[Command], Reply]
 
 START = 1_774_734_000 * SECOND
-"""Where the time of a list begins: 2026-03-28 21:40 UTC, a few hours before clocks change and days before April."""
+"""The time at which a list begins: 2026-03-28 21:40 UTC, a few hours before clocks change and days before April."""
 
 PROJECTS = ("app", "größe")
 SUBJECTS = (
     Subject("user", "alice"),
     Subject("user", "bob"),
-    # In UTF-16 the second of these would sort before the first; in code points, as everywhere here, it comes after.
+    # In UTF-16 the second of these sorts before the first; by code points, which the package uses, it sorts after.
     Subject("user", "\uff5e"),
     Subject("user", "\U0001f600"),
     Subject("team", "blue"),
@@ -87,8 +87,8 @@ holds = st.sampled_from(HOLDS)
 
 
 def mostly(usual: Any, strategy: st.SearchStrategy[Any], times: int = 3) -> st.SearchStrategy[Any]:
-    """`usual` in about `times` of `times + 1` draws."""
-    # Not one_of(just, just, just, strategy): it drops repetitions and takes nested choices apart.
+    """Draw `usual` in about `times` of `times + 1` draws, else from `strategy`."""
+    # Not one_of(just, just, just, strategy): it removes repetitions and flattens nested choices.
     return st.integers(0, times).flatmap(lambda drawn: strategy if drawn == times else st.just(usual))
 
 
@@ -107,7 +107,7 @@ stale_rolls = st.tuples(
         mostly((), st.just((("gpt-4o", 300), ("claude", 50)))),
     )
 )
-"""Rolls that nobody asked for: for another account, or made for a window that has moved since."""
+"""Rolls that were not requested: for another account, or for a window that has moved since."""
 
 reserves = st.builds(
     Reserve,
@@ -215,7 +215,7 @@ others = st.one_of(
     set_limits,
     top_ups,
     top_ups,
-    # A top-up that was never made cannot be refunded: that is an error, and no reply.
+    # No Refund: for a top-up that was never made it raises an error instead of a reply.
     st.builds(Release, hold=holds, project=projects),
     st.builds(Renew, holds=st.lists(holds, max_size=4).map(tuple), project=projects, expires_after=expiries),
     _on_budgets(DropBudget),
@@ -246,7 +246,7 @@ others = st.one_of(
 )
 
 steps = mostly(0, st.sampled_from((1, SECOND, 45 * SECOND, 130 * SECOND, 7 * 3600 * SECOND, DAY, 35 * DAY)))
-"""How far the clock moves before a command, in microseconds."""
+"""The microseconds by which the clock moves before a command."""
 
 
 _KINDS = {"reserve": (reserves, 5), "settle": (settles, 3), "put": (put_budgets, 1), "other": (others, 2)}
@@ -254,15 +254,15 @@ _WEIGHTED = tuple(kind for kind, (_, weight) in _KINDS.items() for _ in range(we
 
 
 def commands() -> st.SearchStrategy[Command]:
-    """Any command but a Refund, without a time (`now` None); every second one is a Reserve."""
+    """Draw any command except a Refund, without a time (`now` None). About half are Reserves."""
     return st.sampled_from(_WEIGHTED).flatmap(lambda kind: _KINDS[kind][0])
 
 
 @st.composite
 def command_lists(draw: st.DrawFn, min_size: int = 1, max_size: int = 30) -> list[Command]:
-    """Commands in the order of their arrival, each with its `now`, which never goes back. Some repeat an earlier one.
+    """Draw commands in the order of their arrival, each with its `now`, which never goes back. Some repeat an earlier one.
 
-    Most share their defaults, as the commands of one fleet do, so that they meet on the same accounts.
+    Most share their defaults, like the commands of one service, so that they use the same accounts.
     """
     now, made, shared = START, list[Command](), draw(defaults)
     for drawn in draw(st.lists(commands(), min_size=min_size, max_size=max_size)):
@@ -277,8 +277,8 @@ def command_lists(draw: st.DrawFn, min_size: int = 1, max_size: int = 30) -> lis
 
 @st.composite
 def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> list[Command]:
-    """What a service sends: each call holds and then settles or releases, many at once, few near a limit. Now and then
-    somebody changes a budget or looks.
+    """Draw the commands of a service: each call holds and then settles or releases; many calls overlap, few are close to a limit.
+    Sometimes a budget is changed and read.
     """
     shared = (Default("user", "none", 20_000), Default("project", "day@UTC", 1_000_000))
     now, made, going = START, list[Command](), list[Reserve]()
@@ -307,17 +307,17 @@ def ordinary_calls(draw: st.DrawFn, min_size: int = 10, max_size: int = 40) -> l
 
 
 def drive(execute: Execute, command: Command) -> Reply:
-    """The reply to a command, after opening the windows that `execute` asks for."""
+    """Return the reply to a command, after opening the windows that `execute` asks for."""
     for _ in range(4):
         reply = execute(command)
         if not isinstance(reply, RollNeeded):
             return reply
-        command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # asked only of those that have them
+        command = replace(command, rolls=rolls_for(reply))  # type: ignore[arg-type]  # only commands with rolls get here
     raise AssertionError(f"windows still to roll after three rounds: {reply}")
 
 
 def questions(now: int) -> list[Command]:
-    """Reads that together show everything that a reader can see of both projects at `now`."""
+    """Return reads that together show everything that a reader can see of both projects at `now`."""
     return [
         command
         for project in PROJECTS

@@ -1,10 +1,10 @@
-"""The tests of everything that leans on LiteLLM, on several versions of it, each in an environment of its own:
+"""Run the tests of everything that depends on LiteLLM with several of its versions, each in its own environment:
 
     python -m tests.compatibility                    # the lowest version that pyproject.toml accepts, and the newest
-    python -m tests.compatibility 1.105.0 newest     # these; `newest` alone is worth a nightly run: it finds new functions
+    python -m tests.compatibility 1.105.0 newest     # these versions; a nightly run of `newest` finds new functions
 
-Environments are kept in .compatibility/, so that the second run starts at once. They are without the proxy, which cannot be
-had of every version; its tests, in tests/proxy, are not among these.
+Environments are kept in .compatibility/, so that the second run starts at once. They do not contain the proxy, which cannot be
+installed for every version, so the tests in tests/proxy are left out.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NEWEST = "newest"
 
 
 def lowest() -> str:
-    """The lowest version of LiteLLM that pyproject.toml accepts."""
+    """Return the lowest version of LiteLLM that pyproject.toml accepts."""
     found = re.search(r'"litellm>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
     assert found
     return found[1]
 
 
 def environment(version: str) -> Path:
-    """The Python of an environment with this LiteLLM, brought up to date if it is NEWEST, and all that the tests need."""
+    """Return the Python of an environment with this LiteLLM and the tests' requirements. For NEWEST, LiteLLM is updated first."""
     folder = ENVIRONMENTS / version
     python = folder / "bin" / "python"
     if not python.exists():
@@ -41,7 +41,7 @@ def environment(version: str) -> Path:
 
 
 def main(versions: list[str]) -> int:
-    """Run the tests on each version; how many versions fail."""
+    """Run the tests with each version, and return how many versions fail."""
     failing = []
     for version in versions:
         python = str(environment(version))

@@ -1,7 +1,7 @@
-"""How many examples a generated test runs: a number of its own, times what the profile of Hypothesis says.
+"""The number of examples that a generated test runs: its own number, times a factor of the Hypothesis profile.
 
-Two profiles are registered in conftest.py. "fixed", the default, runs the same examples every time, so that a change alone
-can make a test fail. "search" draws others in each run, twenty times as many:
+conftest.py registers two profiles. "fixed", the default, runs the same examples every time, so that only a change of the code
+can make a test fail. "search" draws new examples in each run, twenty times as many:
 
     python -m pytest -n 2 -m hypothesis --hypothesis-profile=search --timeout=0
 """
@@ -18,17 +18,17 @@ _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthChe
 
 
 def register_profiles() -> None:
-    """Time is no measure in either: a slow machine must not fail a property."""
+    """Register both profiles, without deadlines, because a slow machine must not fail a property."""
     settings.register_profile("fixed", max_examples=_USUAL, derandomize=True, **_COMMON)
     settings.register_profile("search", max_examples=20 * _USUAL, **_COMMON)
     settings.load_profile("fixed")
 
 
 def times(number: int) -> int:
-    """`number` by the profile "fixed", and twenty times as many by "search"."""
+    """Return `number` in the profile "fixed", and twenty times as many in "search"."""
     return number * settings.default.max_examples // _USUAL
 
 
 def examples(number: int, **more: Any) -> Callable[[Any], Any]:
-    """Settings for a test that runs `number` examples by the profile "fixed", and twenty times as many by "search"."""
+    """Return settings for a test that runs `number` examples in the profile "fixed", and twenty times as many in "search"."""
     return settings(max_examples=times(number), **more)

@@ -1,4 +1,4 @@
-"""Random files of limits and what they mean, in plain Python: written from the documentation, without the package's rules."""
+"""Random files of limits and a model of their meaning in plain Python, written from the documentation, without the package's code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {
     "o3": ("o3", "openai/o3", "openai/*"),
     "claude-3-5-sonnet-20241022": ("claude-3-5-sonnet-20241022", "anthropic/claude-3-5-sonnet-20241022", "anthropic/*"),
 }
-"""Models, and the names that a call of each has."""
+"""Models, and the names of a call of each."""
 _GPT = {"gpt-4o", "gpt-4o-2024-08-06"}
 COVERED = {
     "": set(NAMES),
@@ -34,13 +34,13 @@ COVERED = {
     "*sonnet*": {"claude-3-5-sonnet-20241022"},
     "gpt-5": set(),
 }
-"""What can stand behind "for", and which of the models that is."""
+"""The patterns that can follow "for", and the models that each covers."""
 WINDOWS = {"": "", " per day": "%Y-%m-%d", "/month": "%Y-%m", " each year": "%Y"}
-"""How a window is written, and what is the same for two moments in one."""
+"""The text of a window, and a strftime format whose result is equal for two moments in the same window."""
 
 
 class Budget(NamedTuple):
-    """One limit of one subject. `amount` is nano-dollars, calls or tokens."""
+    """One limit of one subject. `amount` is in nano-dollars, calls or tokens."""
 
     scope: str
     subject: str
@@ -51,7 +51,7 @@ class Budget(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call, and what it costs: nano-dollars and tokens."""
+    """One call, and its cost in nano-dollars and tokens."""
 
     user: str
     user_class: str | None
@@ -64,18 +64,18 @@ class Call(NamedTuple):
 
     @property
     def subjects(self) -> list[tuple[str, str]]:
-        """Everything whose budgets count."""
+        """The subjects whose budgets count for the call."""
         found = [("user", self.user), ("project", PROJECT)]
         found += [("team", self.team)] if self.team else []
         return [*found, *(("tag", tag) for tag in self.tags), *(("run", run) for run in self.runs)]
 
     def charge(self, unit: str) -> int:
-        """What it costs in a unit."""
+        """Return its cost in a unit."""
         return {"usd": self.cost, "calls": 1, "tokens": self.tokens}[unit]
 
 
 class Sentence(NamedTuple):
-    """A limit as it is written, and what it means."""
+    """A limit as text, and its meaning."""
 
     text: str
     amount: int | None
@@ -85,7 +85,7 @@ class Sentence(NamedTuple):
 
 
 def random_sentence(dice: random.Random) -> Sentence:
-    """A sentence, and its meaning."""
+    """Return a random sentence and its meaning."""
     window, model = dice.choice(list(WINDOWS)), dice.choice(["", "", *COVERED])
     behind = f"{window} for {model}" if model else window
     kind = dice.random()
@@ -102,7 +102,7 @@ def random_sentence(dice: random.Random) -> Sentence:
 
 
 def random_limits(dice: random.Random) -> list[Sentence]:
-    """A list that a file may have: no two for the same, "unlimited" beside no other of the same model."""
+    """Return a list that a file may have: no two with the same unit, model and window, and no other beside "unlimited" of its unit and model."""
     found: list[Sentence] = []
     for _ in range(dice.choice((0, 1, 1, 2, 3))):
         one = random_sentence(dice)
@@ -148,7 +148,7 @@ class File:
         return None
 
     def limits(self, scope: str, subject: str, user_class: str | None) -> list[Sentence]:
-        """Own table, then class, then scope."""
+        """Return the limits of a subject's own table, else of its class, else of its scope."""
         if (scope, subject) in self._own:
             return self._own[scope, subject]
         if scope == "user":
@@ -158,7 +158,7 @@ class File:
         return self._scopes.get(scope, [])
 
     def budgets(self, call: Call) -> list[Budget]:
-        """All that limit a call."""
+        """Return all budgets that limit a call."""
         return [
             Budget(scope, subject, each.amount, each.unit, each.window, each.model)
             for scope, subject in call.subjects
@@ -172,14 +172,14 @@ def _written(limits: Sequence[Sentence]) -> str:
 
 
 class Ledger:
-    """What was spent, and who is refused."""
+    """A model of the ledger: it adds up spend, and finds the budgets that refuse a call."""
 
     def __init__(self, file: File) -> None:
         self._file = file
         self._calls: list[tuple[Call, datetime]] = []
 
     def spent(self, budget: Budget, now: datetime) -> int:
-        """What counts against a budget at a time."""
+        """Return the spend that counts against a budget at a time."""
         same = WINDOWS[budget.window]
         return sum(
             call.charge(budget.unit)
@@ -190,7 +190,7 @@ class Ledger:
         )
 
     def full(self, call: Call, now: datetime) -> set[Budget]:
-        """The budgets that have no room for a call."""
+        """Return the budgets that have not enough left for a call."""
         return {
             budget
             for budget in self._file.budgets(call)
@@ -198,12 +198,12 @@ class Ledger:
         }
 
     def charge(self, call: Call, now: datetime) -> None:
-        """The call was made."""
+        """Record a call that was made."""
         self._calls.append((call, now))
 
 
 def random_call(dice: random.Random, classes: dict[str, str | None]) -> Call:
-    """A call; each user is of one class throughout."""
+    """Return a random call. Each user has the same class in all calls."""
     user = dice.choice(USERS)
     return Call(
         user,
@@ -218,12 +218,12 @@ def random_call(dice: random.Random, classes: dict[str, str | None]) -> Call:
 
 
 def random_classes(dice: random.Random) -> dict[str, str | None]:
-    """The class that is given with each user's calls."""
+    """Return the class that is given with each user's calls."""
     return {user: dice.choice((None, None, *CLASSES)) for user in USERS}
 
 
 def named(budgets: Iterable[Budget], account: Any) -> Budget | None:
-    """The budget that an account of the ledger is for."""
+    """Return the budget of an account of the ledger."""
     windows = {"": "none", " per day": "day@UTC", "/month": "month@UTC", " each year": "year@UTC"}
     for budget in budgets:
         key = (budget.scope, budget.subject, budget.model, windows[budget.window], budget.unit)

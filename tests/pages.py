@@ -1,4 +1,4 @@
-"""The blocks of the documentation's pages: found, and run as a reader would run them."""
+"""Functions to find the code blocks of the documentation's pages, and to run them as a reader would."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Block(NamedTuple):
 
 
 def name(path: Path) -> str:
-    """The page's path in the repository."""
+    """Return the page's path in the repository."""
     return str(path.relative_to(ROOT))
 
 
 def blocks(path: Path) -> list[Block]:
-    """Every fenced block of a page."""
+    """Return every fenced block of a page."""
     found: list[Block] = []
     language, begin, lines = "", 0, []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -47,16 +47,16 @@ def blocks(path: Path) -> list[Block]:
 
 
 def python_blocks(path: Path) -> list[Block]:
-    """Every Python block of a page."""
+    """Return every Python block of a page."""
     return [block for block in blocks(path) if block.language == "python"]
 
 
 def failure(page: str, blocks: list[Block], directory: Path) -> str:
-    """Run the blocks in this process, which is spent then: what went wrong, or nothing. What a block prints is compared with its
-    `# -> ` comments, where it has any; "..." in a comment stands for anything.
+    """Run the blocks in this process, and return a description of the failure, or "". The process cannot be used afterwards. If a block has
+    `# -> ` comments, its output is compared with them; "..." in a comment stands for any text.
     """
     os.chdir(directory)
-    # What an example shows is not how long this machine's disk may take while other tests keep it busy.
+    # A generous time-out, because other tests may keep this machine's disk busy.
     os.environ["LITELLM_BUDGET_STORE_TIMEOUT"] = "5"
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     for _, line, text in blocks:

@@ -1,4 +1,4 @@
-"""The files in deploy/ agree with the package: what they start can be started, with options that there are."""
+"""The files in deploy/ agree with the package: the commands that they start exist, with these options."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGES = sorted((ROOT / "docs" / "how-to").glob("*endpoint.md"))
 
 
 def parsed(arguments: list[str]) -> click.Context:
-    """What the command line makes of its arguments, without doing it. Raises what click says against them."""
+    """Parse a command line without running it. Raises click's errors."""
     command: click.Command = app
     context = click.Context(app)
     while isinstance(command, click.Group):
@@ -53,7 +53,7 @@ def test_the_image_starts_the_server() -> None:
 
 
 def test_the_image_installs_what_is_pinned_and_nothing_else() -> None:
-    """What is pinned is all that the package needs, in versions that it accepts."""
+    """The pinned packages are all that the package needs, in versions that it accepts."""
     installs = re.findall(r"pip (?:install|wheel) [^&]*", DOCKERFILE)
     assert installs and all("--requirement deploy/" in each or "--no-deps" in each for each in installs)
     assert "--no-build-isolation" in DOCKERFILE
@@ -69,7 +69,7 @@ def test_the_image_installs_what_is_pinned_and_nothing_else() -> None:
                 continue
             assert need.specifier.contains(pinned[canonicalize_name(need.name)]), need
         for name, version in pinned.items():
-            # What these need in turn; those that are not here are for other systems.
+            # Their own requirements are pinned, too. Packages that are not installed here are for other systems.
             with suppress(PackageNotFoundError):
                 for need in map(Requirement, requires(name) or ()):
                     if need.marker is None or need.marker.evaluate({"extra": "", "python_version": "3.12"}):

@@ -1,4 +1,4 @@
-"""The documentation says what is so: its examples run, its tables are complete, its links lead somewhere."""
+"""The documentation is correct: its examples run, its tables are complete, its links have targets."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ PAGES = sorted([README, ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 
 
 def _prose(path: Path) -> str:
-    """The page without its blocks."""
+    """Return the page without its blocks."""
     return re.sub(r"(?ms)^\s*```.*?^\s*```\s*$", "", path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _python(page) and page.parent != FRAMEWORKS], ids=_name)
 def test_the_examples_run(page: Path, tmp_path: Path) -> None:
-    """From top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
+    """They run from top to bottom in one namespace, in an empty directory; tests/conftest.py keeps LiteLLM off the network."""
     assert in_processes(1, failure, _name(page), _python(page), tmp_path) == [""]
 
 
 @pytest.mark.parametrize("page", sorted(FRAMEWORKS.glob("*.md")), ids=_name)
 def test_the_examples_with_frameworks_compile(page: Path) -> None:
-    """`python -m tests.frameworks` runs them where the framework is installed."""
+    """`python -m tests.frameworks` runs them in an environment with the framework."""
     assert _blocks(page)
     for block in _python(page):
         compile("\n" * (block.line - 1) + block.text, _name(page), "exec")
@@ -61,7 +61,7 @@ _OURS = re.compile(
     r"https://(?:raw\.githubusercontent\.com/litellm-budget-plugin/litellm-budget-plugin/main"
     r"|github\.com/litellm-budget-plugin/litellm-budget-plugin/(?:blob|tree)/main)/"
 )
-"""How pages name files of the repository where a relative link would lead nowhere: the README on PyPI, the site."""
+"""The URLs by which pages name files of the repository where a relative link would not work: the README on PyPI, the site."""
 
 
 def _links(page: Path) -> list[str]:
@@ -95,7 +95,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def _rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the tables under a heading, without the tables' heads."""
+    """Return the cells of the tables under a heading, without the tables' heads."""
     text = page.read_text("utf-8")
     section = re.search(rf"(?ms)^## {re.escape(heading)}$(.*?)(?=^## |\Z)", text)
     assert section, f"{_name(page)} has no section {heading!r}"
@@ -140,7 +140,7 @@ def test_the_settings_are_described() -> None:
 
 
 def test_the_reference_names_every_accepted_word() -> None:
-    """The words of a setting that is a choice are all in its row."""
+    """The row of a setting that is a choice holds all its words."""
     rows = {_code(row[0]).lower(): row[1] for row in _rows(REFERENCE, "Settings")}
     for name, field in BudgetSettings.model_fields.items():
         for word in getattr(field.annotation, "__args__", ()):
@@ -171,7 +171,7 @@ def test_the_reference_lists_every_error_with_its_status() -> None:
 
 
 def test_the_reference_lists_every_field_of_a_refusal() -> None:
-    """Those that BudgetExceeded itself documents."""
+    """The fields are those that the docstring of BudgetExceeded names."""
     documented = {_code(row[0]) for row in _rows(REFERENCE, "Errors")}
     own = re.findall(r"`(\w+)`", litellm_budget_plugin.BudgetExceeded.__doc__ or "")
     assert len(own) > 8
@@ -192,7 +192,7 @@ def test_the_reference_shows_every_public_method() -> None:
 
 
 def _source_texts() -> str:
-    """The package's source, with texts that go over several lines joined."""
+    """Return the package's source, with string literals on several lines joined."""
     source = "\n".join(path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py")))
     return re.sub(r"""["']\s*\n\s*f?["']""", "", source)
 
@@ -203,7 +203,7 @@ def _source_texts() -> str:
     ids=["log lines", "store failures"],
 )
 def test_messages_are_quoted_as_they_are(page: Path, heading: str, column: int) -> None:
-    """The sign "…" stands for what differs."""
+    """The sign "…" stands for the variable part."""
     source = _source_texts()
     rows = _rows(page, heading)
     assert rows

@@ -1,4 +1,4 @@
-"""The examples run without an API key, and show what they say."""
+"""The examples run without an API key, and print the expected results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def _said(name: str) -> str:
-    """What a script prints; in a process of its own."""
+    """Return the output of a script. Run in its own process."""
     os.environ.pop("OPENAI_API_KEY", None)
     sys.path.insert(0, str(EXAMPLES))
     said = io.StringIO()
@@ -48,12 +48,12 @@ def test_a_run_stops_its_sub_agent_that_loops() -> None:
 def test_a_batch_leaves_out_who_has_no_budget_left() -> None:
     said = in_processes(1, _said, "batch_over_threads.py")[0]
     assert re.search(r"acme: .*\n  12 done", said), said
-    # Five are paid for, with what a sixth would cost at most no longer in the budget.
+    # Five are paid for. The rest of the budget is less than the most that a sixth would cost.
     assert re.search(r"globex: \$0\.00075 of \$0\.004 per day left\n +7 left out.*\n +5 done", said), said
 
 
 def _chat(questions: int) -> list[tuple[int, str]]:
-    """What alice gets for each question, then her budget, then what nobody gets."""
+    """Return the answer to each of alice's questions, then her budget, then the answer to a request without a token."""
     os.environ.pop("OPENAI_API_KEY", None)
     sys.path.insert(0, str(EXAMPLES))
     from fastapi.testclient import TestClient

@@ -1,4 +1,4 @@
-"""What docs/frameworks.md says is what was measured, for every framework that is measured."""
+"""docs/frameworks.md shows the measured results, for every framework that is measured."""
 
 from __future__ import annotations
 

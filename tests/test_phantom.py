@@ -1,4 +1,4 @@
-"""The benchmark of phantom refusals: the same seed gives the same figures, and they count what they say."""
+"""The benchmark of phantom refusals: the same seed gives the same figures, and the figures are counted correctly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_counted_would_have_fitted() -> None:
 
 
 def test_waiting_refuses_fewer_needlessly() -> None:
-    """Without it, this benchmark would be about nothing."""
+    """Otherwise the benchmark would measure nothing."""
     strict, waiting = _figures({}), _figures({"wait_for_held": 60})
     assert waiting[5] < strict[5]
     assert waiting[4] and all(0 < seconds <= 60.1 for seconds in waiting[4])

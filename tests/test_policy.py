@@ -1,4 +1,4 @@
-"""The file of limits: what it means, what is wrong with it and where, and that nothing in it can do more harm than that."""
+"""The file of limits: its meaning, the place and text of its mistakes, and that no content can do further harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of limits against a plain model of what they mean: which limits count, who is refused, and what the refusal names."""
+"""Files of limits compared with a plain model of their meaning: the limits that count, the refused calls, and the refusal's fields."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_file_means_what_the_model_says(path: Path, seed: int) -> None:
 
 
 def _made(store: object, policy: Policy, call: model.Call, hold: str, now: int) -> Refused | None:
-    """Hold and settle; the refusal if there is one."""
+    """Hold and settle. Returns the refusal, if there is one."""
     subjects = tuple(Subject(*each) for each in call.subjects)
     defaults = policy.defaults_of(subjects, call.user_class)
     names = model.NAMES[call.model]

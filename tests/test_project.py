@@ -1,4 +1,4 @@
-"""Files for people who take part: the workflows are valid, and each link of the project's own pages leads somewhere."""
+"""Files for contributors: the workflows are valid, and each link of the project's own pages has a target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_files_for_github_follow_their_schema(schema: str) -> None:
 
 
 def test_the_workflows_have_no_known_weakness() -> None:
-    """Credentials that stay, templates in scripts, rights that are too wide, and the like."""
+    """For example persisted credentials, templates in scripts, or permissions that are too wide."""
     command = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", GITHUB]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""refusal_in finds a refusal behind the errors that frameworks make of it."""
+"""refusal_in finds a refusal inside the errors that frameworks wrap around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litellm_budget_plugin import BudgetError, BudgetPriceUnknown, BudgetUserMis
 
 
 class FrameworkError(Exception):
-    """An error of somebody else's."""
+    """An error of a framework."""
 
     def __init__(self, *args: Any, **kept: Any) -> None:
         super().__init__(*args)
@@ -52,7 +52,7 @@ def grouped(refusal: Exception) -> Exception:
     return error
 
 
-# Where the frameworks named in docs/how-to/handle-refusals.md keep it, and where others do.
+# The places where the frameworks in docs/how-to/handle-refusals.md keep a refusal, and other possible places.
 SHAPES: dict[str, Callable[[Exception], BaseException]] = {
     "itself: LangChain, OpenAI Agents, CrewAI": lambda refusal: refusal,
     "its cause: instructor": caused,

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and that no bad one starts."""
+"""Settings: their sources, and that a bad one stops the start."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_an_endpoint_is_one_url_with_all_that_it_takes(monkeypatch: pytest.Monke
     ],
 )
 def test_what_an_endpoint_needs(values: dict[str, Any], said: str) -> None:
-    """And a secret is never in what is said."""
+    """The message never contains a secret."""
     with pytest.raises(BudgetSettingsError) as raised:
         BudgetSettings(**values)
     assert said in str(raised.value) and "secret" not in str(raised.value)
@@ -223,13 +223,13 @@ def test_no_way_to_show_settings_shows_a_secret(values: dict[str, Any], show: Ca
     settings = BudgetSettings(**values)
     assert SECRET in settings.url
     assert SECRET not in show(settings)
-    # A manager makes its settings of others.
+    # A manager creates its settings from others.
     assert BudgetSettings(**settings.model_dump()).url == settings.url
 
 
 @pytest.mark.parametrize("values", WITH_SECRETS.values(), ids=WITH_SECRETS)
 def test_no_error_shows_a_secret(values: dict[str, Any]) -> None:
-    """Neither of this setting, of its neighbours, of all together, nor what pydantic raises by itself."""
+    """This covers errors of this setting, of other settings, of their combination, and pydantic's own errors."""
     name, shown = next(iter(values)), []
     for wrong in ({"mode": "of"}, {"client_type": "hosted"}, {name: [SECRET]}, {"hold_ttl": -1}):
         bad = {**values, **wrong}

@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, and a real browser finds nothing wrong with it.
+"""The documentation site: it builds without a warning, and a real browser finds no fault in it.
 
 `python -m tests.test_site` writes docs/llms.txt, the list of pages for language models, from the site's menu.
 """
@@ -40,7 +40,7 @@ def _menu() -> dict[str, Any]:
 
 
 def _pages(entries: list[Any], section: str = "") -> Iterator[tuple[str, str]]:
-    """The section and the path of each page in the menu."""
+    """Yield the section and the path of each page in the menu."""
     for entry in entries:
         title, value = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
         if isinstance(value, list):
@@ -50,7 +50,7 @@ def _pages(entries: list[Any], section: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """What a page says of itself: the first sentence of its first paragraph, without markup."""
+    """Return the first sentence of a page's first paragraph, without markup."""
     for paragraph in text.split("\n\n")[1:]:
         if re.match(r"(?!```)[A-Z`*\[]", paragraph):
             plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split())).replace("**", "")
@@ -92,7 +92,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(site: Path) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
-            """Nothing is written to the terminal."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -147,7 +147,7 @@ def test_the_api_page_documents_every_public_name(site: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible_and_quiet(browser: Browser, site: Path, base: str, scheme: str) -> None:
-    """No error on the console, no request to another host, and axe finds nothing. In the dark, the pages of each sort are enough."""
+    """No error on the console, no request to another host, no violation by axe. In the dark scheme, one page of each sort is enough."""
     addresses = _addresses(site) if scheme == "light" else ["/", "/api/", "/reference/", "/how-to/name-the-user/"]
     tab = Watched(browser, base, color_scheme=scheme)
     found = {}
@@ -177,7 +177,7 @@ def test_pages_fit_a_phone(browser: Browser, site: Path, base: str) -> None:
 )
 def test_the_search_finds(browser: Browser, base: str, words: str, page: str) -> None:
     tab = Watched(browser, base)
-    tab.page.goto("/", wait_until="networkidle")  # the search is there when its index is
+    tab.page.goto("/", wait_until="networkidle")  # the search works after its index is loaded
     tab.page.keyboard.press("Control+k")
     tab.page.locator("input[type=search], input[role=combobox], input[placeholder]").last.wait_for()
     tab.page.keyboard.type(words)

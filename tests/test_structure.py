@@ -1,4 +1,4 @@
-"""What holds the house together: import directions, public names, and what the wheel contains."""
+"""The package's structure: import directions, public names, and the contents of the wheel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import litellm_budget_plugin
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "litellm_budget_plugin"
 
-# Each room, and the rooms that it may import from beside itself.
+# Each part of the package, and the other parts that it may import.
 BELOW = {
     "errors": set(),
     "core": {"errors"},
@@ -33,7 +33,7 @@ BELOW = {
     "proxy": {"hooks"},
     "testing": {"errors", "core", "settings", "stores", "manager", "hooks"},
     "pytest_plugin": {"testing"},
-    # Imported when LiteLLM is.
+    # Imported together with LiteLLM.
     "startup": {"hooks", "settings"},
     "auto": {"startup"},
     "environment": {"errors", "settings", "manager"},
@@ -91,8 +91,8 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in PACKAGE.rglob("*.py")
         if re.search(r"os\.(environ|getenv)", path.read_text())
     ]
-    # pricing/tokens.py reads where LiteLLM keeps its tokenizer, a variable of LiteLLM's own. environment.py prepares the environment
-    # of a program. What arms also runs in interpreters that have no settings.py.
+    # pricing/tokens.py reads LiteLLM's own variable for the place of its tokenizer. environment.py prepares the environment of a
+    # program. litellm_budget_arming.py also runs in interpreters without settings.py.
     assert sorted(readers) == [
         "environment.py",
         "pricing/tokens.py",
@@ -161,7 +161,7 @@ def test_the_wheel_works_without_the_tree(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     zipfile.ZipFile(wheel).extractall(site)
-    # What the package depends on comes from this environment; the package itself must not.
+    # The package's dependencies come from this environment; the package itself must not.
     others = [path for path in sys.path if path.endswith("site-packages")]
     program = (
         "import litellm_budget_plugin as package, sys\n"

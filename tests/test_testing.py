@@ -205,7 +205,7 @@ def _dropped_streams() -> tuple[bool, Decimal]:
 
 
 def test_a_dropped_stream_is_counted_when_its_objects_have_gone() -> None:
-    """In a process of its own: callbacks that other tests have shown to LiteLLM keep its objects alive."""
+    """Run in its own process, because callbacks that other tests registered with LiteLLM keep its objects alive."""
     ((noticed, spent),) = in_processes(1, _dropped_streams)
     assert noticed and spent > 0
 

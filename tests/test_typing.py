@@ -1,4 +1,4 @@
-"""The types that users see: examples of every public name pass the two common type checkers, strictly."""
+"""The types that users see: examples of every public name pass the two common type checkers in strict mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users write, as type checkers see it: every public name, called as the documentation shows. Checked, and never run."""
+"""Examples of users' code for type checkers: every public name, called as the documentation shows. They are never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server on loopback, which counts what it received and what it would bill."""
+"""A small OpenAI-compatible server on loopback, which counts its requests and the answers that it would bill."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Usage(NamedTuple):
 
 
 class Upstream:
-    """Answers chat, text completions and embeddings; `usage` says how many tokens each answer reports. With `writes_all` an
-    answer has as many output tokens as its request allows, and `usage.completion` where it sets no limit. `answers_as` is
+    """A server that answers chat, text completions and embeddings. `usage` is the number of tokens that each answer reports. With
+    `writes_all` an answer has as many output tokens as its request allows, and `usage.completion` without a limit. `answers_as` is
     the model that every answer names, unless it is None. `watch` is called with each body before it is answered.
 
-    `script[model]` is a queue of what the next requests for a model get instead of an answer: an HTTP status, "hang" (no
+    `script[model]` is a queue of actions for the next requests for a model, instead of an answer: an HTTP status, "hang" (no
     answer until `release`), "cut" (the connection is cut before the answer), "cut-stream" (after two chunks),
     "hang-stream" (after two chunks), "context" (a context-window error). `served` lists the models of billable answers;
-    a streamed answer counts when its last chunk was sent. `requests` counts whatever arrived.
+    a streamed answer counts when its last chunk was sent. `requests` counts all requests.
     """
 
     def __init__(self, handler: type[Handler] | None = None) -> None:
@@ -55,7 +55,7 @@ class Upstream:
         self._server.server_close()
 
     def billed(self, prices: dict[str, tuple[int, int]]) -> int:
-        """Nano-dollars for everything served, by model: (per prompt token, per completion token)."""
+        """Return the nano-dollars for all served answers, with prices by model: (per prompt token, per completion token)."""
         return sum(
             prices[model][0] * usage.prompt + prices[model][1] * usage.completion
             for model, usage in zip(self.served, self.usages)
@@ -68,17 +68,17 @@ class _Server(ThreadingHTTPServer):
     upstream: Upstream
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is part of many tests."""
+        """Log nothing, because in many tests a client disconnects before the end."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Chat, text completions and embeddings in OpenAI's form."""
+    """A handler of chat, text completions and embeddings in OpenAI's format."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         upstream = self.server.upstream
@@ -107,12 +107,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(body)
 
     def act(self, model: str) -> Any:
-        """What to do instead of answering, None to answer."""
+        """Return the action instead of an answer; None to answer."""
         waiting = self.server.upstream.script[model]
         return waiting.popleft() if waiting else None
 
     def read_body(self) -> dict[str, Any]:
-        """What was asked; `model` is always in it."""
+        """Return the request's body, which must contain `model`."""
         body: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         return body
 
@@ -185,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def events(self, body: dict[str, Any]) -> Iterator[str]:
-        """The server-sent events of a streamed answer."""
+        """Yield the server-sent events of a streamed answer."""
         for chunk in self._chat_chunks(body):
             yield f"data: {chunk}\n\n"
         yield "data: [DONE]\n\n"

@@ -1,4 +1,4 @@
-"""Processes that have imported LiteLLM already: forked from one that did, because the import takes seconds."""
+"""Processes in which LiteLLM is already imported. They are forked from one that imported it, because the import takes seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONTEXT.set_forkserver_preload(["litellm"])
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What a module's function returns in each of `count` processes of its own, which run at the same time."""
+    """Run a module's function in `count` new processes at the same time, and return the result of each."""
     running = []
     for _ in range(count):
         receiver, sender = _CONTEXT.Pipe(duplex=False)
@@ -32,7 +32,7 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
 def _run(
     sender: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    # The server that it was forked from has the environment of the test that was the first to need one.
+    # This process was forked from a server with the environment of the first test that needed one.
     os.environ.clear()
     os.environ.update(environment)
     sender.send(function(*arguments))

@@ -1,6 +1,6 @@
 """Draw the pictures of the documentation: `python docs/pictures/draw.py` writes the SVG files beside this script.
 
-Each picture follows the reader's light or dark scheme by a media query of its own, so one file serves both.
+Each picture has a media query for the reader's light or dark scheme, so that one file serves both.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _LINE = 19
 
 
 class Picture:
-    """A picture of boxes and arrows; `title` and `description` are what a screen reader says."""
+    """A picture of boxes and arrows. A screen reader reads `title` and `description`."""
 
     def __init__(self, width: int, height: int, title: str, description: str) -> None:
         self.width, self.height, self.title, self.description = width, height, title, description
         self.parts: list[str] = []
 
     def text(self, x: int, y: int, words: str, kind: str = "") -> None:
-        """One line of text, centred at x, its base line at y."""
+        """Add one line of text, centred at x, with its base line at y."""
         self.parts.append(f'<text x="{x}" y="{y}" class="{kind}">{escape(words)}</text>')
 
     def box(self, x: int, y: int, width: int, height: int, *lines: str, kind: str = "box") -> None:
-        """A box with its heading and small lines under it."""
+        """Add a box with a heading and small lines under it."""
         self.parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" class="{kind}"/>')
         top = y + (height - _LINE * len(lines)) // 2 + 14
         for number, line in enumerate(lines):
             self.text(x + width // 2, top + _LINE * number, line, "small" if number else "strong")
 
     def arrow(self, *points: tuple[int, int]) -> None:
-        """A line through the points, with a head at the last."""
+        """Add an arrow through the points, with its head at the last one."""
         path = " L".join(f"{x} {y}" for x, y in points)
         self.parts.append(f'<path d="M{path}" class="arrow"/>')
 
     def svg(self) -> str:
-        """The picture as the text of an SVG file."""
+        """Return the picture as the text of an SVG file."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" width="{self.width}" '
             f'height="{self.height}" role="img"><title>{escape(self.title)}</title><desc>{escape(self.description)}</desc>'
@@ -60,7 +60,7 @@ class Picture:
 
 
 def hold_call_settle() -> Picture:
-    """What happens to the money of one call."""
+    """Draw how the money of one call is held, charged and freed."""
     picture = Picture(
         860, 250, "Hold, call, settle",
         "Before a call, the most that it may cost is held on the ledger, or the call is refused. Afterwards what it did cost is charged.",
@@ -83,7 +83,7 @@ def hold_call_settle() -> Picture:
 
 
 def way_of_a_call() -> Picture:
-    """The functions that one call passes."""
+    """Draw the functions that one call passes through."""
     picture = Picture(
         860, 520, "The way of a call",
         "From LiteLLM's function_setup through the gate, who pays, the estimate and the reserve to the provider, and back to settling.",
@@ -116,7 +116,7 @@ def way_of_a_call() -> Picture:
 
 
 def rooms() -> Picture:
-    """The packages, and which imports which."""
+    """Draw the packages and their imports."""
     picture = Picture(
         860, 400, "The rooms of the package",
         "Imports point downwards only: the command line and the doors for applications on top, then hooks and server, manager and pricing, stores, core.",

@@ -1,6 +1,6 @@
 """Take the dashboard's picture: `python -m docs.pictures.screenshot`, in the environment that the tests use.
 
-Four weeks of a made-up company, always the same but for their days, served on loopback.
+It shows four weeks of an invented company, served on loopback. Only the dates differ between two runs.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The ledger as one process uses it, and LiteLLM's BudgetManager on top of it."""
+"""The use of a ledger by one process, and LiteLLM's BudgetManager on top of it."""

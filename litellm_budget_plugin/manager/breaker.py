@@ -1,4 +1,4 @@
-"""The breaker: while a networked store is away, calls fail at once instead of each waiting for its time-out."""
+"""The circuit breaker: while a networked store is unreachable, calls fail at once instead of each waiting for its time-out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from litellm_budget_plugin.errors import BudgetStoreUnavailable
 _logger = logging.getLogger("litellm_budget_plugin")
 
 FAILURES = 3
-"""How many commands in a row must stay unanswered."""
+"""The number of unanswered commands in a row that opens the breaker."""
 RETRY_SECONDS = 1.0
-"""How often the worker asks a store that is away."""
+"""The interval at which the worker asks an unreachable store."""
 _ORPHANED = 5 * RETRY_SECONDS
-"""After this long without an attempt by the worker, a call makes one: the worker's thread may not have started."""
+"""The seconds without an attempt by the worker after which a call makes one: the worker's thread may not have started."""
 
 
 class Breaker:
-    """Counts unanswered commands. Open after FAILURES in a row; then only the worker asks, until the store answers.
+    """A counter of unanswered commands. It opens after FAILURES in a row; then only the worker asks, until the store answers.
 
     Used by many threads without a lock: each field is set in one step, and a count that is off by one does no harm.
     """
@@ -31,11 +31,11 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether calls must not ask."""
+        """Whether calls must not ask the store."""
         return self._failures >= FAILURES
 
     def check(self) -> None:
-        """Raise BudgetStoreUnavailable, without asking, while the store is known to be away."""
+        """Raise BudgetStoreUnavailable, without asking, while the store is known to be unreachable."""
         if self._failures < FAILURES:
             return
         now = time.monotonic()
@@ -47,7 +47,7 @@ class Breaker:
         ) from self._last
 
     def failed(self, error: BudgetStoreUnavailable) -> None:
-        """A command stayed unanswered."""
+        """Count a command that stayed unanswered."""
         now = self._tried_at = time.monotonic()
         if not self._failures:
             self._since = now
@@ -57,7 +57,7 @@ class Breaker:
             _logger.error("the store is away; calls are no longer kept waiting for it: %s", error)
 
     def worked(self) -> None:
-        """The store has answered."""
+        """Close the breaker, because the store has answered."""
         if not self._failures:
             return
         if self._failures >= FAILURES:

@@ -38,17 +38,17 @@ from litellm_budget_plugin.pricing import unknown_models
 from litellm_budget_plugin.stores.protocol import spent_since
 
 PERIODS = ("day", "model", *SCOPES)
-"""What `usage` can be summed by."""
+"""The keys by which `usage` can sum totals."""
 _logger = logging.getLogger("litellm_budget_plugin")
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
 class Remaining(NamedTuple):
-    """What a subject may still spend, money held for calls in flight counted as spent.
+    """The amounts that a subject may still spend. Money held for calls in flight counts as spent.
 
-    `usd` is what is left of the budget that has the least, `budget` that budget's sentence, `resets_at` when its window ends; None
-    where there is no limit in US dollars, or no end. `held` is what calls in flight hold on it, in US dollars. `calls` and `tokens` are
-    what is left of limits in those units.
+    `usd` is the rest of the budget with the least left, `budget` is that budget's sentence, and `resets_at` is the end of its window.
+    They are None without a limit in US dollars, or without an end. `held` is the money that calls in flight hold on it, in US dollars.
+    `calls` and `tokens` are the rest of the limits in those units.
     """
 
     usd: Decimal | None = None
@@ -61,7 +61,7 @@ class Remaining(NamedTuple):
 
 
 class UsageRow(NamedTuple):
-    """Totals of one day, model or subject, as `key` says. `spent` is US dollars."""
+    """The totals of the day, model or subject that `key` names. `spent` is in US dollars."""
 
     key: str
     spent: Decimal
@@ -84,7 +84,7 @@ class UsageTotals(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """A run that the ledger knows. Amounts are US dollars; `remaining` is None without a limit."""
+    """A run that the ledger knows. Amounts are in US dollars; `remaining` is None without a limit."""
 
     id: str
     spent: Decimal
@@ -96,7 +96,7 @@ class RunState(NamedTuple):
 
 
 class Payment(NamedTuple):
-    """A top-up, by its id. `amount` is US dollars."""
+    """A top-up. `id` is the payment's id; `amount` is in US dollars."""
 
     id: str
     amount: Decimal
@@ -105,9 +105,9 @@ class Payment(NamedTuple):
 
 
 def parse_subject(text: str | int) -> Subject:
-    """The subject that a text names: "team:search", "tag:batch", "run:42", "user:alice", or "alice" for a user.
+    """Return the subject that a text names: "team:search", "tag:batch", "run:42", "user:alice", or "alice" for a user.
 
-    A user whose id looks like one of these is written with "user:" in front of it. Raises BudgetInputError for what is no id.
+    A user whose id looks like one of these is written with "user:" in front. Raises BudgetInputError for an invalid id.
     """
     scope, colon, rest = str(text).partition(":")
     if colon and scope in SCOPES:
@@ -121,44 +121,44 @@ def parse_subject(text: str | int) -> Subject:
 
 
 class ProjectLedger(Protocol):
-    """One project's ledger, as `Budgets` asks it. `timezone` applies to calendar windows that name no zone."""
+    """The interface of one project's ledger that `Budgets` uses. `timezone` applies to calendar windows that name no zone."""
 
     @property
     def project(self) -> str:
-        """Its name."""
+        """The project's name."""
 
     @property
     def timezone(self) -> str:
-        """An IANA name."""
+        """The IANA name of a time zone."""
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """The ledger's reply. Raises BudgetInputError, and BudgetStoreError if it does not answer."""
+        """Return the ledger's reply. Raises BudgetInputError, and BudgetStoreError if the ledger does not answer."""
 
     def ask_settled(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """Like `ask`, with the charges of this process that can be delivered."""
+        """Like `ask`, but first deliver the charges of this process."""
 
     def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
-        """The limits that are set outside of the ledger: those of whole scopes, and those of these subjects."""
+        """Return the limits that are set outside the ledger: those of whole scopes, and those of these subjects."""
 
     def new_id(self) -> str:
-        """An id for a command."""
+        """Return a new id for a command."""
 
 
 class Budgets:
-    """Reads and changes the budgets of one project's ledger. Every method asks the ledger and keeps nothing; threads may share it.
+    """Methods to read and change the budgets of one project's ledger. Every method asks the ledger; nothing is cached. Threads may share it.
 
-    A subject is "alice" or "user:alice", "team:search", "tag:batch", "run:42", and "project" for all of them together, or a scope
-    with an id as `Subject`. Amounts are `Decimal` US dollars, exact. Methods raise BudgetInputError for what cannot be read, and BudgetStoreError if the ledger does not
-    answer.
+    A subject is "alice" or "user:alice", "team:search", "tag:batch", "run:42", "project" for all users together, or a `Subject` of a
+    scope and an id. Amounts are exact US dollars (`Decimal`). Methods raise BudgetInputError for an argument that cannot be read, and
+    BudgetStoreError if the ledger does not answer.
     """
 
     def __init__(self, ledger: ProjectLedger) -> None:
         self._ledger = ledger
 
     def set_limits(self, subject: str | Subject, *sentences: str) -> list[str]:
-        """Make these the subject's limits, all of them and in one step; whatever the environment or the file says counts no
-        longer for it. Returns them as the ledger has them. What was spent in a window that goes on still counts, and a new calendar
-        window begins with what was spent in it before.
+        """Replace all limits of the subject by these, in one step. They also replace those of the environment and the file. Returns the
+        limits as the ledger has them. Spend in a window that continues still counts, and a new calendar window begins with the amount
+        that was spent in it before.
         """
         limits = parse_limits(sentences, self._ledger.timezone)
         if not limits:
@@ -166,13 +166,13 @@ class Budgets:
                 "set_limits needs at least one sentence, such as 'unlimited'; clear_limits forgets what was set"
             )
         self._set(self._subject(subject), limits)
-        # Importing LiteLLM takes seconds, and who only keeps the books need not know its models.
+        # Importing LiteLLM takes seconds, and a process that only manages budgets does not need its list of models.
         if "litellm" in sys.modules and (unknown := unknown_models(limit.model for limit in limits if limit.model)):
             _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
         return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:
-        """Forget the limits that were set by hand: those of the environment and the file count again."""
+        """Remove the limits that were set by hand. Those of the environment and the file count again."""
         self._set(self._subject(subject), None)
 
     def _set(self, subject: Subject, limits: tuple[Limit, ...] | None) -> None:
@@ -180,16 +180,16 @@ class Budgets:
         ledger.ask(SetLimits(ledger.new_id(), ledger.project, subject, limits, ledger.defaults_of(subject)))
 
     def limits(self, subject: str | Subject) -> list[str]:
-        """The sentences that count for a subject, from wherever they are set."""
+        """Return the sentences of all limits that count for a subject, wherever they are set."""
         named = self._subject(subject)
         return [limit.sentence(self._ledger.timezone) for limit in self._limits(named, self._states(named))]
 
     def remaining(self, subject: str | Subject, model: str | None = None) -> Remaining:
-        """What the subject may still spend, on `model`, else on models that have no budget of their own."""
+        """Return what the subject may still spend on `model`; without `model`, on models without their own budget."""
         named = self._subject(subject)
         models: tuple[str, ...] = ()
         if model is not None:
-            # What LiteLLM knows of a model is asked only here, because LiteLLM takes seconds to import.
+            # Imported only here, because it needs LiteLLM, which takes seconds to import.
             from litellm_budget_plugin import pricing
 
             models = pricing.model_names(pricing.Request("completion", model, None, {}))
@@ -213,7 +213,7 @@ class Budgets:
         return found
 
     def _spent_before(self, subject: Subject, ref: Ref, now: int) -> int:
-        """What a calendar window that is yet to be opened will begin with."""
+        """Return the spend with which a calendar window that is not open yet will begin."""
         window = parse_window(ref.window)
         if not window.period:
             return 0
@@ -221,8 +221,8 @@ class Budgets:
         return sum(spent for _, spent in spent_since(self._totals(*subject, (since, 2**31)), ref, since))
 
     def forecast(self, subject: str | Subject) -> Forecast | None:
-        """Which of the subject's budgets runs out first if spending goes on at the rate of the last four weeks, and when; None if all of
-        them last until their windows end, or there are less than three days of history.
+        """Return which of the subject's budgets runs out first, and when, at the rate of the last four weeks. None if all of them last
+        until their windows end, or if there are less than three days of history.
         """
         named = self._subject(subject)
         defaults = self._ledger.defaults_of(named)
@@ -231,19 +231,19 @@ class Budgets:
         return as_forecast(first_run_out(named, found.accounts, defaults, rows, found.now), self._ledger.timezone)
 
     def block(self, subject: str | Subject) -> None:
-        """Refuse every call of a subject from now on, in every process. A run is stopped by this."""
+        """Refuse every call of a subject from now on, in every process. This stops a run."""
         self._put(self._subject(subject), blocked=True)
 
     def unblock(self, subject: str | Subject) -> None:
-        """Let a subject that was blocked call again."""
+        """Allow the calls of a blocked subject again."""
         named = self._subject(subject)
         for state in self._states(named):
             if state.blocked:
                 self._put(named, state.ref, blocked=False)
 
     def raise_limit(self, subject: str | Subject, amount: str | Decimal | int, *, until: datetime) -> None:
-        """Let a subject spend `amount` ("$5", or dollars as a number) more on each of its limits in US dollars for any model, until a time; one that has
-        passed ends a raise.
+        """Raise each of a subject's limits in US dollars for any model by `amount` ("$5", or dollars as a number) until a time. A time
+        that has passed ends a raise.
         """
         named, raised = self._subject(subject), _dollars(amount)
         if not isinstance(until, datetime) or until.tzinfo is None:
@@ -256,12 +256,12 @@ class Budgets:
             self._put(named, ref, raised_by=raised, raised_until=max(0, round(until.timestamp() * MICROS)))
 
     def reset(self, subject: str | Subject) -> None:
-        """Set what was spent in the open windows to nothing; the totals by day and a balance stay."""
+        """Set the spend in the open windows to zero. The totals by day and a balance stay."""
         named = self._subject(subject)
         self._ledger.ask(Reset(self._ledger.new_id(), self._ledger.project, named))
 
     def forget(self, subject: str | Subject) -> None:
-        """Forget a subject's budgets and what was spent on them; the totals by day and a balance stay."""
+        """Forget a subject's budgets and the spend on them. The totals by day and a balance stay."""
         named = self._subject(subject)
         self._ledger.ask(DropBudget(self._ledger.new_id(), self._ledger.project, named))
 
@@ -273,9 +273,9 @@ class Budgets:
         by: str = "day",
         subject: str | Subject | None = None,
     ) -> list[UsageRow]:
-        """Totals of the days from `since` to `until` (UTC, both included), of all or of one subject, by "day", "model" or a scope.
+        """Return the totals of the days from `since` to `until` (UTC, both included), of all or of one subject, by "day", "model" or a scope.
 
-        In the order of their keys. The days before the last 400 are summed into one, the first: "before".
+        The rows are in the order of their keys. All days before the last 400 are summed into one row, the first, with the key "before".
         """
         found = self.usage_by((by,), since=since, until=until, subject=subject)
         return [UsageRow(key, *totals) for (key,), totals in found]
@@ -288,9 +288,9 @@ class Budgets:
         until: date | None = None,
         subject: str | Subject | None = None,
     ) -> list[tuple[tuple[str, ...], UsageTotals]]:
-        """Like `usage`, by several at once: "day", "model" and at most one scope, in any order. Each row has a key for each of `by`.
+        """Like `usage`, by several keys at once: "day", "model" and at most one scope, in any order. Each row has a key for each of `by`.
 
-        The ledger keeps totals of each subject, not of pairs of them: there are none by user and team.
+        The ledger keeps totals of each subject, not of pairs of subjects: there are none by user and team.
         """
         if not by or len(set(by)) < len(by) or not set(by) <= set(PERIODS):
             raise BudgetInputError(f"by= must be of {', '.join(PERIODS)}, each at most once, got {','.join(by)!r:.80}")
@@ -316,39 +316,39 @@ class Budgets:
         return _summed(rows, lambda key: tuple(each(key) for each in keys))
 
     def runs(self) -> Iterator[RunState]:
-        """Every run that the ledger knows, in the order of their ids."""
+        """Yield every run that the ledger knows, in the order of their ids."""
         for subject, states in self._each("run"):
             yield self._run(subject, states)
 
     def run(self, run: str) -> RunState:
-        """One run, known or not."""
+        """Return one run, whether or not the ledger knows it."""
         subject = Subject("run", checked_id(run, "run"))
         return self._run(subject, self._states(subject))
 
     def subjects(self, scope: str) -> Iterator[str]:
-        """Every id of a scope that has an account, in order."""
+        """Yield every id of a scope that has an account, in order."""
         for subject, _ in self._each(_scope(scope)):
             yield subject.id
 
     def top_up(self, subject: str | Subject, amount: str | Decimal | int, *, id: str) -> None:  # noqa: A002  # the payment's own word
-        """Add to a subject's balance, once for each `id`, such as an invoice's number. Its calls need room in the balance from then on."""
+        """Add to a subject's balance, once for each `id`, such as an invoice number. From then on its calls need room in the balance."""
         paid = _dollars(amount)
         if not paid:
             raise BudgetInputError(f"a balance is topped up by more than nothing, got {amount!r:.80}")
         self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), paid))
 
     def refund(self, id: str) -> None:  # noqa: A002
-        """Take the whole of a top-up back, once. What was spent of it stays spent: the balance can become negative."""
+        """Take back a whole top-up, once. Money that was spent stays spent, so the balance can become negative."""
         self._ledger.ask(Refund(checked_id(id, "id"), self._ledger.project))
 
     def balance(self, subject: str | Subject) -> Decimal:
-        """What is left of what was topped up, without what calls in flight hold; US dollars."""
+        """Return the topped-up money that is left, in US dollars, without the part that calls in flight hold."""
         states = self._states(self._subject(subject))
         found = next((state for state in states if state.ref.window == CREDIT), None)
         return Decimal(0) if found is None else _usd((found.limit or 0) - found.spent - found.held)
 
     def payments(self, subject: str | Subject) -> list[Payment]:
-        """The top-ups of a subject, the oldest first."""
+        """Return the top-ups of a subject, the oldest first."""
         scope, name = self._subject(subject)
         states = self._ledger.ask_settled(Read(self._ledger.project, history_scope(scope), name)).accounts
         paid = [
@@ -357,7 +357,7 @@ class Budgets:
         ]
         return sorted(paid, key=lambda payment: (payment.at, payment.id))
 
-    # How the ledger is asked.
+    # Queries and commands to the ledger.
 
     def _subject(self, given: str | Subject) -> Subject:
         found = Subject("project", self._ledger.project) if given == "project" else given
@@ -398,7 +398,7 @@ class Budgets:
         return reply.rows
 
     def _limits(self, subject: Subject, states: tuple[AccountState, ...]) -> list[Limit]:
-        """The limits that count, as they were set: without what was raised or carried over."""
+        """Return the limits that count, as they were set, without raises and amounts carried over."""
         found: list[Limit] = []
         for ref, _, state in limits_on(subject, states, None, defaults := self._ledger.defaults_of(subject)):
             if state is not None and state.pinned:
@@ -441,9 +441,9 @@ def _subject_of(key: UsageKey) -> str:
 
 
 def _dollars(amount: str | Decimal | int) -> int:
-    """An amount of US dollars as nano-dollars, exactly."""
+    """Return an amount of US dollars in nano-dollars, exactly. Raises BudgetInputError."""
     number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
-    paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # what is no text is refused there
+    paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # it refuses other types
     if paid.unit != "usd" or paid.amount is None or paid[1:3] != ("none", ""):
         raise BudgetInputError(f"an amount of US dollars is written like '$10', got {amount!r:.80}")
     return paid.amount
@@ -460,7 +460,9 @@ def _limit_of(ref: Ref, amount: int | None) -> Limit:
 
 
 def _end(ref: Ref, state: AccountState | None, now: int) -> datetime | None:
-    """When the window of an account ends; a window that is not open yet is that of a calendar, or begins with the next call."""
+    """Return when an account's window ends. If no window is open, it is the present calendar window; any other begins with the next
+    call and has no end yet (None).
+    """
     if state is not None and not state.ended:
         return _time(state.end)
     window = parse_window(ref.window)

@@ -1,4 +1,4 @@
-"""Charges made by hand, through the manager: what they cost by LiteLLM's own functions, and their settlement."""
+"""Charges made by hand, through the manager: their cost by LiteLLM's own functions, and their settlement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Charge(NamedTuple):
-    """What to charge. `cost` is US dollars; `response` is what the callback may have charged before."""
+    """A charge. `cost` is in US dollars; `response` is the response that the callback may already have charged."""
 
     cost: float
     model: str
@@ -29,7 +29,7 @@ class Charge(NamedTuple):
 
 
 def charge_for_texts(model: str, input_text: str, output_text: str) -> Charge:
-    """The charge for an answer of which only the texts are known. Raises what LiteLLM raises for unknown prices."""
+    """Return the charge for an answer of which only the texts are known. Raises LiteLLM's errors for unknown prices."""
     import litellm
 
     read = litellm.token_counter(model=model, messages=[{"role": "user", "content": input_text}])
@@ -39,7 +39,7 @@ def charge_for_texts(model: str, input_text: str, output_text: str) -> Charge:
 
 
 def charge_for_response(response: Any) -> Charge:
-    """The charge for a response. Raises what LiteLLM raises for unknown prices."""
+    """Return the charge for a response. Raises LiteLLM's errors for unknown prices."""
     import litellm
 
     cost = litellm.completion_cost(completion_response=response)
@@ -52,8 +52,8 @@ def charge_for_response(response: Any) -> Charge:
 def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     """Charge a user unless the callback has charged them for this response. Returns whether it was charged.
 
-    Settle what waits before this: it may be the call that produced the response. A charge that the ledger does not answer is
-    delivered later, once.
+    Settle waiting charges before you call this: the call that produced the response may be among them. If the ledger does not
+    answer, the charge is delivered later, once.
     """
     principal = ledger.principal(user)
     marks = response_marks(user, charge.response)
@@ -72,7 +72,7 @@ def settle(ledger: BudgetLedger, user: str, charge: Charge) -> bool:
     try:
         return not isinstance(ledger.ask(command), AlreadyCharged)
     except BudgetStoreUnavailable as error:
-        # The ledger may have charged it. A caller who got an error would try again and charge it twice.
+        # The ledger may have charged it. A caller that got an error would try again and charge it twice.
         _logger.error("a charge waits for the store and will be delivered later: %s", error)
         ledger.worker.deliver_later(command)
         return True

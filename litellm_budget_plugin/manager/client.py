@@ -1,4 +1,4 @@
-"""The one way to ask a store: windows are opened, a store that is away is noticed, and metrics are told."""
+"""The only way to ask a store: it opens windows, notices an unreachable store, and informs metrics and alerts."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from litellm_budget_plugin.stores.protocol import Outcome, Store, ask, ask_all
 
 
 class Watch(Protocol):
-    """Looks for alerts. Any thread may tell it; it only takes notes. `runs_out` is when the project's own budgets do, in seconds since
-    1970; infinity if they last, or nobody has looked yet.
+    """A search for alerts. Any thread may call its methods, which only take notes. `runs_out` is when the project's own budgets run out, in
+    seconds since 1970; infinity if they last, or if that is not known yet.
     """
 
     project: str
     runs_out: float
 
     def touched(self, command: Reserve | Settle) -> None:
-        """Something was held or charged."""
+        """Record that money was held or charged."""
 
     def failed(self, error: BudgetStoreError) -> None:
-        """The store did not answer."""
+        """Record that the store did not answer."""
 
 
 class StoreClient:
-    """A store as this process uses it. `holds_money` says whether a running call holds money under an id."""
+    """A store as this process uses it. `holds_money` says whether a call in flight holds money under an id."""
 
     def __init__(self, store: Store, holds_money: Callable[[str], bool]) -> None:
         self.store = store
         self.breaker = Breaker()
         self.observing = Observing(holds_money)
         self.watched: list[Watch] = []
-        """Those who look for alerts."""
+        """The searches for alerts, one for each ledger that has alerts."""
 
     def reset(self) -> None:
-        """In a forked child: forget whether the store was away."""
+        """Forget, in a forked child, whether the store was unreachable."""
         self.breaker = Breaker()
 
     def ask(self, command: BaseCommand[ReplyT_co], timeout: float, *, in_call: bool = False) -> ReplyT_co:
-        """The reply within `timeout` seconds. `in_call` says that a call waits for it: while a networked store is known to be away
-        this fails at once. Raises BudgetStoreError, BudgetInputError.
+        """Return the reply within `timeout` seconds. `in_call` says that a call waits for it; then this fails at once while a networked
+        store is known to be unreachable. Raises BudgetStoreError, BudgetInputError.
         """
         if in_call and self.store.remote:
             self.breaker.check()
@@ -56,7 +56,7 @@ class StoreClient:
         return reply
 
     def ask_all(self, commands: Sequence[Command], timeout: float) -> list[Outcome]:
-        """The outcome of each command; one round trip where the store can. Raises BudgetStoreError."""
+        """Return the outcome of each command, in one round trip if the store can do that. Raises BudgetStoreError."""
         try:
             outcomes = ask_all(self.store, commands, timeout)
         except BudgetStoreError as error:
@@ -66,7 +66,7 @@ class StoreClient:
         return outcomes
 
     def sync(self) -> None:
-        """Make everything that was acknowledged survive a power cut. Raises BudgetStoreError."""
+        """Make all acknowledged changes survive a power cut. Raises BudgetStoreError."""
         try:
             self.store.sync()
         except BudgetStoreError as error:

@@ -1,4 +1,4 @@
-"""Charges that wait for the store: delivered in batches, and kept in the journal while the store is away."""
+"""Charges that wait for the store: delivered in batches, and kept in the journal while the store is unreachable."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BATCH = 200
 _SAY_AT = 0.8
 _CLAIM_SECONDS = 30.0
 _LEAST = 0.5
-"""The part of a batch's time that must be left for it to begin: one cut short would count as a failure of the store."""
+"""The part of a batch's time that must be left for it to begin. A batch that is cut short would count as a failure of the store."""
 
 
 class Delivery:
     """The charges and releases of this process that the store has not acknowledged yet, in their order.
 
-    They wait in memory, and in the journal once the store has failed to take them: the journal outlives this process. When
-    `most` wait, `full` is true and no further call may start; charges of calls that have started are still taken. `kept_for`
-    is how long (microseconds) a project's store remembers what it has settled: an older entry may have been counted and
-    forgotten, and becomes a dead letter.
+    They wait in memory or, once the store has failed to take them, in the journal, which outlives this process. When `most` wait,
+    `full` is true and no further call may start; charges of calls that have started are still accepted. `kept_for` returns how long
+    (microseconds) a project's store remembers settled calls. An older entry may have been counted and forgotten, and becomes a dead
+    letter.
     """
 
     def __init__(self, ask_all: AskAll, journal: Journal | None, most: int, kept_for: KeptFor) -> None:
@@ -47,7 +47,7 @@ class Delivery:
         self.reset()
 
     def reset(self) -> None:
-        """Start empty: at first, and in a forked child."""
+        """Start empty. Called at the start and in a forked child."""
         self._queue: deque[Charge] = deque()
         self._lock = threading.RLock()
         self._said = False
@@ -57,17 +57,17 @@ class Delivery:
 
     @property
     def waiting(self) -> int:
-        """How many charges and releases wait, in memory and in the journal."""
+        """The number of charges and releases that wait, in memory and in the journal."""
         return len(self._queue) + self.in_journal
 
     @property
     def in_journal(self) -> int:
-        """How many of them wait in the journal."""
+        """The number of charges and releases that wait in the journal."""
         return self._journal.waiting if self._journal is not None else 0
 
     @property
     def full(self) -> bool:
-        """Whether `most` charges wait."""
+        """Whether at least `most` charges wait."""
         return self.waiting >= self.most
 
     def put(self, command: Charge) -> None:
@@ -75,9 +75,9 @@ class Delivery:
         self._queue.append(command)
 
     def run(self, timeout: float, until: float = math.inf) -> None:
-        """Deliver what waits: each batch within `timeout` seconds, and as many as fit before `until` (time.monotonic).
+        """Deliver waiting charges: each batch within `timeout` seconds, and as many batches as fit before `until` (time.monotonic).
 
-        Raises BudgetStoreError if the store cannot take it now; then all of it is in the journal, or still in memory if the
+        Raises BudgetStoreError if the store cannot take them now. Then all of them are in the journal, or still in memory if the
         journal cannot be written.
         """
         with self._lock:
@@ -134,7 +134,7 @@ class Delivery:
             except BudgetStoreUnavailable:
                 raise
             except BudgetStoreError as error:
-                # The dead process may have had a key for another project: its charges must not hold up ours.
+                # The dead process may have had a key for another project. Its charges must not delay ours.
                 if not self._journal.release(file):
                     raise
                 _logger.error("%s cannot be delivered from here and is left to other processes: %s", file.path, error)
@@ -177,15 +177,15 @@ class Delivery:
             self._queue.popleft()
 
     def _send(self, commands: list[Charge], timeout: float) -> None:
-        # A charge whose window must be opened is applied after the others of its round trip. The release of the slice that
-        # pays it must come later still, so releases are sent last.
+        # A charge whose window must be opened is applied after the others in its round trip. The release of the slice that
+        # pays for it must come even later, so releases are sent last.
         self._send_together([command for command in commands if isinstance(command, Settle)], timeout)
         self._send_together([command for command in commands if isinstance(command, Release)], timeout)
 
     def _send_together(self, commands: Sequence[Charge], timeout: float) -> None:
         for command, outcome in zip(commands, self._ask_all(commands, timeout) if commands else ()):
             if isinstance(outcome, BudgetInputError):
-                # If it were kept, it would hold back every charge behind it.
+                # Not kept: it would block every charge behind it.
                 _logger.error(
                     "a charge cannot be stored, its hold is charged the floor when it expires: %s (%s)",
                     outcome,

@@ -1,4 +1,4 @@
-"""Runs that ended are forgotten, for there is a new one each time an agent works; and so is what else comes to an end."""
+"""Removal of subjects that have ended, such as runs: every piece of an agent's work adds a new run to the ledger."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SCOPE = "run"
 
 Ask = Callable[[Command], Reply]
 Ended = Callable[[Ask, str, tuple[AccountState, ...], int], bool]
-"""Whether a subject with these accounts has ended, by its id and the store's clock."""
+"""A function that says whether a subject has ended, from its id, its accounts and the store's clock (microseconds)."""
 
 
 class Forgotten:
-    """Forgets a scope's subjects that have `ended`, a page at a time: a process that looks often must not read all of them each time."""
+    """Removes a scope's subjects that have `ended`, one page at a time, because reading all of them at once would take too long."""
 
     def __init__(self, project: str, scope: str, ended: Ended, page: int = 1000) -> None:
         self._project, self._scope, self._is_over, self._page = project, scope, ended, page
@@ -38,11 +38,11 @@ class Forgotten:
 
     @property
     def in_round(self) -> bool:
-        """Whether there are pages of this round that were not looked at."""
+        """Whether pages of this round are left."""
         return bool(self._after)
 
     def forget(self, ask: Ask) -> int:
-        """Look at the next page of subjects; returns how many have ended."""
+        """Check the next page of subjects, and return how many were forgotten."""
         reply = ask(Read(self._project, self._scope, after=self._after or "", page=self._page))
         if not isinstance(reply, Accounts):
             return 0
@@ -52,14 +52,14 @@ class Forgotten:
             states = tuple(found)
             if not self._is_over(ask, name, states, reply.now):
                 continue
-            # What begins in this moment has changed the accounts, and they stay.
+            # `seen`: if a call has changed the accounts meanwhile, they stay.
             subject = Subject(self._scope, name)
             try:
                 ask(DropBudget(f"ended:{uuid.uuid4().hex}", self._project, subject, seen=states))
             except BudgetStoreUnavailable:
                 raise
             except (BudgetInputError, BudgetStoreError) as error:
-                # A key that only reads, or an endpoint of an earlier version: another process looks after them.
+                # The key only reads, or the endpoint has an earlier version: another process removes them.
                 _logger.debug("what ended is not forgotten from here: %s", error)
                 break
             ended += 1
@@ -67,8 +67,8 @@ class Forgotten:
 
 
 class EndedRuns(Forgotten):
-    """Forgets a project's runs that were not used for `kept`, those that are blocked for `blocked_kept` (microseconds). Totals stay, and
-    a run with a balance.
+    """Removes a project's runs that were not used for `kept` microseconds; blocked ones after the longer of `kept` and `blocked_kept`.
+    Totals stay, and so do runs with a balance.
     """
 
     def __init__(self, project: str, kept: int, blocked_kept: int) -> None:

@@ -1,6 +1,6 @@
-"""What was set by hand for a subject, as one entry of a file: limits, a raise, and whether it is blocked. Nothing that was spent or paid.
+"""The settings made by hand for a subject, as one entry of a file: limits, a raise, and whether it is blocked. No spend and no payments.
 
-An entry that is read names what is to change; what it does not name stays. An entry that was written and is read again changes nothing.
+An entry that is read names the changes; everything that it does not name stays. Reading an entry back after writing it changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIELDS = ("subject", "limits", "with_defaults", "blocked", "raise")
 
 
 class Raise(NamedTuple):
-    """`amount` nano-dollars more on each limit in US dollars, until a time in microseconds since 1970."""
+    """A raise of each limit in US dollars by `amount` nano-dollars, until a time in microseconds since 1970."""
 
     amount: int
     until: int
@@ -35,9 +35,9 @@ class Raise(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """What an entry says of a subject. KEEP: nothing. `limits` None: none are set by hand; `increase` None: no raise is in force.
+    """An entry about a subject. KEEP: the entry says nothing. `limits` None: none are set by hand; `increase` None: no raise is in force.
 
-    With `with_defaults` the limits stand beside the defaults for other models and units, as LiteLLM's `create_budget` sets one.
+    With `with_defaults`, the defaults for other models and units still apply beside the limits, as after LiteLLM's `create_budget`.
     """
 
     subject: Subject
@@ -48,7 +48,7 @@ class Entry:
 
 
 class Difference(NamedTuple):
-    """What an entry changes: one thing of its subject, as it is and as it will be, in words."""
+    """One change that an entry makes to its subject: the state before and after, in words."""
 
     what: str
     before: str
@@ -56,14 +56,14 @@ class Difference(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """An entry, and what it changes in the ledger as it was when it was looked at."""
+    """An entry, and its changes to the ledger as it was when it was read."""
 
     entry: Entry
     differences: tuple[Difference, ...]
 
 
 def entry_from(data: object, project: str, zone: str) -> Entry:
-    """The entry that a JSON object stands for. `zone` is of windows and times that name none. Raises BudgetInputError."""
+    """Return the entry that a JSON object describes. `zone` applies to windows and times that name none. Raises BudgetInputError."""
     if not isinstance(data, Mapping):
         raise BudgetInputError('an entry is a JSON object like {"subject": "alice", "limits": ["$10 per month"]}')
     unknown = next((key for key in data if key not in FIELDS), None)
@@ -112,11 +112,11 @@ def _increase(given: object, zone: str) -> Raise | None:
 
 
 def nanos_from(text: object) -> int:
-    """An amount of US dollars, like "$5" or "5", in nano-dollars. Raises BudgetInputError."""
+    """Return an amount of US dollars, like "$5" or "5", in nano-dollars. Raises BudgetInputError."""
     found = None
     if isinstance(text, str):
         number = re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", text)
-        with contextlib.suppress(BudgetInputError):  # which says what a whole limit can be
+        with contextlib.suppress(BudgetInputError):  # its message is about whole limits
             found = parse_limit(f"${text.strip()}" if number else text)
     if found is None or found.unit != "usd" or found.amount is None or found[1:3] != ("none", ""):
         raise BudgetInputError(f"an amount of US dollars like '$5' is expected, got {text!r:.80}")
@@ -124,29 +124,29 @@ def nanos_from(text: object) -> int:
 
 
 def micros_from(text: object, zone: str) -> int:
-    """A time as ISO 8601 writes it, in microseconds since 1970; one without a zone is in `zone`. Raises BudgetInputError."""
+    """Return an ISO 8601 time in microseconds since 1970; a time without a zone is in `zone`. Raises BudgetInputError."""
     try:
-        # Python 3.10 reads no "Z".
+        # Python 3.10 does not parse "Z".
         given = str(text)
         found = datetime.fromisoformat(f"{given[:-1]}+00:00" if given[-1:] in {"Z", "z"} else given)
         found = found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
         micros = round(found.timestamp() * MICROS)
     except (ValueError, OverflowError):
         raise BudgetInputError(f"a time is like 2026-12-24 or 2026-12-24T18:00+01:00, got {text!r:.80}") from None
-    if micros > MAX_NANOS:  # the largest number that every store keeps
+    if micros > MAX_NANOS:  # the largest number that every store can keep
         raise BudgetInputError(f"a time is before {iso_of(MAX_NANOS)[:4]}, got {text!r:.80}")
     return max(0, micros)
 
 
 def entry_of(subject: Subject, states: Collection[AccountState], now: int) -> Entry:
-    """What is set by hand for a subject whose accounts are these."""
+    """Return the settings made by hand for a subject with these accounts. `now` is in microseconds since 1970."""
     by_hand = [state for state in _own(subject, states) if not _paid(state)]
     raises = _raises(states, now)
     whole = _whole(subject, states)
     limits = tuple(_limit_of(state) for state in by_hand if whole or state.ref.window != CREDIT)
     return Entry(
         subject,
-        limits or ((Limit(0, CREDIT),) if whole else None),  # a whole list is empty where only a balance counts
+        limits or ((Limit(0, CREDIT),) if whole else None),  # a complete list is empty if only a balance counts
         bool(limits) and not whole,
         any(state.blocked for state in states),
         max(raises, default=None),
@@ -159,7 +159,7 @@ def is_set(entry: Entry) -> bool:
 
 
 def to_json(entry: Entry, project: str) -> dict[str, Any]:
-    """The JSON object that stands for an entry; calendar windows name their zone."""
+    """Return the JSON object that describes an entry. Calendar windows name their zone."""
     subject = "project" if entry.subject == Subject("project", project) else ":".join(entry.subject)
     found: dict[str, Any] = {"subject": subject}
     if entry.limits is not KEEP:
@@ -175,12 +175,12 @@ def to_json(entry: Entry, project: str) -> dict[str, Any]:
 
 
 def iso_of(micros: int) -> str:
-    """A time in microseconds since 1970, in UTC."""
+    """Return a time in microseconds since 1970 as ISO 8601 text in UTC."""
     return datetime.fromtimestamp(micros / MICROS, timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def plan(entry: Entry, ledger: ProjectLedger, states: Collection[AccountState], now: int) -> Plan:
-    """What an entry changes for its subject, whose accounts are these. Raises BudgetInputError for what cannot be applied."""
+    """Return the changes that an entry makes to its subject with these accounts. Raises BudgetInputError if it cannot be applied."""
     before, differences = entry_of(entry.subject, states, now), []
     if not _same_limits(entry, before, states):
         if entry.with_defaults and _whole(entry.subject, states):
@@ -199,13 +199,13 @@ def plan(entry: Entry, ledger: ProjectLedger, states: Collection[AccountState], 
 
 
 def _wanted(entry: Entry, now: int) -> Raise | Keep | None:
-    """The raise that is to be in force: one whose time has passed is none."""
+    """Return the raise that will be in force. A raise whose time has passed counts as none."""
     return None if isinstance(entry.increase, Raise) and entry.increase.until <= now else entry.increase
 
 
 def apply(plan: Plan, ledger: ProjectLedger) -> None:
-    """Make a subject what its entry says, by one command for each difference; blocking comes first and unblocking last, so that what is
-    interrupted lets nobody spend more. Done again, it changes nothing. Raises BudgetInputError, BudgetStoreError.
+    """Apply an entry to its subject, with one step for each difference. Blocking comes first and unblocking last, so that an interruption
+    allows no extra spend. Applying it again changes nothing. Raises BudgetInputError, BudgetStoreError.
     """
     entry, budgets = plan.entry, Budgets(ledger)
     changed = {difference.what for difference in plan.differences}
@@ -213,7 +213,7 @@ def apply(plan: Plan, ledger: ProjectLedger) -> None:
         budgets.block(entry.subject)
     if "limits" in changed:
         _set_limits(entry, ledger, budgets)
-    # Limits that are new are not raised yet.
+    # New limits have no raise yet.
     if "raise" in changed or ("limits" in changed and isinstance(entry.increase, Raise)):
         given = entry.increase if isinstance(entry.increase, Raise) else Raise(0, 0)
         until = datetime.fromtimestamp(given.until / MICROS, timezone.utc)
@@ -249,7 +249,7 @@ def _same_limits(entry: Entry, before: Entry, states: Collection[AccountState]) 
         return True
     if entry.limits is None or before.limits is None or before.limits is KEEP:
         return entry.limits is before.limits
-    # A balance that was paid for counts, whether it is named or not.
+    # A balance that was paid for counts, whether or not an entry names it.
     paid = any(_paid(state) for state in states)
     wanted, found = (
         {one for one in each if not (paid and one.window == CREDIT)} for each in (entry.limits, before.limits)

@@ -15,8 +15,8 @@ from litellm_budget_plugin.core.windows import CREDIT, DAY, ENDLESS, bounds, par
 
 
 class Forecast(NamedTuple):
-    """A budget that runs out before its window ends, if spending goes on at the rate of the last days. `budget` is its sentence, and
-    `sentence` says all of it: "at this rate $10 per month runs out on 2026-12-19".
+    """A budget that runs out before its window ends, at the rate of the last days. `budget` is its sentence, and `sentence` is the whole
+    forecast: "at this rate $10 per month runs out on 2026-12-19".
     """
 
     budget: str
@@ -25,7 +25,7 @@ class Forecast(NamedTuple):
 
 
 class RunOut(NamedTuple):
-    """The account that runs out first, and when (microseconds). `state` is None for an account that is yet to be made."""
+    """The account that runs out first, and the time in microseconds. `state` is None for an account that does not exist yet."""
 
     at: int
     ref: Ref
@@ -34,7 +34,7 @@ class RunOut(NamedTuple):
 
 
 def first_day(now: int) -> int:
-    """The first day whose totals a forecast takes."""
+    """Return the first day whose totals a forecast uses, in days since 1970. `now` is in microseconds."""
     return now // DAY - HISTORY_DAYS
 
 
@@ -45,8 +45,8 @@ def first_run_out(
     rows: Sequence[tuple[UsageKey, Usage]],
     now: int,
 ) -> RunOut | None:
-    """Which of a subject's budgets runs out first, before its window ends; None if none does, or nobody can say yet. `rows` are its
-    totals since `first_day`. A blocked account has no forecast.
+    """Return the budget of a subject that runs out first, before its window ends; None if there is none, or too little history. `rows` are
+    the subject's totals since `first_day`. A blocked account has no forecast.
     """
     found = []
     for ref, limit, state in limits_on(subject, states, None, defaults):
@@ -56,7 +56,7 @@ def first_run_out(
         if state is not None and not state.ended:
             used, start, end = state.spent + state.held, state.start, state.end
         elif parse_window(ref.window).period:
-            # It is opened by the next call, and begins with what the totals know of it.
+            # The next call opens the window, and it begins with the spend in the totals by day.
             start, end = bounds(parse_window(ref.window), now)
             used = sum(max(0, amount) for day, amount in days.items() if day * DAY >= start)
         elif ref.window in ENDLESS:
@@ -70,7 +70,7 @@ def first_run_out(
 
 
 def as_forecast(found: RunOut | None, zone: str) -> Forecast | None:
-    """A forecast for people. `zone` is where windows without one are."""
+    """Return a forecast in words; None if there is none. `zone` applies to windows that name no time zone."""
     if found is None:
         return None
     budget = budget_text(found.ref, found.limit, zone)
@@ -79,7 +79,7 @@ def as_forecast(found: RunOut | None, zone: str) -> Forecast | None:
 
 
 def budget_text(ref: Ref, limit: int, zone: str) -> str:
-    """A budget as a sentence, with what was raised, carried over or paid."""
+    """Return a budget as a sentence. `limit` includes raises and amounts that were carried over or paid."""
     if ref.window == CREDIT:
         return f"a balance of {amount_text(limit, ref.unit)}"
     return Limit(limit, ref.window, ref.model, ref.unit).sentence(zone)

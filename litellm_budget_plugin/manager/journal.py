@@ -1,8 +1,8 @@
-"""The journal: charges that cannot be delivered, on this machine's disk until the store is back.
+"""The journal: charges that cannot be delivered, kept on this machine's disk until the store answers again.
 
-A directory with one file for each process that had something to keep. A file belongs to its process or, once that has died, to
-the first process that claims it for the same store. Entries are delivered in their order. All carry ids, so one that is
-delivered again counts once.
+It is a directory with one file for each process that had charges to keep. A file belongs to its process or, after the process has
+died, to the first process that claims it for the same store. Entries are delivered in their order. Each has an id, so an entry that
+is delivered twice counts once.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from litellm_budget_plugin.stores.disk import flush, sync_directory
 _logger = logging.getLogger("litellm_budget_plugin")
 
 _RELEASED_SECONDS = 600.0
-"""How long this process does not claim a file again that it could not deliver."""
+"""How long this process waits before it claims a file again that it could not deliver."""
 
 
 class Seen(NamedTuple):
-    """A file: its whole and its damaged entries, since when the first one waits (microseconds), and whether a living process has it."""
+    """A journal file: the numbers of its whole and its damaged entries, the time of its oldest entry (microseconds since 1970; None if it
+    has none), and whether a living process has it.
+    """
 
     path: str
     entries: int
@@ -46,12 +48,12 @@ class Seen(NamedTuple):
 
 
 def store_digest(place: str) -> str:
-    """The prefix of the names of a store's files. `place` is `registry.place_of` its URL."""
+    """Return the prefix of the file names of a store. `place` is the result of `registry.place_of` for its URL."""
     return sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 class Journal:
-    """The files of one store in one directory: this process's own, created when needed, and claimed ones of dead processes."""
+    """The files of one store in one directory: this process's own file, created when needed, and files claimed from dead processes."""
 
     def __init__(self, directory: str, place: str) -> None:
         self.directory = directory
@@ -63,17 +65,17 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """How many entries wait in this process's files."""
+        """The number of entries that wait in this process's files."""
         return sum(file.waiting for file in self._files)
 
     def keep(self, commands: Sequence[Settle | Release]) -> None:
-        """Write commands durably behind those that wait. On OSError none of them is kept."""
+        """Append commands durably. Raises OSError, and then keeps none of them."""
         if self._own is None or self._own.torn:
             self._own = JournalFile.create(self.directory, self._digest)
             self._files.append(self._own)
             _logger.warning("charges that the store cannot take are kept in %s", self._own.path)
         now = time.time_ns() // 1000
-        # A charge belongs to the day on which it was made, not on which it is delivered.
+        # A charge counts on the day on which it was made, not on the day of its delivery.
         dated = [
             replace(command, at=now) if isinstance(command, Settle) and command.at is None else command
             for command in commands
@@ -81,7 +83,7 @@ class Journal:
         self._own.append([Entry(now, command) for command in dated])
 
     def claim(self) -> None:
-        """Claim the files of dead processes."""
+        """Claim the files of dead processes. Errors are logged."""
         now = time.monotonic()
         self._released = {path: until for path, until in self._released.items() if until > now}
         ours = {file.path for file in self._files}
@@ -102,8 +104,8 @@ class Journal:
                 self._claimed.add(file)
 
     def release(self, file: JournalFile) -> bool:
-        """Give up a claimed file, so that other processes can claim it; this one does not claim it again for ten minutes. False for
-        this process's own file.
+        """Give up a claimed file, so that other processes can claim it. This process does not claim it again for ten minutes. Returns
+        False, and changes nothing, for this process's own file.
         """
         if file not in self._claimed:
             return False
@@ -125,15 +127,15 @@ class Journal:
         }
 
     def seen(self) -> list[Seen]:
-        """Every file of this store in the directory, dead letters included, in the order of names.
+        """Return every file of this store in the directory, dead letters included, in the order of their names.
 
-        Raises OSError if the directory or one of them cannot be read.
+        Raises OSError if the directory or one of the files cannot be read.
         """
         found = [_seen(path) for path in sorted(self._paths() | self._paths(SUFFIX + DEAD_LETTERS))]
         return [seen for seen in found if seen is not None]
 
     def first(self) -> JournalFile | None:
-        """The file to deliver from. Files without waiting entries are removed."""
+        """Return the file to deliver from; None if there is none. Deletes files without waiting entries."""
         while self._files:
             file = self._files[0]
             if file.next(1):
@@ -154,7 +156,7 @@ class Journal:
 
 
 def _seen(path: str) -> Seen | None:
-    """None for a file that has just been delivered."""
+    """Return the state of the file; None for a file that was just delivered."""
     try:
         with open(path, "rb") as file:
             entries = [parsed(line) for line in file]
@@ -166,20 +168,20 @@ def _seen(path: str) -> Seen | None:
 
 
 def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], None]) -> int:
-    """Pass the whole entries of a file of dead letters to `send`, all at once. Damaged lines and entries that are added meanwhile stay
-    in it. Returns how many were sent.
+    """Pass all whole entries of a file of dead letters to `send`, at once. Damaged lines, and entries that are added meanwhile, stay in
+    the file. Returns how many entries were sent.
 
-    Raises what `send` raises, and OSError; then the file is unchanged and can be delivered again.
+    Raises OSError and the errors of `send`; then the file is unchanged and can be delivered again.
     """
     with open(path, "rb") as file:
         lines = list(file)
     entries = [entry for entry in map(parsed, lines) if entry is not None]
     send([entry.command for entry in entries])
-    # Not locked before: a service that adds dead letters must not wait for this delivery.
+    # The lock is taken only now: a service that adds dead letters must not wait for this delivery.
     try:
         with alone(path, os.O_RDONLY) as descriptor, open(descriptor, "rb", closefd=False) as file:
             found, delivered = file.read(), b"".join(lines)
-            # Otherwise another process has delivered and removed them.
+            # If it does not, another process has delivered and removed the entries.
             if found.startswith(delivered):
                 damaged = [line for line in lines if parsed(line) is None]
                 _put_back(path, b"".join(damaged) + found[len(delivered) :])
@@ -189,7 +191,7 @@ def deliver_dead_letters(path: str, send: Callable[[list[Settle | Release]], Non
 
 
 def _put_back(path: str, left: bytes) -> None:
-    """Replace the file's content by `left`; remove the file if that is empty."""
+    """Replace the file's content by `left`; delete the file if `left` is empty."""
     if left:
         unnamed = path + ".new"
         descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_TRANSLATION, 0o600)

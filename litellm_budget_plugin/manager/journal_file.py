@@ -1,8 +1,8 @@
-"""One file of the journal. It belongs to the process that has locked it. Every line is a checksum and a JSON object:
+"""One file of the journal. It belongs to the process that holds its lock. Every line is a checksum and a JSON object:
 
     1c291ca3 {"at":1774734000000000,"command":{"type":"Settle",...}}
 
-An incomplete line does not count: its process died before the entry was kept.
+An incomplete line does not count: its process died before it had written the entry.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ except ImportError:  # Windows: files of dead processes are delivered by hand th
 
 SUFFIX = ".journal"
 DEAD_LETTERS = ".aside"
-"""The end of the names of files whose entries a person has to look at."""
+"""The suffix of files whose entries a person must check."""
 
 
 class Entry(NamedTuple):
-    """A waiting command, and since when it waits (microseconds since 1970, by this machine's clock)."""
+    """A waiting command, and the time when it began to wait (microseconds since 1970, by this machine's clock)."""
 
     at: int
     command: Settle | Release
@@ -44,7 +44,7 @@ def _line(text: str) -> bytes:
 
 
 def parsed(line: bytes) -> Entry | None:
-    """The entry of a line; None for an incomplete or damaged one."""
+    """Return the entry in a line; None for an incomplete or damaged line."""
     checksum, _, data = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(data):
         return None
@@ -57,7 +57,7 @@ def parsed(line: bytes) -> Entry | None:
 
 
 class JournalFile:
-    """One file, locked by this process. Not safe for threads by itself."""
+    """One file, locked by this process. It is not thread-safe."""
 
     def __init__(self, path: str, descriptor: int, entries: int = 0) -> None:
         self.path = path
@@ -69,26 +69,26 @@ class JournalFile:
 
     @classmethod
     def create(cls, directory: str, digest: str) -> JournalFile:
-        """A new and empty file. Raises OSError."""
+        """Create a new and empty file, and lock it. Raises OSError."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
         name = f"{digest}-{os.getpid()}-{uuid.uuid4().hex[:8]}{SUFFIX}"
         path, unnamed = os.path.join(directory, name), os.path.join(directory, f".{name}")
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | NO_TRANSLATION, 0o600)
         try:
             lock(descriptor)
-            # Locked before it has its name: no process can take it for a dead one's.
+            # It is locked before it gets its name, so that no process takes it for the file of a dead process.
             os.rename(unnamed, path)
         except BaseException:
             os.close(descriptor)
             raise
-        # Some file systems cannot sync directories; every process sees the file nevertheless.
+        # Some file systems cannot sync directories. Other processes see the file nevertheless.
         with suppress(OSError):
             sync_directory(directory)
         return cls(path, descriptor)
 
     @classmethod
     def claim(cls, path: str) -> JournalFile | None:
-        """The file at `path`; None if another process has it or it is gone. Raises OSError."""
+        """Lock the file at `path`, and return it; None if another process has it, or if it no longer exists. Raises OSError."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | NO_TRANSLATION)
         except FileNotFoundError:
@@ -101,7 +101,7 @@ class JournalFile:
         return found
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Write the entries; they are on the disk when this returns. On OSError none of them is kept."""
+        """Append the entries. They are on the disk when this returns. Raises OSError, and then keeps none of them."""
         data = b"".join(
             _line(json.dumps({"at": entry.at, "command": wire.encode(entry.command)}, separators=(",", ":")))
             for entry in entries
@@ -112,7 +112,7 @@ class JournalFile:
                 written += os.write(self._descriptor, data[written:])
             flush(self._descriptor)
         except BaseException:
-            # Until it is truncated, the next entry would form one damaged line with this one.
+            # If it is not truncated, the partial line and the next entry would form one damaged line.
             self.torn = True
             os.ftruncate(self._descriptor, self._size)
             self.torn = False
@@ -121,7 +121,7 @@ class JournalFile:
         self.waiting += len(entries)
 
     def next(self, most: int) -> list[tuple[bytes, Entry | None]]:
-        """The next waiting lines, each with its entry, or None if it is damaged."""
+        """Return at most `most` of the next waiting lines, each with its entry, or None if the line is damaged."""
         lines = []
         for line in self._lines():
             lines.append((line, parsed(line)))
@@ -130,7 +130,7 @@ class JournalFile:
         return lines
 
     def passed(self, lines: Sequence[bytes]) -> None:
-        """Mark the next lines, which are these, as delivered."""
+        """Mark `lines`, which are the next ones, as delivered."""
         self._read_to += sum(map(len, lines))
         self.waiting -= sum(1 for line in lines if line.endswith(b"\n"))
 
@@ -140,7 +140,7 @@ class JournalFile:
             yield from file
 
     def add_dead_letters(self, lines: Sequence[bytes]) -> str:
-        """Append lines to the file of dead letters beside this one. Returns its path. Raises OSError."""
+        """Append lines to the file of dead letters beside this file. Returns the path of that file. Raises OSError."""
         path = self.path + DEAD_LETTERS
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with alone(path, flags) as descriptor, open(descriptor, "ab", closefd=False) as file:
@@ -151,14 +151,14 @@ class JournalFile:
         return path
 
     def remove(self) -> None:
-        """Delete the file: everything has been delivered."""
+        """Delete the file, because every entry was delivered."""
         try:
             os.unlink(self.path)
         finally:
             os.close(self._descriptor)
 
     def release(self) -> None:
-        """Unlock the file, for another process to claim."""
+        """Unlock the file, so that another process can claim it."""
         os.close(self._descriptor)
 
 
@@ -178,11 +178,11 @@ def alone(path: str, flags: int) -> Iterator[int]:
 
 
 CAN_LOCK = fcntl is not None
-"""Whether this system can tell a living process's file from a dead one's."""
+"""Whether this system can tell the file of a living process from that of a dead one."""
 
 
 def lock(descriptor: int) -> bool:
-    """Lock the file for this process until the descriptor is closed. Returns whether that worked. A forked child closes its copy."""
+    """Lock the file until the descriptor is closed, and return whether that worked. A forked child must close its copy."""
     if fcntl is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""One project's ledger as one process uses it: what the callback and the manager share."""
+"""One project's ledger in one process; the callback and the manager share it."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ from litellm_budget_plugin.stores.registry import masked
 _logger = logging.getLogger("litellm_budget_plugin")
 _until: ContextVar[float | None] = ContextVar("litellm_budget_until", default=None)
 _GATHER_SECONDS = 0.25
-"""How long charges are gathered where there are slices. Their slice holds the money until they are delivered."""
+"""How long charges are gathered if there are slices. Their slice holds the money until they are delivered."""
 _PATIENCE = 8
-"""How many times longer than a call everything else may wait for the store."""
+"""How many times longer than a call all other operations may wait for the store."""
 DAYS_KEPT = 400
-"""How many days the totals by day stay."""
+"""How many days the totals by day are kept."""
 _HOUR = 3600 * MICROS
 
 
 class BudgetLedger:
     """One project's accounts on the store that the settings name.
 
-    Ledgers of one process with the same URL share one store and one worker, `memory://` included. With `charging`, a key that
-    can only read raises BudgetStoreError.
+    Ledgers of one process with the same URL share one store and one worker, `memory://` included. With `charging`, a read-only key
+    raises BudgetStoreError.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class BudgetLedger:
         self.policies = Policies(settings)
         self.hold_ttl = round(settings.hold_ttl * MICROS)
         self.patience = settings.store_timeout * _PATIENCE
-        """How many seconds everything but a call may wait for the store."""
+        """How many seconds an operation outside a call may wait for the store."""
         self._key = store_key(settings.url)
         self.worker = acquire(self._key, self.patience, settings)
         self.client = self.worker.client
@@ -82,17 +82,17 @@ class BudgetLedger:
             self.worker.release()
             raise
         kept = round(settings.retention * DAY)
-        # A ledger in memory gets nothing from a journal or from another process.
+        # A ledger in memory gets no charges from a journal or from another process.
         marks_kept = min(kept, _HOUR) if self._key.startswith("memory:") else kept
         self.worker.set_retention(self.project, marks_kept, DAYS_KEPT * DAY, kept)
         self.observing = self.client.observing
         self.observing.add(self.project, process_metrics() if settings.metrics else None, self.worker)
         self.refusal_listeners: list[Callable[[BudgetRefused], None]] = []
-        """Called with each refusal before the caller of LiteLLM gets it."""
+        """Functions that are called with each refusal before LiteLLM's caller gets it."""
         self.reported = Recent()
-        """The jobs whose reported cost was charged. A ledger in memory forgets them before providers stop reporting."""
+        """The jobs whose reported cost was charged. A ledger in memory forgets them sooner than providers stop reporting them."""
         self.waiting_line = WaitingLine()
-        """The calls that wait for money of calls in flight."""
+        """The calls that wait for money that calls in flight hold."""
         self._slices: SliceKeeper | None = None
         if settings.slice and self.store.remote:
             self._slices = SliceKeeper(self, charge_nanos(settings.slice))
@@ -110,14 +110,14 @@ class BudgetLedger:
         self.alerts = AlertWatch(self.settings, self.policies, self.worker, self.patience, on_alert)
         self.worker.add_task(self.alerts)
         self.client.watched.append(self.alerts)
-        # prometheus_client makes a file for a family when it is first shown: not while somebody reads the directory.
+        # prometheus_client creates a family's file when the family is first shown. That must not happen while the directory is read.
         self.observing.refresh()
         if len(self.alerts.sender.channels) > 1:
-            # Somebody waits for what an earlier process did not send.
+            # Alerts that an earlier process did not send must be sent soon.
             self.worker.ensure_running()
 
     def _check_key(self, charging: bool) -> None:
-        """Stop the start if the key does not open this project. An endpoint that is away is tried again at every call."""
+        """Stop the start if the key does not open this project. An unreachable endpoint is tried again at every call."""
         if self._key.startswith(("http:", "https:")) and not isinstance(self.store, LazyStore):
             try:
                 self.client.ask(Read(self.project, "user", ""), self.patience)
@@ -131,7 +131,7 @@ class BudgetLedger:
 
     @property
     def defaults(self) -> tuple[Default, ...]:
-        """The limits of whole scopes that are set outside of the ledger, as commands carry them."""
+        """The limits of whole scopes that are set outside the ledger, in the form that commands carry."""
         return self.policies.current().defaults
 
     @property
@@ -140,9 +140,9 @@ class BudgetLedger:
         return self.client.store
 
     def principal(self, user: str, given: Given | None = None) -> Principal:
-        """Whose budgets a call of `user` counts against, and by which limits: one policy, from its beginning to its end."""
+        """Return the subjects whose budgets a call of `user` counts against, with their limits. One policy applies to the whole call."""
         given = given or Given()
-        # A budget of the project can be set at any time, by anybody.
+        # Always included: another process can set a budget of the project at any time.
         named = [Subject("user", checked_id(user, "user")), Subject("project", self.project)]
         if given.team is not None:
             named.append(Subject("team", given.team))
@@ -156,19 +156,21 @@ class BudgetLedger:
         return Principal(tuple(named), defaults, policy, given.user_class, limits)
 
     def defaults_now(self, principal: Principal) -> tuple[Default, ...]:
-        """The limits that count for a principal as the policy is now: a charge counts on accounts that others have made meanwhile."""
+        """Return the limits that count for a principal by the present policy. A charge also counts on accounts that other processes have
+        created meanwhile.
+        """
         policy = self.policies.current()
         if policy is principal.policy:
             return principal.defaults
         try:
             return policy.defaults_of(principal.subjects, principal.user_class, principal.limits)
         except BudgetInputError:
-            # The class is gone. What was promised when the call began is charged all the same.
+            # The class no longer exists. The call is charged by the limits that counted when it began.
             return principal.defaults
 
     @contextmanager
     def one_call(self) -> Iterator[None]:
-        """Within this context all commands to a networked store together wait for STORE_TIMEOUT at most."""
+        """Limit the total wait of all commands to a networked store within this context to STORE_TIMEOUT."""
         token = _until.set(time.monotonic() + self.settings.store_timeout)
         try:
             yield
@@ -177,16 +179,16 @@ class BudgetLedger:
 
     @property
     def seconds_left(self) -> float:
-        """How long the call may still wait for a networked store; for a local one, how long each command may wait."""
+        """The seconds that the call may still wait for a networked store; for a local store, the seconds that each command may wait."""
         until = _until.get()
-        # Threads that queue for a local file are served one after the other: that time does not count.
+        # Threads queue for a local file and are served one after the other; that time does not count.
         if until is None or not self.store.remote:
             return self.settings.store_timeout
         return max(0.0, until - time.monotonic())
 
     def ask_in_call(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """The store's reply within `seconds_left`, for a call that waits. Raises BudgetStoreUnavailable; at once while a networked
-        store is known to be away.
+        """Return the store's reply within `seconds_left`, for a waiting call. Raises BudgetStoreUnavailable, at once while a networked store
+        is known to be unreachable.
         """
         seconds = self.seconds_left
         if not seconds:
@@ -195,7 +197,7 @@ class BudgetLedger:
         return self.client.ask(command, seconds, in_call=True)
 
     def reserve(self, command: Reserve) -> ReserveReply:
-        """Hold for an attempt: from a slice with room, else like `ask_in_call`."""
+        """Hold money for an attempt: from a slice that has enough, else from the store, like `ask_in_call`."""
         slices, begun = self._slices, time.perf_counter()
         sliced = None if slices is None else slices.reserve(command)
         if slices is not None and slices.wanted:
@@ -210,52 +212,52 @@ class BudgetLedger:
         return reply
 
     def refused_by(self, account: Ref, defaults: tuple[Default, ...]) -> None:
-        """Tell alerts that `account` has refused a call, or would have in shadow mode."""
+        """Report to alerts that `account` has refused a call, or would have in shadow mode."""
         if self.alerts is not None:
             self.alerts.refused(account, defaults)
 
     def refused(self, scope: str, reason: str) -> None:
-        """Tell metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
+        """Report to metrics that a call was refused because of `scope` and `reason`, or would have been in shadow mode."""
         if self.observing.any:
             self.observing.refused(self.project, scope, reason, self.settings.mode)
 
     def tell_refusal(self, error: BudgetRefused) -> None:
-        """Tell the listeners of a refusal that is about to be raised."""
+        """Pass a refusal that will be raised to the listeners."""
         for listener in self.refusal_listeners:
             listener(error)
 
     @property
     def of_a_test(self) -> bool:
-        """Whether this is the ledger of one test, which knows nothing of files and of other ledgers."""
+        """Whether this is the ledger of a single test, which uses no files and shares no other ledger."""
         return self._key.startswith("memory://") and self._key != "memory://"
 
     def deliver(self, command: Settle | Release) -> None:
-        """Apply the end of an attempt, at once or as soon as possible."""
+        """Settle or release an attempt's hold, at once or as soon as possible."""
         if self._slices is None or not self._slices.finish(command):
             self.worker.deliver(command, self.settings.store_timeout)
 
     def release_later(self, hold: str) -> None:
-        """Release a hold in the background. It may never have been granted."""
+        """Release a hold in the background, whether or not it was granted."""
         command = Release(hold, self.project)
         if self._slices is None or not self._slices.finish(command):
             self.worker.deliver_later(command)
 
     def track(self, hold: str, abandon: Callable[[], None], held: int) -> None:
-        """An attempt that holds `held` nano-dollars goes on: renew its hold, and keep the store open until it is over."""
+        """Renew the hold of an attempt, which holds `held` nano-dollars, and keep the store open until the attempt ends."""
         sliced = self._slices is not None and self._slices.holds(hold)
         self.worker.track(hold, LiveHold(self.project, None if sliced else self.hold_ttl, abandon, held))
 
     def can_reclaim(self) -> bool:
-        """Whether `reclaim` could free money."""
+        """Whether `reclaim` may free money."""
         return self.worker.can_reclaim() or (self._slices is not None and self._slices.any)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One thread at a time looks for room and takes a part of it, in the order of arrival: two at once would share all that is
-        left. A thread that has waited for `seconds_left` enters beside the others.
+        """Let one thread at a time check how much is left and take a part of it, in the order of arrival. Two at once would both count on
+        all that is left. A thread that has waited for `seconds_left` enters without a turn.
         """
         if self._pid != os.getpid():
-            # The thread that has the turn belongs to the parent.
+            # In a forked child: the thread that has the turn belongs to the parent.
             self._pid, self._turns = os.getpid(), Places(1)
         turns = self._turns
         try:
@@ -269,45 +271,45 @@ class BudgetLedger:
             turns.leave(place)
 
     def reclaim(self, subjects: Iterable[Subject]) -> None:
-        """Settle what waits and release what slices hold for `subjects`, within `seconds_left`, so that it does not refuse this
-        process's own calls.
+        """Settle waiting charges and release the slices of `subjects`, within `seconds_left`, so that this money does not cause a refusal
+        of this process's own calls.
         """
         if self._slices is not None:
             self._slices.retire(subjects)
         self.worker.reclaim(self.seconds_left)
 
     def ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """The store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
+        """Return the store's reply. Raises BudgetStoreUnavailable after 8 times STORE_TIMEOUT."""
         self.worker.ensure_running()
         return self.client.ask(command, self.patience)
 
     def ask_settled(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
-        """Like `ask`, after what this process has charged and can deliver now."""
+        """Like `ask`, but first settle and deliver this process's waiting charges."""
         self.worker.settle_waiting()
         return self.ask(command)
 
     def defaults_of(self, *subjects: Subject) -> tuple[Default, ...]:
-        """The limits of whole scopes and of these subjects that are set outside of the ledger, as they are at this moment."""
+        """Return the limits of whole scopes and of these subjects that are set outside the ledger, as they are at this moment."""
         return self.policies.look().defaults_of(subjects)
 
     @property
     def timezone(self) -> str:
-        """Where calendar windows that name no zone begin and end."""
+        """The time zone of calendar windows that name none."""
         return self.settings.timezone
 
     new_id = staticmethod(new_id)
 
     def flush(self) -> None:
-        """Return when every charge known to this process is in the ledger and would survive a power cut."""
+        """Deliver every charge known to this process to the ledger, and sync, so that it survives a power cut. Raises BudgetStoreError."""
         self.worker.flush()
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether `close` was called."""
         return self._closed
 
     def close(self) -> None:
-        """Settle what waits and release the store. May be called twice."""
+        """Settle waiting charges and release the store. May be called twice."""
         if not self._closed:
             self._closed = True
             self.waiting_line.wake_all()

@@ -1,4 +1,4 @@
-"""The attempts of this process that go on: which holds are to be renewed, and what the calls hold together."""
+"""The attempts of this process that are in flight: the holds to renew, and the total of the money that they hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BATCH = 500
 
 
 class LiveHold(NamedTuple):
-    """An attempt that goes on. It may hold no money.
+    """An attempt in flight. It may hold no money.
 
     `ttl` is in microseconds; None if there is nothing to renew. `abandon` settles the attempt as dropped. `held` is in
     nano-dollars.
@@ -26,24 +26,24 @@ class LiveHold(NamedTuple):
 
 
 class LiveHolds(dict[str, LiveHold]):
-    """The attempts that go on, by the ids of their holds. Threads may share it."""
+    """The attempts in flight, by the ids of their holds. Threads may share it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reset()
 
     def reset(self) -> None:
-        """Start empty: at first, and in a forked child, where the attempts belong to the parent."""
+        """Start empty. Called at the start, and in a forked child, where the attempts belong to the parent."""
         self.clear()
         self.renewed_at = time.monotonic()
 
     def holds_money(self, hold: str) -> bool:
-        """Whether an attempt with this id goes on and holds money."""
+        """Return whether an attempt with this id is in flight and holds money."""
         live = self.get(hold)
         return live is not None and live.held > 0
 
     def totals(self) -> tuple[dict[str, int], dict[str, int]]:
-        """By project: the nano-dollars that attempts hold, and how many attempts hold some."""
+        """Return two totals by project: the nano-dollars that attempts hold, and the number of attempts that hold money."""
         held: dict[str, int] = defaultdict(int)
         calls: dict[str, int] = defaultdict(int)
         for live in list(self.values()):
@@ -53,7 +53,7 @@ class LiveHolds(dict[str, LiveHold]):
         return held, calls
 
     def renewals(self) -> list[Renew]:
-        """What renews every hold, once a third of the shortest `ttl` has passed since `renewed_at`; else nothing."""
+        """Return the commands that renew every hold, if a third of the shortest `ttl` has passed since `renewed_at`; else none."""
         groups: dict[tuple[str, int], list[str]] = defaultdict(list)
         for hold, live in list(self.items()):
             if live.ttl is not None:

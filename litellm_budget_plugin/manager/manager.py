@@ -1,4 +1,4 @@
-"""BudgetManager: LiteLLM's class over the shared ledger."""
+"""BudgetManager: LiteLLM's class, on the shared ledger."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WINDOWS = {None: "none", "daily": "1d", "weekly": "7d", "monthly": "28d", "year
 
 
 class BudgetManager(Budgets):
-    """Budgets by user, with LiteLLM's methods, over the ledger that `BudgetCallback` shares.
+    """Budgets by user, with LiteLLM's methods, on the ledger that it shares with `BudgetCallback`.
 
-    Differs from `litellm.BudgetManager` only where docs/migrate-from-litellm.md says so. Every method asks the ledger, so
-    that several managers, threads and processes see one truth. Money is in US dollars, times in seconds since 1970.
+    It differs from `litellm.BudgetManager` only as docs/migrate-from-litellm.md describes. Every method asks the ledger, so that all
+    managers, threads and processes see the same state. Money is in US dollars, times are in seconds since 1970.
 
-    Checking before a call and updating after it loses nothing but can overspend, for calls run side by side; the
-    callback is what prevents that. Methods raise KeyError for users without a budget, BudgetInputError (a ValueError) for
-    what cannot be accepted, and BudgetStoreError if the ledger cannot answer.
+    To check before a call and update after it loses no charge, but can overspend, because calls run in parallel. Only the callback
+    prevents that. Methods raise KeyError for users without a budget, BudgetInputError (a ValueError) for invalid arguments, and
+    BudgetStoreError if the ledger cannot answer.
     """
 
     _ledger: BudgetLedger
@@ -46,11 +46,11 @@ class BudgetManager(Budgets):
         *,
         settings: BudgetSettings | None = None,
     ) -> None:
-        """Open the ledger and, for a local one, import user_cost.json if the working directory has one that is new to the project.
+        """Open the ledger. If it is local, import user_cost.json from the working directory, unless the project has imported it before.
 
-        `client_type` "hosted" and "client" keep budgets at an endpoint, `api_base`, to which `headers` are sent (a key as
-        {"Authorization": "Bearer lbk_..."}). `type` is the other spelling of `client_type` in LiteLLM's documentation. What is not given here comes from
-        `settings`, else from the environment. Raises BudgetSettingsError, BudgetFileError or BudgetStoreError.
+        `client_type` "hosted" and "client" keep budgets at an endpoint, `api_base`, which gets `headers` (a key as
+        {"Authorization": "Bearer lbk_..."}). `type` is the other spelling of `client_type` in LiteLLM's documentation. Values that are
+        not given here come from `settings`, else from the environment. Raises BudgetSettingsError, BudgetFileError or BudgetStoreError.
         """
         if type is not None and client_type not in ("local", type):
             raise BudgetSettingsError(
@@ -80,7 +80,7 @@ class BudgetManager(Budgets):
 
     @property
     def user_dict(self) -> UserDict:
-        """Every user's record, live; see `UserDict`. Assigning a dictionary makes its users the only ones."""
+        """Every user's record, live; see `UserDict`. An assigned dictionary replaces all users."""
         return self._user_dict
 
     @user_dict.setter
@@ -92,8 +92,8 @@ class BudgetManager(Budgets):
     ) -> Record:
         """Give `user` a budget, once or per `duration` ("daily", "weekly", "monthly", "yearly"). Returns the record.
 
-        An existing user keeps what was spent, and with the same duration the window that runs. A new window begins at
-        `created_at`, by default now.
+        An existing user keeps the spend and, with the same duration, the current window. A new window begins at `created_at`, by
+        default now.
         """
         if duration not in _WINDOWS:
             raise BudgetInputError("""duration needs to be one of ["daily", "weekly", "monthly", "yearly"]""")
@@ -105,7 +105,7 @@ class BudgetManager(Budgets):
         return self._record(budget.user)
 
     def projected_cost(self, model: str, messages: list[Any], user: str) -> float:
-        """What `user` has spent plus the input cost of sending `messages` to `model`."""
+        """Return the spend of `user` plus the input cost of sending `messages` to `model`."""
         import litellm
 
         text = "".join(message["content"] for message in messages)
@@ -115,7 +115,7 @@ class BudgetManager(Budgets):
         return projected
 
     def get_total_budget(self, user: str) -> float:
-        """The limit of `user`, created or by default."""
+        """Return the limit of `user`: the user's own or the default."""
         total: float = self._users.get(user).record()["total_budget"]
         return total
 
@@ -127,10 +127,10 @@ class BudgetManager(Budgets):
         input_text: str | None = None,
         output_text: str | None = None,
     ) -> dict[str, Any]:
-        """Charge `user` for a response, or for `output_text` that `model` answered to `input_text`.
+        """Charge `user` for a response, or for the answer `output_text` of `model` to `input_text`.
 
-        A response that the callback has charged to this user already changes nothing, and is warned of once. Returns
-        {"user": record}. Raises ValueError without a response and texts, and what LiteLLM raises for unknown prices.
+        A response that the callback has already charged to this user changes nothing; the first one is logged as a WARNING. Returns
+        {"user": record}. Raises ValueError without a response and texts, and LiteLLM's errors for unknown prices.
         """
         warn_if_unregistered("BudgetManager.update_cost")
         if model and input_text and output_text:
@@ -142,38 +142,38 @@ class BudgetManager(Budgets):
                 "Either a chat completion object or the text response needs to be passed in. "
                 "Learn more - https://docs.litellm.ai/docs/budget_manager"
             )
-        # `get` settles what waits, so that a call that has just ended has left its mark.
+        # `get` settles waiting charges, so that a call that has just ended has left its mark.
         user = self._users.get(user).user
         if not settle(self._ledger, user, charge):
             self._warn_once(user)
         return {"user": self._record(user)}
 
     def get_current_cost(self, user: str) -> float:
-        """What `user` spent in the window that runs, or altogether if the budget has none."""
+        """Return the spend of `user` in the current window, or in total if the budget has no window."""
         state = self._users.get(user).state
         return usd_float(state.spent) if state is not None else 0
 
     def get_model_cost(self, user: str) -> Any:
-        """What `user` spent by model; 0, not an empty dictionary, before the first spend, as in LiteLLM."""
+        """Return the spend of `user` by model. Before the first spend it is 0, not an empty dictionary, as in LiteLLM."""
         return self._users.get(user).record().get("model_cost", 0)
 
     def is_valid_user(self, user: str) -> bool:
-        """Whether `user` has a limit, created or by default."""
+        """Return whether `user` has a limit of their own or by default."""
         return user in self._user_dict
 
     def get_users(self) -> list[str]:
-        """Users with a budget of their own, and those who spent something under the default limit, in order."""
+        """Return the users with their own budget and those with spend under the default limit, sorted."""
         return list(self._user_dict)
 
     def reset_cost(self, user: str) -> dict[str, Any]:
-        """Set what `user` spent to zero. Returns {"user": record}."""
+        """Set the spend of `user` to zero. Returns {"user": record}."""
         self._users.reset(self._users.get(user).user)
         return {"user": self._record(user)}
 
     def reset_on_duration(self, user: str) -> None:
-        """Open the window that runs now, if the recorded one is over: nothing is spent in it.
+        """Open the present window, with no spend in it, if the recorded one has ended.
 
-        Calling this is never necessary: windows roll by themselves. KeyError if the budget has no duration.
+        Calling this is never necessary, because windows roll by themselves. Raises KeyError if the budget has no duration.
         """
         budget = self._users.get(user)
         for key in ("last_updated_at", "duration"):
@@ -181,20 +181,20 @@ class BudgetManager(Budgets):
         self._users.roll(budget)
 
     def update_budget_all_users(self) -> None:
-        """`reset_on_duration` for every user whose budget has a duration."""
+        """Do what `reset_on_duration` does, for every user whose budget has a duration."""
         for budget in self._users.each():
             self._users.roll(budget)
 
     def load_data(self) -> None:
-        """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`. With an
-        endpoint there is nothing to import: every method reads it.
+        """Import user_cost.json from the working directory, once for each file and project; see `Snapshot.load`. With an endpoint this
+        does nothing, because every method reads the endpoint.
         """
         if self.client_type == "local" and not self._ledger.of_a_test:
             Snapshot(self._users).load()
 
     def save_data(self) -> dict[str, str]:
-        """Write user_cost.json in the working directory, in LiteLLM's format, whole or not at all. With an endpoint, return
-        when it has every change.
+        """Write user_cost.json in the working directory, in LiteLLM's format and atomically. With an endpoint, return when the endpoint has
+        every change.
         """
         if self.client_type == "local":
             Snapshot(self._users).save()
@@ -203,7 +203,7 @@ class BudgetManager(Budgets):
         return {"status": "success"}
 
     def close(self) -> None:
-        """Settle what waits and close the ledger. May be called twice."""
+        """Settle waiting charges and close the ledger. May be called twice."""
         self._ledger.close()
 
     def _record(self, user: str) -> Record:

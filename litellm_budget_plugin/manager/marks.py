@@ -1,4 +1,4 @@
-"""The marks of a settled response: `update_cost` in old code beside the callback does not charge it again."""
+"""The marks of a settled response. They keep `update_cost`, in old code that also uses the callback, from charging it again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from litellm_budget_plugin.core.names import MAX_ID_LENGTH
 
 
 def response_marks(user: str, response: Any) -> tuple[str, ...]:
-    """Names of the marks for `user` and this response: by its own id, else by LiteLLM's call id; empty if it has neither.
+    """Return the names of the marks for `user` and this response, by its own id, else by LiteLLM's call id; empty if it has neither.
 
-    A response charged to one user may still be charged to another by hand: the user is part of the name.
+    The user is part of the name, because a response charged to one user may still be charged to another by hand.
     """
     if response is None:
         return ()
@@ -24,7 +24,7 @@ def response_marks(user: str, response: Any) -> tuple[str, ...]:
 
 
 def safe_name(text: str) -> str:
-    """`text`, which a provider or a caller chose, as part of a name that every store can keep."""
+    """Return `text`, which a provider or a caller chose, in a form that every store accepts as part of a name."""
     if len(text) <= MAX_ID_LENGTH and text.isprintable():
         return text
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

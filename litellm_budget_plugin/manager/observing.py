@@ -1,6 +1,6 @@
-"""Tells observers, such as metrics, what happens on a ledger. An observer that fails is reported and changes nothing else.
+"""Reports events on a ledger to observers, such as metrics. The error of an observer is logged and has no other effect.
 
-Without an observer nothing here is called.
+Without an observer no event is reported.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ _logger = logging.getLogger("litellm_budget_plugin")
 
 
 class Observer(Protocol):
-    """Receives events. Any thread may call it; each event is reported once in a process."""
+    """A receiver of events. Any thread may call its methods. Each event is reported once in a process."""
 
     def watch(self, source: Source) -> None:
-        """`source` provides values for gauges."""
+        """Use `source` for the values of gauges."""
 
     def refresh(self) -> None:
-        """Called about once a second: time to update gauges."""
+        """Update gauges. Called about once a second."""
 
     def charged(self, command: Settle) -> None:
-        """The ledger has acknowledged a charge."""
+        """Count a charge that the ledger has acknowledged."""
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
-        """A call was refused because of `scope` and `reason`; in mode "shadow" it would have been."""
+        """Count a call that was refused because of `scope` and `reason`, or in mode "shadow" would have been."""
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
-        """A call's request for a hold was answered by the "store" or a "slice" after `seconds`."""
+        """Count a call's request for a hold, which the "store" or a "slice" answered after `seconds`."""
 
     def store_failed(self, kind: str) -> None:
-        """The store did not answer ("unavailable") or failed ("error")."""
+        """Count that the store did not answer ("unavailable") or failed ("error")."""
 
     def expired(self, project: str, seen_by: str, holds: int) -> None:
-        """A "renewal" or a "sweep" has found expired holds."""
+        """Count expired holds that a "renewal" or a "sweep" has found."""
 
 
 class Observing:
-    """The observers of one store in this process, by project. `holds_money` says whether a running call holds money under an id."""
+    """The observers of one store in this process, by project. `holds_money` says whether a call in flight holds money under an id."""
 
     def __init__(self, holds_money: Callable[[str], bool]) -> None:
         self._holds_money = holds_money
@@ -54,8 +54,8 @@ class Observing:
         """Whether there is an observer."""
 
     def add(self, project: str, observer: Observer | None, source: Source) -> None:
-        """Report events of `project` to `observer`, and charges for other projects that are delivered from a journal. None: events
-        of `project` go to the observer it has, or to none.
+        """Report events of `project` to `observer`, and also charges of other projects that a journal delivers. None: events of `project`
+        go to the observer that it already has, or to none.
         """
         if observer is None:
             self._by_project.setdefault(project, None)
@@ -66,7 +66,7 @@ class Observing:
             observer.watch(source)
 
     def forget(self, project: str) -> None:
-        """A ledger of `project` is closed: forget that it has no observer."""
+        """Forget that `project` has no observer, because its ledger was closed."""
         if self._by_project.get(project) is None:
             self._by_project.pop(project, None)
 
@@ -79,11 +79,11 @@ class Observing:
         return {observer for observer in list(self._by_project.values()) if observer is not None}
 
     def answered(self, command: BaseCommand[object], outcome: object) -> None:
-        """The store has answered a command."""
+        """Report the store's answer to a command."""
         if is_claim(command):
             return
         if isinstance(command, Settle):
-            # A charge can be sent again after it was acknowledged: with another one of its batch, or by an interrupt.
+            # A charge can be sent again after it was acknowledged: together with its batch, or after an interrupt.
             if isinstance(outcome, Settled) and self._charges.is_new(command.hold):
                 self._tell(command.project, lambda observer: observer.charged(command))
         elif isinstance(command, Renew) and isinstance(outcome, Renewed):
@@ -97,7 +97,7 @@ class Observing:
             self._tell(project, lambda observer: observer.expired(project, seen_by, holds))
 
     def failed(self, error: BudgetStoreError) -> None:
-        """The store has failed."""
+        """Report a failure of the store."""
         kind = "unavailable" if isinstance(error, BudgetStoreUnavailable) else "error"
         for observer in self._all():
             with _harmless:
@@ -125,10 +125,10 @@ class Observing:
 
 
 class _Harmless:
-    """Logs an observer's error: it must not reach the call, whose money is already accounted for."""
+    """Logs an observer's error, which must not reach the call: its money is already accounted for."""
 
     def __enter__(self) -> None:
-        """Nothing is noted."""
+        """Do nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
         if isinstance(error, Exception):

@@ -1,4 +1,4 @@
-"""The limits that are set outside of the ledger, as they stand now: the budget file is read again when it changes."""
+"""The present limits that are set outside the ledger. The budget file is read again when it changes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from litellm_budget_plugin.settings import BudgetSettings
 
 _logger = logging.getLogger("litellm_budget_plugin")
 _LOOK_SECONDS = 1.0
-"""How often the file is looked at."""
+"""The interval at which the file is checked for changes."""
 _SETTLED_SECONDS = 1.0
-"""For how long a changed file must stay as it is before it counts: it may be half of what somebody writes."""
+"""How long a changed file must stay unchanged before it counts, because it may be only partly written."""
 
 _Stamp = tuple[int, int, int, int] | None
 
 
 class Policies:
-    """The policy of `settings`, read anew within two seconds when its file changes. A file that cannot be accepted stops the start
-    with BudgetSettingsError; later the policy before it goes on counting, and an ERROR is logged. Threads may share it.
+    """The policy of `settings`. It is read again within two seconds after its file changes. A file that cannot be accepted stops the start
+    with BudgetSettingsError. Later, such a file logs an ERROR, and the previous policy still counts. Threads may share it.
     """
 
     def __init__(self, settings: BudgetSettings) -> None:
         self._settings = settings
-        # Taken before the file is read: what is written meanwhile is seen the next time.
+        # Taken before the file is read, so that a change during the reading is seen the next time.
         self._stamp = self._seen = self._stamp_now()
         self._seen_at = time.monotonic()
         self._policy = settings.read_policy()
@@ -37,12 +37,12 @@ class Policies:
     @property
     def _looking(self) -> threading.Lock:
         if self._pid != os.getpid():
-            # The thread that was looking is the parent's.
+            # In a forked child: the thread that holds the lock belongs to the parent.
             self._pid, self._lock = os.getpid(), threading.Lock()
         return self._lock
 
     def current(self) -> Policy:
-        """The policy to judge a call by, from its beginning to its end."""
+        """Return the policy that applies to a whole call, from its beginning to its end."""
         if self._settings.file is not None and time.monotonic() >= self._look_at:
             looking = self._looking
             if looking.acquire(blocking=False):
@@ -53,7 +53,7 @@ class Policies:
         return self._policy
 
     def look(self) -> Policy:
-        """The policy that counts at this moment: that of the file, or the one before while the file changes."""
+        """Return the policy that counts at this moment: that of the file or, while the file changes, the previous one."""
         with self._looking:
             self._look()
         return self._policy
@@ -63,7 +63,7 @@ class Policies:
         self._look_at = now + _LOOK_SECONDS
         stamp = self._stamp_now()
         if stamp != self._seen:
-            # One that has stayed as it is since before this look need not be waited for.
+            # A file that did not change shortly before this check does not need the full wait.
             age = 0.0 if stamp is None else time.time() - max(stamp[0], stamp[3]) / 1e9
             self._seen, self._seen_at = stamp, now - max(0.0, age)
         if stamp == self._stamp or now - self._seen_at < _SETTLED_SECONDS:
@@ -73,9 +73,9 @@ class Policies:
         except BudgetSettingsError as error:
             policy, mistake = self._policy, error
         if stamp != self._stamp_now():
-            # Somebody has begun to write while it was read.
+            # The file was changed while it was read.
             return
-        # In this order: a child that is forked in between reads the file again.
+        # In this order, so that a child that is forked in between reads the file again.
         self._policy = policy
         self._stamp = stamp
         if mistake is not None:
@@ -90,5 +90,5 @@ class Policies:
             found = os.stat(self._settings.file)
         except OSError:
             return None
-        # The last one changes with the permissions, too, and cannot be set back.
+        # ctime also changes with the permissions, and cannot be set back.
         return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns

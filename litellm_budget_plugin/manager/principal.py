@@ -1,4 +1,4 @@
-"""Whose budgets a call counts against."""
+"""The subjects whose budgets a call counts against."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litellm_budget_plugin.policy import Policy
 
 
 class Given(NamedTuple):
-    """What an application says about who pays for a call, beside the user. `limits` are sentences, by the subject that they are for."""
+    """The payers of a call that an application names in addition to the user. `limits` are pairs of a subject and its sentences."""
 
     team: str | None = None
     tags: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class Given(NamedTuple):
 
 
 class Principal(NamedTuple):
-    """Whose budgets a call counts against, the paying user first, and the limits of those that have none set by hand."""
+    """The subjects whose budgets a call counts against, the paying user first, and the limits of those without limits set by hand."""
 
     subjects: tuple[Subject, ...]
     defaults: tuple[Default, ...]

@@ -1,4 +1,4 @@
-"""BudgetManager's `user_dict` and the records in it: dictionaries whose changes go to the ledger."""
+"""BudgetManager's `user_dict` and the records in it: dictionaries that write their changes to the ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litellm_budget_plugin.manager.users import Budget, Users
 
 
 class _Written(dict[str, Any]):
-    """A dictionary that is changed through `_write` and `_erase` only. Copies of it, deep ones too, are plain."""
+    """A dictionary that changes only through `_write` and `_erase`. Copies of it, also deep ones, are plain dictionaries."""
 
     def _write(self, given: Mapping[Any, Any]) -> None:
         raise NotImplementedError
@@ -20,7 +20,7 @@ class _Written(dict[str, Any]):
         raise NotImplementedError
 
     def plain(self) -> dict[str, Any]:
-        """A plain copy."""
+        """Return a copy as a plain dictionary."""
         return {key: value.plain() if isinstance(value, _Written) else value for key, value in self.items()}
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -34,7 +34,7 @@ class _Written(dict[str, Any]):
     def update(self, *given: Any, **more: Any) -> None:
         self._write(dict(*given, **more))
 
-    def __ior__(self, given: Any) -> Any:  # type: ignore[misc]  # what `|` gives is plain
+    def __ior__(self, given: Any) -> Any:  # type: ignore[misc]  # `|` returns a plain dictionary
         self.update(given)
         return self
 
@@ -70,9 +70,9 @@ class _Written(dict[str, Any]):
 
 
 class Record(_Written):
-    """One user's record as the ledger had it when it was asked for; writing a key changes the ledger and reads it again.
+    """One user's record as the ledger had it when it was read. Writing a key changes the ledger and reads the record again.
 
-    Only the keys that are written change, so that a record kept for long does not take anybody's spend back.
+    Only the written keys change in the ledger, so that an old record does not undo anybody's spend.
     """
 
     def __init__(self, users: Users, budget: Budget) -> None:
@@ -82,7 +82,7 @@ class Record(_Written):
         self._show(budget.record())
 
     def models(self) -> dict[str, float]:
-        """The breakdown as the ledger has it now."""
+        """Return the spend by model as the ledger has it now."""
         models: dict[str, float] = self._users.get(self._user).record().get("model_cost", {})
         return models
 
@@ -97,7 +97,7 @@ class Record(_Written):
     def _write(self, given: Mapping[Any, Any]) -> None:
         self._show(self._users.change(self._user, given).record())
         for key, value in given.items():
-            # The ledger does not return every key (a created_at without a window, an empty model_cost); show it here nevertheless.
+            # The ledger does not return every key, such as a created_at without a window or an empty model_cost; show it nevertheless.
             if key not in self and key not in ("duration", "window"):
                 self._show_one(key, value)
 
@@ -107,12 +107,12 @@ class Record(_Written):
         self._write({"duration": None})
 
     def clear(self) -> None:
-        """Refused: a budget cannot be empty."""
+        """Raise BudgetInputError, because a budget cannot be empty."""
         raise BudgetInputError("a user's record cannot be emptied; delete the user, or assign another record")
 
 
 class ModelCost(_Written):
-    """What one user spent by model. The sum is the user's current cost: writing here changes both."""
+    """One user's spend by model. The sum is the user's current cost, so a change here changes both."""
 
     def __init__(self, record: Record, models: Mapping[str, float]) -> None:
         super().__init__()
@@ -135,18 +135,18 @@ class ModelCost(_Written):
 
 
 class UserDict(_Written):
-    """Every user's record, by user: LiteLLM's `user_dict`, live. Nothing is cached; each access asks the ledger.
+    """LiteLLM's `user_dict`: every user's record, by user. Nothing is cached; each access asks the ledger.
 
-    Iteration, `len`, `==` and JSON know the users with a budget of their own and those who spent something under the default
-    limit. With a default limit every user has a budget, so `in`, `[]` and `get` find everybody, like `is_valid_user`.
-    `keys`, `values` and `items` are taken at that moment. Unknown users raise KeyError, bad values BudgetInputError.
+    Iteration, `len`, `==` and JSON show the users with their own budget and those with spend under the default limit. With a
+    default limit every user has a budget, so `in`, `[]` and `get` accept every user, like `is_valid_user`. `keys`, `values` and
+    `items` are snapshots. Unknown users raise KeyError, bad values raise BudgetInputError.
     """
 
     def __init__(self, users: Users) -> None:
         super().__init__()
         self._users = users
-        # json's C encoder asks a dictionary's own storage whether it is empty before it asks for items(). A key that is
-        # no text also makes encoders that read only the storage fail loudly, rather than write nothing.
+        # json's C encoder checks whether the dictionary's own storage is empty before it calls items(). A key that is no
+        # string also makes encoders that read only the storage raise an error instead of writing nothing.
         storage: dict[Any, Any] = self
         dict.__setitem__(storage, _ELSEWHERE, None)
 
@@ -170,29 +170,29 @@ class UserDict(_Written):
         return sum(1 for _ in self._users.each())
 
     def get(self, user: Any, default: Any = None) -> Any:
-        """The record of a user who has a budget, else `default`."""
+        """Return the record of a user who has a budget, else `default`."""
         try:
             return self[user]
         except KeyError:
             return default
 
     def keys(self) -> Any:
-        """The listed users."""
+        """Return the listed users."""
         return dict.fromkeys(self).keys()
 
     def values(self) -> Any:
-        """Their records."""
+        """Return the records of the listed users."""
         return self._views().values()
 
     def items(self) -> Any:
-        """Both, in pairs."""
+        """Return pairs of each listed user and the user's record."""
         return self._views().items()
 
     def _views(self) -> dict[str, Record]:
         return {budget.user: Record(self._users, budget) for budget in self._users.each()}
 
     def plain(self) -> dict[str, Any]:
-        """A plain copy."""
+        """Return a copy as a plain dictionary."""
         return self._users.records()
 
     def __eq__(self, other: object) -> bool:
@@ -201,7 +201,7 @@ class UserDict(_Written):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]  # as every dictionary
+    __hash__ = None  # type: ignore[assignment]  # like every dictionary
 
     def __repr__(self) -> str:
         return repr(self.plain())
@@ -223,7 +223,7 @@ class UserDict(_Written):
         self._users.drop(self)
 
     def replace(self, records: Any) -> None:
-        """Make these the only users. Bad records raise BudgetInputError before anything is changed."""
+        """Replace all users by these. Raises BudgetInputError for a bad record, before anything is changed."""
         if records is self:
             return
         if not isinstance(records, Mapping):

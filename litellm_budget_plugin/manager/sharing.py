@@ -1,4 +1,4 @@
-"""The store of a URL, its worker and its journal: opened once in a process, and shared by all ledgers that name it."""
+"""The store of a URL, with its worker and its journal. A process opens it once, and all ledgers that name it share it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCAL = ("memory:", "sqlite:")
 
 
 def store_key(url: str) -> str:
-    """The URL with a relative path made absolute, so that it names one store whatever the working directory."""
+    """Return the URL with an absolute path, so that it names the same store in every working directory."""
     prefix = "sqlite:///"
     if url.startswith(prefix) and url != prefix and not url.startswith(prefix + "/"):
         return prefix + os.path.abspath(url.removeprefix(prefix))
@@ -29,7 +29,7 @@ def store_key(url: str) -> str:
 
 
 class Way(NamedTuple):
-    """What tells one use of a store from another. Every use of `memory://` is the same ledger."""
+    """The key of one way to use a store. Every use of `memory://` is the same ledger."""
 
     key: str
     timeout: float = 0.0
@@ -42,8 +42,8 @@ _opening = threading.Lock()
 
 
 def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
-    """The worker of the store that `key` (see `store_key`) names, shared by those who use it in the same way. The caller
-    releases it. Raises what `open_store` does, except for a networked store that does not answer.
+    """Return the worker of the store that `key` (see `store_key`) names. Everyone who uses the store in the same way shares it. The caller
+    must release it. Raises the errors of `open_store`, except for a networked store that does not answer.
     """
     if key.startswith("memory:"):
         way = Way(key)
@@ -51,7 +51,7 @@ def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
         way = Way(key, timeout, journal_directory(key, settings.journal), settings.journal_limit)
     with _opening:
         worker = _opened.get(way)
-        # A worker without a ledger lives on while its calls do, so that their spend counts.
+        # A worker without a ledger stays alive while its calls are in flight, so that their spend counts.
         if worker is None or not worker.retain():
             journal = None if way.directory is None else Journal(way.directory, place_of(key))
             new = StoreWorker(_open(key, timeout), timeout, journal, settings.journal_limit, lambda: _forget(way, new))
@@ -60,7 +60,7 @@ def acquire(key: str, timeout: float, settings: BudgetSettings) -> StoreWorker:
 
 
 def provide(key: str, store: Store) -> StoreWorker:
-    """Have `key` name this store in this process, until the worker that is returned has no users any more. The caller is one."""
+    """Register `store` under `key` in this process, until the returned worker has no more users. The caller is its first user."""
     way = Way(key)
     with _opening:
         new = StoreWorker(store, _PROVIDED_TIMEOUT, on_close=lambda: _forget(way, new))
@@ -74,13 +74,13 @@ def _open(key: str, timeout: float) -> Store:
     except BudgetStoreUnavailable as error:
         if key.startswith(_LOCAL):
             raise
-        # A service must be able to start while its store is away; ON_STORE_ERROR decides about its calls.
+        # A service must be able to start while its store is unreachable; ON_STORE_ERROR decides about its calls.
         _logger.error("the store does not answer at the start, and is tried again: %s", error)
         return LazyStore(masked(key), lambda seconds: open_store(key, timeout=min(timeout, seconds)), timeout)
 
 
 def journal_directory(key: str, setting: str | None) -> str | None:
-    """The directory for charges that the store named by `key` cannot take; None if they wait in memory only."""
+    """Return the directory for charges that the store named by `key` cannot take; None if they wait in memory only."""
     if setting == "off" or key.startswith("memory:"):
         return None
     beside = os.path.dirname(key.removeprefix("sqlite:///")) if key.startswith("sqlite:") else ""

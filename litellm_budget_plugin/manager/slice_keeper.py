@@ -1,4 +1,4 @@
-"""The worker's part of slices: it holds them on the ledger, renews them, and retires those that block other calls."""
+"""The background work for slices: hold them on the ledger, renew them, and retire those that block other calls."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from litellm_budget_plugin.manager.ledger import BudgetLedger
 
 _RENEW_SECONDS = 1.0
-"""How often slices are compared with their accounts. A budget that was blocked may be spent from a slice for so long."""
+"""How often slices are compared with their accounts. For so long, a slice may still spend from a budget that was blocked."""
 _SHRINK = 8
-"""How much smaller the next slice is that is tried where the ledger is short of room."""
+"""The factor by which the next attempt at a slice is smaller if the ledger has not enough left."""
 _CALLS = 1_000
-"""How many calls a whole slice is for, where calls or tokens are limited as well."""
+"""How many calls a whole slice covers if calls or tokens are limited as well."""
 _USED = 0.75
-"""The part of its life on the ledger in which a slice is used: this process's clock may be slower than the ledger's."""
+"""The part of its lifetime on the ledger in which a slice is used, because this process's clock may be slower than the ledger's."""
 
 
 class SliceKeeper(Slices):
-    """The slices of one ledger, of `size` nano-dollars each, with their upkeep: a `PeriodicTask`."""
+    """The slices of one ledger, of `size` nano-dollars each, with their maintenance. A `PeriodicTask`."""
 
     def __init__(self, ledger: BudgetLedger, size: int) -> None:
         super().__init__(ledger.project, size, ledger.worker.deliver_later)
@@ -46,7 +46,7 @@ class SliceKeeper(Slices):
         self._renewed_at = 0.0
 
     def run(self) -> None:
-        """Hold the slices that calls need, and once a second renew those that there are. Raises BudgetStoreError."""
+        """Hold the slices that calls need, and once a second renew the existing ones. Raises BudgetStoreError."""
         while (needed := self.take_wanted()) is not None:
             self._hold(*needed)
         if time.monotonic() - self._renewed_at >= _RENEW_SECONDS:
@@ -54,7 +54,7 @@ class SliceKeeper(Slices):
             self.renew()
 
     def _hold(self, key: Key, want: Amounts) -> None:
-        """Hold a slice, a smaller one near a limit."""
+        """Hold a slice; if too little is left for a whole one, hold a smaller one."""
         size = self._size
         while size >= want.usd * SHARE and size > 0:
             if self._ask(key, want, size):
@@ -63,11 +63,11 @@ class SliceKeeper(Slices):
         self.postpone(key)
 
     def _ask(self, key: Key, want: Amounts, size: int) -> bool:
-        # More calls than may fit by their worst case: most cost much less.
+        # More calls than fit at their worst-case cost, because most cost much less.
         calls = max(1, _CALLS * size // self._size)
         amounts = Amounts(size, want.calls * calls, want.tokens * calls)
         ledger, hold, asked_at = self._ledger, new_id(), admission.awake_time()
-        # `cheap`: granted only where 64 times as much is left, so that nobody else is refused for it.
+        # `cheap`: granted only if 64 times as much is left, so that the slice causes no refusals elsewhere.
         command = Reserve(
             hold,
             ledger.project,
@@ -82,7 +82,7 @@ class SliceKeeper(Slices):
         try:
             reply = ledger.client.ask(command, ledger.patience)
         except BudgetStoreError:
-            # The ledger may have granted it, or may still do so.
+            # The ledger may have granted the hold, or may still grant it.
             ledger.worker.deliver_later(Release(hold, ledger.project))
             raise
         if not isinstance(reply, Granted):
@@ -94,10 +94,10 @@ class SliceKeeper(Slices):
         return asked_at + self._ledger.hold_ttl / MICROS * _USED
 
     def renew(self) -> None:
-        """Renew the slices, and retire those that no call uses, that the ledger has no longer, that are blocked, or whose
-        account has less left than they hold: another call may be refused for them.
+        """Renew the slices. Retire those that no call uses, that the ledger no longer has, that are blocked, or whose account has less
+        left than they hold, because they may cause the refusal of another call.
 
-        Raises BudgetStoreError if the ledger does not answer; the slices are used until their time is over.
+        Raises BudgetStoreError if the ledger does not answer; then the slices are used until their time ends.
         """
         ledger, now = self._ledger, admission.awake_time()
         self.forget_old()
@@ -122,7 +122,7 @@ class SliceKeeper(Slices):
 
 
 def _blocks(one: Slice, states: Mapping[tuple[Subject, tuple[Default, ...]], tuple[AccountState, ...]]) -> bool:
-    """Whether an account of the slice is blocked, or has less left than the slice holds."""
+    """Return whether an account of the slice is blocked, or has less left than the slice holds."""
     subjects, models, defaults = one.key
     for subject in subjects:
         for ref, limit, state in limits_on(subject, states.get((subject, defaults), ()), models, defaults):

@@ -1,10 +1,10 @@
-"""Slices: money that this process holds in advance on a networked ledger, and admits calls from without asking it.
+"""Slices: money that this process holds in advance on a networked ledger. It admits calls from a slice without asking the ledger.
 
-A slice is a hold like any other, so the calls admitted under it cannot pass a limit. These calls exist in this process
-only; when one settles, its charge comes out of the slice. A slice is released behind the charges of its calls, in their
-order: money is never free while a charge on its way still needs it.
+A slice is a normal hold, so the calls admitted under it cannot exceed a limit. The ledger does not know these calls. When one
+settles, its charge comes out of the slice. A slice is released after the charges of its calls, in their order, so that no money is
+free while an undelivered charge still needs it.
 
-Amounts are nano-dollars, calls and tokens; times are seconds of a clock that goes on while the machine sleeps.
+Amounts are nano-dollars, calls and tokens. Times are seconds of a clock that also runs while the machine sleeps.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from litellm_budget_plugin.core.commands import Granted, Release, Reserve, Settl
 from litellm_budget_plugin.core.holding import charge_of
 
 WARM_SECONDS = 5.0
-"""A slice is taken when a second call comes within this time, and released when no call came for as long."""
+"""A slice is held when a second call comes within this time, and released when no call came for as long."""
 TIGHT_SECONDS = 1.0
-"""How long no slice is tried again after there was no room for one."""
+"""How long no slice is tried again after there was not enough left for one."""
 SHARE = 4
-"""A call that wants more than this part of a slice gets a hold of its own; a slice of which less is left is replaced."""
+"""A call that needs more than 1/SHARE of a slice gets its own hold. A slice with less than 1/SHARE left is replaced."""
 
 
 class Key(NamedTuple):
-    """Which calls a slice is for: those with these subjects and models, and by these limits."""
+    """The calls that a slice serves: those with these subjects, models and limits."""
 
     subjects: tuple[Subject, ...]
     models: tuple[str, ...]
@@ -36,14 +36,14 @@ class Key(NamedTuple):
 
 
 def awake_time() -> float:
-    """Seconds that have passed, including sleep of the machine where the system can tell."""
+    """Return seconds of a monotonic clock that includes the machine's sleep, if the system can tell."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 @dataclass(slots=True)
 class Slice:
-    """One hold on the ledger. `granted` is the sum of what was charged, `lent` (what its calls may cost) and `free`."""
+    """One hold on the ledger. `granted` is the sum of the charges, `lent` (the most that its open calls may cost) and `free`."""
 
     id: str
     key: Key
@@ -58,8 +58,8 @@ class Slice:
 class Slices:
     """The slices of one project in this process. Threads may share it; nothing here waits for the ledger.
 
-    `deliver` queues a command behind those that it was given before, without waiting. It is called under the lock, so that
-    the release of a slice stays behind every charge that the slice pays.
+    `deliver` queues a command behind earlier ones, without waiting. It is called under the lock, so that the release of a slice
+    stays behind every charge that the slice pays.
     """
 
     def __init__(self, project: str, size: int, deliver: Callable[[Settle | Release], None]) -> None:
@@ -67,7 +67,7 @@ class Slices:
         self.reset()
 
     def reset(self) -> None:
-        """Start empty: at first, and in a forked child, where the slices belong to the parent."""
+        """Start empty. Called at the start, and in a forked child, where the slices belong to the parent."""
         self._lock = threading.Lock()
         self._open: dict[Key, Slice] = {}
         self._closing: dict[str, Slice] = {}
@@ -77,7 +77,7 @@ class Slices:
         self._not_before: dict[Key, float] = {}
 
     def reserve(self, command: Reserve) -> Granted | None:
-        """Admit a call from memory; None if the ledger has to be asked. Afterwards `wanted` says whether a slice is needed."""
+        """Admit a call from memory; None if the ledger must be asked. Afterwards `wanted` says whether a slice is needed."""
         key, want, now = Key(command.subjects, command.models, command.defaults), command.want, awake_time()
         if want.usd * SHARE > self._size:
             return None
@@ -106,8 +106,8 @@ class Slices:
             self._wanted[key] = want
 
     def finish(self, command: Settle | Release) -> bool:
-        """Whether a call that has ended was admitted here. If so, its charge is delivered with the slice that pays it, and the
-        release of a closing slice if the call was its last.
+        """Return whether a call that has ended was admitted here. If so, deliver its charge with the slice that pays it; if it was the
+        last call of a closing slice, also release the slice.
         """
         with self._lock:
             found = self._of_hold.pop(command.hold, None)
@@ -128,12 +128,12 @@ class Slices:
             self._deliver(Release(found.id, self.project))
 
     def holds(self, hold: str) -> bool:
-        """Whether a call was admitted here."""
+        """Return whether a call was admitted here."""
         return hold in self._of_hold
 
     @property
     def any(self) -> bool:
-        """Whether some money is held in advance."""
+        """Whether there is an open slice."""
         return bool(self._open)
 
     @property
@@ -142,12 +142,12 @@ class Slices:
         return bool(self._wanted)
 
     def unused_held(self) -> int:
-        """The nano-dollars that are held and that no call uses."""
+        """Return the nano-dollars that slices hold and that no call uses."""
         with self._lock:
             return sum(found.free.usd for found in (*self._open.values(), *self._closing.values()))
 
     def take_wanted(self) -> tuple[Key, Amounts] | None:
-        """The key of a slice that is needed, and what the call that needs it wants. Each is returned once."""
+        """Return the key of a needed slice, and the amounts of the call that needs it; None if none is needed. Each is returned once."""
         with self._lock:
             return self._wanted.popitem() if self._wanted else None
 
@@ -160,17 +160,17 @@ class Slices:
                 self._retire(before)
 
     def postpone(self, key: Key) -> None:
-        """Want no slice with this key for TIGHT_SECONDS."""
+        """Request no slice with this key for TIGHT_SECONDS."""
         with self._lock:
             self._not_before[key] = awake_time() + TIGHT_SECONDS
 
     def retire(self, subjects: Iterable[Subject] | None = None) -> None:
-        """Admit nothing more from the slices of these subjects, or from any. A slice is released with its last call."""
+        """Admit no more calls from the slices of these subjects; None: of all. A slice is released when its last call ends."""
         wanted = None if subjects is None else set(subjects)
         self.retire_where(lambda found: wanted is None or not wanted.isdisjoint(found.key.subjects))
 
     def retire_where(self, test: Callable[[Slice], bool]) -> list[Slice]:
-        """Retire the open slices for which `test` is true. Returns all slices that are then held, closing ones included."""
+        """Retire the open slices for which `test` is true. Returns all slices that are still held, closing ones included."""
         with self._lock:
             for found in list(self._open.values()):
                 if test(found):

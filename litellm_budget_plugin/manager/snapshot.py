@@ -34,14 +34,14 @@ class Snapshot:
         self._users = users
         self._ledger: BudgetLedger = users.ledger
         self.path = os.path.realpath(path)
-        # An account, not a command's id: ids are forgotten after RETENTION, and this must be kept.
+        # An account, not a command's id: ids are forgotten after RETENTION, but this mark must stay.
         self._mark = Subject(FILE, _digest(self.path))
 
     def load(self) -> int:
         """Import the file into the ledger, unless this project has done so before. Without a file, do nothing.
 
-        Users who have a budget of their own already keep it as it is. Two processes may do this at once. Returns how many budgets it
-        has brought in. Raises BudgetFileError, with nothing imported, if the file cannot be read as LiteLLM's.
+        Users who already have their own budget keep it unchanged. Two processes may do this at once. Returns the number of imported
+        budgets. Raises BudgetFileError, and imports nothing, if the file is not in LiteLLM's format.
         """
         if not os.path.isfile(self.path) or self.known():
             return 0
@@ -51,11 +51,11 @@ class Snapshot:
             budget = self._users.get_any(user)
             if not budget.own:
                 fields = _imported(budget, record, self._ledger.settings.timezone)
-                # Every process that imports the file uses this id: only the first one counts.
+                # Every process that imports the file uses this id, so that only the first import counts.
                 try:
                     self._users.put(user, fields, f"import:{_digest(self.path, user)}")
                 except BudgetInputError:
-                    # Another process was first, and had found other spend to add.
+                    # Another process was first, and had found a different spend to add.
                     if not self._users.get_any(user).own:
                         raise
                     continue
@@ -65,7 +65,7 @@ class Snapshot:
         return imported
 
     def save(self) -> None:
-        """Write every user's record, so that the file is whole at every moment. Raises BudgetFileError if that fails."""
+        """Write every user's record, atomically. Raises BudgetFileError if that fails."""
         self.load()
         self._ledger.flush()
         replace_file(self.path, self.text())
@@ -73,18 +73,18 @@ class Snapshot:
             self._remember()
 
     def text(self) -> str:
-        """What `save` writes."""
+        """Return the text that `save` writes."""
         return json.dumps(self._users.records(), indent=4)
 
     def known(self) -> bool:
-        """Whether this project has imported or written the file before."""
+        """Return whether this project has imported or written the file before."""
         return bool(self._ledger.ask(Read(self._ledger.project, *self._mark)).accounts)
 
     def _remember(self) -> None:
         self._ledger.ask(PutBudget(new_id(), self._ledger.project, self._mark, limit=None))
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """The file's records, by user. Raises BudgetFileError if it cannot be read as LiteLLM's."""
+        """Return the file's records, by user. Raises BudgetFileError if the file is not in LiteLLM's format."""
         return self._parse(self._read())
 
     def _read(self) -> Any:
@@ -110,7 +110,7 @@ class Snapshot:
 
 
 def _imported(budget: Budget, record: dict[str, Any], zone: str) -> dict[str, Any]:
-    """The fields of a `PutBudget` that brings a record in; what the ledger saw the user spend is added to the file's."""
+    """Return the fields of a `PutBudget` that imports a record. The user's spend in the ledger is added to that in the file."""
     fields = changes(record, None, "none", budget.now, zone)
     state = budget.state
     if state is None or not state.spent:
@@ -125,7 +125,7 @@ def _imported(budget: Budget, record: dict[str, Any], zone: str) -> dict[str, An
 
 
 def replace_file(path: str, text: str) -> None:
-    """Write a file so that it is whole at every moment, and survives a power cut. Raises BudgetFileError; devices are not replaced."""
+    """Replace a file atomically, so that it survives a power cut. Raises BudgetFileError, also for a path that is no file, such as a device."""
     path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
         raise BudgetFileError(f"{path} is no file; '-' is standard output")
@@ -149,7 +149,7 @@ def _replace(path: str, text: str) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    # Some file systems cannot sync directories; the rename is atomic nevertheless.
+    # Some file systems cannot sync directories. The rename is atomic nevertheless.
     with suppress(OSError):
         sync_directory(os.path.dirname(path))
 

@@ -1,4 +1,4 @@
-"""How subjects stand towards their budgets."""
+"""The state of subjects' budgets: spent, held and left."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from litellm_budget_plugin.policy import Policy
 
 
 class BudgetLine(NamedTuple):
-    """One budget. Amounts are US dollars for budgets in US dollars, else numbers; `left`, `used` and `limit` are None without a limit.
+    """One budget. Amounts are in US dollars, or in calls or tokens for budgets in those units. `left`, `used` and `limit` are None without
+    a limit. `used` is a fraction.
 
-    `limit` is what counts now, with what was carried over and with `raised`, which is None unless a raise is in force, until `raised_until`.
+    `limit` is the limit that counts now, including the amount carried over and `raised`. `raised` is None unless a raise is in force; it
+    ends at `raised_until`.
     """
 
     budget: str
@@ -35,12 +37,12 @@ class BudgetLine(NamedTuple):
 
 _RAISE = ("limit", "raised", "raised_until")
 UNLIMITED = BudgetLine("unlimited", Decimal(0), Decimal(0), None, None, None)
-"""What is shown of a subject without budgets."""
+"""The line that is shown for a subject without budgets."""
 
 
 class SubjectStanding(NamedTuple):
-    """A subject with its budgets, that of which the largest part is used first. `unnamed` is how many more of its accounts count something
-    under limits that the settings do not name.
+    """A subject with its budgets, sorted by the fraction that is used, largest first. `unnamed` is the number of its other accounts with
+    spend or held money under limits that the settings do not name.
     """
 
     subject: Subject
@@ -50,17 +52,17 @@ class SubjectStanding(NamedTuple):
 
     @property
     def used(self) -> float:
-        """The largest part of a budget that is spent or held; 0 without budgets."""
+        """The largest fraction of a budget that is spent or held; 0 without budgets."""
         return max((line.used for line in self.lines if line.used is not None), default=0.0)
 
     def row(self) -> dict[str, Any]:
-        """A row of a list: the budget that binds first."""
+        """Return a row for a list of subjects, with the most used budget."""
         binding = self.lines[0] if self.lines else UNLIMITED
         shown = {name: one for name, one in binding._asdict().items() if name not in _RAISE}
         return {"subject": f"{self.subject.scope}:{self.subject.id}", **shown, "blocked": self.blocked}
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row for each budget, or one that says that there is none, with what is raised."""
+        """Yield a row for each budget, including its raise; a single row "unlimited" without budgets."""
         for line in self.lines or [UNLIMITED]:
             yield self.row() | line._asdict()
 
@@ -68,8 +70,8 @@ class SubjectStanding(NamedTuple):
 def standings(
     ledger: BudgetLedger, scope: str, seen: Callable[[int], object] = lambda _: None
 ) -> Iterator[SubjectStanding]:
-    """Every subject of a scope that has an account, in the order of their ids, a page of them in one round trip. `seen` is told how
-    many more were read.
+    """Yield every subject of a scope that has an account, in the order of their ids, one page per round trip. `seen` is called with the
+    number of subjects on each page.
     """
     policy = ledger.policies.look()
     everybody = policy.defaults_of(())
@@ -89,7 +91,7 @@ def standings(
 
 
 def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterator[SubjectStanding]:
-    """These subjects, known or not; one round trip where the store can."""
+    """Yield these subjects, whether or not the ledger knows them; in one round trip if the store can do that."""
     policy = ledger.policies.look()
     commands = [Read(ledger.project, *each, defaults=policy.defaults_of((each,))) for each in subjects]
     for command, reply in zip(commands, ledger.client.ask_all(commands, ledger.patience)):
@@ -101,8 +103,8 @@ def read_standings(ledger: BudgetLedger, subjects: Iterable[Subject]) -> Iterato
 
 
 def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy: Policy) -> int:
-    """How many of a subject's accounts, which are these, count something in an open window though nothing that is set by hand or in `policy`
-    is limited by them: services have other settings, or had.
+    """Return how many of a subject's accounts, given by `states`, have spend or held money in an open window, although no limit set by hand
+    or in `policy` uses them. Services with other settings use such accounts, or did.
     """
     pinned = {(state.ref.model.casefold(), state.ref.unit) for state in states if state.pinned}
     if any(state.pinned and state.ref == whole_mark(subject) for state in states):
@@ -110,14 +112,14 @@ def unnamed_accounts(subject: Subject, states: Collection[AccountState], policy:
     followed = defaults_for(subject, states, policy.defaults_of((subject,)))
     named = {(ref.model, ref.window, ref.unit) for ref in followed}
     if subject.scope == "user":
-        named.add(("", "none", "usd"))  # what users without a limit spend is recorded there
-        # The application may say of which class a user is.
+        named.add(("", "none", "usd"))  # the spend of users without a limit is recorded there
+        # The application may name the class of a user.
         named |= {(one.model, one.window, one.unit) for each in policy.classes.values() for one in each.limits or ()}
     return sum(
         not (state.pinned or state.blocked or state.ended)
         and bool(state.spent or state.held)
         and (state.ref.model, state.ref.window, state.ref.unit) not in named
-        and (state.ref.model.casefold(), state.ref.unit) not in pinned  # such a limit goes before every default
+        and (state.ref.model.casefold(), state.ref.unit) not in pinned  # pinned limits precede every default
         for state in states
     )
 

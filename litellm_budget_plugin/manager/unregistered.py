@@ -1,4 +1,4 @@
-"""Limits that nobody enforces: they are set, LiteLLM is in use, and no BudgetCallback was made. That is said once in a process."""
+"""A warning about limits that are not enforced: they are set, LiteLLM is imported, but no BudgetCallback exists. Logged once per process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _known = False
 
 
 def registered() -> None:
-    """A BudgetCallback was made."""
+    """Record that a BudgetCallback was created."""
     global _known
     _known = True
 
 
 def warn_if_unregistered(place: str) -> None:
-    """Log a WARNING, the first time that this is called while LiteLLM is imported, if no BudgetCallback was made before although the
-    environment sets limits. `place` is what the application has just used.
+    """Log a WARNING if no BudgetCallback was created although the environment sets limits or cannot be read. Only the first call while
+    LiteLLM is imported checks this. `place` names the function or class that the application has just used.
     """
     global _known
     if _known or "litellm" not in sys.modules:
         return
     _known = True
-    # Not before it is needed: budget_context is imported by programs that never call LiteLLM.
+    # Imported only here: programs that never call LiteLLM also import budget_context.
     from litellm_budget_plugin.settings import BudgetSettings
 
     try:

@@ -1,5 +1,5 @@
-"""The users of one project, as LiteLLM's surface shows them: one budget each, in US dollars and for any model. Of several, it is the
-one that has the least left.
+"""The users of one project, as LiteLLM's methods show them: one budget each, in US dollars and for any model. Of a user's several budgets
+it is the one with the least left.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SCOPE = "user"
 
 
 class Budget(NamedTuple):
-    """What the ledger knows of one user at the time `now`: the budget that binds first. Without a `state` only `default` names that
-    user; without a limit of their own, the user follows it.
+    """One user's budget with the least left, as the ledger knows it at the time `now`. `state` is None if the user has no account yet.
+    `default` applies to a user without a limit of their own.
     """
 
     user: str
@@ -44,7 +44,7 @@ class Budget(NamedTuple):
 
     @property
     def listed(self) -> bool:
-        """Whether the user is listed: they have a budget of their own, or spent something under the default."""
+        """Whether the user is listed: a user with a budget of their own, or with spend under the default."""
         state = self.state
         return self.own or (self.valid and state is not None and bool(state.spent or state.ended or state.epoch))
 
@@ -54,12 +54,12 @@ class Budget(NamedTuple):
         return self.default.window if self.state is None else self.state.ref.window
 
     def record(self) -> dict[str, Any]:
-        """LiteLLM's record."""
+        """Return the record in LiteLLM's format."""
         return unopened_record(self.default, self.now) if self.state is None else record_of(self.state, self.default)
 
 
 class Users:
-    """Reads and changes users' budgets. Every method asks the ledger; nothing is cached. Unknown users raise KeyError with their
+    """Methods to read and change users' budgets. Every method asks the ledger; nothing is cached. Unknown users raise KeyError with their
     name, as in LiteLLM's dictionary. Threads may share it.
     """
 
@@ -67,7 +67,7 @@ class Users:
         self.ledger = ledger
 
     def get_any(self, user: Any) -> Budget:
-        """A user's budget, whether or not a limit applies. Raises BudgetInputError for what cannot be a user's id."""
+        """Return a user's budget, whether or not a limit applies. Raises BudgetInputError for an invalid user id."""
         user = checked_id(user, SCOPE)
         self.ledger.worker.settle_waiting()
         defaults = self._defaults(user)
@@ -75,7 +75,7 @@ class Users:
         return _budget(user, reply.accounts, defaults, reply.now)
 
     def get(self, user: Any) -> Budget:
-        """The budget of a user to whom a limit applies. Raises KeyError for any other."""
+        """Return the budget of a user with a limit. Raises KeyError for any other user."""
         try:
             budget = self.get_any(user)
         except BudgetInputError:
@@ -85,7 +85,7 @@ class Users:
         return budget
 
     def each(self) -> Iterator[Budget]:
-        """Every listed user, in the order of their ids. Each is read in one step; other calls go on meanwhile."""
+        """Yield every listed user, in the order of their ids. Each user is read in one step; other calls continue meanwhile."""
         self.ledger.worker.settle_waiting()
         after: str | None = ""
         while after is not None:
@@ -99,12 +99,12 @@ class Users:
             after = reply.after
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """LiteLLM's dictionary: the record of every listed user."""
+        """Return LiteLLM's dictionary: the record of every listed user."""
         return {budget.user: budget.record() for budget in self.each()}
 
     def put(self, user: str, fields: Mapping[str, Any], command: str | None = None) -> None:
-        """Change a user's budget by the fields of a `PutBudget`: with a window, that becomes the one for any model in US dollars, else the
-        one that binds first is changed.
+        """Change a user's budget by the fields of a `PutBudget`. With a window, the budget becomes the only one in US dollars for any model;
+        without, the budget with the least left is changed.
         """
         ledger, only = self.ledger, "window" in fields
         given = fields if only else {**fields, "window": self.get_any(user).window}
@@ -112,7 +112,7 @@ class Users:
         ledger.ask(PutBudget(command or new_id(), ledger.project, subject, only=only, defaults=defaults, **given))
 
     def change(self, user: str, given: Mapping[str, Any]) -> Budget:
-        """Set some keys of a user's record. Raises KeyError if the user does not exist, BudgetInputError for bad values."""
+        """Set some keys of a user's record. Raises KeyError for a user without a limit, and BudgetInputError for bad values."""
         budget = self.get(user)
         fields = self._changes(budget, given)
         if fields:
@@ -120,22 +120,22 @@ class Users:
         return self.get_any(user)
 
     def assign(self, records: Mapping[Any, Any]) -> None:
-        """Replace whole records, or make new ones. Bad ones raise BudgetInputError before anything is changed."""
+        """Replace whole records, or create new ones. Raises BudgetInputError for a bad record, before anything is changed."""
         checked = [(self.get_any(user), whole_record(record)) for user, record in records.items()]
         for budget, fields in [(budget, self._changes(budget, record)) for budget, record in checked]:
             self.put(budget.user, fields)
 
     def drop(self, users: Iterable[str]) -> None:
-        """Forget users: their budgets and what they spent. Money that calls in flight hold stays held until they end."""
+        """Forget users: their budgets and their spend. Money that calls in flight hold stays held until they end."""
         for user in users:
             self.ledger.ask(DropBudget(new_id(), self.ledger.project, Subject(SCOPE, user), model=""))
 
     def reset(self, user: str) -> None:
-        """Set what a user spent in the open window to zero."""
+        """Set a user's spend in the open window to zero."""
         self.ledger.ask(Reset(new_id(), self.ledger.project, Subject(SCOPE, user), model=""))
 
     def roll(self, budget: Budget) -> None:
-        """Open the window that runs now, if the recorded one has ended."""
+        """Open the present window, if the recorded one has ended."""
         if budget.state is not None and budget.state.ended:
             self.put(budget.user, {})
 

@@ -1,7 +1,7 @@
 """The calls of one process that wait for money held by others, in the order of their arrival.
 
-There are no locks in it: a child may be forked, and a caller may be interrupted, between any two steps, each of which is one operation
-on a list or a dictionary. What a race can do is let a call try too early, which is harmless: only the ledger holds.
+It uses no locks: a fork or an interrupt may come between any two steps, and each step is one operation on a list or a dictionary.
+A race can only let a call try too early. That is harmless, because only the ledger grants holds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ _number = attrgetter("number")
 
 
 class Waiter:
-    """One waiting call: what it counts against, how much it wants, the account that refused it last, and until when it waits (of
-    time.monotonic). `wake` and `gone` may be called from any thread; `gone` says that nobody waits any more, and nobody has said so.
+    """One waiting call: the subjects and models that it counts against, the amounts that it wants, the account that refused it last, and
+    the end of its wait (time.monotonic). `wake` and `gone` may be called from any thread. `gone` returns True if the caller stopped
+    waiting without leaving the line.
     """
 
     __slots__ = ("account", "gone", "models", "number", "subjects", "until", "wake", "want")
@@ -42,24 +43,24 @@ class Waiter:
 
     @property
     def seconds_left(self) -> float:
-        """How long it still waits."""
+        """The seconds that it still waits."""
         return self.until - time.monotonic()
 
 
 def _nothing() -> None:
-    """Nobody waits yet."""
+    """Do nothing, because no caller waits yet."""
 
 
 def _still_here() -> bool:
-    """A thread that waits takes itself out of the line."""
+    """Return False: a waiting thread leaves the line itself."""
     return False
 
 
 class WaitingLine:
     """All waiting calls of a ledger, each in the line of the subject whose account refused it last.
 
-    A call may not try while one that came earlier waits for an account that the call counts against, too: else small calls would
-    overtake a large one for ever. Each waits for a bounded time, so nobody stands in the way for longer than that.
+    A call may not try while an earlier one waits for an account that the call also counts against. Otherwise small calls could
+    overtake a large one for ever. Each call waits for a bounded time, so it blocks others no longer than that.
     """
 
     def __init__(self) -> None:
@@ -72,7 +73,7 @@ class WaitingLine:
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
-            # A forked child: those who wait belong to the parent.
+            # In a forked child: the waiting calls belong to the parent.
             self._reset()
 
     def __len__(self) -> int:
@@ -82,8 +83,8 @@ class WaitingLine:
     def ahead(
         self, subjects: tuple[Subject, ...], models: tuple[str, ...], want: Amounts, number: int | None = None
     ) -> Ref | None:
-        """The account that somebody waits for who came before `number` (None: somebody who is not there yet), and that a call like
-        this one would take money from.
+        """Return an account for which a call ahead of `number` waits, and from which a call with these arguments would take money; None if
+        there is none. `number` None stands for a call that is not in the line yet.
         """
         self._check_process()
         now = time.monotonic()
@@ -94,18 +95,18 @@ class WaitingLine:
                 if other.gone():
                     self._take_out(other)
                     continue
-                # A call that was dropped while it waited is noticed late, and must not hold up the others.
+                # A call that was dropped while it waited is noticed late, and must not delay the others.
                 if other.until > now and want.of(other.account.unit) and covers_any(other.account.model, models):
                     return other.account
         return None
 
     def enter(self, waiter: Waiter) -> None:
-        """Wait at the end of the line."""
+        """Add a waiter at the end of the line."""
         waiter.number = next(self._numbers)
         self._line_of(waiter).append(waiter)
 
     def move(self, waiter: Waiter, account: Ref) -> None:
-        """Another account has refused the waiter; it keeps its place in the order."""
+        """Move the waiter to the line of another account, which has refused it. It keeps its place in the order."""
         if (account.scope, account.subject) != (waiter.account.scope, waiter.account.subject):
             self._take_out(waiter)
             waiter.account = account
@@ -113,12 +114,12 @@ class WaitingLine:
         waiter.account = account
 
     def leave(self, waiter: Waiter) -> None:
-        """The call has its money, is refused, or was dropped: the next one may try. May be called twice."""
+        """Take out a waiter that got its money, was refused or was dropped, and wake the next one. May be called twice."""
         self._take_out(waiter)
         self.freed([Subject(waiter.account.scope, waiter.account.subject)])
 
     def freed(self, subjects: Iterable[Subject]) -> None:
-        """A hold on these subjects has ended: wake the call that waits longest for each account."""
+        """Wake the call that has waited longest for each account of these subjects, because a hold on them has ended."""
         if not self._lines:
             return
         self._check_process()
@@ -130,7 +131,7 @@ class WaitingLine:
                     waiter.wake()
 
     def wake_all(self) -> None:
-        """Have every waiting call look again."""
+        """Wake every waiting call, so that it tries again."""
         for line in list(self._lines.values()):
             for waiter in list(line):
                 waiter.wake()

@@ -1,7 +1,7 @@
 """The background thread of a store: it settles dropped calls, delivers charges, renews holds and syncs.
 
-A finalizer may call nothing but `submit`: garbage collection can run it inside any lock of any thread, and `submit` only
-appends to a deque and to a SimpleQueue, which take no lock of ours.
+A finalizer may only call `submit`: garbage collection can run it while any thread holds any lock. `submit` only appends to a deque
+and to a SimpleQueue, and so takes none of our locks.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _logger = logging.getLogger("litellm_budget_plugin")
 _SYNC_SECONDS = 1.0
 _SWEEP_SECONDS = 3600.0
 GATHER_SECONDS = 0.05
-"""How long charges for a networked store are gathered into one round trip."""
+"""How long charges for a networked store are gathered for one round trip."""
 
 
 class PeriodicTask(Protocol):
-    """Work that the worker's thread does about once a second, and whenever `wake` is called."""
+    """A task that the worker's thread runs about once a second, and whenever `wake` is called."""
 
     project: str
 
     def reset(self) -> None:
-        """Forget everything: this is a forked child, and what there is belongs to the parent."""
+        """Forget all state in a forked child, because it belongs to the parent."""
 
     def run(self) -> None:
-        """Do what is due. Raises BudgetStoreError if the store does not answer."""
+        """Do the due work. Raises BudgetStoreError if the store does not answer."""
 
     def retire(self) -> None:
-        """The store is about to be closed: give back what is not in use."""
+        """Release holds that are not in use, because the store will be closed."""
 
     def unused_held(self) -> int:
-        """The nano-dollars that are held in advance and that no call uses."""
+        """Return the nano-dollars that are held in advance and that no call uses."""
 
 
 class StoreWorker:
-    """Settles, renews and syncs for one store in this process. Threads and forked children may share it."""
+    """The worker that settles, renews and syncs for one store in this process. Threads and forked children may share it."""
 
     def __init__(
         self,
@@ -66,17 +66,17 @@ class StoreWorker:
         most: int = 100_000,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """The caller uses it, until it calls `release`. `timeout` is in seconds; `most` charges may wait for the store; `on_close`
-        is called once the store is closed.
+        """Count the caller as a user until it calls `release`. `timeout` is in seconds. At most `most` charges may wait for the store.
+        `on_close` is called after the store was closed.
         """
         self.live = LiveHolds()
         self.client = StoreClient(store, self.live.holds_money)
         self._remote = store.remote
         self._timeout = timeout
         self._on_close = on_close
-        # A forked child keeps both: a store that the parent has closed is of no use there either.
+        # A forked child keeps both: it cannot use a store that the parent has closed.
         self.users = 1
-        """How many ledgers use the store."""
+        """The number of ledgers that use the store."""
         self._closed = False
         self._retention: dict[str, tuple[int, int]] = {}
         self._ended_runs: dict[str, EndedRuns] = {}
@@ -87,7 +87,7 @@ class StoreWorker:
         _workers.add(self)
 
     def reset(self) -> None:
-        """Start empty: at first, and in a forked child, where the waiting jobs and the live calls belong to the parent."""
+        """Start empty. Called at the start, and in a forked child, where the waiting jobs and the live calls belong to the parent."""
         self.live.reset()
         self._jobs: deque[Callable[[], None]] = deque()
         self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -106,18 +106,18 @@ class StoreWorker:
         self._tasks.append(task)
 
     def remove_task(self, task: PeriodicTask) -> None:
-        """Run a task no more."""
-        # The thread may go through the list now.
+        """Stop running a task."""
+        # A new list, because the thread may be iterating over the old one.
         self._tasks = [each for each in self._tasks if each is not task]
 
     def set_retention(self, project: str, marks_kept: int, days_kept: int, runs_kept: int | None = None) -> None:
-        """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: runs are kept for ever."""
+        """Sweep `project` once an hour, with these retentions (microseconds). `runs_kept` None: keep runs for ever."""
         self._retention[project] = (marks_kept, max(days_kept, marks_kept + DAY))
         if runs_kept is not None:
             self._ended_runs[project] = EndedRuns(project, runs_kept, days_kept)
 
     def _kept_for(self, project: str) -> int | None:
-        # A tenth less: a charge that is delivered must stay known until its delivery is.
+        # A tenth less, so that the store still knows an earlier delivery of a charge while it is delivered again.
         return self._retention[project][0] * 9 // 10 if project in self._retention else None
 
     def track(self, hold: str, live: LiveHold) -> None:
@@ -126,7 +126,7 @@ class StoreWorker:
         self.ensure_running()
 
     def untrack(self, hold: str) -> None:
-        """The call of this hold is over."""
+        """Stop renewing `hold`, because its call has ended."""
         self.live.pop(hold, None)
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -135,19 +135,19 @@ class StoreWorker:
         self._signal.put(None)
 
     def wake(self) -> None:
-        """Run the tasks now, without waiting for more charges to gather."""
+        """Run the tasks now, without gathering more charges."""
         self._urgent.set()
         self._signal.put(None)
         self.ensure_running()
 
     def can_reclaim(self) -> bool:
-        """Whether `reclaim` could free money: something waits to be settled, or calls of this process hold some."""
+        """Return whether `reclaim` may free money: charges or jobs wait, or calls of this process hold money."""
         return bool(self._jobs or self.delivery.waiting or self.live)
 
     def reclaim(self, timeout: float) -> None:
-        """Settle what waits, so that it does not refuse the next call. A networked store has `timeout` seconds.
+        """Settle waiting jobs and charges, so that their holds do not cause a refusal of the next call. A networked store has `timeout` seconds.
 
-        This collects no garbage: for a large heap that would stop every thread, each time a user at a limit calls again.
+        This does not collect garbage. With a large heap that would stop every thread each time a user at a limit calls again.
         """
         until = time.monotonic() + timeout
         if not self._working.acquire(timeout=timeout if self._remote else -1):
@@ -187,21 +187,21 @@ class StoreWorker:
         self.ensure_running()
 
     def settle_waiting(self) -> None:
-        """Settle what waits, so that a read that follows counts it. Raises BudgetStoreError if a networked store cannot take it."""
+        """Settle waiting charges, so that the next read counts them. Raises BudgetStoreError if a networked store cannot take them."""
         with self._working:
             self._run_jobs()
             if self._remote:
                 self.delivery.run(self._timeout)
 
     def flush(self) -> None:
-        """Settle and deliver everything that waits, and sync. Raises BudgetStoreError if the store still cannot take it."""
+        """Settle and deliver all waiting charges, and sync. Raises BudgetStoreError if the store cannot take them."""
         with self._working:
             self._run_jobs()
             self.delivery.run(self._timeout)
         self.client.sync()
 
     def standing(self) -> Standing:
-        """The present state, for metrics."""
+        """Return the present state, for metrics."""
         held, calls = self.live.totals()
         unused: dict[str, int] = defaultdict(int)
         for task in self._tasks:
@@ -212,14 +212,14 @@ class StoreWorker:
         return Standing(self._closed, in_memory, in_journal, self.client.breaker.open, held, calls, unused, runs_out)
 
     def retain(self) -> bool:
-        """One ledger more uses the store. False if it has been closed."""
+        """Count one more ledger as a user of the store, and return True; return False if the store was closed."""
         with self._starting:
             self.users += not self._closed
             return not self._closed
 
     def release(self) -> None:
-        """One ledger fewer uses the store. The last one settles what waits and closes it; while calls go on, the thread closes it
-        after the last call.
+        """Count one ledger fewer as a user of the store. After the last one, settle waiting charges and close the store; while calls are in
+        flight, the thread closes it after the last call.
         """
         with self._starting:
             self.users -= 1
@@ -244,17 +244,17 @@ class StoreWorker:
         self.client.store.close()
         self._on_close()
         if self.client.observing.any:
-            # Processes that share a directory of metrics leave their last values in it.
+            # Processes that share a metrics directory leave their last values in it.
             self.client.observing.refresh()
 
     def join(self, timeout: float) -> None:
-        """After it was closed: return when its thread has ended, or after `timeout` seconds."""
+        """Wait until the thread of a closed worker has ended, or for `timeout` seconds."""
         self._signal.put(None)
         if self._thread is not None:
             self._thread.join(timeout)
 
     def abandon_all(self) -> None:
-        """Nobody waits any more: settle the calls that go on as dropped, and close."""
+        """Settle the calls in flight as dropped, and close, because no caller waits any more."""
         if self._closed:
             return
         for live in list(self.live.values()):
@@ -264,7 +264,7 @@ class StoreWorker:
         self._close()
 
     def ensure_running(self) -> None:
-        """Start the thread unless it runs. It syncs what was committed within about a second, renews and delivers."""
+        """Start the thread unless it runs. It renews, delivers, and syncs commits within about a second."""
         if self._thread is not None and self._thread.is_alive():
             return
         with self._starting:
@@ -274,7 +274,7 @@ class StoreWorker:
             try:
                 thread.start()
             except RuntimeError as error:
-                # A limit of threads; the next call tries again.
+                # The system's limit of threads is reached; the next call tries again.
                 _logger.error("the worker cannot start, holds are not renewed until it can: %s", error)
                 return
             self._thread = thread
@@ -295,7 +295,7 @@ class StoreWorker:
                 self._close()
 
     def _wait(self) -> None:
-        """Wait until there is something to do, and a moment longer: what others do meanwhile goes with it."""
+        """Wait until there is work, and a moment longer, so that further charges join the same round trip."""
         with contextlib.suppress(queue.Empty):
             self._signal.get(timeout=_SYNC_SECONDS)
             if self.client.breaker.open:
@@ -312,7 +312,7 @@ class StoreWorker:
             try:
                 job()
             except Exception:
-                # One call that cannot be settled must not keep back the others.
+                # One call that cannot be settled must not block the others.
                 _logger.exception("a call could not be settled")
             except BaseException:
                 self._jobs.appendleft(job)
@@ -323,7 +323,7 @@ class StoreWorker:
             try:
                 self.client.ask(Read(next(iter(self._retention), "default"), "probe", ""), self._timeout)
             except BudgetStoreError:
-                # The charges that came since are not tried, and must not wait in memory only.
+                # Newer charges are not tried now, and must not wait in memory only.
                 self.delivery.save()
                 raise
         self.delivery.run(self._timeout)
@@ -345,7 +345,7 @@ _workers: weakref.WeakSet[StoreWorker] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # This renews the locks too: one that another thread of the parent held would stay locked here.
+    # This also replaces the locks: one that another thread of the parent held would stay locked here.
     for worker in list(_workers):
         worker.reset()
 

@@ -1,6 +1,6 @@
-"""Prometheus metrics, where `prometheus-client` is installed (extra `metrics`). Nothing here imports it before it is needed.
+"""Prometheus metrics, if `prometheus-client` is installed (extra `metrics`). This module imports it only when it is needed.
 
-What happens in this process is told by `manager.observing`; a server tells its own through `metrics.server.ServerMetrics`.
+`manager.observing` reports the events of this process; a server reports its own through `metrics.server.ServerMetrics`.
 Both show the families of `metrics.families`, in dollars and seconds.
 """
 
@@ -22,14 +22,14 @@ _chosen: CollectorRegistry | None = None
 
 
 def use_registry(registry: CollectorRegistry) -> None:
-    """Have the ledgers that are opened from now on show their metrics in `registry` instead of prometheus_client's own."""
+    """Show the metrics of ledgers that are opened from now on in `registry` instead of prometheus_client's own registry."""
     global _chosen
     with _choosing:
         _chosen = registry
 
 
 def server_metrics() -> ServerMetrics | None:
-    """The metrics of a server's worker, in a registry of its own; None where prometheus-client cannot be imported."""
+    """Return the metrics of a server's worker, in their own registry; None if prometheus-client cannot be imported."""
     try:
         import prometheus_client  # noqa: F401
     except ImportError:
@@ -40,7 +40,7 @@ def server_metrics() -> ServerMetrics | None:
 
 
 def of_project(exposition: bytes, project: str) -> bytes:
-    """The lines of an exposition that are not of another project."""
+    """Return an exposition without the lines of other projects."""
     escaped = project.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     own, any_project = f'project="{escaped}"'.encode(), b'project="'
     lines = exposition.split(b"\n")
@@ -48,8 +48,8 @@ def of_project(exposition: bytes, project: str) -> bytes:
 
 
 def process_metrics() -> ProcessMetrics | None:
-    """The metrics of this process in the chosen registry; None where prometheus-client cannot be imported, and where they
-    cannot be shown: budgets hold without them.
+    """Return the metrics of this process in the chosen registry; None if prometheus-client cannot be imported, or if they cannot be
+    shown, because budgets must work without them.
     """
     try:
         from prometheus_client import REGISTRY

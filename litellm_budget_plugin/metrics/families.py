@@ -1,6 +1,6 @@
-"""The metric families: their names, labels and meaning, once, for this process's metrics and for a server's.
+"""The metric families, their names, labels and meaning, for the metrics of a process and of a server.
 
-No family carries a user. A project or model beyond the first MOST_NAMES that a process has seen is shown as OTHER.
+No family has a label for users. A project or model beyond the first MOST_NAMES that a process has seen is shown as OTHER.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1
 _PREFIX = "litellm_budget_"
 
 updating = threading.RLock()
-"""Held around every change of a metric, and by code that forks: prometheus_client's own locks must be free in the child."""
+"""The lock around every change of a metric. It is also held during a fork, so that prometheus_client's locks are free in the child."""
 
 
 class Names:
-    """The first names that come along; every later one is OTHER. Not for several threads at once."""
+    """The first names that were seen; every later one is OTHER. Not thread-safe."""
 
     def __init__(self, most: int = MOST_NAMES) -> None:
         self._most = most
         self._known: set[str] = set()
 
     def shown(self, name: str) -> str:
-        """The label for `name`."""
+        """Return the label for `name`."""
         if name in self._known:
             return name
         if len(self._known) >= self._most:
@@ -44,9 +44,9 @@ class Names:
 
 
 class Families:
-    """The families that everybody shows; `register` them. Each method is one thing that has happened; amounts are nano-dollars.
+    """The families that processes and servers share; `register` shows them. Each method counts one event; amounts are nano-dollars.
 
-    To be called with `updating` held.
+    The caller must hold `updating`.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Families:
             ["project", "seen_by"],
             registry=None,
         )
-        # What every call adds to: looked up once, for prometheus_client takes its time over it.
+        # Every call updates these. They are cached, because prometheus_client's lookup is slow.
         self._spend_of = cache(self._spend.labels)
         self._reserve_of = cache(self._reserve.labels)
         for kind in ("unavailable", "error"):
@@ -95,37 +95,37 @@ class Families:
         self.all = (self._spend, self._refusals, self._reserve, self._errors, self._expired)
 
     def project(self, name: str) -> str:
-        """The label for a project."""
+        """Return the label for a project."""
         return self._projects.shown(name)
 
     def charged(self, project: str, model: str, nanos: int) -> None:
-        """A charge is in the ledger."""
+        """Count a charge that is in the ledger."""
         self._spend_of(self.project(project), self._models.shown(model)).inc(usd_float(nanos))
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
-        """A call was refused or, in shadow mode, would have been."""
+        """Count a call that was refused or, in shadow mode, would have been."""
         self._refusals.labels(self.project(project), self._scopes.shown(scope), reason, mode).inc()
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
-        """A question for a hold was answered."""
+        """Count an answered request for a hold, and the seconds that it took."""
         self._reserve_of(self.project(project), source).observe(seconds)
 
     def store_failed(self, kind: str) -> None:
-        """The store left a question without an answer."""
+        """Count a request that the store did not answer or could not serve."""
         self._errors.labels(kind).inc()
 
     def expired(self, project: str, seen_by: str, holds: int) -> None:
-        """Holds have expired."""
+        """Count expired holds."""
         self._expired.labels(self.project(project), seen_by).inc(holds)
 
 
 def held_gauge(meaning: str) -> Gauge:
-    """The gauge of what is held, in US dollars, which a process and a server each mean in their own way."""
+    """Return the gauge of held money, in US dollars. Its `meaning` differs between a process and a server."""
     return gauge("held_usd", meaning, ("project", "use"))
 
 
 def runs_out_gauge() -> Gauge:
-    """The gauge of when a project's own budgets run out, which processes and servers show alike."""
+    """Return the gauge of when a project's own budgets run out, for processes and servers."""
     return gauge(
         "runs_out_timestamp_seconds",
         "When the first of the project's own budgets runs out if spending goes on at the rate of the last four weeks, in seconds "
@@ -141,12 +141,12 @@ def gauge(
     labels: Sequence[str] = (),
     together: Literal["livesum", "livemax", "livemin"] = "livesum",
 ) -> Gauge:
-    """A gauge. `together` is how prometheus_client puts those of several processes together, by its own names."""
+    """Return a gauge. `together` is prometheus_client's name for the way it combines the values of several processes."""
     return Gauge(f"{_PREFIX}{name}", meaning, labels, registry=None, multiprocess_mode=together)
 
 
 def register(registry: CollectorRegistry, collectors: Iterable[Collector]) -> None:
-    """Show the collectors in `registry`, in their order. Raises ValueError, and shows none, if it has one of their names."""
+    """Show the collectors in `registry`, in their order. Raises ValueError, and shows none, if the registry has one of their names."""
     shown: list[Collector] = []
     try:
         for collector in collectors:

@@ -1,4 +1,4 @@
-"""The metrics of this process: what `manager.observing` tells, and gauges that are asked for when they are read."""
+"""The metrics of this process: the events that `manager.observing` reports, and gauges that are computed when they are read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HELD = (
 
 
 class ProcessMetrics:
-    """What the ledgers of this process do, in one registry. An `Observer`; any thread may tell it.
+    """The metrics of this process's ledgers, in one registry. An `Observer`; any thread may call it.
 
-    Gauges are refreshed when the registry is read and, for prometheus_client's multi-process mode, whenever the worker comes
-    around: at least about once a second.
+    Gauges are refreshed when the registry is read. For prometheus_client's multi-process mode, the worker also refreshes them about
+    once a second.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Use `in_registry`: a registry can have each family once."""
+        """Register the metrics. Call `in_registry` instead, because a registry can have each family only once."""
         self.registry = registry
         self._sources: list[Source] = []
         self._labels: set[str] = set()
@@ -44,7 +44,7 @@ class ProcessMetrics:
         self._breaker = gauge(
             "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
         )
-        # A registry is read in the order in which things were put in: gauges are refreshed before.
+        # A registry is read in the order of registration: _Refreshing comes first and refreshes the gauges.
         self._runs_out = runs_out_gauge()
         gauges = (self._held, self._calls, self._waiting, self._breaker, self._runs_out)
         register(registry, (_Refreshing(self), *self._families.all, *gauges))
@@ -52,10 +52,10 @@ class ProcessMetrics:
 
     @staticmethod
     def in_registry(registry: CollectorRegistry) -> ProcessMetrics:
-        """The metrics in `registry`, made when they are first wanted. They stay when this module is loaded anew.
+        """Return the metrics in `registry`, created at the first call. They stay if this module is reloaded.
 
-        Raises ValueError where somebody else has one of their names, and OSError where prometheus_client's directory for
-        several processes cannot be written.
+        Raises ValueError if another collector has one of their names, and OSError if prometheus_client's directory for several
+        processes cannot be written.
         """
         with updating:
             found: ProcessMetrics | None = vars(registry).get(_IN_REGISTRY)
@@ -65,38 +65,38 @@ class ProcessMetrics:
             return found
 
     def watch(self, source: Source) -> None:
-        """Ask `source` as well how things stand, until it says that it is closed."""
+        """Include `source` in the gauges until it says that it is closed."""
         with updating:
             if source not in self._sources:
                 self._sources.append(source)
 
     def charged(self, command: Settle) -> None:
-        """A charge was acknowledged, for the first time."""
+        """Count a charge that was acknowledged for the first time."""
         with updating:
             self._families.charged(command.project, command.model, command.cost)
 
     def refused(self, project: str, scope: str, reason: str, mode: str) -> None:
-        """A call was refused or, in shadow mode, would have been."""
+        """Count a call that was refused or, in shadow mode, would have been."""
         with updating:
             self._families.refused(project, scope, reason, mode)
 
     def reserved(self, project: str, source: str, seconds: float) -> None:
-        """A call's question for a hold was answered."""
+        """Count an answered request for a hold, and the seconds that it took."""
         with updating:
             self._families.reserved(project, source, seconds)
 
     def store_failed(self, kind: str) -> None:
-        """The store left a question without an answer."""
+        """Count a request that the store did not answer or could not serve."""
         with updating:
             self._families.store_failed(kind)
 
     def expired(self, project: str, seen_by: str, holds: int) -> None:
-        """Holds were seen to have expired."""
+        """Count expired holds."""
         with updating:
             self._families.expired(project, seen_by, holds)
 
     def refresh(self) -> None:
-        """Have the gauges show how things stand now."""
+        """Set the gauges to the present state."""
         with updating:
             found = [(source, source.standing()) for source in self._sources]
             self._sources = [source for source, standing in found if not standing.closed]
@@ -106,7 +106,7 @@ class ProcessMetrics:
         held = self._by_label(standing.held for standing in standings)
         calls = self._by_label(standing.calls for standing in standings)
         ahead = self._by_label(standing.ahead for standing in standings)
-        # What no source speaks of any more is zero.
+        # A label that no source reports any more is set to zero.
         for label in self._labels:
             self._held.labels(label, "calls").set(usd_float(held[label]))
             self._held.labels(label, "slices").set(usd_float(ahead[label]))
@@ -131,16 +131,16 @@ class ProcessMetrics:
 
 
 class _Refreshing:
-    """Shows nothing; that it is asked means that somebody reads the registry."""
+    """A collector without families. Its `collect` is called when the registry is read."""
 
     def __init__(self, metrics: ProcessMetrics) -> None:
         self._metrics = metrics
 
     def describe(self) -> Iterable[Metric]:
-        """No family."""
+        """Return no family."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """No family, after the gauges were refreshed."""
+        """Refresh the gauges, and return no family."""
         self._metrics.refresh()
         return ()

@@ -1,22 +1,22 @@
-"""What tells a charge that is sent again from a new one: a store gives both the same reply."""
+"""A memory of recent ids. It tells a repeated charge from a new one, because a store gives both the same reply."""
 
 from __future__ import annotations
 
 from collections import deque
 
 _REMEMBERED = 10_000
-"""Many times what is sent in one round trip."""
+"""Many times the number of charges in one round trip."""
 
 
 class Recent:
-    """The latest ids that were seen. Needs no lock: each step of a dictionary and a deque is atomic."""
+    """The latest ids that were seen. It needs no lock, because each operation on a dictionary or a deque is atomic."""
 
     def __init__(self) -> None:
         self._ids: dict[str, object] = {}
         self._order: deque[str] = deque()
 
     def is_new(self, id_: str) -> bool:
-        """Whether the id has not been seen lately; it has been from now on."""
+        """Remember the id, and return whether it was not seen lately."""
         mine = object()
         if self._ids.setdefault(id_, mine) is not mine:
             return False

@@ -1,4 +1,4 @@
-"""The metrics of a server that answers commands: the same families, from the commands and their replies alone."""
+"""The metrics of a server that answers commands: the same families, computed only from the commands and their replies."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _KINDS = ("unavailable", "error")
 
 
 class ServerMetrics:
-    """What a server tells of the commands that it answers. Any thread may tell.
+    """The metrics of the commands that a server answers. Any thread may call it.
 
-    One worker shows everything. Several workers have to share a directory that is empty at their start, named by
-    PROMETHEUS_MULTIPROC_DIR before they start, as prometheus_client wants it; each of them then answers for all, and what is
-    held is not shown, for no worker knows. Without that variable each of several workers answers for itself alone.
+    A single worker shows everything. Several workers must share a directory that is empty at their start. PROMETHEUS_MULTIPROC_DIR
+    must name it before they start, as prometheus_client requires. Then each worker shows the metrics of all, but not the held money,
+    which no worker knows. Without that variable each of several workers shows only its own metrics.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class ServerMetrics:
         self._holds = None if self._several else _Holds(self._registry)
 
     def observe_reply(self, command: Command, reply: Reply, seconds: float) -> None:
-        """`command` was answered, after `seconds`. A patient Reserve that is asked again at once is not a refusal."""
+        """Count a command that was answered after `seconds`. A patient Reserve that will be asked again is not a refusal."""
         with updating:
             self._count(command, reply, seconds)
 
@@ -68,7 +68,7 @@ class ServerMetrics:
             if isinstance(reply, Refused) and not (command.patient and reply.reason == "held"):
                 families.refused(command.project, reply.account.scope, reply.reason, "unknown")
         elif isinstance(command, Settle) and isinstance(reply, Settled):
-            # A client that has not got the reply sends the charge again.
+            # A client that did not get the reply sends the charge again.
             new = self._charges.is_new(command.hold)
             if new:
                 families.charged(command.project, command.model, command.cost)
@@ -80,19 +80,19 @@ class ServerMetrics:
                 families.expired(command.project, "renewal", gone)
 
     def observe_error(self, kind: Literal["unavailable", "error"]) -> None:
-        """The store behind the server did not answer in time (unavailable), or cannot serve (error)."""
+        """Count that the server's store did not answer in time (unavailable), or cannot serve (error)."""
         if kind not in _KINDS:
             raise BudgetInputError(f"the kind of a store's error is one of {', '.join(_KINDS)}, got {kind!r}")
         with updating:
             self._families.store_failed(kind)
 
     def show_run_out(self, project: str, seconds: float) -> None:
-        """When the project's own budgets run out, in seconds since 1970; infinity if they do not."""
+        """Show when the project's own budgets run out, in seconds since 1970; infinity if they do not."""
         with updating:
             self._runs_out.labels(self._families.project(project)).set(seconds)
 
     def exposition(self, accept_header: str | None = None) -> tuple[bytes, str]:
-        """The metrics and their content type, in the format that the scraper's Accept header asks for."""
+        """Return the metrics and their content type, in the format that the scraper's Accept header asks for."""
         encode, content_type = choose_encoder(accept_header or "")
         registry = self._registry
         if self._several:
@@ -112,7 +112,7 @@ class _Hold:
 
 
 class _Holds:
-    """The holds that this server has granted and that go on."""
+    """The open holds that this server has granted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._open: dict[str, _Hold] = {}
@@ -122,7 +122,7 @@ class _Holds:
         self._labels: set[str] = set()
 
     def apply(self, command: Command, reply: Reply) -> int:
-        """Follow the command. Returns how many of these holds it has found to be expired."""
+        """Update the holds from a command and its reply. Returns how many of these holds a renewal has found expired."""
         if isinstance(command, Reserve) and isinstance(reply, Granted):
             if command.replaces:
                 self._open.pop(command.replaces, None)
@@ -139,7 +139,7 @@ class _Holds:
                     self._open[id_].until = max(until, self._open[id_].until)
             return sum(self._open.pop(id_, None) is not None for id_ in reply.missing)
         elif isinstance(command, Sweep):
-            # Clients send one now and then: also where nobody reads the metrics, what is over is forgotten.
+            # Clients send a Sweep regularly, so expired holds are forgotten even if nobody reads the metrics.
             self._forget_expired()
         return 0
 
@@ -153,7 +153,7 @@ class _Holds:
             parent.nanos -= min(command.cost, parent.nanos)
 
     def show(self, families: Families) -> None:
-        """Set the gauges to what is open now."""
+        """Set the gauges to the holds that are open now."""
         self._forget_expired()
         held: dict[str, int] = dict.fromkeys(self._labels, 0)
         count = dict.fromkeys(self._labels, 0)

@@ -1,4 +1,4 @@
-"""How things stand in this process: what the gauges show, asked for when they are read."""
+"""The present state of this process, which the gauges show. It is computed when they are read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Standing:
-    """What one store's part of this process says. Amounts are nano-dollars by project.
+    """The state of one store in this process. Amounts are nano-dollars by project.
 
-    `held` is what calls that go on hold, whether on the ledger itself or in a slice; `calls` is how many of them hold money;
-    `ahead` is what slices hold for calls to come. `runs_out` is when a project's own budgets run out, in seconds since 1970.
+    `held` is the money that calls in flight hold, on the ledger itself or in a slice. `calls` is the number of calls that hold money.
+    `ahead` is the money that slices hold for future calls. `runs_out` is when a project's own budgets run out, in seconds since 1970.
     """
 
     closed: bool
@@ -26,7 +26,7 @@ class Standing:
 
 
 class Source(Protocol):
-    """Something that can be asked how things stand."""
+    """An object that reports the present state."""
 
     def standing(self) -> Standing:
-        """How things stand now."""
+        """Return the present state."""

@@ -1,4 +1,4 @@
-"""Fixtures: a receiver of webhooks, and a ledger whose clock and whose looks a test sets."""
+"""Fixtures: a receiver of webhooks, and a ledger whose clock and searches for alerts a test controls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MINUTE = 60_000_000
 
 
 class Clocked:
-    """A store whose time a test sets."""
+    """A store whose clock a test sets."""
 
     def __init__(self, store: Store) -> None:
         self.now = NOON
@@ -58,7 +58,7 @@ class Clocked:
 
 
 class Process:
-    """One process's alerts. Its threads do not run: `tick` does what they would."""
+    """One process's alerts. Its threads do not run; `tick` does their work."""
 
     def __init__(self, store: Clocked, on_alert: Callable[[Alert], object] | None = None, **values: Any) -> None:
         self.settings = BudgetSettings(store_url="memory://", project="p", **values)
@@ -101,13 +101,13 @@ class Process:
         self.ask(PutBudget(new_id(), "p", subject, blocked=True, defaults=self.defaults(subject)))
 
     def tick(self, seconds: float = 1.0) -> None:
-        """Time passes, and both threads do what is due."""
+        """Move the clock, and do the due work of both threads."""
         self.store.now += round(seconds * 1e6)
         self.watch.run()
         self.watch.sender._step(1.0)
 
     def said(self) -> list[tuple[str, str | None, int | None]]:
-        """What was sent: the kind, the subject and the threshold."""
+        """Return the kind, the subject and the threshold of each sent alert."""
         return [(alert.kind, alert.subject, alert.threshold) for alert in self.sent]
 
     def claims(self) -> list[str]:
@@ -121,7 +121,7 @@ def store() -> Clocked:
 
 @pytest.fixture
 def process(store: Clocked) -> Callable[..., Process]:
-    """Makes a process on the one ledger of a test."""
+    """A function that creates a process on the test's ledger."""
     return lambda *given, **values: Process(store, *given, **values)
 
 

@@ -2,8 +2,8 @@
 
 python -m tests.alerts.crowd SIZE URL WEBHOOK CALLS [DIRECTORY]
 
-They make their calls when a line arrives, and end with the next one; then it prints how they ended, as JSON. With a DIRECTORY the first process
-that has a claim is killed before it sends, and the next one after it has sent.
+They make their calls when a line arrives on standard input, and end at the next line. Then their exit codes are printed as JSON. With a
+DIRECTORY, the first process with a claim is killed before it sends, and the next one after it has sent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from litellm_budget_plugin.settings import BudgetSettings
 
 MINUTE = 60_000_000
 COST = 12_500_000
-"""Eighty of them are one dollar."""
+"""The cost of a call: 80 calls cost one dollar."""
 
 
 class Deadly:
@@ -60,10 +60,10 @@ def call(ledger: BudgetLedger, user: str, cost: int = COST) -> None:
 
 
 def work(wait: Callable[[], None], url: str, webhook: str, calls: int, directory: str | None = None) -> None:
-    """What one process does."""
+    """Do the work of one process."""
     settings = BudgetSettings(
         store_url=url,
-        # What is tested is not how soon a busy machine answers.
+        # A generous time-out, because the machine may be busy.
         store_timeout=10,
         user_limits="$1",
         alert_at="80",
@@ -111,11 +111,11 @@ class Member:
         os._exit(0)
 
     def arrived(self) -> None:
-        """Return when it waits, or was killed."""
+        """Return when the process waits, or was killed."""
         os.read(self._up, 1)
 
     def go(self) -> None:
-        """Let it go on, if it lives."""
+        """Let the process continue, if it is alive."""
         try:
             os.write(self._down, b".")
         except BrokenPipeError:
@@ -123,7 +123,7 @@ class Member:
 
 
 def main(size: int, url: str, webhook: str, calls: int, *directory: str) -> None:
-    """All of them."""
+    """Run all processes."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     members = [Member(url, webhook, calls, *directory) for _ in range(size)]
     for _ in range(2):

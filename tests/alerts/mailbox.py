@@ -1,4 +1,4 @@
-"""A mail server on loopback that keeps what it was handed. It offers neither STARTTLS nor a login."""
+"""A mail server on loopback that keeps the messages that it gets. It offers neither STARTTLS nor a login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Received(NamedTuple):
 
 
 class Mailbox:
-    """Takes messages, except those to `refuse`."""
+    """A mail server that accepts messages, except those to `refuse`."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback, which keeps what it was sent and answers as it is told."""
+"""A receiver of webhooks on loopback, which keeps its requests and answers as its script says."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Request(NamedTuple):
 
 
 class Receiver:
-    """Answers 200, or what `script` says next: a status, a status with headers, "hang" (no answer until `close`), "drip" (headers without an
-    end) or "flood" (a body without one).
+    """A receiver that answers 200, or as the next entry of `script` says: a status, a status with headers, "hang" (no answer until
+    `close`), "drip" (headers without an end) or "flood" (a body without an end).
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Receiver:
             do_GET = do_POST  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -71,7 +71,7 @@ class Receiver:
         handler.end_headers()
 
     def _trickle(self, handler: BaseHTTPRequestHandler, step: str) -> None:
-        """Headers that go on for ever, or a body that does."""
+        """Send headers or a body without an end."""
         try:
             handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if step == "drip" else b"HTTP/1.1 200 OK\r\n\r\n")
             while not self._over.wait(0.05 if step == "drip" else 0):
@@ -80,7 +80,7 @@ class Receiver:
             return
 
     def wait_for(self, count: int, seconds: float = 20.0) -> list[Request]:
-        """The requests, once there are so many."""
+        """Wait until there are `count` requests, and return them."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.requests) >= count, seconds), self.requests
             return list(self.requests)

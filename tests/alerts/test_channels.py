@@ -1,4 +1,4 @@
-"""How an alert reaches its receivers, and what happens where they do not take it."""
+"""The way of an alert to its receivers, and the behaviour if they do not accept it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_no_log_has_the_address(receiver: Receiver, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("step", ["drip", "flood"])
 def test_an_answer_has_an_end(receiver: Receiver, step: str) -> None:
-    """One that trickles in ends with the time, and of one that does not end no more is read than an answer needs."""
+    """An answer that trickles in ends with the time-out. Of an answer without an end, only a bounded part is read."""
     receiver.script.append(step)
     begun = time.monotonic()
     if step == "drip":
@@ -213,7 +213,7 @@ def test_settings_mask_what_is_secret() -> None:
 
 
 class Flaky:
-    """A channel that fails as its `script` says."""
+    """A channel that first fails with each error in its `script`."""
 
     label = "flaky"
 
@@ -258,7 +258,7 @@ def test_it_waits_as_long_as_it_is_asked_to(process: Make) -> None:
 
 
 def test_a_hanging_receiver_delays_no_other_alert(process: Make) -> None:
-    """While a channel fails, one alert in each pause finds out whether it takes any."""
+    """While a channel fails, only one alert after each pause tests whether it accepts alerts again."""
     bad, good = Flaky("bad", *[NotSent("no answer")] * 99), Flaky("good")
     one = _with(process(user_limits="$1", alert_at="80"), bad, good)
     for number in range(20):
@@ -292,7 +292,7 @@ def test_closing_sends_what_waits_and_gives_back_what_it_cannot(process: Make) -
     assert len(good.sent) == 1 and bad.tries == 1
     two = _with(process(user_limits="$1", alert_at="80"), heir := Flaky("bad"))
     two.charge("0.01")
-    two.tick()  # no lease has to end
+    two.tick()  # the claim is free at once, without the end of a lease
     assert len(heir.sent) == 1
 
 
@@ -310,7 +310,7 @@ def test_threads_that_find_the_same_alert_send_it_once(process: Make) -> None:
 
 
 class Rude:
-    """A channel that raises, in turn, what an application's code may raise."""
+    """A channel that raises the errors in its script, as an application's code may."""
 
     name = label = "rude"
 
@@ -343,7 +343,7 @@ def test_whatever_a_receiver_raises_means_not_sent(process: Make, kind: str, rai
     thread = one.watch.sender._thread
     assert thread is not None
     for _ in range(100):
-        # It is tried again: soon, or when a scan finds it.
+        # The alert is tried again soon, or when a scan finds it.
         one.store.now += 61_000_000
         one.charge("0.001")
         one.watch.run()
@@ -358,7 +358,7 @@ def test_whatever_a_receiver_raises_means_not_sent(process: Make, kind: str, rai
 def test_a_thread_that_died_is_replaced(process: Make) -> None:
     one = _with(process(user_limits="$1", alert_at="80"), rude := Rude())
     one.charge("0.9")
-    one.watch.run()  # its alert waits, and no thread runs
+    one.watch.run()  # the alert waits, and no thread runs
     assert one.watch.sender.waiting == 1
     del one.watch.sender._start  # type: ignore[method-assign]
     one.charge("0.001")
@@ -389,7 +389,7 @@ def test_a_claim_that_cannot_be_settled_stops_no_other_alert(process: Make, monk
     one.watch.run()
     assert rude.taken.wait(20)
     one.watch.retire()
-    assert [alert.subject for alert in rude.sent] == ["alice", "u1"]  # neither of them twice
+    assert [alert.subject for alert in rude.sent] == ["alice", "u1"]  # each of them once
 
 
 def test_somebody_who_interrupts_the_end_is_obeyed(process: Make) -> None:

@@ -1,4 +1,4 @@
-"""litellm-budget alerts test: one line for each channel, and 1 if one did not take it."""
+"""litellm-budget alerts test: one line for each channel, and exit code 1 if one did not accept the alert."""
 
 from __future__ import annotations
 

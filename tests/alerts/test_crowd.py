@@ -1,4 +1,4 @@
-"""Eight processes cross a threshold together: one alert, at most one more where its sender is killed, and never none."""
+"""Eight processes cross a threshold together: exactly one alert, or at most one more if its sender is killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Crowd:
         assert self._tell() == "here"
 
     def end(self) -> list[int]:
-        """Let them end; returns how they did."""
+        """Let them end, and return their exit codes."""
         ends = json.loads(self._tell())
         self._process.communicate()
         assert self._process.returncode == 0
@@ -61,14 +61,14 @@ def test_one_alert_over_all_processes(engine: str, tmp_path: Path, receiver: Rec
 
 @pytest.mark.parametrize("engine", ["sqlite", "redis", "postgres"])
 def test_senders_that_are_killed(engine: str, tmp_path: Path, receiver: Receiver) -> None:
-    """One is killed before it sends, one after it has sent; whoever is left, or comes later, sends it."""
+    """One is killed before it sends, and one after it has sent. Another process, also a later one, sends the alert."""
     url, deadly = ENGINES[engine](tmp_path), tmp_path / "deadly"
     deadly.mkdir()
     crowd = Crowd(url, receiver, PROCESSES, CALLS, deadly)
     crowd.go()
     receiver.wait_for(2)
     assert crowd.end() == [-signal.SIGKILL] * 2 + [0] * (PROCESSES - 2)
-    # One that comes later, and makes no call, finds nothing left to send.
+    # A later process without calls finds nothing left to send.
     later = Crowd(url, receiver, 1, 0, deadly)
     later.go()
     assert later.end() == [0]
@@ -83,7 +83,7 @@ def test_an_alert_survives_that_every_process_is_killed(tmp_path: Path, receiver
     alone.go()
     assert alone.end() == [-signal.SIGKILL]
     assert receiver.requests == []
-    # It makes no call: it finds the account by its scan.
+    # It makes no calls, so it finds the account by its scan.
     later = Crowd(url, receiver, 1, 0, deadly)
     later.go()
     receiver.wait_for(1)

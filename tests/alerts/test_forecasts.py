@@ -1,4 +1,4 @@
-"""Forecasts over a ledger: in sentences, and as alerts that are sent once."""
+"""Forecasts from a ledger: as sentences, and as alerts that are sent once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START = datetime.fromtimestamp(NOON / 1e6, tz=timezone.utc)
 
 
 class Ledger:
-    """A process's ledger, as `Budgets` asks it."""
+    """A process's ledger with the interface that `Budgets` uses."""
 
     project, timezone = "p", "UTC"
     new_id = staticmethod(new_id)
@@ -58,7 +58,7 @@ def test_it_says_which_budget_runs_out_and_when(process: Make) -> None:
     assert forecast(one) is None  # one whole day has passed since the first
     days_pass(one, 3)
     found = forecast(one)
-    # Four whole days and a half have seen four dollars since the first day; five of ten are spent.
+    # Four dollars were spent in the four and a half days since the first day; five of ten dollars are spent.
     at = START + timedelta(days=5) + timedelta(days=5 * 4.5 / 4)
     assert found == Forecast("$10 per 30d", at, f"at this rate $10 per 30d runs out on {at.date()}")
 

@@ -1,4 +1,4 @@
-"""Which alerts are due, and that each is sent once: on one ledger, with the clock of the test."""
+"""The due alerts, each sent once, on one ledger with a test clock."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_every_unit_window_and_model(process: Make, limits: str, unit: str) -> N
 def test_every_scope_by_a_call_and_by_the_scan(process: Make, scope: str) -> None:
     subject = Subject(scope, "p" if scope == "project" else "x")
     one = process(**{f"{scope}_limits": "$1"}, alert_at="80")
-    one.client.watched = []  # as if another process, which was killed, had charged it
+    one.client.watched = []  # as if another process had charged it and was killed
     one.charge("0.9", subject)
     for _ in range(8):
         one.tick()
@@ -193,7 +193,7 @@ def test_claims_are_in_no_list_and_no_total(process: Make) -> None:
     one = process(user_limits="$1", project_limits="$10")
     one.charge("0.9", ALICE, Subject("project", "p"))
     one.tick()
-    assert len(one.claims()) == 3  # of the two channels, and of the scan
+    assert len(one.claims()) == 3  # two for the channels, and one for the scan
     for scope in ("user", "team", "tag", "run", "project", "alert"):
         rows = one.ask(ReadUsage("p", scope)).rows
         assert {key.scope for key, _ in rows} == ({scope} if scope in ("user", "project") else set())
@@ -214,7 +214,7 @@ def test_claims_are_forgotten_when_their_window_is_over(process: Make, store: Cl
 
 
 def test_claims_are_forgotten_in_one_round_and_looked_at_once_an_hour(process: Make, store: Clocked) -> None:
-    """Of many users there are more claims in an hour than one look takes."""
+    """With many users there are more claims in an hour than one step handles."""
     one = process()
     one.tick()
     for end, many in ((store.now - 2 * DAY, 1100), (store.now + 2 * DAY, 250)):
@@ -226,7 +226,7 @@ def test_claims_are_forgotten_in_one_round_and_looked_at_once_an_hour(process: M
     store.commands.clear()
     for _ in range(15):
         one.tick()
-    assert len(one.claims()) == 251  # one is of the scan
+    assert len(one.claims()) == 251  # one is for the scan
     looks = [each for each in store.commands if isinstance(each, Read) and each.scope == "alert" and not each.subject]
     assert 0 < len(looks) <= 15
     store.commands.clear()
@@ -258,7 +258,7 @@ def test_the_lease_of_a_process_that_died_ends(process: Make) -> None:
     one.charge("0.9")
     one.watch.run()
     for sending in one.watch.sender._waiting.values():
-        assert one.watch.sender._hold(sending)  # and now it is killed
+        assert one.watch.sender._hold(sending)  # now the process is killed
     two.charge("0.01")
     two.tick(30)
     two.tick(16)
@@ -323,7 +323,7 @@ def test_what_nobody_asked_for_is_not_alerted(process: Make) -> None:
 
 
 def test_a_claim_that_is_done_is_only_read(process: Make, store: Clocked) -> None:
-    """Asking for it would leave a mark each time."""
+    """A refused Reserve would leave a mark each time."""
     one, later = process(user_limits="$1", alert_at="80"), process(user_limits="$1", alert_at="80")
     one.charge("0.9")
     one.tick()

@@ -1,4 +1,4 @@
-"""Managers over a ledger of their own, in a working directory of their own."""
+"""Fixtures: managers with their own ledger, in their own working directory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def open_manager() -> Iterator[OpenManager]:
-    """Opens managers with settings given by name; `memory://` unless a store_url is given."""
+    """A function that opens managers with settings given by name; on `memory://` unless a store_url is given."""
     opened: list[BudgetManager] = []
 
     def make(project: str = "shop", **values: Any) -> BudgetManager:
@@ -47,10 +47,10 @@ def manager(request: pytest.FixtureRequest, open_manager: OpenManager) -> Budget
 
 @pytest.fixture
 def users(manager: BudgetManager) -> Any:
-    """The dictionary of a manager that knows Alice, who has spent, and Bob."""
+    """The dictionary of a manager with the users Alice, who has spent money, and Bob."""
     manager.create_budget(10, "alice", "daily")
     manager.create_budget(2, "bob")
-    # Imported here, for it imports LiteLLM.
+    # Imported here, because it imports LiteLLM.
     from tests.manager.answers import spend
 
     spend(manager, "alice", 0.5)

@@ -1,4 +1,4 @@
-"""A ledger behind a line that a test can cut."""
+"""A networked ledger whose connection a test can cut."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from litellm_budget_plugin.stores.protocol import Outcome, one_by_one
 
 
 class Faraway:
-    """A networked store: the memory store, with every command a round trip.
+    """A networked store: the memory store, with a simulated round trip for every command.
 
-    `away`: nothing is answered. `deaf`: commands are applied and their answers lost. `asked` lists each round trip's commands.
+    `away`: no command is answered. `deaf`: commands are applied, but their answers are lost. `asked` lists the commands of each round
+    trip.
     """
 
     remote = True
@@ -52,14 +53,14 @@ class Faraway:
         self.closed += 1
 
     def calls(self) -> int:
-        """How many calls the totals of project p count, over all users."""
+        """Return how many calls the totals of project p count, over all users."""
         reply = self.store.execute(ReadUsage("p", "user"))
         assert isinstance(reply, UsageRows)
         return sum(usage.calls for _, usage in reply.rows)
 
     @property
     def charged(self) -> list[str]:
-        """The holds of all settlements that were sent, in their order."""
+        """The ids of the holds of all settlements that were sent, in their order."""
         return [
             command.hold
             for commands in self.asked

@@ -1,4 +1,4 @@
-"""A user_cost.json as LiteLLM's class writes it."""
+"""A user_cost.json in the format of LiteLLM's class."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ RECORDS: dict[str, Any] = {
 
 
 def put_file(records: Any) -> None:
-    """Put a file with these records, or this text, into the working directory."""
+    """Write a file with these records, or this text, in the working directory."""
     FILE.write_text(records if isinstance(records, str) else json.dumps(records, indent=4))

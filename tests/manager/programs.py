@@ -1,4 +1,4 @@
-"""Programs for processes of their own, which find the package wherever these tests run from."""
+"""Programs for separate processes, which can import the package from any working directory."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _ROOT = str(Path(__file__).parents[2])
 
 
 def command(program: str, *arguments: str) -> list[str]:
-    """The command line that runs `program`."""
+    """Return the command line that runs `program`."""
     return [sys.executable, "-c", f"import sys; sys.path.insert(0, {_ROOT!r})\n{program}", *arguments]

@@ -1,4 +1,4 @@
-"""What cannot be accepted is said clearly, and changes nothing."""
+"""Input that cannot be accepted raises a clear error, and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The breaker: a dead store costs a few calls its time-out, and no call after them."""
+"""The breaker: only the first few calls to a dead store wait for its time-out."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_one_answer_in_between_starts_the_count_anew(worker: StoreWorker) -> Non
 
 
 def test_a_call_asks_if_the_worker_cannot(worker: StoreWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread could be started: the store must not stay away for ever."""
+    """No thread could be started. Calls must still notice that the store answers again."""
     store = worker.client.store
     assert isinstance(store, Faraway)
     store.away = True
@@ -83,7 +83,7 @@ def test_a_call_asks_if_the_worker_cannot(worker: StoreWorker, monkeypatch: pyte
 
 
 def test_a_local_store_has_no_breaker(worker: StoreWorker) -> None:
-    """A busy file is asked by every call: the next moment it may be free."""
+    """Every call asks a busy file, because it may be free in the next moment."""
     store = worker.client.store
     assert isinstance(store, Faraway)
     store.remote = False

@@ -1,4 +1,4 @@
-"""What is better on purpose than in LiteLLM's class: creating, counting and rolling budgets."""
+"""Intended improvements over LiteLLM's class: creating, counting and rolling budgets."""
 
 from __future__ import annotations
 

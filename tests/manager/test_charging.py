@@ -1,4 +1,4 @@
-"""Charges by hand: beside the callback, again and again, and without a known price."""
+"""Charges by hand: together with the callback, repeated, and without a known price."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.manager.conftest import OpenManager
 
 
 def charged_by_the_callback(manager: BudgetManager, user: str, response: Any) -> None:
-    """The ledger as the callback leaves it."""
+    """Charge a response as the callback does."""
     marks = response_marks(user, response)
     subjects = (Subject("user", user),)
     command = Settle(new_id(), "shop", subjects, ("gpt-4o",), 500_000_000, "gpt-4o", aliases=marks)

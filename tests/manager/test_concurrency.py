@@ -1,4 +1,4 @@
-"""Threads and processes over one ledger lose nothing."""
+"""Threads and processes on one ledger lose no charge."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ manager.close()
 
 
 def run(program: str, processes: int) -> None:
-    """Let several processes run a program, starting together once they are ready."""
+    """Run a program in several processes, which start together when all are ready."""
     started = [
         subprocess.Popen(command(program, str(number)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for number in range(processes)

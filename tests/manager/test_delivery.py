@@ -1,4 +1,4 @@
-"""Charges for a networked store: gathered, delivered once, and kept while the store is away."""
+"""Charges for a networked store: gathered, delivered once, and kept while the store is unreachable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OpenWorker = Callable[..., StoreWorker]
 
 @pytest.fixture
 def open_worker(tmp_path: Path) -> Iterator[OpenWorker]:
-    """A worker without its thread: the tests say when it works."""
+    """A function that opens a worker without its thread. The tests do the thread's work."""
     opened: list[StoreWorker] = []
 
     def make(store: Faraway, most: int = 1_000, journal: bool = True) -> StoreWorker:
@@ -94,7 +94,7 @@ def test_charges_wait_on_the_disk_while_the_store_is_away(
 def test_a_charge_that_comes_while_the_store_is_known_to_be_away_waits_on_the_disk(
     open_worker: OpenWorker, tmp_path: Path
 ) -> None:
-    """The worker asks whether the store is back before it tries to deliver anything."""
+    """The worker checks whether the store answers again before it tries to deliver anything."""
     store = Faraway()
     worker = open_worker(store)
     store.away = True
@@ -136,7 +136,7 @@ def test_the_next_process_delivers_what_the_one_before_left(open_worker: OpenWor
 
 
 class OneProject(Faraway):
-    """Behind a key that opens project p only."""
+    """A store behind a key that opens only project p."""
 
     def _line(self, commands: list[Command]) -> None:
         if any(command.project != "p" for command in commands):
@@ -145,7 +145,7 @@ class OneProject(Faraway):
 
 
 def test_what_another_project_s_process_left_holds_up_no_charge(open_worker: OpenWorker, tmp_path: Path) -> None:
-    """It is left to those who have the key, and they find it."""
+    """It is left to processes with the key, which can find it."""
     dead = Journal(str(tmp_path / "j"), "faraway://")
     dead.keep([replace(charge_of("theirs"), project="q")])
     dead.close()
@@ -199,7 +199,7 @@ def test_a_killed_process_s_journal_is_delivered_once_by_one_of_many(
 
 
 def test_a_charge_after_the_end_is_kept(open_worker: OpenWorker, tmp_path: Path) -> None:
-    """A stream that is dropped after the callback was closed."""
+    """A stream may be dropped after the callback was closed."""
     store = Faraway()
     worker = open_worker(store)
     worker.release()
@@ -237,7 +237,7 @@ def test_an_outage_in_the_middle_of_the_journal_goes_on_where_it_was(
 def test_what_the_store_may_have_forgotten_waits_for_a_person(
     open_worker: OpenWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After RETENTION a settled call is no longer remembered: delivered again, it would be charged again."""
+    """After RETENTION the store forgets a settled call, and a second delivery would charge it again."""
     store = Faraway()
     worker = open_worker(store)
     month_ago = journals.time.time_ns() - 30 * DAY * 1000
@@ -339,7 +339,7 @@ def test_the_thread_delivers_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_charge_whose_window_has_to_be_opened_comes_before_the_release_behind_it(open_worker: OpenWorker) -> None:
-    """The release may be of the slice that pays it: its money must not be free before."""
+    """The release may be that of the slice that pays the charge, whose money must not be free before."""
     store = Faraway()
     worker = open_worker(store)
     daily = (Default("user", "day", 1000),)
@@ -378,7 +378,7 @@ def test_a_journal_that_cannot_be_removed_holds_up_no_charge(
 def test_a_call_without_time_left_says_nothing_of_the_store(
     open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its process was busy: three of them in a row must not keep all others from asking."""
+    """The process was only busy. Three such calls in a row must not stop all others from asking."""
     store = Faraway()
     monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
     ledger = BudgetLedger(BudgetSettings(store_url="redis://somewhere", journal="off"))
@@ -394,7 +394,7 @@ def test_a_call_without_time_left_says_nothing_of_the_store(
 
 
 def test_a_charge_by_hand_that_was_not_answered_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its caller is not told to try again, for that would be another charge."""
+    """Its caller gets no error, because a retry would be a second charge."""
     store = Faraway()
     monkeypatch.setattr(sharing, "open_store", lambda key, timeout: store)
     ledger = BudgetLedger(BudgetSettings(project="p", store_url="redis://somewhere", journal="off"))
@@ -407,7 +407,7 @@ def test_a_charge_by_hand_that_was_not_answered_counts_once(monkeypatch: pytest.
 
 
 def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
-    """The fork falls into the moment in which a thread of the parent is opening it: that thread is not in the child."""
+    """The fork happens while a thread of the parent opens the store, and that thread does not exist in the child."""
     opening, go_on = threading.Event(), threading.Event()
 
     def reopen(seconds: float) -> Store:
@@ -431,7 +431,7 @@ def test_a_store_that_was_away_at_the_start_is_opened_by_a_child_too() -> None:
 
 
 def test_a_call_does_not_wait_for_all_that_waits(open_worker: OpenWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an outage, in which more charges have come together than the store takes in the time of one call."""
+    """After an outage, more charges may wait than the store takes in the time of one call."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     worker = open_worker(Faraway(), most=100_000)

@@ -1,4 +1,4 @@
-"""The examples of https://docs.litellm.ai/docs/budget_manager, with our class in the import line and nothing else changed."""
+"""The examples of https://docs.litellm.ai/docs/budget_manager, changed only to import our class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_quick_start() -> None:
             budget_manager.update_cost(completion_obj=response, user=user)
             served.append(litellm.completion_cost(response))
 
-    # The check stands before the call, so the last call goes over the limit.
+    # The check comes before the call, so the last call exceeds the limit.
     assert 1 < len(served) < 10
     assert sum(served[:-1]) <= 0.00012 < sum(served)
     assert round(sum(served), 9) == round(budget_manager.get_current_cost(user), 9)

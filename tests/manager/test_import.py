@@ -1,4 +1,4 @@
-"""user_cost.json: imported once, written whole, and never imported when it is broken."""
+"""user_cost.json: imported once, written atomically, and never imported if it is damaged."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_spend_that_was_only_tracked_is_added(open_manager: OpenManager) -> None
     put_file({**RECORDS, "old": old})
     manager.load_data()
     assert manager.user_dict["alice"]["model_cost"] == {"gpt-4": 0.125, "gpt-4o": 0.5}
-    # What the file says was spent in a window that is over; what the ledger saw was spent just now.
+    # The file's spend belongs to a window that is over; the ledger's spend is new.
     assert manager.get_current_cost("old") == 0.125
     assert manager.user_dict["old"]["last_updated_at"] == pytest.approx(yesterday + DAY, abs=1 / MICROS)
 

@@ -1,4 +1,4 @@
-"""The journal's files: what was kept is there after any death, in its order, and belongs to one process at a time."""
+"""The journal's files: kept entries survive any crash in their order, and belong to one process at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_was_kept_comes_back_in_its_order(tmp_path: Path) -> None:
     file = again.first()
     assert file is not None and _holds(file) == ["a", "b", "c"]
     [(_, entry), *_] = file.next(1)
-    # The day of the charge is the day on which it was made, not that of its delivery.
+    # A charge counts on the day on which it was made, not on the day of its delivery.
     assert entry is not None and isinstance(entry.command, Settle) and entry.command.at == entry.at
     again.close()
 
@@ -56,7 +56,7 @@ EARLIER = (
     b'"defaults":[["user","none",1000,"","usd",0]],"parent":null,"aliases":["response"],"unless":null,"thresholds":[],'
     b'"at":1774734000000000,"rolls":[],"now":null}}\n'
 )
-"""A line that an earlier version has written."""
+"""A line that an earlier version wrote."""
 
 
 @pytest.mark.parametrize(("checksum", "thresholds"), [(b"5683f1be", b"[]"), (b"529330a3", b"[800000,1000000]")])
@@ -120,13 +120,13 @@ def test_a_living_process_keeps_its_file_and_a_dead_one_s_is_taken_over(tmp_path
     journal = _claimed(tmp_path)
     file = journal.first()
     assert file is not None and _holds(file) == ["a"]
-    # And only by one.
+    # Only one process can claim it.
     assert _claimed(tmp_path).first() is None
     journal.close()
 
 
 def test_a_forked_child_lets_go_of_its_parent_s_file(tmp_path: Path) -> None:
-    """Otherwise a worker that outlives its parent would keep everybody from delivering what the parent left."""
+    """Otherwise a worker that outlives its parent would keep other processes from delivering the parent's charges."""
     journal = Journal(str(tmp_path), PLACE)
     journal.keep([charge_of("a")])
 
@@ -182,7 +182,7 @@ def test_a_damaged_entry_is_seen(tmp_path: Path, damage: object) -> None:
 
 
 def test_a_write_that_fails_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fills up in the middle of an entry must not spoil the entry after it."""
+    """A disk that becomes full in the middle of an entry must not damage the next entry."""
     journal = Journal(str(tmp_path), PLACE)
     journal.keep([charge_of("a")])
 
@@ -207,7 +207,7 @@ def test_a_write_that_fails_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pyt
 
 
 def test_everything_kept_survives_death_in_mid_write(tmp_path: Path) -> None:
-    """A process is killed while it writes; whatever it was told to be kept is there, whole and once."""
+    """A process is killed while it writes. Every entry that it reported as kept is whole, and there once."""
     for round_ in range(20):
         directory = tmp_path / str(round_)
 
@@ -258,7 +258,7 @@ def test_entries_set_aside_are_whole_lines(tmp_path: Path) -> None:
 def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening and locking it: what is written to it from then on, nobody would ever find."""
+    """The owner removes it between its opening and its locking. No process would ever find entries that are written to it later."""
     owner = JournalFile.create(str(tmp_path), "d")
     lock = journal_files.lock
 
@@ -271,7 +271,7 @@ def test_a_file_that_its_owner_has_just_removed_is_not_taken_over(
 
 
 def test_what_is_set_aside_during_a_delivery_stays(tmp_path: Path) -> None:
-    """A service may add to the file between the moment it is read and the moment the delivered is taken out."""
+    """A service may add to the file after it is read and before the delivered entries are taken out."""
     journal = Journal(str(tmp_path), "store")
     journal.keep([charge_of("first"), charge_of("later")])
     file = journal.first()
@@ -290,7 +290,7 @@ def test_what_is_set_aside_during_a_delivery_stays(tmp_path: Path) -> None:
 
 
 def test_two_deliveries_of_one_file_at_once(tmp_path: Path) -> None:
-    """The one that ends last finds its work done, and takes out nothing else."""
+    """The delivery that ends last finds its entries already taken out, and takes out nothing else."""
     journal = Journal(str(tmp_path), "store")
     journal.keep([charge_of("first"), charge_of("later")])
     file = journal.first()

@@ -1,4 +1,4 @@
-"""The ledgers of one process: which of them share a store, for how long, and what they remember."""
+"""The ledgers of one process: which of them share a store, for how long, and the data that they keep."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_budget_of_the_project_counts_for_every_user(open_ledger: OpenLedger) 
 
 
 def test_a_file_is_not_looked_at_beside_a_command(open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork closes the file inside of the guard, and its -wal file goes away with it."""
+    """A fork closes the file inside the guard, and this also removes its -wal file."""
     store = open_ledger(store_url="sqlite:///ledger.db").store
     assert isinstance(store, SqliteStore)
     inside: list[bool] = []
@@ -126,7 +126,7 @@ def test_a_file_is_not_looked_at_beside_a_command(open_ledger: OpenLedger, monke
 
 
 def test_a_child_does_not_use_a_store_that_its_parent_has_let_go_of() -> None:
-    """The fork can fall between the closing of the store and its being forgotten."""
+    """A fork can happen after the store was closed and before it is forgotten."""
     worker = StoreWorker(open_store("memory://"), 1.0)
     worker.release()
     worker.reset()
@@ -134,7 +134,7 @@ def test_a_child_does_not_use_a_store_that_its_parent_has_let_go_of() -> None:
 
 
 def test_runs_that_ended_long_ago_are_forgotten_now_and_then(open_ledger: OpenLedger) -> None:
-    """In memory, too, after RETENTION: not with the marks, which stay for an hour there."""
+    """A ledger in memory also forgets runs after RETENTION, and not with the marks, which it keeps for an hour."""
     ledger = open_ledger(retention=3)
     hour = 3600 * 10**6
     now = time.time_ns() // 1000

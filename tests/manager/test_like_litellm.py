@@ -1,4 +1,4 @@
-"""The same calls on LiteLLM's class and on ours: the same returns, records, exceptions and files."""
+"""LiteLLM's class and ours behave alike: equal calls give equal results, records, exceptions and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JUST_NOW = float(int(time.time()))
 
 @pytest.fixture
 def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """LiteLLM's manager, in a directory of its own. Its saving in the background would go to the directory of the moment."""
+    """LiteLLM's manager, in its own directory. It does not save in the background, because it would write to the current directory."""
     monkeypatch.setattr(litellm.BudgetManager, "_save_data_thread", lambda self: None)
     here = Path.cwd()
     monkeypatch.chdir(tmp_path_factory.mktemp("theirs"))
@@ -33,7 +33,7 @@ def theirs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 
 
 def close(value: Any) -> Any:
-    """Plain, and equal to whatever is the same to a nano-dollar."""
+    """Return a plain copy with floats rounded to 8 digits, so that tiny differences do not count."""
     if isinstance(value, dict):
         return {key: close(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,7 +42,7 @@ def close(value: Any) -> Any:
 
 
 def outcome(script: Script, manager: Any) -> Any:
-    """What the script returned or raised, as it was then, and the dictionary afterwards."""
+    """Return a copy of what the script returned or raised, and the dictionary afterwards."""
     try:
         result = copy.deepcopy(script(manager))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -160,7 +160,7 @@ def test_a_bad_duration_raises_litellms_words(manager: BudgetManager, theirs: An
     with pytest.raises(ValueError) as real:
         theirs.create_budget(10, "alice", "hourly")
     assert str(ours.value) == str(real.value)
-    # LiteLLM leaves a budget without duration behind.
+    # LiteLLM leaves a budget without duration.
     assert manager.user_dict == {} and theirs.user_dict == {"alice": {"total_budget": 10}}
 
 

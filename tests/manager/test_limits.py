@@ -1,4 +1,4 @@
-"""BudgetManager's own surface: sentences in, exact amounts out, for every scope."""
+"""BudgetManager's own methods: they take sentences and return exact amounts, for every scope."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODEL = "gpt-4o"
 
 
 def charge(manager: BudgetManager, user: str, usd: str, model: str = MODEL, calls: int = 1, **given: Any) -> None:
-    """A call that was made and cost this."""
+    """Charge a call that cost `usd`."""
     ledger = manager._ledger
     principal = ledger.principal(user, Given(**given))
     cost = int(Decimal(usd) / NANO)
@@ -39,7 +39,7 @@ def charge(manager: BudgetManager, user: str, usd: str, model: str = MODEL, call
 
 
 def hold(manager: BudgetManager, user: str, usd: str, model: str = MODEL, **given: Any) -> Granted | Refused:
-    """A call that begins and may cost this."""
+    """Hold `usd` for a call that begins."""
     ledger = manager._ledger
     principal = ledger.principal(user, Given(**given))
     want = Amounts(int(Decimal(usd) / NANO), 1, 15)
@@ -165,7 +165,7 @@ def test_limits_are_raised_for_a_while(open_manager: OpenManager) -> None:
         charge(manager, user, "0.5")
         manager.raise_limit(user, "$5", until=soon)
         assert manager.remaining(user).usd == before + Decimal("4.5")
-    # What is raised is no limit of their own: another default still counts.
+    # A raise sets no limit by hand, so the other defaults still count.
     assert sorted(manager.limits("alice")) == ["$1 per day", "$1 per day for o3", "$2 per month", "100 calls"]
     assert isinstance(hold(manager, "alice", "4"), Granted)
     assert refused(manager, "alice", "1.1", model="o3").account.model == "o3"
@@ -265,14 +265,14 @@ def test_who_needs_a_balance_and_has_none_is_refused(open_manager: OpenManager) 
     assert manager.limits("alice") == ["credit", "$5 per day"] and manager.remaining("alice")[:2] == (0, "credit")
     manager.top_up("alice", "$1", id="1")
     assert manager.remaining("alice").usd == 1 and isinstance(hold(manager, "alice", "1"), Granted)
-    # Alice's call in flight is one of the project, and none of this team.
+    # Alice's call in flight also holds money of the project, but not of this team.
     for subject, balance in (("team:red", 1), ("project", 0)):
         manager.top_up(subject, "$1", id=f"for {subject}")
         assert manager.balance(subject) == balance
 
 
 def test_payments_survive_a_kill_and_are_not_taken_twice(open_manager: OpenManager) -> None:
-    """The process is killed in the middle of paying; the one after it sends everything again."""
+    """The process is killed during the payments, and the next one sends all of them again."""
     manager = open_manager(store_url="sqlite:///ledger.db")
     settings = manager._ledger.settings
 
@@ -344,7 +344,7 @@ def test_litellms_surface_follows_the_users_own_table(open_manager: OpenManager,
 
 
 def test_litellms_upkeep_leaves_all_budgets(manager: BudgetManager) -> None:
-    """What rolls or writes one budget drops no other."""
+    """A method that rolls or writes one budget drops no other."""
     manager.set_limits("alice", "$3/12h", "$10/month", "$1/day for o3")
     charge(manager, "alice", "1")
     manager.user_dict["alice"]["last_updated_at"] -= 86_400

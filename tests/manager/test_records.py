@@ -1,4 +1,4 @@
-"""Writing into one user's record: every key goes to the ledger, and what cannot be accepted changes nothing."""
+"""Writing to one user's record: every key goes to the ledger, and a bad value changes nothing."""
 
 from __future__ import annotations
 

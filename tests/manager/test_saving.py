@@ -1,4 +1,4 @@
-"""user_cost.json is written whole or not at all, and is no news to the ledger that wrote it."""
+"""user_cost.json is written atomically, and the ledger that wrote it does not import it."""
 
 from __future__ import annotations
 

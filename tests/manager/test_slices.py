@@ -1,4 +1,4 @@
-"""Slices: calls admitted from memory cannot pass a limit, pay exactly, and leave nothing held."""
+"""Slices: calls admitted from memory cannot exceed a limit, are charged exactly, and leave nothing held."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OpenLedger = Callable[..., BudgetLedger]
 
 
 class Clock:
-    """The time that slices go by."""
+    """The clock of slices."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -47,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def open_ledger(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[OpenLedger]:
-    """Ledgers of several processes on one store: each with a worker of its own, whose thread the test is."""
+    """A function that opens ledgers like several processes on one store. Each has its own worker, and the test does its thread's work."""
     opened: list[BudgetLedger] = []
     shared = MemoryStore()
 
@@ -103,7 +103,7 @@ def _call(ledger: BudgetLedger, usd: int = CENT // 10, cost: int | None = None, 
 
 
 def _warm(ledger: BudgetLedger, user: str = "alice") -> None:
-    """Two calls, and the worker's turn: a slice is open."""
+    """Open a slice, with two calls and a run of the worker's task."""
     for _ in range(2):
         assert _call(ledger, user=user)
     _keeper(ledger).run()
@@ -177,7 +177,7 @@ def test_a_retry_swaps_its_hold_in_the_slice(open_ledger: OpenLedger) -> None:
     ledger.reserve(first)
     second = _hold(ledger, replaces=first.hold)
     assert isinstance(ledger.reserve(second), Granted)
-    large = _hold(ledger, usd=9 * CENT, replaces=second.hold)  # asked for by itself: it is too much for a slice
+    large = _hold(ledger, usd=9 * CENT, replaces=second.hold)  # asks the ledger, because it is too much for a slice
     assert isinstance(ledger.reserve(large), Granted)
     third = _hold(ledger, replaces=large.hold)
     assert isinstance(ledger.reserve(third), Granted)
@@ -188,7 +188,7 @@ def test_a_retry_swaps_its_hold_in_the_slice(open_ledger: OpenLedger) -> None:
 
 
 def test_near_the_limit_calls_are_held_for_one_by_one(open_ledger: OpenLedger) -> None:
-    """And every dollar up to the limit can be spent."""
+    """Every dollar up to the limit can be spent."""
     ledger = open_ledger(limit="0.1")
     granted = 0
     for _ in range(130):
@@ -204,7 +204,7 @@ def test_near_the_limit_calls_are_held_for_one_by_one(open_ledger: OpenLedger) -
 
 
 def test_money_held_ahead_goes_back_when_an_account_is_short(open_ledger: OpenLedger) -> None:
-    """Somebody else has spent what was left: within a second the slice no longer stands in their way."""
+    """Another process has spent the rest. Within a second the slice no longer blocks its calls."""
     mine, theirs = open_ledger(), open_ledger()
     _warm(mine)
     mine.worker.flush()
@@ -269,7 +269,7 @@ def test_a_slice_that_the_ledger_lost_is_not_used_on(open_ledger: OpenLedger) ->
 
 
 def test_a_slice_s_end_stays_behind_its_charges(open_ledger: OpenLedger) -> None:
-    """Released before them, its money would be free while they are on their way."""
+    """If it were released before them, its money would be free before they are delivered."""
     ledger = open_ledger()
     _warm(ledger)
     hold = _hold(ledger)
@@ -282,7 +282,7 @@ def test_a_slice_s_end_stays_behind_its_charges(open_ledger: OpenLedger) -> None
 
 
 def test_no_thread_ends_a_slice_before_another_s_charge(open_ledger: OpenLedger) -> None:
-    """The last call of a slice ends while another thread is about to pass its charge on."""
+    """The last call of a slice ends while another thread is about to deliver a charge."""
     ledger = open_ledger()
     _warm(ledger)
     slices = ledger._slices
@@ -296,7 +296,7 @@ def test_no_thread_ends_a_slice_before_another_s_charge(open_ledger: OpenLedger)
     def tell(command: Settle | Release) -> None:
         if command.hold == first.hold:
             other.start()
-            # Far longer than the other thread needs if nothing keeps it.
+            # Far longer than the other thread needs if nothing blocks it.
             other.join(0.5)
         told.append(type(command).__name__)
 
@@ -308,7 +308,7 @@ def test_no_thread_ends_a_slice_before_another_s_charge(open_ledger: OpenLedger)
 
 
 def test_a_slice_whose_grant_was_lost_goes_back(open_ledger: OpenLedger) -> None:
-    """The ledger holds it, and its answer did not arrive."""
+    """The ledger holds it, but its answer was lost."""
     ledger = open_ledger()
     for _ in range(2):
         _call(ledger)
@@ -324,7 +324,7 @@ def test_a_slice_whose_grant_was_lost_goes_back(open_ledger: OpenLedger) -> None
 
 
 def test_an_idle_slice_goes_back_after_an_outage(open_ledger: OpenLedger, clock: Clock) -> None:
-    """It was given up in the moment in which the ledger could not be reached for the others."""
+    """It was retired at the moment when the ledger was unreachable for the renewal of the others."""
     ledger = open_ledger()
     _warm(ledger, "bob")
     clock.now += sliced.WARM_SECONDS
@@ -350,7 +350,7 @@ def test_a_call_dearer_than_its_hold_eats_into_the_slice_only(open_ledger: OpenL
 
 
 class Rush:
-    """Three processes, their calls, their workers and outages in any order."""
+    """Three processes whose calls, workers and outages run in any order."""
 
     def __init__(self, processes: list[BudgetLedger], clock: Clock, seed: int) -> None:
         self.processes, self.clock, self.dice = processes, clock, random.Random(seed)
@@ -358,7 +358,7 @@ class Rush:
         self.charged = 0
 
     def step(self) -> None:
-        """One thing happens."""
+        """Do one random step."""
         ledger = self.dice.choice(self.processes)
         happens = self.dice.choices((self.begin, self.end, self.look, self.cut), (45, 30, 20, 5))[0]
         with suppress(BudgetStoreUnavailable):
@@ -391,7 +391,7 @@ class Rush:
         _store(ledger).away = not _store(ledger).away
 
     def finish(self) -> None:
-        """Everybody is reached again, and every call ends."""
+        """End all outages and all calls."""
         for ledger in self.processes:
             _store(ledger).away = False
         for ledger, hold in self.running:
@@ -402,7 +402,7 @@ class Rush:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_sequence_passes_the_limit_or_leaves_money_behind(open_ledger: OpenLedger, clock: Clock, seed: int) -> None:
-    """And spent is the sum of what was charged."""
+    """Also, the spend is the sum of the charges."""
     rush = Rush([open_ledger(size="0.02", limit="0.3") for _ in range(3)], clock, seed)
     ledger = rush.processes[0]
     look = Read("p", "user", "alice", defaults=ledger.defaults)

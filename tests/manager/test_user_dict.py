@@ -1,4 +1,4 @@
-"""user_dict and its records: a dictionary to everybody who asks, and every change in the ledger."""
+"""user_dict and its records behave like dictionaries, and write every change to the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry of the test's own, and the callbacks of tests/hooks over it."""
+"""Fixtures: a registry for each test, and the callbacks of tests/hooks with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OpenFar = Callable[..., Desk]
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
-    """Where every ledger of the test shows its metrics."""
+    """The registry in which every ledger of the test shows its metrics."""
     own = CollectorRegistry()
     monkeypatch.setattr(metrics, "_chosen", None)
     metrics.use_registry(own)
@@ -45,7 +45,7 @@ def line() -> Faraway:
 def open_far(
     line: Faraway, open_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[OpenFar]:
-    """Opens desks on a networked ledger, whose line a test can cut."""
+    """A function that opens desks on a networked ledger whose connection a test can cut."""
     monkeypatch.setattr(sharing, "open_store", lambda url, timeout=None: line)
 
     def open_one(**settings: Any) -> Desk:

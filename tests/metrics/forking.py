@@ -1,4 +1,4 @@
-"""Forks while other threads update metrics without a pause."""
+"""Forks of a process while its other threads update metrics without a pause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = 10
 
 
 def forked_while_updating(times: int) -> list[int]:
-    """The exit status of each child, until one fails; a child updates and reads what its parent's threads were updating."""
+    """Return the exit status of each child, until one fails. A child updates the metrics that its parent's threads were updating."""
     told = ProcessMetrics.in_registry(CollectorRegistry())
     over = threading.Event()
 
@@ -40,7 +40,7 @@ def forked_while_updating(times: int) -> list[int]:
 def _child(told: ProcessMetrics) -> int:
     child = os.fork()
     if not child:
-        # Whatever happens, nothing but this runs in the child, and not for long.
+        # The child must run only this code, and must end soon in any case.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_SECONDS)
         try:

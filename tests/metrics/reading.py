@@ -1,4 +1,4 @@
-"""What a scrape finds."""
+"""Functions to read metrics as a scrape does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "litellm_budget_"
 
 
 def samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """The samples of an exposition by name."""
+    """Return the samples of an exposition by name."""
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -21,7 +21,7 @@ def samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 
 class Shown:
-    """The metrics in a registry, read as Prometheus reads them."""
+    """The metrics in a registry, read in the format of Prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -30,17 +30,17 @@ class Shown:
         return samples(generate_latest(self.registry).decode())
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum of the samples that have these labels."""
+        """Return the sum of the samples with these labels."""
         wanted = labels.items()
         return sum(value for found, value in self.all().get(PREFIX + name, []) if wanted <= found.items())
 
     def nanos(self, name: str, **labels: str) -> int:
-        """US dollars as nano-dollars."""
+        """Return a sum in US dollars as nano-dollars."""
         return round(self(name, **labels) * 1e9)
 
 
 def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for what must come."""
+    """Wait until `holds` returns true. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come"

@@ -1,4 +1,4 @@
-"""The metrics of real calls: they say what the ledger says."""
+"""The metrics of real calls agree with the ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STORES = ["memory://", "sqlite"]
 
 @pytest.fixture(params=STORES)
 def open_on(request: pytest.FixtureRequest, registry: CollectorRegistry, open_desk: Open) -> Open:
-    """Opens desks on each embedded store."""
+    """A function that opens desks, on each embedded store."""
     chosen = {"store_url": "memory://"} if request.param == "memory://" else {}
     return lambda **settings: open_desk(**{"default_limit": "10", **chosen, **settings})
 
@@ -72,14 +72,14 @@ def test_what_is_held_is_what_the_ledger_holds(open_on: Open, shown: Shown) -> N
     assert shown.nanos("held_usd", use="calls") == desk.held("alice") == 2 * WORTH
     streams.clear()
     del stream
-    # Dropped: charged for what was received, once.
+    # The dropped stream is charged once, for the chunks that were received.
     desk.calm("alice")
     assert shown("held_usd") == shown("open_holds") == 0
     assert shown.nanos("spend_usd_total") == desk.spent("alice")
 
 
 def test_a_refusal_counts_once_whatever_was_tried_before(open_on: Open, shown: Shown, upstream: Upstream) -> None:
-    """With money in flight the ledger is asked a second time, after what waits was settled."""
+    """While other calls hold money, the ledger is asked a second time, after waiting charges were settled."""
     desk = open_on(default_limit="0.02")
     stream = litellm.completion(**desk.arguments("alice", stream=True))
     next(stream)
@@ -141,7 +141,7 @@ def test_two_callbacks_and_a_manager_count_once(open_on: Open, shown: Shown) -> 
     litellm.callbacks = [first.callback, second.callback]
     litellm.completion(**first.arguments("alice"))
     answer = litellm.completion(**first.arguments("alice"), mock_response="hello")
-    # Charged by the gate already: by hand it changes nothing.
+    # The callback has already charged it, so a charge by hand changes nothing.
     first.callback.manager.update_cost("alice", answer)
     assert shown.nanos("spend_usd_total") == first.calm("alice")
 
@@ -214,7 +214,7 @@ def test_calls_and_scrapes_at_the_same_time(open_on: Open, shown: Shown) -> None
 
 
 def test_the_gauges_are_told_of_the_end(registry: CollectorRegistry) -> None:
-    """Where nobody reads them, too: in a directory that processes share, the last values stay."""
+    """This happens even if nobody reads them, because the last values stay in a directory that processes share."""
     ledger = BudgetLedger(BudgetSettings(store_url="memory://"))
     told = ProcessMetrics.in_registry(registry)
     assert told._sources == [ledger.worker]

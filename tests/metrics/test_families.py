@@ -1,4 +1,4 @@
-"""The families as a scraper finds them: bounded, parsed, registered once, all documented and on the dashboard."""
+"""The families in a scrape: bounded, parseable, registered once, all documented and on the dashboard."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "litellm-budget.json"
 
 
 def _families(registry: CollectorRegistry) -> dict[str, str]:
-    """Every family's type by its name, as it is queried."""
+    """Return every family's type by the name that queries use."""
     found = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         if family.name.startswith(PREFIX) and not family.name.endswith("_created"):
@@ -55,7 +55,7 @@ def test_a_thousand_models_and_projects_are_a_hundred_and_other(registry: Collec
     assert shown.nanos("spend_usd_total") == 1000
     assert len(shown.all()[PREFIX + "refusals_total"]) == families.MOST_NAMES + 1
     assert shown("refusals_total", project="other") == 900
-    # One that was known stays known.
+    # A known name stays known.
     told.charged(Settle("late", "project-5", (), (), 1, "model-5"))
     assert shown.nanos("spend_usd_total", model="model-5", project="project-5") == 2
 
@@ -167,7 +167,7 @@ def test_the_dashboard_shows_every_family_and_nothing_else(registry: CollectorRe
     for panel in dashboard["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24 and panel["title"] and panel["targets"]
-    # What a panel asks for by label exists.
+    # The labels in the panels' queries exist.
     labels = {
         label
         for expr in _queried(dashboard)
@@ -190,7 +190,7 @@ def test_the_alert_asks_for_what_exists(registry: CollectorRegistry) -> None:
 def test_a_name_that_somebody_else_has_stops_no_ledger(
     open_desk: Open, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """None of the families is shown then, and the registry can still be read."""
+    """Then no family is shown, and the registry can still be read."""
     Counter(PREFIX + "store_errors", "Somebody else's.", registry=registry)
     desk = open_desk()
     litellm.completion(**desk.arguments("alice"))
@@ -256,7 +256,7 @@ def test_nothing_imports_prometheus_client_before_it_is_wanted() -> None:
 
 
 def test_a_forked_child_goes_on(open_desk: Open, shown: Shown) -> None:
-    """Forked while other threads change metrics all the time: no lock of theirs stays locked in the child."""
+    """Other threads change metrics all the time during the fork, and none of their locks stays locked in the child."""
     from tests.metrics.forking import forked_while_updating
 
     assert forked_while_updating(20) == [0] * 20

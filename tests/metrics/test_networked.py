@@ -1,4 +1,4 @@
-"""The metrics of a networked ledger: outages, the journal, slices, charges that are sent again, holds that expire."""
+"""The metrics of a networked ledger: outages, the journal, slices, repeated charges, expired holds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_calls_beyond_the_journals_limit_are_refusals(shown: Shown, open_far: Op
     desk = open_far(default_limit="10", on_store_error="allow", journal_limit=2)
     line.away = True
     litellm.completion(**desk.arguments("alice"))
-    # Its charge, and the end of the hold that nobody knows of.
+    # The charge of the call, and the release of its hold, which the ledger may not have granted.
     until(lambda: shown("waiting_charges") == 2)
     with pytest.raises(BudgetStoreUnavailable):
         litellm.completion(**desk.arguments("alice"))
@@ -94,7 +94,7 @@ def test_a_charge_whose_reply_was_lost_counts_once(shown: Shown, open_far: OpenF
 def test_a_charge_that_is_sent_again_with_its_batch_counts_once(
     shown: Shown, open_far: OpenFar, line: Faraway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The charges of a batch were acknowledged, its releases were not: all of it is kept, and sent again."""
+    """The charges of a batch were acknowledged, but its releases were not, so the whole batch is kept and sent again."""
     desk = open_far(default_limit="10")
     ledger = _ledger(desk)
     answering = line.execute_all

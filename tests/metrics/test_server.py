@@ -1,4 +1,4 @@
-"""What a server tells of the commands that it answers, with one worker and with several."""
+"""The metrics of the commands that a server answers, with one worker and with several."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TTL = 60_000_000
 
 
 class Server:
-    """A store behind metrics, as a server has it."""
+    """A store with the metrics of a server."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
@@ -103,7 +103,7 @@ def test_expired_holds_are_held_no_longer(server: Server) -> None:
     assert server.held() == 0 and server.shown("expired_holds_total", seen_by="renewal") == 1
     server.reserve("c", 100, ttl=1)
     server.answer(Sweep("p", 10**12, 10**13))
-    # Forgotten before anybody reads the metrics.
+    # The hold is forgotten before the metrics are read.
     assert not server.metrics._holds._open  # type: ignore[union-attr]
     assert server.shown("expired_holds_total", seen_by="sweep") >= 1
 
@@ -169,7 +169,7 @@ def test_several_workers_answer_for_all(tmp_path: Path) -> None:
 
 
 def test_a_thousand_scopes_of_a_client_s_own_are_few_series() -> None:
-    """A scope is text that a client sends."""
+    """Clients choose the text of a scope, so the number of scopes must be bounded."""
     server = Server()
     for number in range(300):
         subject, limit = Subject(f"scope-{number}", "alice"), Default(f"scope-{number}", "none", 1)

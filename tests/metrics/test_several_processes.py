@@ -1,4 +1,4 @@
-"""The plugin in several processes that share prometheus_client's directory: gauges come from the worker's thread."""
+"""The plugin in several processes that share prometheus_client's directory: the worker's thread updates gauges."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_gauges_and_counters_of_several_processes(tmp_path: Path) -> None:
     once, twice = (samples(text) for text in texts)
     spent = [sum(value for _, value in found[PREFIX + "spend_usd_total"]) for found in (once, twice)]
     assert spent[0] > 0
-    # The first process has settled its stream, as dropped, when it ended.
+    # When the first process ended, it settled its stream as dropped.
     assert spent[1] >= 2 * spent[0]
     held = [sum(value for _, value in found[PREFIX + "held_usd"]) for found in (once, twice)]
     assert held[0] > 0
-    # What it held it holds no longer, although its file is still there.
+    # It holds no money any more, although its file still exists.
     assert held[1] == held[0]
     assert sum(value for _, value in twice[PREFIX + "breaker_open"]) == 0

@@ -1,4 +1,4 @@
-"""What is written on OpenTelemetry's spans, with its real SDK and LiteLLM's own `otel` callback."""
+"""The attributes on OpenTelemetry's spans, with its real SDK and LiteLLM's own `otel` callback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PREFIX = "litellm_budget."
 
 
 class Traces:
-    """A tracer of the application's own, and what was exported."""
+    """A tracer like an application's, and the spans that it exported."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -42,7 +42,7 @@ class Traces:
         return next(span for span in self.exporter.get_finished_spans() if span.name == name)
 
     def ours(self, name: str) -> dict[str, Any]:
-        """This package's attributes on a span."""
+        """Return this package's attributes on a span."""
         found = self.named(name).attributes or {}
         return {key.removeprefix(PREFIX): value for key, value in found.items() if key.startswith(PREFIX)}
 
@@ -132,7 +132,7 @@ def test_a_store_that_is_away_says_so(traces: Traces, open_far: Open, line: Fara
 
 
 def test_a_dropped_stream_writes_its_cost_while_its_span_is_open(traces: Traces, open_desk: Open) -> None:
-    """Settled on a thread where no span is current: the span of the call is the one that it was held under."""
+    """The call is settled on a thread without a current span. Its span is the one that was current when its money was held."""
     desk = open_desk()
     with traces.tracer.start_as_current_span("work") as span:
         stream = litellm.completion(**desk.arguments("alice", stream=True))
@@ -173,7 +173,7 @@ def test_a_failure_costs_nothing(traces: Traces, open_desk: Open, upstream: Upst
 
 
 def test_a_later_attempt_writes_on_the_span_of_its_call(traces: Traces, open_desk: Open) -> None:
-    """Wherever LiteLLM makes it: on a thread of its own no span is current."""
+    """LiteLLM may make the attempt on its own thread, where no span is current."""
     desk = open_desk()
     ledger = desk.callback.budget_ledger
     assert ledger is not None
@@ -255,7 +255,7 @@ def test_litellms_own_attributes_and_ours_are_on_one_span(traces: Traces, open_d
 def test_the_proxys_span_is_written_to_although_it_is_not_current(
     traces: Traces, open_desk: Open, otel: OpenTelemetry
 ) -> None:
-    """The proxy hands the span of its request on in the metadata; LiteLLM writes to that one before any other."""
+    """The proxy passes its request's span in the metadata, and LiteLLM prefers that span to any other."""
     desk = open_desk()
     litellm.callbacks = [desk.callback, otel]
     span = traces.tracer.start_span("Received Proxy Server Request")

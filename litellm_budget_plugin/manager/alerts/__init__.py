@@ -1,1 +1,1 @@
-"""Alerts: what they say, who sends each of them, and where to."""
+"""Alerts: their text, the search for them, and the channels that send them."""

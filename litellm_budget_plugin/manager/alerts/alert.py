@@ -1,4 +1,4 @@
-"""What an alert says, and what makes it the same alert in every process."""
+"""Alerts: their text, and the id that identifies an alert in every process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Kind = Literal["threshold", "refused", "forecast", "outage", "recovered", "journ
 
 @dataclass(frozen=True)
 class Alert:
-    """Something that an operator should know; `text` says it in one sentence.
+    """A message for an operator; `text` is one sentence.
 
-    `id` is the same in every process and for every repetition: a receiver may use it to drop repetitions. `scope`, `subject`, `budget` (a
-    sentence) and the amounts (US dollars, calls or tokens, as `unit` says) are None for alerts that are about no budget.
-    `threshold` is per cent of the limit, `runs_out_at` when a budget ends by its forecast.
+    `id` is the same in every process and for every repetition, so that a receiver can drop repetitions. `scope`, `subject`, `budget` (a
+    sentence) and the amounts (US dollars, calls or tokens, as `unit` says) are None for alerts that are not about a budget.
+    `threshold` is in per cent of the limit. `runs_out_at` is when a budget runs out by its forecast.
     """
 
     id: str
@@ -45,16 +45,16 @@ class Alert:
 
     @property
     def title(self) -> str:
-        """A few words for a subject line: no id of a user is in them."""
+        """A few words for a subject line, without any user's id."""
         return f"{_TITLES[self.kind]} ({self.project})"
 
     @property
     def claimed(self) -> bool:
-        """Whether one process sends it for all. The others tell of one process, or of a ledger that nobody can ask."""
+        """Whether one process sends it for all. Other alerts are about one process, or about a ledger that cannot be reached."""
         return self.kind in ("threshold", "refused", "forecast")
 
     def as_dict(self) -> dict[str, Any]:
-        """Its fields as JSON has them: amounts as text, because they are exact, and times in ISO 8601. None is left out."""
+        """Return the fields for JSON: amounts as text, because they are exact, and times in ISO 8601. Fields that are None are left out."""
         found = {name: value for name, value in vars(self).items() if value is not None}
         for name, value in found.items():
             if isinstance(value, datetime):
@@ -78,8 +78,8 @@ _TITLES: dict[str, str] = {
 def crossed(
     subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], thresholds: tuple[int, ...]
 ) -> Iterator[tuple[int, int, AccountState]]:
-    """Each (threshold, limit, account) of a subject whose spent and held money is at or over that many per cent of its limit. Blocked
-    accounts and limits of nothing have no thresholds.
+    """Yield each (threshold, limit, account) of a subject where spent and held money is at or over `threshold` per cent of the limit.
+    Blocked accounts and limits of zero have no thresholds.
     """
     for _, limit, state in limits_on(subject, states, None, defaults):
         if state is None or state.ended or state.blocked or limit is None or limit <= 0:
@@ -93,7 +93,7 @@ def crossed(
 def may_cross(
     subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], thresholds: tuple[int, ...]
 ) -> bool:
-    """Whether `crossed` could give anything, by the accounts as a `Read` with other defaults has shown them."""
+    """Return whether `crossed` may yield anything, from accounts that a `Read` with other defaults has returned."""
     if not thresholds:
         return False
     followers = defaults_for(subject, states, defaults)
@@ -102,16 +102,16 @@ def may_cross(
             limit = state.own_limit
         else:
             limit = followers[state.ref].limit if state.ref in followers else None
-        # What is raised or carried over only makes the limit larger.
+        # Raises and amounts carried over only make the limit larger.
         if limit is not None and 100 * (state.spent + state.held) >= thresholds[0] * limit:
             return True
     return False
 
 
 def threshold_alert(project: str, threshold: int, limit: int, state: AccountState, now: int, zone: str) -> Alert:
-    """The alert that an account is at or over a threshold, at `now` (microseconds)."""
+    """Return the alert that an account is at or over a threshold, at `now` (microseconds)."""
     used = 100 * (state.spent + state.held) // limit
-    # A charge may pass several thresholds at once.
+    # One charge may pass several thresholds at once.
     passed = "" if used == threshold else f" (alert at {threshold} %)"
     return _about(
         "threshold",
@@ -130,20 +130,20 @@ def threshold_alert(project: str, threshold: int, limit: int, state: AccountStat
 def refused_alert(
     project: str, state: AccountState, limit: int | None, now: int, zone: str, *, shadow: bool = False
 ) -> Alert:
-    """The alert that calls are refused under a budget; with `shadow`, that they would be. Another limit, or a block, makes another alert
-    of it.
+    """Return the alert that calls are refused under a budget; with `shadow`, that they would be. A different limit, or a block, gives a
+    different alert.
     """
     said = f" {'would have' if shadow else 'has'} calls refused under"
     alert = _about("refused", project, state, limit or 0, now, zone, said, key=(limit or 0, int(state.blocked)))
     if not state.blocked:
         return alert
-    # A block is about no limit, and no window ends it.
+    # A block has no limit, and no window ends it.
     text = f"{_who(state.ref)} is blocked, and {'would have' if shadow else 'has'} all calls refused"
     return replace(alert, text=text, budget=None, limit=None, resets_at=None)
 
 
 def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int, now: int, zone: str) -> Alert:
-    """The alert that a budget ends, at `runs_out` (microseconds), before its window does."""
+    """Return the alert that a budget runs out, at `runs_out` (microseconds), before its window ends."""
     return _about(
         "forecast",
         project,
@@ -159,7 +159,7 @@ def forecast_alert(project: str, state: AccountState, limit: int, runs_out: int,
 
 
 def plain_alert(kind: Kind, project: str, text: str, at: datetime, id_: str) -> Alert:
-    """An alert that is about no budget."""
+    """Return an alert that is not about a budget."""
     return Alert(id_, kind, project, text, at)
 
 
@@ -209,13 +209,13 @@ def _who(ref: Ref) -> str:
 
 
 def _id(kind: str, project: str, state: AccountState, key: tuple[int, ...]) -> str:
-    """The end of the window, and a digest of what the alert is about: claims of windows that are over are told by it."""
+    """Return the end of the window and a digest of the alert's cause. The end identifies claims whose window is over."""
     about = repr((kind, project, tuple(state.ref), state.start, state.epoch, key))
     return f"{state.end or 0:017d}-{hashlib.sha256(about.encode()).hexdigest()[:32]}"
 
 
 def window_end(id_: str) -> int | None:
-    """When the window ends that a claim's id names (microseconds); None if it never does."""
+    """Return the end (microseconds) of the window in a claim's id; None if the window has no end."""
     end = id_.partition("-")[0]
     return int(end) or None if end.isascii() and end.isdigit() else None
 

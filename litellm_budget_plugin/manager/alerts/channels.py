@@ -1,4 +1,4 @@
-"""Where alerts go: a line in the log, a function of the application, a web address, a mailbox."""
+"""The channels of alerts: the log, a function of the application, a webhook, a mailbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SMTP_REFUSED = 500
 
 
 class NotSent(Exception):
-    """An alert was not taken. `retry_after` is how many seconds the receiver asks to wait; `final`: trying again soon is of no use."""
+    """The receiver did not accept an alert. `retry_after` is the wait in seconds that it asks for; `final`: a retry soon is pointless."""
 
     def __init__(self, why: str, *, retry_after: float = 0.0, final: bool = False) -> None:
         super().__init__(why)
@@ -38,27 +38,27 @@ class NotSent(Exception):
 
 
 class Channel(Protocol):
-    """A way to a receiver. `name` is the same in every process and names no secret; `label` is for people."""
+    """A way to send alerts. `name` is the same in every process and holds no secret; `label` is for people."""
 
     name: str
     label: str
 
     def send(self, alert: Alert, seconds: float) -> None:
-        """Return when the receiver has taken the alert, within about `seconds`. Raises NotSent."""
+        """Send the alert, and return when the receiver has accepted it, within about `seconds`. Raises NotSent."""
 
 
 class Log:
-    """A WARNING in the log."""
+    """The channel that logs a WARNING."""
 
     name = label = "log"
 
     def send(self, alert: Alert, seconds: float) -> None:  # noqa: ARG002  # the protocol's
-        """Never fails."""
+        """Log the alert. Never raises."""
         _logger.warning("alert: %s", readable(alert.text))
 
 
 class Function:
-    """A function of the application. Whatever it raises means: not sent."""
+    """The channel that calls a function of the application. If the function raises an error, the alert was not sent."""
 
     name = label = "python"
 
@@ -66,17 +66,17 @@ class Function:
         self._function = function
 
     def send(self, alert: Alert, seconds: float) -> None:  # noqa: ARG002
-        """Call it, however long it takes."""
+        """Call the function, without a time limit."""
         try:
             self._function(alert)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # sys.exit() in it ends neither the thread nor the program
+        except BaseException as error:  # sys.exit() in the function must not end the thread or the program
             raise NotSent(f"on_alert raised {type(error).__name__}: {error}") from error
 
 
 class Webhook:
-    """An address that takes HTTP POST requests. Redirects are not followed, and no proxy is used."""
+    """The channel that sends HTTP POST requests to a URL. It follows no redirects and uses no proxy."""
 
     def __init__(self, url: str, secret: str | None = None) -> None:
         self._url, self._secret = url, secret
@@ -84,14 +84,14 @@ class Webhook:
         self.label = f"webhook {urlsplit(url).hostname}"
 
     def send(self, alert: Alert, seconds: float) -> None:
-        """Post it. Only an answer of 200 to 299 means that it was taken."""
+        """Post the alert. Only a status from 200 to 299 means that it was accepted."""
         body, headers = message_for(alert, self._url, self._secret, round(time.time()))
         parts = urlsplit(self._url)
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         set_deadline(time.monotonic() + seconds)
-        # httpx would log the address, which may be a secret, and wait for as long as something trickles in.
+        # Not httpx: it would log the URL, which may be a secret, and has no deadline for an answer that trickles in.
         try:
             trust = trusted(None) if parts.scheme.lower() == "https" else None
             with (
@@ -107,7 +107,7 @@ class Webhook:
                     if size > _MOST_BYTES:
                         break
         except (*_LOST, OSError, ValueError) as error:
-            # What an error says may hold the address.
+            # The error's message may hold the URL.
             raise NotSent(f"no answer ({type(error).__name__})") from None
         if 200 <= status < 300:
             return
@@ -118,7 +118,7 @@ class Webhook:
 
 
 class Mail:
-    """Mailboxes, by way of a mail server."""
+    """The channel that sends mail through a mail server."""
 
     def __init__(self, to: tuple[str, ...], sender: str, url: str) -> None:
         parts = urlsplit(url)
@@ -131,7 +131,7 @@ class Mail:
         self.label = f"mail by {self._host}"
 
     def send(self, alert: Alert, seconds: float) -> None:
-        """Hand it to the server, which must offer STARTTLS unless the URL says otherwise. A recipient that is refused fails it."""
+        """Send the mail to the server, which must offer STARTTLS unless the URL says otherwise. Fails if any recipient is refused."""
         message = self._message(alert)
         context = ssl.create_default_context()
         try:
@@ -147,7 +147,7 @@ class Mail:
                     server.login(self._user, self._password)
                 server.send_message(message, self._sender, list(self._to))
             finally:
-                # It was taken when the data was: what the server says to good-bye changes nothing.
+                # The server has accepted the mail with its data, so an error of QUIT changes nothing.
                 with contextlib.suppress(smtplib.SMTPException, OSError):
                     server.quit()
         except smtplib.SMTPResponseException as error:
@@ -160,7 +160,7 @@ class Mail:
         message = EmailMessage(policy=SMTP)
         message["Subject"] = readable(alert.title)
         message["From"], message["To"] = self._sender, ", ".join(self._to)
-        # The same for every repetition, so that mailboxes can drop it.
+        # Every repetition has the same id, so that mailboxes can drop it.
         message["Message-ID"] = f"<{alert.id}@litellm-budget.invalid>"
         message["Auto-Submitted"] = "auto-generated"
         details = "\n".join(f"{name}: {readable(str(value))}" for name, value in alert.as_dict().items())
@@ -169,7 +169,7 @@ class Mail:
 
 
 def channels_of(settings: BudgetSettings, on_alert: Callable[[Alert], object] | None = None) -> list[Channel]:
-    """Every channel that the settings name, the log first."""
+    """Return the log channel, the channel for `on_alert`, and every channel that the settings name."""
     secret = settings.alert_secret.get_secret_value() if settings.alert_secret is not None else None
     found: list[Channel] = [Log()]
     if on_alert is not None:

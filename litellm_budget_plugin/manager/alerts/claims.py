@@ -1,7 +1,7 @@
-"""Claims: one process sends an alert for all of them. A claim is held and settled on the ledger itself, like the money of a call.
+"""Claims make sure that one process sends an alert for all. A claim is held and settled on the ledger, like the money of a call.
 
-An alert has one call to spend on each channel. A process that holds it may send; when the receiver has taken the alert, the
-call is charged, and nobody sends it again. The hold of a process that died expires, uncharged, and another one sends.
+An alert has a budget of one call on each channel. The process that holds this call may send the alert. When the receiver has accepted
+it, the call is charged, and no process sends the alert again. If the process dies, its hold expires uncharged, and another process sends.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _MOST_OWN = 10_000
 
 
 class Ask(Protocol):
-    """How a ledger is asked."""
+    """A function that asks the ledger."""
 
     def __call__(self, command: BaseCommand[ReplyT_co], /) -> ReplyT_co:
-        """The reply. Raises BudgetStoreError, BudgetInputError."""
+        """Return the reply. Raises BudgetStoreError, BudgetInputError."""
 
 
 class Deliver(Protocol):
-    """How a charge is delivered: it is never lost."""
+    """A function that delivers a charge and never loses it."""
 
     def __call__(self, command: Settle, /) -> None:
         """Apply the charge now, or as soon as the store answers."""
 
 
 class Claim(NamedTuple):
-    """The right to do something, until the lease is over. `hold` is "" where the ledger keeps no claims."""
+    """The right to do something until the lease ends. `hold` is "" if the ledger keeps no claims."""
 
     name: str
     hold: str
@@ -54,7 +54,7 @@ class Claim(NamedTuple):
 class Claims:
     """One project's claims. `lease` is in seconds.
 
-    A ledger that keeps no claims, such as one of an earlier version behind an endpoint, gives each once per process.
+    If the ledger keeps no claims, such as an earlier version behind an endpoint, each process gets each claim once.
     """
 
     def __init__(self, project: str, ask: Ask, deliver: Deliver, lease: float = LEASE_SECONDS) -> None:
@@ -64,12 +64,12 @@ class Claims:
         self._warned = False
 
     def take(self, name: str) -> Claim | Literal[False] | None:
-        """A claim; None if another process has it now; False if what it is about was done. Raises BudgetStoreUnavailable."""
+        """Take and return a claim; None if another process has it now, False if the work was done. Raises BudgetStoreUnavailable."""
         subject = Subject(CLAIMS, name)
         defaults = (Default(CLAIMS, "none", 1, unit="calls", subject=name),)
         hold = new_id()
         try:
-            # A refusal would leave a mark, a reading leaves none.
+            # Read first: a refused Reserve would leave a mark on the ledger.
             accounts = self._ask(Read(self._project, *subject)).accounts
             if any(account.spent for account in accounts):
                 return False
@@ -96,20 +96,20 @@ class Claims:
         return Claim(name, "")
 
     def renew(self, claim: Claim) -> bool:
-        """Whether the claim still holds, from now on for a whole lease. Raises BudgetStoreError."""
+        """Renew the claim for a whole lease, and return whether it still holds. Raises BudgetStoreError."""
         if not claim.hold:
             return True
         return not self._ask(Renew((claim.hold,), self._project, round(self.lease * MICROS))).missing
 
     def done(self, claim: Claim) -> None:
-        """What the claim is about was done, and is never to be done again."""
+        """Settle the claim: its work was done, and no process may do it again."""
         if claim.hold:
             subject = Subject(CLAIMS, claim.name)
             defaults = (Default(CLAIMS, "none", 1, unit="calls", subject=claim.name),)
             self._deliver(Settle(claim.hold, self._project, (subject,), (), 0, "", defaults=defaults))
 
     def give_back(self, claim: Claim) -> None:
-        """What the claim is about was not done: another process may take it. Raises BudgetStoreError."""
+        """Give up the claim without doing its work, so that another process may take it. Raises BudgetStoreError."""
         if not claim.hold:
             self._own.pop(claim.name, None)
         else:

@@ -1,4 +1,4 @@
-"""What is posted to a web address: the form that Slack, Teams or Discord take, and signed JSON for everybody else."""
+"""The bodies of webhook requests: the formats of Slack, Teams and Discord, and signed JSON for all other receivers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SLACK = ("hooks.slack.com", "hooks.slack-gov.com")
 _DISCORD = ("discord.com", "discordapp.com")
 _TEAMS = ("webhook.office.com", "logic.azure.com", "api.powerplatform.com", "office365.com")
 _MOST_TEXT = 1900
-"""Discord takes 2,000 characters."""
+"""Discord accepts at most 2,000 characters."""
 
 
 def message_for(alert: Alert, url: str, secret: str | None, now: int) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of the request that tells `alert` to `url`, at `now` (seconds since 1970)."""
+    """Return the body and the headers of the request that sends `alert` to `url`, at `now` (seconds since 1970)."""
     body = json.dumps(_body(alert, (urlsplit(url).hostname or "").lower())).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "litellm-budget"}
     if secret is not None:
@@ -29,20 +29,20 @@ def message_for(alert: Alert, url: str, secret: str | None, now: int) -> tuple[b
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """The HMAC-SHA256 of the timestamp, a dot and the body, in hexadecimal digits."""
+    """Return the HMAC-SHA256 of the timestamp, a dot and the body, in hexadecimal digits."""
     return hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
 def _body(alert: Alert, host: str) -> dict[str, Any]:
     text = readable(f"{alert.title}: {alert.text}")[:_MOST_TEXT]
     if host in _SLACK:
-        # Without these characters nothing in it can be a link, a channel or a mention.
+        # Without these characters the text cannot contain a link, a channel or a mention.
         escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return {"text": escaped, "unfurl_links": False, "unfurl_media": False}
     if _is_at(host, _DISCORD):
         return {"content": text, "allowed_mentions": {"parse": []}, "flags": 4}
     if _is_at(host, _TEAMS):
-        # A text run is shown as it is; a text block would be read as Markdown, with links.
+        # A TextRun is shown unchanged; a TextBlock would be rendered as Markdown, with links.
         run = {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": text}]}
         card = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -60,5 +60,5 @@ def _is_at(host: str, domains: tuple[str, ...]) -> bool:
 
 
 def readable(text: str) -> str:
-    """`text` in one line: what is not printable could add a header or a line of log."""
+    """Return `text` with unprintable characters replaced, because they could add a mail header or a log line."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,4 +1,4 @@
-"""Sends alerts, on a thread of its own: nobody's call waits for a receiver."""
+"""The sender of alerts. It uses its own thread, so that no call waits for a receiver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from litellm_budget_plugin.manager.alerts.formats import readable
 
 _logger = logging.getLogger("litellm_budget_plugin")
 MOST_WAITING = 1000
-"""How many alerts may wait in one process, each channel counted."""
+"""How many alerts may wait in one process; each channel counts separately."""
 _SEND_SECONDS = 10.0
 _TRIES = 5
 _PAUSE, _MOST_PAUSE = 1.0, 600.0
@@ -27,7 +27,7 @@ _IDLE_SECONDS = 60.0
 
 @dataclass
 class _Sending:
-    """An alert on its way through one channel."""
+    """An alert that is being sent through one channel."""
 
     alert: Alert
     channel: Channel
@@ -42,7 +42,7 @@ class _Sending:
 
 
 class _Failing(NamedTuple):
-    """A channel that takes nothing now: how often in a row it failed, and until when nothing is sent to it."""
+    """The state of a failing channel: its failures in a row, and the time until which nothing is sent to it."""
 
     times: int = 0
     until: float = 0.0
@@ -52,8 +52,8 @@ _FINE = _Failing()
 
 
 class Sender:
-    """Sends each alert through each channel. What a channel does not take is tried again, and then left to a later scan; the other
-    channels do not send again because of it. `clock` is in seconds, like time.monotonic.
+    """A sender of each alert through each channel. If a channel fails, the alert is tried again there, and then left to a later scan. The
+    other channels do not send it again. `clock` is in seconds, like time.monotonic.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Sender:
         self.reset()
 
     def reset(self) -> None:
-        """Start empty: at first, and in a forked child, where what waits belongs to the parent."""
+        """Start empty. Called at the start, and in a forked child, where the waiting alerts belong to the parent."""
         self._waiting: dict[str, _Sending] = {}
         self._over: set[str] = set()
         self._failing: dict[str, _Failing] = {}
@@ -77,11 +77,11 @@ class Sender:
 
     @property
     def waiting(self) -> int:
-        """How many alerts wait, each channel counted."""
+        """The number of waiting alerts; each channel counts separately."""
         return len(self._waiting)
 
     def put(self, alert: Alert) -> None:
-        """Send an alert, unless it was sent. Returns at once."""
+        """Send an alert in the background, unless it was sent before."""
         now, added = self._clock(), False
         for channel in self.channels:
             sending = _Sending(alert, channel, now)
@@ -111,7 +111,7 @@ class Sender:
             thread = threading.Thread(target=self._run, name="litellm-budget-alerts", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # a limit of threads, or the interpreter ends
+            except RuntimeError as error:  # a limit of threads is reached, or the interpreter ends
                 _logger.warning("alerts cannot be sent in the background now: %s", error)
                 return
             self._thread = thread
@@ -123,13 +123,13 @@ class Sender:
                 with self._stepping:
                     wait = self._step(_SEND_SECONDS)
             except BaseException:
-                # What waits would wait for ever without this thread.
+                # Without this thread the waiting alerts would wait for ever.
                 _logger.exception("sending alerts failed; it goes on in %.0f s", _IDLE_SECONDS)
                 wait = _IDLE_SECONDS
             self._wake.wait(wait)
 
     def flush(self, seconds: float) -> None:
-        """Try, once and within about `seconds`, to send what waits; what cannot be sent is given back."""
+        """Try once, within about `seconds`, to send each waiting alert."""
         until = time.monotonic() + seconds
         if self._stepping.acquire(timeout=seconds):
             try:
@@ -141,7 +141,7 @@ class Sender:
                 self._stepping.release()
 
     def close(self, seconds: float) -> None:
-        """`flush`, and send nothing any more."""
+        """Flush, give back the claims of alerts that still wait, and stop sending."""
         if self._closed:
             return
         self.flush(seconds)
@@ -158,7 +158,7 @@ class Sender:
             )
 
     def _step(self, seconds: float) -> float:
-        """Try what is due. Returns for how many seconds nothing is."""
+        """Try to send every alert that is due. Returns the seconds until the next one is due."""
         for sending in list(self._waiting.values()):
             if self._closed:
                 break
@@ -184,9 +184,9 @@ class Sender:
             _logger.exception("an alert cannot be sent through %s", sending.channel.label)
             self._failed(sending, NotSent("it failed", final=True))
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise  # somebody interrupts the program while it closes
+                raise  # the user interrupts the program while it closes
         else:
-            # First this: a process that is killed here sends it once more, and one that is killed before would have, too.
+            # Settle the claim first. If the process is killed before that, the alert is sent once more.
             try:
                 if sending.claim is not None:
                     self.claims.done(sending.claim)
@@ -195,7 +195,7 @@ class Sender:
                 self._end(sending)
 
     def _hold(self, sending: _Sending) -> bool:
-        """Whether it is this process that sends. Raises BudgetStoreError."""
+        """Claim an alert, and return whether this process must send it. Raises BudgetStoreError."""
         now = self._clock()
         if (
             sending.claim is not None
@@ -210,7 +210,7 @@ class Sender:
             self._end(sending)
             return False
         if found is None:
-            # If the process that sends it now is killed, this one sends it.
+            # Try again later: the process that sends it now may be killed.
             sending.at = now + self.claims.lease / 4
             return False
         sending.claim, sending.claimed_at = found, now

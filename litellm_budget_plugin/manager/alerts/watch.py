@@ -1,7 +1,7 @@
-"""Finds what is to be alerted: on accounts that this process's calls have touched, and on all of them, by a scan that one process does
-for all.
+"""The search for due alerts: on accounts that this process's calls have touched and, by a scan that one process does for all, on all
+accounts.
 
-Nothing is remembered that could be lost: an alert is due while its account is over a threshold and its claim is not settled.
+It needs no memory that could be lost: an alert is due while its account is over a threshold and its claim is not settled.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from litellm_budget_plugin.settings import BudgetSettings
 _logger = logging.getLogger("litellm_budget_plugin")
 SCAN_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
-"""How often the accounts that were touched are read."""
+"""The interval at which touched accounts are read."""
 _MOST_LOOKS, _MOST_TOUCHED = 50, 10_000
 _PAGE, _PAGE_SECONDS = 500, 1.0
 _FORECAST_SECONDS = 3600.0
@@ -62,8 +62,8 @@ _JOURNAL_AT = 0.8
 _OUTAGE_SECONDS = 60.0
 _ENDLESS_KEPT = 400 * DAY
 _FORGET_SECONDS, _FORGET_PAGE = 3600.0, 100
-"""How often a round begins, and how many claims one step looks at: each that is forgotten is a command of its own, and money waits for
-it.
+"""The interval between rounds, and the number of claims in one step. Each forgotten claim needs its own command, and charges wait
+meanwhile.
 """
 
 
@@ -89,7 +89,7 @@ class AlertWatch:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: this is a forked child, and what there is belongs to the parent."""
+        """Forget all state in a forked child, because it belongs to the parent. Also called at the start."""
         self._touched: dict[Subject, tuple[Default, ...]] = {}
         self._refused: dict[Ref, tuple[Default, ...]] = {}
         self._look_at = self._lead_at = self._scan_at = self._forget_at = 0.0
@@ -105,28 +105,28 @@ class AlertWatch:
         self._said_full = False
         self.sender.reset()
 
-    # Called by calls: they only note what is to be looked at.
+    # Called on the threads of calls: these methods only record what must be checked.
 
     def touched(self, command: Reserve | Settle) -> None:
-        """Something was held or charged."""
+        """Record that money was held or charged."""
         if command.project == self.project:
             for subject in command.subjects:
                 if subject.scope != CLAIMS:
                     self._touched[subject] = command.defaults
 
     def refused(self, account: Ref, defaults: tuple[Default, ...]) -> None:
-        """A call was refused by an account, or would have been."""
+        """Record that an account refused a call, or would have refused it."""
         self._refused[account] = defaults
         self._touched[Subject(account.scope, account.subject)] = defaults
 
     def failed(self, error: BudgetStoreError) -> None:  # noqa: ARG002  # the protocol's
-        """The store did not answer."""
+        """Send an alert if the store is unreachable, or if too many charges wait for it."""
         now, breaker, delivery = self._clock(), self._worker.client.breaker, self._worker.delivery
         if breaker.open and self._away_since is None:
             self._away_since = now
             if now - self._said_away_at >= _OUTAGE_SECONDS:
                 self._said_away_at = now
-                # The breaker has logged why: what an error says of the store's address is for the log alone.
+                # The breaker has logged the reason. The error may name the store's address, which only the log may show.
                 self._say("outage", "the budget ledger does not answer; the log of this process says why")
         if delivery.waiting >= _JOURNAL_AT * delivery.most and not self._said_full:
             self._said_full = True
@@ -139,10 +139,10 @@ class AlertWatch:
         at = datetime.now(timezone.utc)
         self.sender.put(plain_alert(kind, self.project, text, at, new_id()))  # type: ignore[arg-type]  # one of its kinds
 
-    # The worker's thread.
+    # Called on the worker's thread.
 
     def run(self) -> None:
-        """Look at what was touched, and do the next part of a scan if it is this process's turn. Never fails: money does not wait
+        """Check the touched accounts, and do the next part of the scan if this process scans. Never raises, because charges must not wait
         for alerts.
         """
         now = self._clock()
@@ -161,7 +161,7 @@ class AlertWatch:
             _logger.exception("a search for alerts failed")
 
     def _notice(self, now: float) -> None:
-        """Whether the store answers again, and whether the journal has room again."""
+        """Notice when the store answers again, and when the journal has room again."""
         if self._away_since is not None and not self._worker.client.breaker.open:
             if self._said_away_at >= self._away_since:
                 self._say("recovered", f"the budget ledger answers again, after {now - self._away_since:.0f} s")
@@ -170,7 +170,7 @@ class AlertWatch:
             self._said_full = False
 
     def _lead_on(self, now: float) -> None:
-        """Do the next part of what one process does for all, if it is this one."""
+        """Do the next part of the work that one process does for all, if it is this process."""
         if now >= self._lead_at:
             self._lead_at = now + self.scan_seconds / 2
             self._take_lead()
@@ -189,12 +189,12 @@ class AlertWatch:
                 self._forget_at = now + _FORGET_SECONDS
 
     def retire(self) -> None:
-        """Send what is due, within a few seconds, and stop."""
+        """Send due alerts, within a few seconds, and stop."""
         try:
             if not self._worker.client.breaker.open:
-                # What is charged at last may have crossed a threshold.
+                # The last charges may have crossed a threshold.
                 self._worker.settle_waiting()
-                until = time.monotonic() + _CLOSE_SECONDS  # calls of other threads may go on
+                until = time.monotonic() + _CLOSE_SECONDS  # other threads may still make calls
                 while self._touched and time.monotonic() < until:
                     self._look()
         except BudgetError as error:
@@ -208,19 +208,19 @@ class AlertWatch:
             _logger.debug("another process scans once this one's turn is over: %s", error)
 
     def unused_held(self) -> int:
-        """Nothing."""
+        """Return 0: this task holds no money."""
         return 0
 
     def _ask(self, command: BaseCommand[ReplyT_co]) -> ReplyT_co:
         return self._worker.client.ask(command, self._timeout)
 
     def _look(self) -> None:
-        """Read the accounts that were touched, and put what they are due."""
+        """Read touched accounts, and send the alerts that are due."""
         touched = list(self._touched.items())[:_MOST_LOOKS]
         for subject, _ in touched:
             self._touched.pop(subject, None)
         if len(self._touched) > _MOST_TOUCHED:
-            # The scan finds them.
+            # The scan will find them.
             self._touched.clear()
             self._refused.clear()
         reads: Sequence[Command] = [Read(self.project, *subject, defaults=defaults) for subject, defaults in touched]
@@ -237,20 +237,20 @@ class AlertWatch:
     def _judge(
         self, subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], now: int
     ) -> None:
-        """Put the alerts that a subject is due. Those that were sent are known to the sender or to the ledger."""
+        """Send the alerts that are due for a subject. The sender or the ledger knows those that were already sent."""
         for threshold, limit, state in crossed(subject, states, defaults, self._thresholds(subject)):
             self.sender.put(threshold_alert(self.project, threshold, limit, state, now, self._settings.timezone))
         for ref in [ref for ref in list(self._refused) if ref[:2] == subject]:
             self._refused.pop(ref, None)
             shadow = self._settings.mode == "shadow"
             for found, refused_limit, account in limits_on(subject, states, None, defaults):
-                # A limit that was taken away meanwhile refuses nobody.
+                # A limit that was removed meanwhile refuses no calls.
                 if found == ref and account is not None and (refused_limit is not None or account.blocked):
                     zone = self._settings.timezone
                     self.sender.put(refused_alert(self.project, account, refused_limit, now, zone, shadow=shadow))
 
     def _foresee(self) -> None:
-        """When the project's own budgets run out, for metrics."""
+        """Compute when the project's own budgets run out, for metrics."""
         subject = Subject("project", self.project)
         defaults = self._policies.current().defaults_of((subject,))
         found = self._ask(Read(self.project, *subject, defaults=defaults))
@@ -263,7 +263,7 @@ class AlertWatch:
         return own if own is not None else self._settings.alert_per_cents or ()
 
     def _take_lead(self) -> None:
-        """The process that scans for all keeps the claim to it; where it is killed, another one has it within two scans."""
+        """Renew or take the claim to scan for all processes. If its holder is killed, another process takes it within two scans."""
         claims = self.sender.claims
         if self._lead is not None and claims.renew(self._lead):
             return
@@ -272,11 +272,11 @@ class AlertWatch:
 
     @property
     def scanning(self) -> bool:
-        """Whether a scan has begun and is not over."""
+        """Whether a scan has begun but has not ended."""
         return bool(self._scope or self._after)
 
     def scan_page(self) -> None:
-        """Read the next page of the project's accounts. One a second, so that a large project takes longer and not more."""
+        """Read the next page of the project's accounts. It is called once a second, so that a large project takes longer but adds no load."""
         scope = SCOPES[self._scope]
         defaults = self._policies.current().defaults
         reply = self._ask(Read(self.project, scope, after=self._after, page=_PAGE, defaults=defaults))
@@ -303,7 +303,7 @@ class AlertWatch:
             self._forecasting = now >= self._forecast_at
 
     def _forecast(self) -> None:
-        """Read the days of the next accounts that may run out early, and put the alerts that they are due."""
+        """Read the daily totals of the next accounts that may run out early, and send the alerts that are due."""
         batch = list(self._to_forecast.items())[:_MOST_LOOKS]
         for subject, _ in batch:
             del self._to_forecast[subject]
@@ -322,12 +322,12 @@ class AlertWatch:
 
 
 _SOON = 7 * DAY
-"""A budget without an end runs out early if it does so within this time."""
+"""A budget whose window has no end runs out early if it does so within this time."""
 
 
 def _may_run_out(subject: Subject, states: tuple[AccountState, ...], defaults: tuple[Default, ...], now: int) -> bool:
-    """Whether the days of a subject are worth reading, by its accounts alone: at the rate of the window so far four fifths of a
-    limit would be used; of a limit without an end, half of it is.
+    """Return whether a subject's daily totals need to be read, from its accounts alone. They do if at the window's rate so far at least
+    4/5 of a limit would be used at its end or, for a window without an end, if at least half of the limit is used.
     """
     followers = defaults_for(subject, states, defaults)
     for state in states:
@@ -346,7 +346,7 @@ def _may_run_out(subject: Subject, states: tuple[AccountState, ...], defaults: t
 
 
 def _over(_: object, name: str, states: tuple[AccountState, ...], now: int) -> bool:
-    """Whether a claim can be forgotten: its window is over, or has no end and began long ago."""
+    """Return whether a claim can be forgotten: its window is over, or has no end and began long ago."""
     if any(state.held for state in states) or name == "scan":
         return False
     end = window_end(name)
