@@ -75,8 +75,9 @@ def scan() -> tuple[float, float]:
         store_url=f"sqlite:///{path}", project=traffic.PROJECT, user_limits="$1000", metrics=False, journal="off"
     )
     ledger = BudgetLedger(settings, charging=True)
-    alerts, parts = ledger.alerts, []
+    alerts = ledger.alerts
     assert alerts is not None
+    parts: list[float] = []
     while not parts or alerts.scanning:
         begun = time.perf_counter()
         alerts.scan_page()

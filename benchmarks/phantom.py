@@ -28,6 +28,7 @@ import litellm
 from benchmarks.report import Row
 from benchmarks.simulated import simulate
 from litellm_budget_plugin import BudgetExceeded, pricing
+from litellm_budget_plugin.core.commands import Release, Settle
 from litellm_budget_plugin.core.money import charge_nanos
 from litellm_budget_plugin.core.sentences import amount_text
 from litellm_budget_plugin.hooks.call import Call
@@ -141,7 +142,10 @@ class Replay:
         for ledger in self.ledgers if slices else ():
             # Not given to the worker, which would run them in real time, on its own thread.
             keeper = ledger._slices = SliceKeeper(ledger, SLICE)
-            keeper._deliver = lambda command: self.ledgers[0].client.ask(command, 10)
+            keeper._deliver = self._deliver
+
+    def _deliver(self, command: Settle | Release) -> None:
+        self.ledgers[0].client.ask(command, 10)
 
     async def run(self, calls: Sequence[Asked]) -> Result:
         """Make all calls, each at its time."""

@@ -15,7 +15,7 @@ from litellm_budget_plugin.hooks import waiting
 from litellm_budget_plugin.manager import slice_keeper, slices, waiting_line
 
 
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # its class depends on the machine
+class _Jumping(selectors.DefaultSelector):
     """A selector that never sleeps: it adds the time-out to the simulated time."""
 
     now = 0.0

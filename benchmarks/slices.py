@@ -69,7 +69,7 @@ def ledger_on(url: str, ahead: str, limit: str = "10000") -> Iterator[BudgetLedg
 
 def hold_on(ledger: BudgetLedger) -> Reserve:
     """Return the command for a call's hold of a tenth of a cent."""
-    subjects = ledger.subjects("alice")
+    subjects = ledger.principal("alice").subjects
     return Reserve(new_id(), "default", subjects, ("m",), Amounts(CENT // 10, 1, 100), 120_000_000, ledger.defaults)
 
 
