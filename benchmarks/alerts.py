@@ -1,4 +1,4 @@
-"""What alerts cost: a call's reserve and settle through a process's ledger, with alerts and without, 100 users with a limit; and
+"""The cost of alerts: a call's reserve and settle through a process's ledger, with alerts and without, 100 users with a limit; and
 a scan for alerts of 100,000 users, of whom one in a hundred is near a limit.
 """
 

@@ -1,4 +1,4 @@
-"""What metrics add to a mocked `litellm.completion` with the ledger in SQLite, and to a call's part on a ledger in memory
+"""The time that metrics add to a mocked `litellm.completion` with the ledger in SQLite, and to a call's part on a ledger in memory
 (hold, track, settle) alone: prometheus_client's metrics on against off, in turn.
 """
 

@@ -1,4 +1,4 @@
-"""What `litellm-budget run` and `import litellm_budget_plugin.auto` add to the start of a program that never imports LiteLLM:
+"""The time that `litellm-budget run` and `import litellm_budget_plugin.auto` add to the start of a program that never imports LiteLLM:
 `python -c pass` with them, against without.
 """
 

@@ -174,7 +174,7 @@ class _ProblemResponse:
 
 
 def exception_handler(request: Any, error: Exception) -> Any:
-    """Answer an error with the problem document of its refusal, also if another error was raised from the refusal.
+    """Answer a refusal or an unreachable ledger with its problem document, also if another error was raised from it.
 
     An exception handler for Litestar, `Litestar(exception_handlers={500: exception_handler})`, and for Starlette and FastAPI if
     something inside the middleware answers errors. Other errors get Litestar's own response, and are raised again in other frameworks.

@@ -179,7 +179,7 @@ def _answer(problem: Problem, environ: Environ, start_response: StartResponse) -
 class DjangoRefusals:
     """A middleware for Django's `MIDDLEWARE`, as the first in the list: "litellm_budget_plugin.wsgi.DjangoRefusals".
 
-    It answers a refusal that a view raises with its problem document, before Django turns it into a 500. It works under WSGI and ASGI.
+    It answers a refusal, or an unreachable ledger, that a view raises with its problem document, before Django turns it into a 500. It works under WSGI and ASGI.
     """
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:

@@ -162,7 +162,7 @@ def _plain(amount: float) -> str:
 def error_handler(error: Exception) -> Any:
     """Handle errors in Flask and Quart: `app.register_error_handler(Exception, error_handler)`.
 
-    Returns the problem document of a refusal, even if another error was made from the refusal. Other HTTP errors keep
+    Returns the problem document of a refusal or an unreachable ledger, even if another error was made from it. Other HTTP errors keep
     their own responses, and other errors are raised again.
     """
     problem = problem_of(error)
