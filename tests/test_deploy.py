@@ -31,6 +31,7 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 UNIT = (DEPLOY / "litellm-budget.service").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 EXTRAS = ("server", "postgres", "redis", "metrics")
+IMAGE_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.12"}
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*endpoint.md"))
 
 
@@ -65,14 +66,14 @@ def test_the_image_installs_what_is_pinned_and_nothing_else() -> None:
         assert all(re.fullmatch(r"==[0-9][^*,]*", str(line.specifier)) for line in lines)
         pinned = {canonicalize_name(line.name): next(iter(line.specifier)).version for line in lines}
         for need in map(Requirement, needs):
-            if need.marker is not None and not need.marker.evaluate({"python_version": "3.12"}):
+            if need.marker is not None and not need.marker.evaluate(IMAGE_PYTHON):
                 continue
             assert need.specifier.contains(pinned[canonicalize_name(need.name)]), need
         for name, version in pinned.items():
             # Their own requirements are pinned, too. Packages that are not installed here are for other systems.
             with suppress(PackageNotFoundError):
                 for need in map(Requirement, requires(name) or ()):
-                    if need.marker is None or need.marker.evaluate({"extra": "", "python_version": "3.12"}):
+                    if need.marker is None or need.marker.evaluate({"extra": "", **IMAGE_PYTHON}):
                         assert canonicalize_name(need.name) in pinned, (name, version, need)
 
 

@@ -195,10 +195,10 @@ def test_interleaved_generators_are_told_apart() -> None:
 
 def test_interleaved_async_generators_are_told_apart() -> None:
     async def main() -> list[list[str]]:
-        streams = [budget_context.iterate(async_stream(user)) for user in ("alice", "bob")]
-        seen = [[await one.__anext__() for one in streams] for _ in range(3)]
+        first, second = (budget_context.iterate(async_stream(user)) for user in ("alice", "bob"))
+        seen = [[await first.__anext__(), await second.__anext__()] for _ in range(3)]
         assert payer() == "nobody"
-        for one in streams:
+        for one in (first, second):
             with pytest.raises(StopAsyncIteration):
                 await one.__anext__()
         return seen
