@@ -165,7 +165,7 @@ class ServedLedger:
             if asked >= self._refreshed_at:
                 self._refreshed_at = time.monotonic()
                 # Whatever ends it but success, those who wait were not served.
-                self._unread = BudgetStoreUnavailable("the keys were being read, and were not")
+                self._unread = BudgetStoreUnavailable("the keys could not be read")
                 try:
                     new = not self.ring.known
                     self.ring.replace(*await self._asker.run_soon(self._read_keys))
@@ -192,7 +192,7 @@ class ServedLedger:
                 _logger.error("the store does not answer; it is tried again: %s", error)
             except Exception:
                 # Without the upkeep, revoked keys would stay good.
-                _logger.exception("the upkeep failed, and goes on")
+                _logger.exception("the upkeep failed, and will run again")
 
     def _sweep(self) -> None:
         end_old_sessions(self.store)

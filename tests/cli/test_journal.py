@@ -27,18 +27,18 @@ def _calls(tmp_path: Path) -> int:
 
 def test_an_empty_one_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "journal", URL)
-    assert (done.returncode, done.stdout) == (0, f"nothing waits in {tmp_path}/litellm_budget_journal\n")
+    assert (done.returncode, done.stdout) == (0, f"nothing is waiting in {tmp_path}/litellm_budget_journal\n")
 
 
 def test_it_shows_and_delivers_what_a_dead_process_left(tmp_path: Path) -> None:
     left = _journal(tmp_path)
     left.keep([charge_of("a"), charge_of("b")])
     lives = run(tmp_path, "journal", URL, "--deliver")
-    assert ": 2 wait, since 20" in lives.stdout and "(its process lives)" in lives.stdout
+    assert ": 2 waiting, since 20" in lives.stdout and "(its process is running)" in lives.stdout
     assert _calls(tmp_path) == 0
     left.close()
     gone = run(tmp_path, "journal", URL)
-    assert "(its process is gone)" in gone.stdout
+    assert "(its process has ended)" in gone.stdout
     for _ in range(2):
         done = run(tmp_path, "journal", URL, "--deliver")
         assert done.returncode == 0 and "nothing waits" in done.stdout, done.stderr

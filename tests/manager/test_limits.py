@@ -255,7 +255,7 @@ def test_a_balance(manager: BudgetManager) -> None:
     with pytest.raises(BudgetInputError, match="no top-up 'invoice-99'"):
         manager.refund("invoice-99")
     for bad in ("$0", "$1/day", "10 calls", "credit", "unlimited"):
-        with pytest.raises(BudgetInputError, match=r"an amount of US dollars|more than nothing"):
+        with pytest.raises(BudgetInputError, match=r"an amount of US dollars|more than 0"):
             manager.top_up("alice", bad, id="x")
 
 
