@@ -146,7 +146,7 @@ def test_a_file_of_windows(tmp_path: Path) -> None:
 
 MISTAKES = {
     "a sentence": ('[user]\nlimits = [\n  "$1/day",\n  "1 elephant",\n]\n', 2, "user.limits", "elephant"),
-    "two for one": ('[user]\n\nlimits = ["$1/day", "$2/day"]\n', 3, "user.limits", "two limits"),
+    "two for one": ('[user]\n\nlimits = ["$1/day", "$2/day"]\n', 3, "user.limits", "limit the same thing"),
     "unlimited beside": ('[run]\nlimits = ["unlimited", "$2/day"]', 2, "run.limits", "must stand alone"),
     "no list": ("[user]\nlimits = 5\n", 2, "user.limits", "list of sentences"),
     "a list of numbers": ("[user]\nlimits = [5]\n", 2, "user.limits", "sentence"),
@@ -155,7 +155,7 @@ MISTAKES = {
     "a key of a scope": ('[team]\nlimist = "$1"\n', 2, "team.limist", "did you mean 'limits'"),
     "users outside of a class": ('[user]\nusers = ["a"]\n', 2, "user.users", "unknown key"),
     "no table": ('project = "$5"\n', 1, "project", "table"),
-    "a project's own": ('[project]\n[project.shop]\nlimits = ["$1"]\n', 2, "project.shop", "is one"),
+    "a project's own": ('[project]\n[project.shop]\nlimits = ["$1"]\n', 2, "project.shop", "only one project"),
     "a class that is none": ('[class]\npro = "x"\n', 2, "class.pro", "it must be a table"),
     "classes that are none": ('class = ["x"]\n', 1, "class", "a table for each class"),
     "users that are no list": ('[class.pro]\nusers = "alice"\n', 2, "class.pro.users", "list of users"),
@@ -164,13 +164,13 @@ MISTAKES = {
         '[class.pro]\nusers = ["alice"]\n[class.trial]\nlimits = ["$1"]\nusers = ["alice"]\n',
         5,
         "class.trial.users",
-        "'pro', too",
+        "is also in the class 'pro'",
     ),
     "a glob of two": (
         '[class.pro]\nusers = ["*@x"]\n[class.trial]\nusers = ["*@x"]\n',
         4,
         "class.trial.users",
-        "'pro', too",
+        "is also in the class 'pro'",
     ),
     "an absurd id": ('[team." a"]\nlimits = ["$1"]\n', 1, "team. a", "white space"),
     "per cent": ("[team.a]\nalert_at = [80, 0]\n", 2, "team.a.alert_at", "percentages"),

@@ -98,7 +98,7 @@ COMMANDS = [
     (("check", "limits.toml"), "1 limit in 1 table"),
     (("completion", "bash"), "_litellm_budget_completion"),
     (("copy", "sqlite:///ledger.db", "sqlite:///new.db"), "verified"),
-    (("journal", "sqlite:///ledger.db"), "nothing waits"),
+    (("journal", "sqlite:///ledger.db"), "nothing is waiting"),
     (("keys", "create", "sqlite:///ledger.db", "--project", "p"), "read-write for project 'p'"),
     (("keys", "list", "sqlite:///ledger.db"), "no keys"),
 ]

@@ -31,7 +31,7 @@ def store(on_file: Command) -> Iterator[Store]:
         yield opened
 
 
-_SAID = "under limits that these settings do not name"
+_SAID = "against limits that these settings do not name"
 
 
 def _charge(store: Store, sentence: str | None, subject: Subject = ALICE) -> None:

@@ -62,7 +62,7 @@ def test_a_server_that_comes_back_is_asked_again(opened: Opener, status: int) ->
         (Said(403, b'{"message": "this key is read-only"}'), BudgetStoreError, "read-only"),
         (Said(404), BudgetStoreError, "answered 404"),
         (Said(413), BudgetStoreError, "answered 413"),
-        (Said(301, b"", {"Location": "https://else.where/x?secret=1"}), BudgetStoreError, "leads to https://else.where/x; give"),
+        (Said(301, b"", {"Location": "https://else.where/x?secret=1"}), BudgetStoreError, "redirects to https://else.where/x; give"),
         (Said(200, b"<html>log in</html>"), BudgetStoreError, "not JSON"),
         (Said(200, b"[" * 100_000), BudgetStoreError, "not JSON"),
         (Said(200, b"[]"), BudgetStoreError, "did not answer with a reply"),
