@@ -278,7 +278,7 @@ def test_it_says_when_it_fills_and_when_it_is_full(open_worker: OpenWorker, capl
         caplog.clear()
         with caplog.at_level(logging.ERROR), pytest.raises(BudgetStoreUnavailable):
             worker.flush()
-        said.append([record.message for record in caplog.records if "charges wait" in record.message])
+        said.append([record.message for record in caplog.records if "charges are waiting" in record.message])
     assert [len(messages) for messages in said] == [0] * 7 + [1, 0, 1, 1]
     assert worker.delivery.full
     store.away = False
