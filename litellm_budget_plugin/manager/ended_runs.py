@@ -60,7 +60,7 @@ class Forgotten:
                 raise
             except (BudgetInputError, BudgetStoreError) as error:
                 # A key that only reads, or an endpoint of an earlier version: another process looks after them.
-                _logger.debug("what has ended is not removed by this process: %s", error)
+                _logger.debug("ended subjects are not removed by this process: %s", error)
                 break
             ended += 1
         return ended

@@ -132,7 +132,7 @@ async def read_rows(request: Request) -> Response:
         if isinstance(error, BudgetInputError) or not after:
             raise
         # Each engine has places of its own, and takes for granted that they are one of its.
-        raise BudgetInputError(f"after must be the one of an earlier page, got {after!r:.80}") from error
+        raise BudgetInputError(f"after must come from an earlier page, got {after!r:.80}") from error
 
 
 @router.post(
