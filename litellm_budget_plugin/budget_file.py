@@ -66,7 +66,7 @@ def read_file(path: str | Path, zone: str, scopes: Mapping[str, Table], recorded
 def _text(path: Path) -> str:
     # A pipe could block the start for ever, and can be read only once.
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
@@ -119,7 +119,7 @@ def _check_keys(node: Any, seen: int) -> int:
         # YAML reads 0123 as 83, and 12:30 as 750.
         if node is not None and node.tag.endswith(":int") and not re.fullmatch(r"-?(0|[1-9][0-9]*)", node.value):
             raise _Mistake(
-                f"{node.value!r:.80} is another number in YAML: write it in quotes", line=node.start_mark.line + 1
+                f"{node.value!r:.80} is a different number in YAML: write it in quotes", line=node.start_mark.line + 1
             )
         return seen
     if node.id == "sequence":
@@ -130,10 +130,10 @@ def _check_keys(node: Any, seen: int) -> int:
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.id != "scalar":
-            raise _Mistake("a key is a word or a number", line=line)
+            raise _Mistake("a key must be a word or a number", line=line)
         _check_keys(key, seen)
         if key.value in keys:
-            raise _Mistake(f"the key {key.value!r:.80} is there twice", line=line)
+            raise _Mistake(f"the key {key.value!r:.80} appears twice", line=line)
         keys.add(key.value)
         seen = _check_keys(value, seen)
     return seen
@@ -155,7 +155,7 @@ def _policy(data: Any, zone: str, scopes: Mapping[str, Table]) -> Policy:
         for name, entry in tables.items():
             subject = Subject(section, _id(name, section))
             if subject in by_subject:
-                raise _Mistake("it is there twice", section, str(name))
+                raise _Mistake("it appears twice", section, str(name))
             by_subject[subject] = _table(entry, zone, section, str(name))
     classes, members, patterns = _classes(data.get("class", {}), zone)
     return Policy(by_scope, by_subject, classes, members, patterns)
@@ -168,11 +168,11 @@ def _classes(content: Any, zone: str) -> tuple[dict[str, Table], dict[str, str],
     classes, members = dict[str, Table](), dict[str, str]()
     for name, entry in _tables(content, "class"):
         if name in classes:
-            raise _Mistake("it is there twice", "class", name)
+            raise _Mistake("it appears twice", "class", name)
         classes[name] = _table(entry, zone, "class", name)
         for user in _users(entry, name):
             if members.setdefault(user, name) != name:
-                raise _Mistake(f"the user {user!r} is in the class {members[user]!r}, too", "class", name, "users")
+                raise _Mistake(f"the user {user!r} is also in the class {members[user]!r}", "class", name, "users")
     globs = [user for user in members if "*" in user or "?" in user]
     # Brackets in a user's id are literal, not character sets.
     patterns = tuple((re.compile(translate(glob.replace("[", "[[]"))), members.pop(glob)) for glob in globs)
@@ -182,7 +182,7 @@ def _classes(content: Any, zone: str) -> tuple[dict[str, Table], dict[str, str],
 def _add_scope(scopes: dict[str, Table], scope: str, table: Table) -> None:
     if table.limits is not None and scope in scopes:
         raise _Mistake(
-            f"the environment sets limits of every {scope}, too (LITELLM_BUDGET_*): give them in one place",
+            f"the environment sets limits of every {scope} as well (LITELLM_BUDGET_*): give them in one place",
             scope,
             "limits",
         )
@@ -191,19 +191,21 @@ def _add_scope(scopes: dict[str, Table], scope: str, table: Table) -> None:
 
 def _split(content: Any, section: str) -> tuple[dict[str, Any], dict[Any, Any]]:
     if not isinstance(content, dict):
-        raise _Mistake("it is a table, with limits = [...] or with tables of its own", section)
+        raise _Mistake("it must be a table, with limits = [...] or with tables in it", section)
     tables = {name: entry for name, entry in content.items() if isinstance(entry, dict)}
     if section == "project" and tables:
-        raise _Mistake("the project is one; its limits stand in [project] itself", section, str(next(iter(tables))))
+        raise _Mistake(
+            "there is only one project; its limits belong in [project] itself", section, str(next(iter(tables)))
+        )
     return {str(name): entry for name, entry in content.items() if not isinstance(entry, dict)}, tables
 
 
 def _tables(content: Any, section: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(content, dict):
-        raise _Mistake("it holds a table for each class", section)
+        raise _Mistake("it must hold a table for each class", section)
     for name, entry in content.items():
         if not isinstance(entry, dict):
-            raise _Mistake("it is a table, with users = [...] and limits = [...]", section, str(name))
+            raise _Mistake("it must be a table, with users = [...] and limits = [...]", section, str(name))
         yield _id(name, section), entry
 
 
@@ -223,7 +225,7 @@ def _table(entry: Mapping[Any, Any], zone: str, *keys: str) -> Table:
     if "limits" in entry:
         given = entry["limits"]
         if not isinstance(given, (str, list)):
-            raise _Mistake("it is a list of sentences like '$10 per month'", *keys, "limits")
+            raise _Mistake("it must be a list of sentences like '$10 per month'", *keys, "limits")
         try:
             limits = parse_limits(given, zone)
         except BudgetInputError as error:
@@ -235,14 +237,14 @@ def _alert_at(given: Any, *keys: str) -> tuple[int, ...]:
     values = given if isinstance(given, list) else [given]
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_PER_CENT:
-            raise _Mistake(f"it is a list of per cent like [80, 100], got {value!r:.40}", *keys, "alert_at")
+            raise _Mistake(f"it must be a list of percentages like [80, 100], got {value!r:.40}", *keys, "alert_at")
     return tuple(sorted(set(values)))
 
 
 def _users(entry: Mapping[str, Any], name: str) -> list[str]:
     users = entry.get("users", [])
     if not isinstance(users, list):
-        raise _Mistake("it is a list of users' ids, or of globs like '*@corp.example'", "class", name, "users")
+        raise _Mistake("it must be a list of users' ids, or of globs like '*@corp.example'", "class", name, "users")
     try:
         return [checked_id(user, "a user") for user in users]
     except BudgetInputError as error:

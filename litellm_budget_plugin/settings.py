@@ -57,7 +57,9 @@ class BudgetSettings(BaseSettings):
 
     _reads_environment: ClassVar[bool] = True
 
-    project: str = Field("default", description="Whose ledger this is; BudgetManager's `project_name`.")
+    project: str = Field(
+        "default", description="The project that the ledger belongs to; BudgetManager's `project_name`."
+    )
     store_url: SecretStr | None = Field(
         None,
         description="Where the ledger lives: `sqlite:///file.db`, `postgresql://…`, `redis://…`, `https://…` or `memory://`. "
@@ -65,7 +67,7 @@ class BudgetSettings(BaseSettings):
     )
     client_type: Literal["local", "hosted", "client"] = Field(
         "local",
-        description="LiteLLM's word for where budgets are saved: `hosted` by LiteLLM's service or the one at API_BASE, "
+        description="Where budgets are saved, in LiteLLM's terms: `hosted` by LiteLLM's service or the one at API_BASE, "
         "`client` by your own at API_BASE.",
     )
     api_base: SecretStr | None = Field(None, description="The endpoint of `hosted` and `client`.")
@@ -80,7 +82,7 @@ class BudgetSettings(BaseSettings):
     default_window: str = Field("none", description="The window of DEFAULT_LIMIT: `none`, `12h`, `daily`, `month`, ...")
     user_limits: str | None = Field(
         None,
-        description="Limits of each user, as sentences with commas between them: `$1/day, $10/month, $2/day for gpt-4o*`.",
+        description="Limits of each user, as sentences separated by commas: `$1/day, $10/month, $2/day for gpt-4o*`.",
     )
     team_limits: str | None = Field(None, description="Limits of each team.")
     tag_limits: str | None = Field(None, description="Limits of each tag.")
@@ -95,7 +97,8 @@ class BudgetSettings(BaseSettings):
     project_window: str = Field("none", description="The window of PROJECT_LIMIT.")
     timezone: str = Field("UTC", description="Where calendar windows that name no zone begin and end.")
     mode: Literal["enforce", "shadow", "off"] = Field(
-        "enforce", description="`shadow` refuses nobody and logs who would have been; `off` does nothing at all."
+        "enforce",
+        description="`shadow` refuses no call and logs those that would be refused; `off` does nothing at all.",
     )
     store_timeout: float = Field(
         0.25,
@@ -120,7 +123,7 @@ class BudgetSettings(BaseSettings):
         100_000,
         ge=1,
         le=100_000_000,
-        description="Charges that may wait in one process; beyond it calls are refused until the store answers.",
+        description="Charges that may wait in one process; beyond that, calls are refused until the store answers.",
     )
     on_unknown_price: Literal["reject", "allow"] = Field(
         "reject", description="What happens to a call whose model has no known price, where a limit applies."
@@ -128,16 +131,16 @@ class BudgetSettings(BaseSettings):
     on_missing_user: Literal["allow", "reject"] = Field(
         "allow", description="What happens to a call without a user; `allow` charges DEFAULT_USER."
     )
-    default_user: str = Field("anonymous", description="Who pays for calls without a user.")
+    default_user: str = Field("anonymous", description="The user who is charged for calls without a user.")
     user_from: str = Field(
-        ",".join(USER_SOURCES), description="Where the user is looked for, in this order, separated by commas."
+        ",".join(USER_SOURCES), description="The sources of a call's user, in this order, separated by commas."
     )
     output_allowance: int = Field(
         4096, ge=1, le=10_000_000, description="Output tokens that are held for a call without `max_tokens`."
     )
     unbounded_hold: Decimal = Field(
         Decimal("0.10"),
-        description="USD that is held for a call whose most cannot be computed: OCR of a URL, a realtime session, ...",
+        description="USD that is held for a call whose maximum cost cannot be computed: OCR of a URL, a realtime session, ...",
     )
     stream_usage: bool = Field(
         True, description="Ask providers for the usage of streams whose callers do not; callers see the same chunks."
@@ -152,34 +155,37 @@ class BudgetSettings(BaseSettings):
         False, description="Near a limit, lower a call's `max_tokens` to what there is room for instead of refusing it."
     )
     min_output: int = Field(
-        256, ge=1, le=10_000_000, description="Output tokens that CAP_OUTPUT leaves every call; less is refused."
+        256,
+        ge=1,
+        le=10_000_000,
+        description="The fewest output tokens to which CAP_OUTPUT lowers a call; below it, the call is refused.",
     )
     fallback_models: Annotated[dict[str, str], NoDecode] = Field(
         {},
-        description="JSON object from a model to a cheaper one of the same provider, which near a limit takes its calls.",
+        description="JSON object from a model to a cheaper one of the same provider, which is called instead near a limit.",
     )
     hold_ttl: float = Field(
         120.0,
         ge=1,
         le=86_400,
-        description="Seconds after which a dead process's holds come back; live ones are renewed.",
+        description="Seconds after which holds of a dead process expire; holds of a running one are renewed.",
     )
     retention: float = Field(
         30.0,
         ge=1,
         le=3_650,
-        description="Days that settled calls are remembered, against doubled charges; day totals stay 400.",
+        description="Days for which settled calls are remembered, to prevent double charges; day totals are kept for 400.",
     )
 
     alert_at: str = Field(
         "80,100",
-        description="Per cent of a limit at which an alert is sent, separated by commas, money held counted as spent; `off`: no alerts. "
-        "A table's `alert_at` in FILE goes before it.",
+        description="Percentages of a limit at which an alert is sent, separated by commas, money held counted as spent; `off`: no alerts. "
+        "A table's `alert_at` in FILE takes precedence.",
     )
     alert_webhook: SecretStr | None = Field(
         None,
         description="URLs that alerts are posted to, separated by white space or commas. Slack, Teams and Discord get "
-        "messages of their own form, others JSON.",
+        "messages in their own format, others JSON.",
     )
     alert_secret: SecretStr | None = Field(
         None, description="The key that signs alerts in JSON, by HMAC-SHA256; see docs/how-to/get-alerts.md."
@@ -250,7 +256,7 @@ class BudgetSettings(BaseSettings):
     def _sources(cls, value: str) -> str:
         names = [name.strip() for name in value.split(",")]
         if not set(names) <= set(USER_SOURCES) or len(set(names)) != len(names):
-            raise ValueError(f"it is a list, each at most once, of {', '.join(USER_SOURCES)}")
+            raise ValueError(f"it must be a list, each at most once, of {', '.join(USER_SOURCES)}")
         return ",".join(names)
 
     @field_validator("alert_at", mode="before")
@@ -269,7 +275,7 @@ class BudgetSettings(BaseSettings):
     def _webhooks(cls, value: SecretStr | None) -> SecretStr | None:
         for url in _listed(value):
             if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname or not url.isascii():
-                raise ValueError("it is a list of URLs like https://hooks.example.com/budgets")
+                raise ValueError("it must be a list of URLs like https://hooks.example.com/budgets")
         return value
 
     @field_validator("alert_mail_to", "alert_mail_from")
@@ -277,7 +283,7 @@ class BudgetSettings(BaseSettings):
     def _mails(cls, value: str | None) -> str | None:
         for address in _listed(value):
             if not re.fullmatch(r"[^@<>\s,;:()\"\\]+@[^@<>\s,;:()\"\\]+", address) or not address.isprintable():
-                raise ValueError(f"{address!r:.80} is no address like ops@example.com")
+                raise ValueError(f"{address!r:.80} is not an address like ops@example.com")
         return value
 
     @field_validator("alert_smtp_url")
@@ -290,24 +296,24 @@ class BudgetSettings(BaseSettings):
             except ValueError:  # its message may hold a password
                 good = False
             if not good or parts.query not in ("", "starttls=off"):
-                raise ValueError("it is a URL like smtp://user:password@mail.example.com:587")
+                raise ValueError("it must be a URL like smtp://user:password@mail.example.com:587")
         return value
 
     @field_validator("fallback_models", mode="before")
     @classmethod
     def _models(cls, value: object) -> object:
-        return _object(value, 'it is a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')
+        return _object(value, 'it must be a JSON object from model to cheaper model, like {"gpt-4o": "gpt-4o-mini"}')
 
     @field_validator("headers", mode="before")
     @classmethod
     def _headers(cls, value: object) -> object:
-        return _object(value, 'it is a JSON object from header to value, like {"X-Team": "platform"}')
+        return _object(value, 'it must be a JSON object from header to value, like {"X-Team": "platform"}')
 
     @field_validator("api_base")
     @classmethod
     def _bases(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().lower().startswith(("http://", "https://")):
-            raise ValueError("it is the URL of an endpoint, like https://budgets.example.com")
+            raise ValueError("it must be the URL of an endpoint, like https://budgets.example.com")
         return value
 
     @field_validator("fallback_models")
@@ -327,7 +333,7 @@ class BudgetSettings(BaseSettings):
     def _together(self) -> BudgetSettings:
         if self.store_url is not None and self.client_type != "local":
             raise ValueError(
-                f"{PREFIX}STORE_URL and {PREFIX}CLIENT_TYPE={self.client_type} exclude each other: give one"
+                f"{PREFIX}STORE_URL and {PREFIX}CLIENT_TYPE={self.client_type} exclude each other: give one of them"
             )
         if self.client_type == "client" and self.api_base is None:
             raise ValueError(
@@ -351,7 +357,7 @@ class BudgetSettings(BaseSettings):
                 self._limits_of(scope)
             except BudgetInputError as error:
                 raise ValueError(
-                    f"{PREFIX}{scope.upper()}_LIMITS and what else limits every {scope}: {error}"
+                    f"{PREFIX}{scope.upper()}_LIMITS and the other limits of every {scope}: {error}"
                 ) from None
 
     def _check_endpoint(self) -> None:
@@ -360,7 +366,7 @@ class BudgetSettings(BaseSettings):
         try:
             urlsplit(self._place)
         except ValueError:  # its message may hold a key
-            raise ValueError(f"{PREFIX}STORE_URL or {PREFIX}API_BASE is no URL that can be read") from None
+            raise ValueError(f"{PREFIX}STORE_URL or {PREFIX}API_BASE is not a valid URL") from None
 
     @property
     def _place(self) -> str:
@@ -456,7 +462,7 @@ def per_cents(text: str) -> tuple[int, ...] | None:
     if not all(
         word.isascii() and word.isdigit() and len(word) <= 4 and 0 < int(word) <= MOST_PER_CENT for word in words
     ):
-        raise ValueError(f"it is a list of per cent from 1 to {MOST_PER_CENT} like 80,100, or off")
+        raise ValueError(f"it must be a list of percentages from 1 to {MOST_PER_CENT} like 80,100, or off")
     return tuple(sorted({int(word) for word in words}))
 
 
@@ -558,7 +564,7 @@ def _check_names() -> None:
     for given, suggestion in unknown_names():
         if suggestion:
             raise BudgetSettingsError(f"unknown setting {given}; did you mean {suggestion}?")
-        _logger.warning("unknown setting %s is ignored; docs/reference.md lists what there is", given)
+        _logger.warning("unknown setting %s is ignored; docs/reference.md lists the settings", given)
 
 
 class Origin(NamedTuple):

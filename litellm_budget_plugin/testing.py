@@ -63,7 +63,7 @@ class FixedClock:
     def move_to(self, moment: datetime) -> None:
         """Move forward to a moment with a time zone. Raises ValueError for an earlier moment, because windows do not go back."""
         if _checked(moment) < self._now:
-            raise ValueError(f"the clock stands at {self._now}, and does not go back to {moment}")
+            raise ValueError(f"the clock is at {self._now}, and cannot go back to {moment}")
         self._now = _checked(moment)
 
     @property
@@ -121,7 +121,7 @@ class MemoryBudget:
     def callback(self) -> BudgetCallback:
         """The active callback. It is not in `litellm.callbacks`. Raises RuntimeError before the block is entered."""
         if self._callback is None:
-            raise RuntimeError("a MemoryBudget is open inside of its with block")
+            raise RuntimeError("a MemoryBudget is open only inside its with block")
         return self._callback
 
     @property

@@ -181,12 +181,12 @@ def test_an_endpoint_is_one_url_with_all_that_it_takes(monkeypatch: pytest.Monke
     [
         ({"api_key": "secret"}, "are for an endpoint"),
         ({"headers": {"X": "secret"}, "store_url": "redis://host"}, "are for an endpoint"),
-        ({"headers": "secret"}, "HEADERS: it is a JSON object"),
+        ({"headers": "secret"}, "HEADERS: it must be a JSON object"),
         ({"headers": '{"X": ["secret"]}', "client_type": "hosted"}, "HEADERS"),
-        ({"api_base": "secret.example"}, "API_BASE: it is the URL"),
+        ({"api_base": "secret.example"}, "API_BASE: it must be the URL"),
         ({"api_base": "https://:secret@host"}, "API_BASE needs LITELLM_BUDGET_CLIENT_TYPE=client or hosted"),
         ({"client_type": "client"}, "CLIENT_TYPE=client needs the endpoint"),
-        ({"store_url": "https://:secret\u2100@host", "api_key": "x"}, "is no URL that can be read"),
+        ({"store_url": "https://:secret\u2100@host", "api_key": "x"}, "is not a valid URL"),
         ({"client_type": "hosted", "store_url": "https://:secret@host"}, "exclude each other"),
     ],
 )

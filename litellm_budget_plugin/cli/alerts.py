@@ -20,19 +20,19 @@ _SECONDS = 20.0
 
 @click.group()
 def alerts() -> None:
-    """Look after alerts."""
+    """Test alerts."""
 
 
 @alerts.command("test")
 @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
 def test(as_json: bool) -> None:
-    """Send a test message to each channel that is configured, and say what happened.
+    """Send a test message to each configured channel, and show the results.
 
-    Exits with 1 if a channel did not take it, or if alerts are off. A function of the application (on_alert) cannot be tried from here.
+    Exits with 1 if a channel did not accept it, or if alerts are off. A function of the application (on_alert) cannot be tried from here.
     """
     settings = BudgetSettings()
     if settings.alert_per_cents is None:
-        raise click.ClickException("alerts are off (LITELLM_BUDGET_ALERT_AT=off): nobody is sent any")
+        raise click.ClickException("alerts are off (LITELLM_BUDGET_ALERT_AT=off): none is sent")
     text = "this is a test: alerts about budgets reach you here"
     alert = plain_alert("test", settings.project, text, datetime.now(timezone.utc), new_id())
 
@@ -47,7 +47,7 @@ def test(as_json: bool) -> None:
     results = [tried(channel, label) for channel, label in zip(channels, _labels(channels, settings.alert_webhooks))]
     show(results, as_json)
     if settings.alert_webhooks and settings.alert_secret is None:
-        click.echo("posts go unsigned: no key that signs them is set (docs/how-to/get-alerts.md)", err=True)
+        click.echo("webhooks are not signed: no signing key is set (docs/how-to/get-alerts.md)", err=True)
     if not all(result["sent"] for result in results):
         raise click.exceptions.Exit(1)
 

@@ -57,7 +57,7 @@ def _without_traceback(invoke: Callable[[click.Context], Any], ctx: click.Contex
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="litellm-budget-plugin")
 def app() -> None:
-    """Look after the budgets and the ledgers of litellm-budget-plugin.
+    """Manage the budgets and the ledgers of litellm-budget-plugin.
 
     A SUBJECT is alice or user:alice, team:search, tag:batch, run:42, or project. Amounts are written like '$5'.
     """

@@ -34,7 +34,7 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tuple[str, ...]) -> None:
     """Make these the limits of SUBJECT, all of them: '$10 per month' '100 calls/hour' '$2/day for gpt-4o*'.
 
-    What was spent in a window that goes on still counts.
+    Spend in a window that is still open counts.
     """
     Budgets(ledger).set_limits(subject, *sentences)
     _done(ledger, as_json, subject)
@@ -52,7 +52,7 @@ def set_limits(ledger: CommandLedger, as_json: bool, subject: str, sentences: tu
 def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str, until: str) -> None:
     """Let SUBJECT spend AMOUNT more on each of its limits in US dollars, until a time.
 
-    A day stands for its beginning: the day before is the last. A TIME without a zone is in LITELLM_BUDGET_TIMEZONE. An AMOUNT of $0 ends
+    A day means its beginning: the raise ends when that day begins. A TIME without a zone is in LITELLM_BUDGET_TIMEZONE. An AMOUNT of $0 ends
     a raise.
     """
     more = _dollars(amount)
@@ -62,7 +62,7 @@ def raise_limit(ledger: CommandLedger, as_json: bool, subject: str, amount: str,
     except BudgetInputError as error:
         raise click.UsageError(f"--until: {error}; tomorrow, friday, 5d and 12h are accepted, too") from error
     if micros <= now:
-        raise click.UsageError(f"--until: {iso_of(micros)} has passed: a raise is until a time that is to come")
+        raise click.UsageError(f"--until: {iso_of(micros)} has passed: it must be in the future")
     Budgets(ledger).raise_limit(subject, more, until=datetime.fromtimestamp(micros / MICROS, timezone.utc))
     _done(ledger, as_json, subject)
 
@@ -80,7 +80,7 @@ def top_up(ledger: CommandLedger, as_json: bool, subject: str, amount: str, paym
 @ledger_command("refund")
 @click.argument("payment", metavar="ID")
 def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
-    """Take the whole of a top-up back, once. What was spent of it stays spent."""
+    """Take back the whole of a top-up, once. What was already spent of it stays spent."""
     budgets = Budgets(ledger)
     budgets.refund(payment)
     ledger.flush()
@@ -93,7 +93,7 @@ def refund(ledger: CommandLedger, as_json: bool, payment: str) -> None:
 
 @ledger_command("sweep")
 def sweep(ledger: CommandLedger, as_json: bool) -> None:
-    """Expire holds that are due and forget what is older than LITELLM_BUDGET_RETENTION.
+    """Expire holds that are due, and delete records older than LITELLM_BUDGET_RETENTION.
 
     Services do this every hour by themselves.
     """
@@ -161,7 +161,7 @@ def _block(ledger: CommandLedger, subject: str) -> None:
         alike = {other.casefold(): other for other in others}
         near = difflib.get_close_matches(name.casefold(), alike, 1)
         said = f"; did you mean {alike[near[0]]!r:.80}?" if near else ""
-        click.echo(f"Note: nobody has been charged under {name!r:.80}{said}", err=True)
+        click.echo(f"Note: no call has been charged to {name!r:.80}{said}", err=True)
 
 
 def _is_known(ledger: CommandLedger, scope: str, name: str) -> bool:
@@ -184,13 +184,13 @@ COMMANDS = (
     _of_subject(
         "clear",
         lambda ledger, subject: Budgets(ledger).clear_limits(subject),
-        "Forget the limits of SUBJECT that were set by hand: those of the environment and the file count again.",
+        "Forget the limits of SUBJECT that were set by hand: those of the environment and the file apply again.",
     ),
     raise_limit,
     _of_subject(
         "reset",
         lambda ledger, subject: Budgets(ledger).reset(subject),
-        "Set what SUBJECT has spent in its open windows to nothing. Totals by day and a balance stay.",
+        "Set the spend of SUBJECT in its open windows to zero. Totals by day and a balance are kept.",
     ),
     _of_subject("block", _block, "Refuse every call of SUBJECT from now on, in every process.", creates=True),
     _of_subject("unblock", lambda ledger, subject: Budgets(ledger).unblock(subject), "Let SUBJECT call again."),

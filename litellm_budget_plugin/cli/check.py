@@ -19,7 +19,7 @@ from litellm_budget_plugin.core.windows import checked_zone
 def check(file: str, timezone: str, as_json: bool) -> None:
     """Check the budget file FILE, in TOML or YAML.
 
-    Ends with 0 if a service would accept it, else with 1 and the line and key of the first mistake. A model that LiteLLM does not know is
+    Exits with 0 if a service would accept it, else with 1, and shows the line and key of the first mistake. A model that LiteLLM does not know is
     a warning.
     """
     policy = read_file(file, checked_zone(timezone), {})

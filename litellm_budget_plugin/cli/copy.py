@@ -17,14 +17,14 @@ from litellm_budget_plugin.stores import copying
 @click.argument("source", callback=ledger_url)
 @click.argument("target", callback=ledger_url)
 @click.option("--project", "projects", multiple=True, metavar="NAME", help="Copy this project; may be repeated.")
-@click.option("--replace", is_flag=True, help="Bring a target up to date that was copied while the source went on.")
+@click.option("--replace", is_flag=True, help="Update a target that was copied while the source was in use.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
 def copy(source: str, target: str, projects: tuple[str, ...], replace: bool, as_json: bool) -> None:
     """Copy a ledger from SOURCE to TARGET, and verify that it arrived.
 
-    Both are URLs of stores, or env:NAME for the environment variable that holds one: everybody on this machine can read
-    the arguments of a command. Stop what writes to either of them first. A copy that was interrupted is started again in
-    the same way. A target that holds more than the source is refused: nothing that was charged there is lost.
+    Both are URLs of stores, or env:NAME for the environment variable that holds one: every user of this machine can read
+    the arguments of a command. First stop all processes that write to either of them. If a copy was interrupted, run the
+    same command again. A target that holds more than the source is refused, so that no charge made there is lost.
     """
     if source == target:
         raise click.UsageError("SOURCE and TARGET are the same")

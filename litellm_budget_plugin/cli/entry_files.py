@@ -94,7 +94,7 @@ def _text(file: str) -> str:
         with open(file, "rb") as opened:
             return opened.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"{file}: it is no text in UTF-8 (byte {error.start})") from None
+        raise click.UsageError(f"{file}: it is not UTF-8 text (byte {error.start})") from None
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{file!r:.200} cannot be read: {error}") from error
 
@@ -105,7 +105,7 @@ def _json_objects(text: str) -> Iterator[tuple[int, object]]:
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, BudgetInputError(f"it is no JSON: {error}")
+                yield number, BudgetInputError(f"it is not valid JSON: {error}")
 
 
 def _csv_objects(text: str) -> Iterator[tuple[int, object]]:
@@ -120,7 +120,7 @@ def _csv_objects(text: str) -> Iterator[tuple[int, object]]:
                 continue
             yield reader.line_num, _csv_object(names, [unguarded(cell.strip()) for cell in cells])
     except csv.Error as error:
-        yield reader.line_num, BudgetInputError(f"it is no CSV: {error}")
+        yield reader.line_num, BudgetInputError(f"it is not valid CSV: {error}")
     except BudgetInputError as error:
         yield reader.line_num, error
 
@@ -130,7 +130,7 @@ def _names(cells: Sequence[str]) -> dict[str, int]:
     known = {*_COLUMNS, "user"}
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
-        raise BudgetInputError(f"there is no column {unknown!r:.80}; accepted are {', '.join((*_COLUMNS, 'user'))}")
+        raise BudgetInputError(f"unknown column {unknown!r:.80}; accepted are {', '.join((*_COLUMNS, 'user'))}")
     if len(names) < len(cells) or len({"subject", "user"} & set(names)) != 1:
         raise BudgetInputError("the first line names the columns, each once: subject or user, limits, ...")
     return names

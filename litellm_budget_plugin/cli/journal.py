@@ -26,17 +26,19 @@ _BATCH = 200
 @click.command()
 @click.argument("store", callback=ledger_url)
 @click.option("--directory", metavar="DIR", help="LITELLM_BUDGET_JOURNAL of the service, if it has one.")
-@click.option("--deliver", is_flag=True, help="Deliver what processes that are gone have left.")
-@click.option("--aside", is_flag=True, help="Deliver what was set aside as well: too old, or from a damaged file.")
+@click.option("--deliver", is_flag=True, help="Deliver the charges that ended processes have left.")
+@click.option(
+    "--aside", is_flag=True, help="Also deliver charges that were set aside: too old, or from a damaged file."
+)
 @click.option(
     "--retention", type=click.IntRange(1), default=30, show_default=True, help="RETENTION of the service, in days."
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
 def journal(store: str, directory: str | None, deliver: bool, aside: bool, retention: int, as_json: bool) -> None:
-    """Show the charges that wait on this machine for STORE, a URL or env:NAME; deliver them, each once.
+    """Show the charges that are waiting on this machine for STORE, a URL or env:NAME; deliver them, each once.
 
-    A living process delivers its own. What was set aside may have been charged before and forgotten since: look at the
-    user's totals before you deliver it.
+    A running process delivers its own. A charge that was set aside may have been charged before, and the store may have
+    forgotten it since: check the user's totals before you deliver it.
     """
     key = store_key(store)
     place = journal_directory(key, directory)
@@ -53,9 +55,9 @@ def journal(store: str, directory: str | None, deliver: bool, aside: bool, reten
     for file in seen:
         click.echo(json.dumps(_row(file), ensure_ascii=False) if as_json else _line(file))
     if not seen:
-        click.echo(f"nothing waits in {place}", err=as_json)
+        click.echo(f"nothing is waiting in {place}", err=as_json)
     if deliver and any(not file.in_use and not file.path.endswith(DEAD_LETTERS) for file in seen):
-        raise click.ClickException("what is left could not be delivered; the reason is above")
+        raise click.ClickException("the remaining charges could not be delivered; the reason is above")
 
 
 def _deliver(store: Store, files: Journal, retention: int) -> None:
@@ -89,7 +91,7 @@ def _row(file: Seen) -> dict[str, object]:
 def _state(file: Seen) -> str:
     if file.path.endswith(DEAD_LETTERS):
         return "set aside"
-    return "its process lives" if file.in_use else "its process is gone"
+    return "its process is running" if file.in_use else "its process has ended"
 
 
 def _line(file: Seen) -> str:
@@ -99,4 +101,4 @@ def _line(file: Seen) -> str:
         else f", since {datetime.fromtimestamp(file.since / 1e6, timezone.utc):%Y-%m-%d %H:%M} UTC"
     )
     damaged = f", {file.damaged} damaged" if file.damaged else ""
-    return f"{file.path}: {file.entries} wait{since}{damaged} ({_state(file)})"
+    return f"{file.path}: {file.entries} waiting{since}{damaged} ({_state(file)})"

@@ -27,11 +27,11 @@ def keys() -> None:
 @keys.command()
 @click.argument("store", callback=ledger_url)
 @click.option("--project", required=True, metavar="NAME", help="The project that the key opens.")
-@click.option("--read-only", is_flag=True, help="For looking only.")
+@click.option("--read-only", is_flag=True, help="The key may only read.")
 @click.option("--label", default="key", show_default=True, help="What the key is for, up to 100 characters.")
 @_JSON
 def create(store: str, project: str, read_only: bool, label: str, as_json: bool) -> None:
-    """Make a key and print it. It cannot be shown again: the ledger keeps a digest of it only."""
+    """Create a key and print it. It cannot be shown again: the ledger keeps only a digest of it."""
     with closing(opened(store, new=True)) as ledger:
         try:
             key, text = create_key(ledger, project, "read-only" if read_only else "read-write", label)
@@ -41,14 +41,14 @@ def create(store: str, project: str, read_only: bool, label: str, as_json: bool)
         click.echo(json.dumps({**_shown(key), "key": text}))
         return
     click.echo(text)
-    click.echo(f"{key.access} for project {project!r}; servers know it within two seconds", err=True)
+    click.echo(f"{key.access} for project {project!r}; servers accept it within two seconds", err=True)
 
 
 @keys.command("list")
 @click.argument("store", callback=ledger_url)
 @_JSON
 def list_command(store: str, as_json: bool) -> None:
-    """List the keys that are good, without the keys themselves."""
+    """List the valid keys, without their secrets."""
     with closing(opened(store)) as ledger:
         found = sorted(list_keys(ledger), key=lambda key: (key.project, key.created_at))
     for key in found:

@@ -31,7 +31,7 @@ def ledger_url(context: click.Context, parameter: click.Parameter, value: str) -
     except BudgetInputError as error:
         raise click.BadParameter(str(error), context, parameter) from error
     if url.lower().startswith("memory:"):
-        reason = "memory:// is a ledger of this command's own, which is empty and ends with it"
+        reason = "memory:// is a ledger of this command alone: it is empty and ends with it"
         raise click.BadParameter(reason, context, parameter)
     return url
 
@@ -41,7 +41,7 @@ class NoLedger(click.ClickException):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"there is no ledger {path}; a service makes its own when it starts, as set, block, import and top-up do with --create"
+            f"there is no ledger {path}; a service creates its own when it starts; set, block, import and top-up create one with --create"
         )
 
 
@@ -95,7 +95,7 @@ def ledger_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the common options of commands on a ledger: `store`, `project` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="JSON, one object a line."),
-        click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]"),
+        click.option("--project", metavar="NAME", help="The project of the ledger.  [default: as the callback]"),
         click.option("--store", metavar="URL", help="A store's URL, or env:NAME.  [default: as the callback]"),
     ):
         function = option(function)
@@ -109,7 +109,7 @@ def ledger_command(
 
     The command exits with `store_failure` if the store fails. With `creates` it has an option --create, which makes the ledger.
     """
-    option = click.option("--create", is_flag=True, help="Make the ledger if there is none.")
+    option = click.option("--create", is_flag=True, help="Create the ledger if there is none.")
 
     def made(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)

@@ -22,7 +22,7 @@ _DAYS = 7
 def status(ledger: CommandLedger, as_json: bool) -> None:
     """Show who is near a limit (80 %) or at it.
 
-    Exit codes: 0 nobody, 1 somebody is near, or the ledger counts under limits that these settings do not name, 2 somebody is at a limit,
+    Exit codes: 0 nobody, 1 somebody is near, or the ledger counts against limits that these settings do not name, 2 somebody is at a limit,
     or the store does not answer, 3 bad arguments or settings. Money held for calls in flight counts as spent.
     """
     known = Known(ledger)
@@ -51,7 +51,7 @@ def _list(name: str, scope: str) -> click.Command:
         show(found, as_json, f"no {name}")
         known.warn()
 
-    listed.__doc__ = f"List the {name}: what was spent and held on the budget that binds first, and what is left of it."
+    listed.__doc__ = f"List the {name}: what is spent, held and left on the budget that is nearest to its limit."
     return ledger_command(name)(listed)
 
 

@@ -37,7 +37,7 @@ except ImportError:
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--store", metavar="URL", help="A store's URL, or env:NAME.  [default: as the callback]")
-@click.option("--project", metavar="NAME", help="Whose ledger.  [default: as the callback]")
+@click.option("--project", metavar="NAME", help="The project of the ledger.  [default: as the callback]")
 @click.option(
     "--limit", "limits", multiple=True, metavar="SENTENCE", help="USER_LIMITS, like '$1/day'; can be given again."
 )
@@ -50,8 +50,8 @@ def run(store: str | None, project: str | None, limits: tuple[str, ...], command
       litellm-budget run --limit '$1/day' -- gunicorn app:app
       litellm-budget run -- -m package.module
 
-    The program takes the place of this command: signals and exit codes are its own. The settings are those of the environment
-    and of .env. With a bad one, or a ledger that cannot be opened, nothing is started, unless LITELLM_BUDGET_ON_START_ERROR is warn.
+    The program replaces this command: signals and exit codes are its own. The settings are those of the environment
+    and of .env. With a bad setting, or a ledger that cannot be opened, nothing is started, unless LITELLM_BUDGET_ON_START_ERROR is warn.
     """
     words = [sys.executable, *command] if command[0] == "-m" else list(command)
     if words[0].startswith("-"):
@@ -106,7 +106,7 @@ def _check_python(program: str, words: Sequence[str]) -> None:
     """
     if os.path.basename(program) == "opentelemetry-instrument":
         raise BudgetInputError(
-            "opentelemetry-instrument would take our place at the start of Python: put it in front, "
+            "opentelemetry-instrument would replace budgets at the start of Python: put it in front, "
             "opentelemetry-instrument litellm-budget run -- PROGRAM"
         )
     python = [program, *words[1:]] if _PYTHON.fullmatch(os.path.basename(program)) else _interpreter_of(program)
@@ -121,8 +121,8 @@ def _check_python(program: str, words: Sequence[str]) -> None:
     shown = " ".join([python[0], *flags])
     if done.returncode == 10:
         raise BudgetInputError(
-            f"{shown} does not import sitecustomize from PYTHONPATH ({STARTUP}), so budgets cannot be put into it; "
-            "the options -I, -E and -S of Python do that"
+            f"{shown} does not import sitecustomize from PYTHONPATH ({STARTUP}), so budgets cannot be enforced in it; "
+            "the options -I, -E and -S of Python have this effect"
         )
     if done.returncode == 11:
         raise BudgetInputError(f"{shown} cannot import litellm_budget_plugin: install the package for it")

@@ -20,24 +20,26 @@ _EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette")
 @click.command()
 @click.argument("store", required=False)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; others than loopback need a key."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; any but loopback needs a key."
 )
-@click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes.")
-@click.option("--root-path", default="", metavar="/PATH", help="Path under which a proxy shows the server.")
-@click.option("--behind-tls", is_flag=True, help="Browsers reach the server by https: cookies are for https alone.")
+@click.option("--root-path", default="", metavar="/PATH", help="Path under which a proxy publishes the server.")
+@click.option(
+    "--behind-tls", is_flag=True, help="Browsers reach the server by https: cookies are sent over https only."
+)
 @click.option(
     "--proxies",
     default="",
     callback=lambda _context, _parameter, value: _proxies(value),
-    help="Addresses and networks of proxies, with commas: only their X-Forwarded-For is believed.",
+    help="Addresses and networks of proxies, separated by commas: only their X-Forwarded-For is trusted.",
 )
 @click.option(
     "--rate",
     default=2000.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Requests a second for each key and worker; 0: any.",
+    help="Requests a second for each key and worker; 0: no limit.",
 )
 @click.option(
     "--log",
@@ -45,9 +47,9 @@ _EXTRA = ("fastapi", "uvicorn", "jinja2", "starlette")
     default="json",
     show_default=True,
     type=click.Choice(["json", "text"]),
-    help="Form of the log.",
+    help="Format of the log.",
 )
-@click.option("--open-metrics", is_flag=True, help="Show /metrics, of all projects, without a key.")
+@click.option("--open-metrics", is_flag=True, help="Serve /metrics, of all projects, without a key.")
 @click.option("--log-requests", is_flag=True, help="Log every request, not only those that failed.")
 def serve(  # noqa: PLR0917  # click calls it by names
     store: str | None,
@@ -66,8 +68,9 @@ def serve(  # noqa: PLR0917  # click calls it by names
     LITELLM_BUDGET_STORE_URL.
 
     Callbacks reach it with LITELLM_BUDGET_STORE_URL=http://this-host:8321 and LITELLM_BUDGET_API_KEY, LiteLLM's own
-    BudgetManager with client_type="hosted" and api_base; people with a browser. The limits of the environment and of
-    LITELLM_BUDGET_FILE are what the pages show for those without limits of their own; those of whole scopes until calls bring theirs.
+    BudgetManager with client_type="hosted" and api_base; people use a browser. For subjects
+    without limits of their own, the pages show the limits of the environment and of LITELLM_BUDGET_FILE; those of whole scopes
+    only until calls bring theirs.
     """
     settings = BudgetSettings()
     url = settings.url if store is None else url_from(store)
@@ -109,9 +112,9 @@ def _proxies(text: str) -> list[str]:
         try:
             everybody = ipaddress.ip_network(name, strict=False).prefixlen == 0
         except ValueError:
-            raise click.BadParameter(f"{name!r} is no IP address and no network like 10.0.0.0/8") from None
+            raise click.BadParameter(f"{name!r} is not an IP address or a network like 10.0.0.0/8") from None
         if everybody:
-            raise click.BadParameter(f"{name} is everybody; name the proxies")
+            raise click.BadParameter(f"{name} is every address; name the proxies")
     return names
 
 

@@ -45,11 +45,11 @@ class Frame(NamedTuple):
 @click.option("--scope", type=click.Choice(SCOPES), help="Only these.  [default: all]")
 @click.option("--rows", default=20, show_default=True, type=click.IntRange(1, 1000), help="Subjects to show.")
 @click.option(
-    "--interval", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between readings."
+    "--interval", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between updates."
 )
-@click.option("--once", is_flag=True, help="Show one reading and end, as in a pipe.")
+@click.option("--once", is_flag=True, help="Show the figures once and end, as in a pipe.")
 def top(ledger: CommandLedger, as_json: bool, scope: str | None, rows: int, interval: float, once: bool) -> None:
-    """Watch who has used most of a budget. On a terminal q ends it; elsewhere one reading is printed.
+    """Watch who has used most of a budget. On a terminal, q quits; elsewhere, the figures are printed once.
 
     Money that is held for calls in flight counts as spent.
     """
@@ -129,7 +129,7 @@ def _screen(reader: _Reader, project: str) -> Group:
         if frame is not None
         else f"reading, {reader.seen:,} subjects so far"
     )
-    parts: list[Any] = [Text(f"{said}   q ends this", style="bold")]
+    parts: list[Any] = [Text(f"{said}   q quits", style="bold")]
     if reader.problem:
         parts.append(Text(reader.problem, style="red"))
     if frame is not None and frame.warning is not None:

@@ -33,12 +33,12 @@ _BATCH = 200
 @ledger_command("export")
 @click.argument("file")
 @_FORM
-@click.option("--all", "everybody", is_flag=True, help="Also subjects for whom nothing is set by hand.")
+@click.option("--all", "everybody", is_flag=True, help="Also subjects for which nothing is set by hand.")
 def export(ledger: CommandLedger, as_json: bool, file: str, form: str | None, everybody: bool) -> None:
     """Write what was set by hand to FILE, or to standard output for '-': limits, raises, and who is blocked.
 
-    A file in JSON lines (.jsonl) or CSV (.csv) can be edited and imported. What was spent and paid is not in it: `copy` moves whole
-    ledgers. The format litellm (.json) is LiteLLM's user_cost.json, with what each user has spent.
+    A file in JSON lines (.jsonl) or CSV (.csv) can be edited and imported. It does not contain what was spent and paid: `copy` moves
+    whole ledgers. The format litellm (.json) is LiteLLM's user_cost.json, with what each user has spent.
     """
     form = _form(file, form)
     if form == "litellm":
@@ -62,10 +62,10 @@ def import_file(ledger: CommandLedger, as_json: bool, file: str, form: str | Non
     """Set what FILE says, or standard input for '-', and show what that changes.
 
     JSON lines: {"subject": "alice", "limits": ["$10 per month"], "blocked": false, "raise": {"by": "$5", "until": "2026-12-24T18:00Z"}};
-    what a line does not name stays, and null takes away. CSV with the columns subject (or user) and limits, and if you like
-    blocked, raise_by, raise_until: sentences with ';' between them, an empty cell leaves as it is, 'default' takes away.
+    a field that a line does not name is kept, and null removes it. CSV has the columns subject (or user) and limits, and optionally
+    blocked, raise_by, raise_until: sentences are separated by ';', an empty cell keeps the value, 'default' removes it.
 
-    Every line is checked before the first change; a mistake changes nothing. What was spent, held and paid stays. Imported again, a file
+    Every line is checked before the first change; a mistake changes nothing. What was spent, held and paid is kept. Importing a file again
     changes nothing more. LiteLLM's user_cost.json (.json) is imported once; users with a budget of their own keep it.
     """
     form = _form(file, form)
@@ -86,7 +86,7 @@ def import_file(ledger: CommandLedger, as_json: bool, file: str, form: str | Non
             step(1)
     if changes and not dry_run:
         ledger.flush()
-    show(rows, as_json, "nothing to change: the ledger is as the file says")
+    show(rows, as_json, "nothing to change: the ledger matches the file")
     if dry_run and rows:
         click.echo("nothing was changed (--dry-run)", err=True)
 
@@ -138,13 +138,13 @@ def _apply(ledger: CommandLedger, one: Plan, where: str, done: int) -> None:
         apply(one, ledger)
     except BudgetError as error:
         raise click.ClickException(
-            f"{where}: {error}; {done} changes before it are in the ledger: import the file again to go on"
+            f"{where}: {error}; {done} changes before it were made: import the file again to continue"
         ) from error
 
 
 def _import_litellm(ledger: CommandLedger, as_json: bool, file: str, dry_run: bool) -> None:
     if file == "-":
-        raise click.UsageError("user_cost.json is imported from a file, once for its path")
+        raise click.UsageError("user_cost.json is imported once for each path: name a file, not '-'")
     snapshot, users = Snapshot(Users(ledger), file), Users(ledger)
     if not os.path.isfile(file):
         raise click.UsageError(f"{file!r:.200} cannot be read: there is no such file")

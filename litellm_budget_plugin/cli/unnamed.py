@@ -12,12 +12,12 @@ from litellm_budget_plugin.core.windows import DAY
 from litellm_budget_plugin.errors import BudgetInputError
 from litellm_budget_plugin.manager.standing import SubjectStanding
 
-ADVICE = "give the command the same settings (LITELLM_BUDGET_USER_LIMITS, DEFAULT_LIMIT, FILE)"
+ADVICE = "give this command the services' settings (LITELLM_BUDGET_USER_LIMITS, DEFAULT_LIMIT, FILE)"
 
 
 def unnamed(accounts: int) -> str:
     """Return the number of accounts as the beginning of a warning."""
-    return f"{accounts} account{' counts' if accounts == 1 else 's count'} under limits that these settings do not name, or were removed, or came with calls"
+    return f"{accounts} account{' counts' if accounts == 1 else 's count'} against limits that these settings do not name: other settings, removed limits, or limits given with calls"
 
 
 class Known:
@@ -52,7 +52,7 @@ class Known:
             return None
         self.doubtful |= refused > 0
         though = f", though {refused} call{'' if refused == 1 else 's'} had no room since yesterday" if refused else ""
-        return f"no limit of these is set by hand or named by these settings{though}; if services have limits in code, {ADVICE}"
+        return f"none of these has a limit set by hand or named by these settings{though}; if services have limits in code, {ADVICE}"
 
     def warn(self) -> None:
         """Print the warning on standard error."""

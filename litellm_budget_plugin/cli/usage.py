@@ -24,7 +24,7 @@ class _Day(click.DateTime):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            reason = f"a day is like 2026-11-30, got {str(value)!r:.80}; --days 2 are yesterday and today"
+            reason = f"a day is written like 2026-11-30, got {str(value)!r:.80}; --days 2 means yesterday and today"
             raise click.BadParameter(reason, ctx, param) from None
 
 
@@ -33,15 +33,15 @@ _ONE_OF = ", ".join(PERIODS)
 
 
 @ledger_command("usage")
-@click.option(
-    "--by", metavar="WHAT", help=f"What is summed up: one or more, with commas, of {_ONE_OF}.  [default: day]"
-)
+@click.option("--by", metavar="WHAT", help=f"Group by one or more of {_ONE_OF}, separated by commas.  [default: day]")
 @click.option("--since", type=_DATE, metavar="DATE", help="First day, in UTC.")
 @click.option("--until", type=_DATE, metavar="DATE", help="Last day, in UTC.")
 @click.option("--days", type=click.IntRange(1, 100_000), help="The last days, today's included, in UTC.")
-@click.option("--subject", metavar="SUBJECT", help="Of this subject only.")
+@click.option("--subject", metavar="SUBJECT", help="Only this subject.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "focus"]), help="[default: table]")
-@click.option("--provider", metavar="NAME", help="Who bills the models, in FOCUS: the ledger does not know.")
+@click.option(
+    "--provider", metavar="NAME", help="The provider of the models, for FOCUS: the ledger does not record it."
+)
 def usage(  # noqa: PLR0917  # click calls it by names
     ledger: CommandLedger,
     as_json: bool,
@@ -53,17 +53,17 @@ def usage(  # noqa: PLR0917  # click calls it by names
     form: str | None,
     provider: str | None,
 ) -> None:
-    """Sum up calls, tokens and spend. Days before the last 400 are one: "before".
+    """Sum up calls, tokens and spend. Days before the last 400 are one row, "before".
 
     A table ends with a total; a call with several tags counts for each of them. The format focus is CSV by the FinOps Open Cost and
-    Usage Specification 1.2, a row for each day, model and user, or what else of user, team, tag, run and project --by says.
+    Usage Specification 1.2, a row for each day, model and user, or whichever of team, tag, run and project --by names.
     """
     if as_json and form not in (None, "json"):
-        raise click.UsageError("--json is --format json: give one")
+        raise click.UsageError("--json means --format json: give one of them")
     if days is not None and (since is not None or until is not None):
         raise click.UsageError("--days, and --since or --until, exclude each other")
     if provider is not None and form != "focus":
-        raise click.UsageError("--provider is for --format focus")
+        raise click.UsageError("--provider needs --format focus")
     first, last = (None if day is None else day.date() for day in (since, until))
     if days is not None:
         first = datetime.now(timezone.utc).date() - timedelta(days=days - 1)
@@ -102,7 +102,7 @@ def _print_focus(
     _print_csv(focus.COLUMNS, focus.rows(ledger.project, scope, found, provider))
     before = sum((totals.spent for (_, day, _), totals in found if day == "before"), Decimal(0))
     if before:
-        click.echo(f"days before the last 400 have no dates, and are left out: ${before:f}", err=True)
+        click.echo(f"days before the last 400 have no dates and are left out: ${before:f}", err=True)
 
 
 def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

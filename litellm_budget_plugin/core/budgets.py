@@ -266,7 +266,7 @@ def top_up(work: UnitOfWork, command: TopUp) -> Done:
     if mark is not None:
         if (mark.subject, mark.amount) != (command.subject, command.amount):
             raise BudgetInputError(
-                f"the top-up {command.id!r:.80} was made before, for {mark.subject.scope} {mark.subject.id!r} over "
+                f"the top-up {command.id!r:.80} was made before, for {mark.subject.scope} {mark.subject.id!r}, of "
                 f"${usd_text(mark.amount)}; give each payment an id of its own"
             )
         return Done(command.id)
@@ -277,7 +277,7 @@ def top_up(work: UnitOfWork, command: TopUp) -> Done:
     assert account is not None, "this window never ends"
     limit = (account.limit or 0) + command.amount
     if limit > MAX_NANOS:
-        raise BudgetInputError(f"a balance is at most ${usd_text(MAX_NANOS)}; this top-up would make it more")
+        raise BudgetInputError(f"a balance is at most ${usd_text(MAX_NANOS)}; this top-up would exceed that")
     account.pinned, account.limit = True, limit
     work.put(account)
     _hold_on_new(work, command.subject, (ref,) if new else ())

@@ -114,7 +114,7 @@ def _check_put(command: PutBudget) -> None:
 def _check_limits(command: SetLimits) -> None:
     for limit in command.limits or ():
         if limit.unit not in UNITS or limit.model == "*" or (limit.window == CREDIT and limit[::2] != (0, "")):
-            raise BudgetInputError(f"SetLimits.limits has {tuple(limit)!r:.200}, which is no limit")
+            raise BudgetInputError(f"SetLimits.limits has {tuple(limit)!r:.200}, which is not a limit")
         if limit.amount is not None:
             _amount(limit.amount, "SetLimits.limits")
     if len({limit[1:] for limit in command.limits or ()}) < len(command.limits or ()):

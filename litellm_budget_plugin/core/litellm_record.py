@@ -87,7 +87,7 @@ def changes(given: Mapping[str, Any], state: AccountState | None, window: str, n
     unknown = [key for key in given if key not in KEYS]
     if unknown:
         raise BudgetInputError(
-            f"{unknown[0]!r:.80} has no place in a budget; its keys are {', '.join(KEYS)}. Keep other data elsewhere"
+            f"{unknown[0]!r:.80} is not a key of a budget; accepted are {', '.join(KEYS)}. Keep other data elsewhere"
         )
     fields: dict[str, Any] = {}
     if "total_budget" in given:

@@ -94,7 +94,7 @@ def parse_limit(sentence: str, zone: str = "UTC") -> Limit:
     Raises BudgetInputError, which names the part that cannot be read and shows three sentences that can.
     """
     if not isinstance(sentence, str):
-        raise BudgetInputError(f"a budget is a sentence like {EXAMPLES}, got {sentence!r:.80}")
+        raise BudgetInputError(f"a budget must be a sentence like {EXAMPLES}, got {sentence!r:.80}")
     text = " ".join(sentence.split())
     match = _SENTENCE.fullmatch(text)
     assert match is not None, "every part is optional"
@@ -103,7 +103,7 @@ def parse_limit(sentence: str, zone: str = "UTC") -> Limit:
         return _limit(amount, window, model, zone)
     except BudgetInputError as error:
         raise BudgetInputError(
-            f"{sentence!r:.200} is no budget: {error}; budgets are written like {EXAMPLES}"
+            f"{sentence!r:.200} is not a budget: {error}; budgets are written like {EXAMPLES}"
         ) from None
 
 
@@ -115,7 +115,7 @@ def _limit(amount: str, window: str | None, model: str | None, zone: str) -> Lim
         )
     if amount.lower() == CREDIT:
         if window or for_model:
-            raise BudgetInputError("'credit' stands alone: a balance has no window, and counts for every model")
+            raise BudgetInputError("'credit' must stand alone: a balance has no window and applies to every model")
         return Limit(0, CREDIT)
     text = _window(window, zone)
     if amount.lower() in ("unlimited", "no limit"):
@@ -126,9 +126,9 @@ def _limit(amount: str, window: str | None, model: str | None, zone: str) -> Lim
         if match := expression.fullmatch(amount):
             return Limit(_amount(match, unit), text, for_model, unit)
     if not amount:
-        raise BudgetInputError("it begins with an amount: dollars, calls or tokens, 'unlimited' or 'credit'")
+        raise BudgetInputError("it must begin with an amount: dollars, calls or tokens, 'unlimited' or 'credit'")
     raise BudgetInputError(
-        f"{amount!r:.80} is no amount: dollars like $0.50, calls like '100 calls', tokens like '2M tokens', 'unlimited' or 'credit'"
+        f"{amount!r:.80} is not an amount: dollars like $0.50, calls like '100 calls', tokens like '2M tokens', 'unlimited' or 'credit'"
     )
 
 
@@ -139,7 +139,7 @@ def _window(window: str | None, zone: str) -> str:
     period = _LENGTHS.get(period.lower(), re.sub(r"t(?=[0-9]{2}$)", "T", period.lower()))
     known = parse_window(period + at + named_zone, zone).text
     if known == CREDIT:
-        raise BudgetInputError("'credit' is no window")
+        raise BudgetInputError("'credit' is not a window")
     return known
 
 
@@ -150,14 +150,14 @@ def _amount(match: re.Match[str], unit: str) -> int:
     try:
         value = Decimal(number.replace(",", "").replace("_", "")) * times
     except InvalidOperation:
-        raise BudgetInputError(f"{number!r:.80} is no number") from None
+        raise BudgetInputError(f"{number!r:.80} is not a number") from None
     if unit == "usd":
         # Not by round(), which fails on numbers that are too long for the context's precision.
         if value and -int(value.normalize().as_tuple().exponent) > 9:
-            raise BudgetInputError(f"{number!r:.80} has more than nine decimals, which are a nano-dollar")
+            raise BudgetInputError(f"{number!r:.80} has more than nine decimals (one nano-dollar)")
         return charge_nanos(value, "the amount")
     if value != value.to_integral_value() or value > MAX_NANOS:
-        raise BudgetInputError(f"{unit} are whole numbers up to {MAX_NANOS}")
+        raise BudgetInputError(f"{unit} must be whole numbers up to {MAX_NANOS}")
     return int(value)
 
 
@@ -166,7 +166,7 @@ def parse_limits(sentences: str | Iterable[str], zone: str = "UTC") -> tuple[Lim
     be read, for two limits of one window, unit and model, and for "unlimited" beside a limit of the same model and unit.
     """
     if not isinstance(sentences, Iterable):
-        raise BudgetInputError(f"budgets are sentences like {EXAMPLES}, got {sentences!r:.80}")
+        raise BudgetInputError(f"budgets must be sentences like {EXAMPLES}, got {sentences!r:.80}")
     given = [sentences] if isinstance(sentences, str) else list(sentences)
     texts = [text for each in given for text in (_SEPARATOR.split(each.strip()) if isinstance(each, str) else [each])]
     limits = tuple(parse_limit(text, zone) for text in texts if text != "")
@@ -174,12 +174,12 @@ def parse_limits(sentences: str | Iterable[str], zone: str = "UTC") -> tuple[Lim
     for limit in limits:
         key = (limit.model.casefold(), limit.unit, limit.window)
         if key in seen:
-            raise BudgetInputError(f"'{seen[key]}' and '{limit}' are two limits for the same: give one of them")
+            raise BudgetInputError(f"'{seen[key]}' and '{limit}' limit the same thing: give one of them")
         seen[key] = limit
     for limit in limits:
         beside = [one for one in limits if (one.model, one.unit) == (limit.model, limit.unit) and one.window != CREDIT]
         if limit.amount is None and len(beside) > 1:
             raise BudgetInputError(
-                f"'{limit}' stands alone: beside it there is '{next(one for one in beside if one is not limit)}'"
+                f"'{limit}' must stand alone, but there is also '{next(one for one in beside if one is not limit)}'"
             )
     return limits

@@ -71,7 +71,7 @@ def parse_window(text: str, default_zone: str = "UTC") -> Window:
 
 def _fixed_window(text: str, length: int) -> Window:
     if not _SHORTEST_FIXED <= length <= _LONGEST_FIXED:
-        raise BudgetInputError(f"window {text!r} is outside of 60 seconds to 100 years")
+        raise BudgetInputError(f"window {text!r} must be from 60 seconds to 100 years long")
     unit = next(unit for unit in "dhms" if length % _LENGTHS[unit] == 0)
     return Window(f"{length // _LENGTHS[unit]}{unit}", length=length)
 
@@ -86,7 +86,9 @@ def _calendar_window(text: str, match: re.Match[str], default_zone: str) -> Wind
         elif start is not None:
             day = int(start)
     except ValueError:
-        raise BudgetInputError(f"window {text!r} has the start {start!r}; a year's is written MM-DD") from None
+        raise BudgetInputError(
+            f"window {text!r} has the start {start!r}; the start of a year is written MM-DD"
+        ) from None
     last_day = {"day": 1, "week": 7, "month": 31, "year": 31}[period]
     if not 1 <= day <= last_day or hour > 23 or (period == "day" and start is not None):
         raise BudgetInputError(

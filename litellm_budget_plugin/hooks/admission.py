@@ -209,7 +209,7 @@ def _without_store(call: Call, error: BudgetStoreError) -> None:
         if ledger.worker.delivery.full:
             _tell_refused(call, "store", "full")
             raise BudgetStoreUnavailable(
-                f"{ledger.worker.delivery.waiting} charges wait for the store, and no more may (JOURNAL_LIMIT): {error}"
+                f"{ledger.worker.delivery.waiting} charges are waiting for the store, the most that JOURNAL_LIMIT allows: {error}"
             ) from error
     _unheld(call, "store", "unavailable")
     now = time.monotonic()

@@ -307,7 +307,7 @@ class Call:
             else:
                 cost = pricing.cost_of_chunks(self.request, chunks)
         except Exception:
-            _logger.exception("what was received of a %s call cannot be priced", self.request.model)
+            _logger.exception("the received part of a %s answer cannot be priced", self.request.model)
             cost = pricing.Cost(None, self.request.model, 0, 0, estimated=True)
         self._settle(cost, chunks[0] if chunks else None)
 

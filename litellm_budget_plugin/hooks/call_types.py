@@ -213,7 +213,7 @@ def say_once(params: dict[str, Any]) -> None:
     if isinstance(given, Mapping) and not _SAID_ONCE.isdisjoint(given):
         params["extra_body"] = {name: value for name, value in given.items() if name not in _SAID_ONCE}
         _logger.warning(
-            "extra_body names %s, which are arguments of LiteLLM's own: what it says of them is not sent",
+            "extra_body names %s, which are LiteLLM's own arguments: their values in extra_body are not sent",
             ", ".join(sorted(_SAID_ONCE.intersection(given))),
         )
 

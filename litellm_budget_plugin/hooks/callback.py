@@ -73,10 +73,10 @@ class BudgetCallback(BudgetHook):
         policy = self._ledger.policies.current()
         if not policy.limited and not self._ledger.of_a_test:
             _logger.warning(
-                "nothing is limited: no limit is set in the environment or a file; only those are that have one set by hand"
+                "nothing is limited: no limit is set in the environment or a file; only limits set by hand apply"
             )
         if unknown := pricing.unknown_models(policy.models()):
-            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
+            _logger.warning("some limits may have no effect: %s", "; ".join(unknown))
 
     def flush(self) -> None:
         """Return when every charge known to this process is in the ledger and would survive a power cut.

@@ -131,7 +131,7 @@ def _message(refused: Refused, model: str, ways_out: WaysOut | None) -> str:
         ways = f": {_any_of(ways_out.ways)}" if ways_out.ways else ""
         parts.append(f"without max_tokens, {ways_out.tokens:,} output tokens are held for it{ways}")
     if refused.reason == "held":
-        parts.append("only calls in flight stand in the way")
+        parts.append("only holds of calls in flight prevent it")
     if refused.resets_at is not None:
         parts.append(f"resets {_time_text(refused.resets_at)}")
     return "; ".join(parts)
@@ -158,7 +158,7 @@ def _suggestion(refused: Refused, ways_out: WaysOut | None) -> str:
     raising = f"raise the limit by at least {missing}"
     if requested > refused.limit:
         less = "a cheaper model or fewer tokens" if unit == "usd" else f"fewer {unit}"
-        raising = f"make the call smaller ({less}), for it alone is more than the whole limit, or {raising}"
+        raising = f"make the call smaller ({less}), because it alone exceeds the whole limit, or {raising}"
     elif refused.resets_at is not None:
         raising = f"wait until {_time_text(refused.resets_at)}, or {raising}"
     return _sentence(raising)

@@ -131,7 +131,7 @@ def put_back() -> None:
                 loaded is None or getattr(loaded, getattr(owner, "__name__", ""), None) is not owner
             ):
                 raise IncompatibleLiteLLMError(
-                    f"{module} was loaded a second time in this process, and the gate stands around the first one; "
+                    f"{module} was loaded a second time in this process, and only the first copy enforces budgets; "
                     "start a new process instead of removing LiteLLM from sys.modules"
                 )
             if inspect.getattr_static(owner, name, None) is original:

@@ -59,7 +59,7 @@ def _missing_user(settings: BudgetSettings, sources: tuple[str, ...]) -> str:
     lost = _LOST if ever_entered() and "context" in sources else ""
     if settings.on_missing_user == "reject":
         raise BudgetUserMissing(
-            "this call names no user; a user is looked for in "
+            "this call names no user; the user is taken from "
             f"{', '.join(sources)}: pass user=..., metadata={{'budget_user': ...}} or use budget_context{lost}",
             "Name the user who pays: pass user=..., metadata={'budget_user': ...} or use budget_context.",
         )

@@ -88,7 +88,7 @@ def current_ledger() -> BudgetLedger | None:
         if callback not in _replaced:
             _replaced.add(callback)
             _logger.info(
-                "litellm.callbacks does not hold the BudgetCallback; budgets stay enforced until callback.close()"
+                "litellm.callbacks does not contain the BudgetCallback; budgets stay enforced until callback.close()"
             )
     _in_force = callback
     return _overridden() or callback.budget_ledger

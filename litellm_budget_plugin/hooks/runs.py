@@ -54,7 +54,7 @@ class budget_run:  # noqa: N801  # used like a function
     @property
     def _budgets(self) -> Budgets:
         if self._opened is None:
-            raise BudgetError("a budget_run is in the ledger when it has been entered, not before")
+            raise BudgetError("a budget_run is in the ledger only after it was entered")
         return self._opened
 
     def __enter__(self) -> Self:

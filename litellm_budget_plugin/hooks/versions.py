@@ -25,7 +25,7 @@ def untested(installed: str) -> str:
     """
     numbers = _numbers(installed)
     if not numbers:
-        return f"LiteLLM {installed} says no version; {TESTED[0]} to {TESTED[-1]} were tested"
+        return f"LiteLLM {installed} has no readable version; {TESTED[0]} to {TESTED[-1]} were tested"
     if numbers > _numbers(TESTED[-1]):
         return f"LiteLLM {installed} is newer than {TESTED[-1]}, the newest that was tested"
     if numbers < _numbers(TESTED[0]):

@@ -43,7 +43,7 @@ class Breaker:
             self._tried_at = now
             return
         raise BudgetStoreUnavailable(
-            f"the store has not answered for {now - self._since:.0f} s and is asked in the background: {self._last}"
+            f"the store has not answered for {now - self._since:.0f} s and is tried in the background: {self._last}"
         ) from self._last
 
     def failed(self, error: BudgetStoreUnavailable) -> None:
@@ -54,7 +54,7 @@ class Breaker:
         self._last = error
         self._failures += 1
         if self._failures == FAILURES:
-            _logger.error("the store is away; calls are no longer kept waiting for it: %s", error)
+            _logger.error("the store cannot be reached; calls no longer wait for it: %s", error)
 
     def worked(self) -> None:
         """Close the breaker, because the store has answered."""

@@ -115,7 +115,7 @@ def parse_subject(text: str | int) -> Subject:
     near = difflib.get_close_matches(scope.strip().casefold(), (*SCOPES, "class"), 1, 0.7) if colon else []
     if near:
         raise BudgetInputError(
-            f"{text!r:.80} has no scope that there is; accepted are {', '.join(SCOPES)}, and a user of that id is 'user:{text}'"
+            f"{text!r:.80} has an unknown scope; accepted are {', '.join(SCOPES)}, and a user of that id is 'user:{text}'"
         )
     return Subject("user", checked_id(text, "subject"))
 
@@ -168,7 +168,7 @@ class Budgets:
         self._set(self._subject(subject), limits)
         # Importing LiteLLM takes seconds, and a process that only manages budgets does not need its list of models.
         if "litellm" in sys.modules and (unknown := unknown_models(limit.model for limit in limits if limit.model)):
-            _logger.warning("limits may limit nothing: %s", "; ".join(unknown))
+            _logger.warning("some limits may have no effect: %s", "; ".join(unknown))
         return [limit.sentence(self._ledger.timezone) for limit in limits]
 
     def clear_limits(self, subject: str | Subject) -> None:
@@ -334,7 +334,7 @@ class Budgets:
         """Add to a subject's balance, once for each `id`, such as an invoice number. From then on its calls need room in the balance."""
         paid = _dollars(amount)
         if not paid:
-            raise BudgetInputError(f"a balance is topped up by more than nothing, got {amount!r:.80}")
+            raise BudgetInputError(f"a top-up must be more than 0, got {amount!r:.80}")
         self._ledger.ask(TopUp(checked_id(id, "id"), self._ledger.project, self._subject(subject), paid))
 
     def refund(self, id: str) -> None:  # noqa: A002
@@ -445,13 +445,13 @@ def _dollars(amount: str | Decimal | int) -> int:
     number = isinstance(amount, (Decimal, int)) and not isinstance(amount, bool)
     paid = parse_limit(f"${Decimal(amount):f}" if number else amount)  # type: ignore[arg-type]  # it refuses other types
     if paid.unit != "usd" or paid.amount is None or paid[1:3] != ("none", ""):
-        raise BudgetInputError(f"an amount of US dollars is written like '$10', got {amount!r:.80}")
+        raise BudgetInputError(f"an amount of US dollars must be written like '$10', got {amount!r:.80}")
     return paid.amount
 
 
 def _scope(scope: str) -> str:
     if scope not in SCOPES:
-        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
+        raise BudgetInputError(f"a scope must be one of {', '.join(SCOPES)}, got {scope!r:.80}")
     return scope
 
 

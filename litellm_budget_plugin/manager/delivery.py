@@ -155,7 +155,7 @@ class Delivery:
             except OSError as error:
                 raise BudgetStoreError(f"{file.path}: {len(dead)} entries cannot be set aside: {error}") from error
             _logger.error(
-                "%d charges are damaged or older than the store's memory and wait for you in %s; "
+                "%d charges are damaged or older than the store remembers, and were set aside in %s; "
                 "see docs/how-to/when-the-store-fails.md",
                 len(dead),
                 path,
@@ -187,7 +187,7 @@ class Delivery:
             if isinstance(outcome, BudgetInputError):
                 # Not kept: it would block every charge behind it.
                 _logger.error(
-                    "a charge cannot be stored, its hold is charged the floor when it expires: %s (%s)",
+                    "a charge cannot be stored, its hold is charged its input side when it expires: %s (%s)",
                     outcome,
                     command.hold,
                 )
@@ -196,9 +196,9 @@ class Delivery:
         waiting = self.waiting
         if waiting >= self.most:
             _logger.error(
-                "%d charges wait for the store, as many as JOURNAL_LIMIT allows: calls are refused until it answers",
+                "%d charges are waiting for the store, as many as JOURNAL_LIMIT allows: calls are refused until it answers",
                 waiting,
             )
         elif waiting >= _SAY_AT * self.most and not self._said:
             self._said = True
-            _logger.error("%d charges wait for the store; at %d calls are refused", waiting, self.most)
+            _logger.error("%d charges are waiting for the store; from %d on, calls are refused", waiting, self.most)

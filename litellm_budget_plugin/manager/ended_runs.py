@@ -60,7 +60,7 @@ class Forgotten:
                 raise
             except (BudgetInputError, BudgetStoreError) as error:
                 # The key only reads, or the endpoint has an earlier version: another process removes them.
-                _logger.debug("what ended is not forgotten from here: %s", error)
+                _logger.debug("ended subjects are not removed by this process: %s", error)
                 break
             ended += 1
         return ended

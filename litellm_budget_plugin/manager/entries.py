@@ -65,10 +65,10 @@ class Plan(NamedTuple):
 def entry_from(data: object, project: str, zone: str) -> Entry:
     """Return the entry that a JSON object describes. `zone` applies to windows and times that name none. Raises BudgetInputError."""
     if not isinstance(data, Mapping):
-        raise BudgetInputError('an entry is a JSON object like {"subject": "alice", "limits": ["$10 per month"]}')
+        raise BudgetInputError('an entry must be a JSON object like {"subject": "alice", "limits": ["$10 per month"]}')
     unknown = next((key for key in data if key not in FIELDS), None)
     if unknown is not None:
-        raise BudgetInputError(f"there is no {str(unknown)!r:.80}{nearest(str(unknown), FIELDS)}")
+        raise BudgetInputError(f"unknown field {str(unknown)!r:.80}{nearest(str(unknown), FIELDS)}")
     if "subject" not in data:
         raise BudgetInputError("the subject is missing")
     subject = data["subject"]
@@ -88,14 +88,14 @@ def _limits(given: object, zone: str) -> tuple[Limit, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list) or not given:
-        raise BudgetInputError(f"limits are a list of sentences, or null for none set by hand, got {given!r:.80}")
+        raise BudgetInputError(f"limits must be a list of sentences, or null for none set by hand, got {given!r:.80}")
     return parse_limits(given, zone)
 
 
 def _flag(data: Mapping[Any, Any], name: str) -> bool | Keep:
     given = data.get(name, KEEP)
     if given is not KEEP and not isinstance(given, bool):
-        raise BudgetInputError(f"{name} is true or false, got {given!r:.80}")
+        raise BudgetInputError(f"{name} must be true or false, got {given!r:.80}")
     return given
 
 
@@ -104,10 +104,10 @@ def _increase(given: object, zone: str) -> Raise | None:
         return None
     if not isinstance(given, Mapping) or set(given) != {"by", "until"}:
         raise BudgetInputError(
-            f"a raise is like {{'by': '$5', 'until': '2026-12-24T00:00Z'}}, or null for none, got {given!r:.80}"
+            f"a raise must be like {{'by': '$5', 'until': '2026-12-24T00:00Z'}}, or null for none, got {given!r:.80}"
         )
     if not (by := nanos_from(given["by"])):
-        raise BudgetInputError(f"a raise is by more than nothing, got {given['by']!r:.80}; null ends one")
+        raise BudgetInputError(f"a raise must be more than 0, got {given['by']!r:.80}; null ends one")
     return Raise(by, micros_from(given["until"], zone))
 
 
@@ -132,9 +132,11 @@ def micros_from(text: object, zone: str) -> int:
         found = found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
         micros = round(found.timestamp() * MICROS)
     except (ValueError, OverflowError):
-        raise BudgetInputError(f"a time is like 2026-12-24 or 2026-12-24T18:00+01:00, got {text!r:.80}") from None
+        raise BudgetInputError(
+            f"a time must be written like 2026-12-24 or 2026-12-24T18:00+01:00, got {text!r:.80}"
+        ) from None
     if micros > MAX_NANOS:  # the largest number that every store can keep
-        raise BudgetInputError(f"a time is before {iso_of(MAX_NANOS)[:4]}, got {text!r:.80}")
+        raise BudgetInputError(f"a time must be before {iso_of(MAX_NANOS)[:4]}, got {text!r:.80}")
     return max(0, micros)
 
 
@@ -184,9 +186,7 @@ def plan(entry: Entry, ledger: ProjectLedger, states: Collection[AccountState], 
     before, differences = entry_of(entry.subject, states, now), []
     if not _same_limits(entry, before, states):
         if entry.with_defaults and _whole(entry.subject, states):
-            raise BudgetInputError(
-                "its limits stand in the place of the defaults: first clear them, then give those with_defaults"
-            )
+            raise BudgetInputError("its limits replace the defaults: clear them first, then give limits with_defaults")
         differences.append(Difference("limits", _said_all(before), _said_all(entry)))
     if entry.blocked is not KEEP and entry.blocked != before.blocked:
         differences.append(Difference("blocked", _yes(before.blocked), _yes(entry.blocked)))
@@ -307,7 +307,7 @@ def _said_all(entry: Entry) -> str:
     if entry.limits is None or entry.limits is KEEP:
         return "the default"
     said = ", ".join(map(_said, entry.limits))
-    return f"{said}, beside the defaults" if entry.with_defaults else said
+    return f"{said}, in addition to the defaults" if entry.with_defaults else said
 
 
 def _said_raise(given: Raise | Keep | None) -> str:

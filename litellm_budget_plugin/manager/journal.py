@@ -96,7 +96,7 @@ class Journal:
             try:
                 file = JournalFile.claim(path)
             except OSError as error:
-                _logger.error("the journal %s cannot be read, its charges wait for you: %s", path, error)
+                _logger.error("the journal %s cannot be read, its charges stay in it: %s", path, error)
                 continue
             if file is not None:
                 _logger.warning("%d charges of a dead process are delivered from %s", file.waiting, path)

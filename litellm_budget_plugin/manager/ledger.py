@@ -99,7 +99,7 @@ class BudgetLedger:
             self.worker.add_task(self._slices)
             self.worker.gather_seconds = _GATHER_SECONDS
         elif settings.slice:
-            _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and answers by itself")
+            _logger.warning("LITELLM_BUDGET_SLICE has no effect: this ledger is on this machine and is asked directly")
         self.alerts: AlertWatch | None = None
         if settings.alert_per_cents is not None and charging and settings.mode != "off":
             self._watch(on_alert)
@@ -125,7 +125,7 @@ class BudgetLedger:
                 _logger.error("the store does not answer at the start, and is tried again: %s", error)
             if charging and isinstance(self.store, HttpStore) and self.store.read_only:
                 raise BudgetStoreError(
-                    f"{masked(self._key)}: the key is read-only, and calls have to be charged; give one that writes "
+                    f"{masked(self._key)}: the key is read-only, and calls must be charged; give a key that may write "
                     "(LITELLM_BUDGET_API_KEY)"
                 )
 

@@ -214,6 +214,6 @@ class BudgetManager(Budgets):
             self._warned = True
             _logger.warning(
                 "update_cost changed nothing: the callback has already charged this response to user %r. The call of "
-                "update_cost can be removed; this is said once",
+                "update_cost can be removed; this is logged once",
                 user,
             )

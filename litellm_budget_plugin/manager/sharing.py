@@ -90,7 +90,7 @@ def journal_directory(key: str, setting: str | None) -> str | None:
         place = os.path.dirname(place)
     if not os.access(place, os.W_OK | os.X_OK):
         _logger.warning(
-            "LITELLM_BUDGET_JOURNAL: %s cannot be written; charges that the store cannot take would wait in memory only",
+            "LITELLM_BUDGET_JOURNAL: %s cannot be written; charges that the store cannot take would be kept in memory only",
             directory,
         )
     return directory

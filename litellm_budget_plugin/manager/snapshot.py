@@ -94,7 +94,7 @@ class Snapshot:
         except OSError as error:
             raise BudgetFileError(f"{self.path} could not be read: {error}. {_WAY_OUT}") from error
         except (ValueError, RecursionError) as error:
-            raise BudgetFileError(f"{self.path} is not whole JSON: {error}. {_WAY_OUT}") from error
+            raise BudgetFileError(f"{self.path} is not valid JSON: {error}. {_WAY_OUT}") from error
 
     def _parse(self, content: Any) -> dict[str, dict[str, Any]]:
         if not isinstance(content, Mapping):
@@ -128,11 +128,11 @@ def replace_file(path: str, text: str) -> None:
     """Replace a file atomically, so that it survives a power cut. Raises BudgetFileError, also for a path that is no file, such as a device."""
     path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
-        raise BudgetFileError(f"{path} is no file; '-' is standard output")
+        raise BudgetFileError(f"{path} is not a file; '-' is standard output")
     try:
         _replace(path, text)
     except OSError as error:
-        raise BudgetFileError(f"{path} could not be written, and is as it was: {error}") from error
+        raise BudgetFileError(f"{path} could not be written, and is unchanged: {error}") from error
 
 
 def _replace(path: str, text: str) -> None:

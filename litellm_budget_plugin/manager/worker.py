@@ -170,7 +170,7 @@ class StoreWorker:
             _logger.error("a charge waits for the store and will be delivered later: %s", error)
             self.deliver_later(command)
         except BudgetInputError as error:
-            _logger.error("a charge cannot be stored, its hold is charged the floor when it expires: %s", error)
+            _logger.error("a charge cannot be stored, its hold is charged its input side when it expires: %s", error)
         self.ensure_running()
 
     def deliver_later(self, command: Charge) -> None:

@@ -53,37 +53,37 @@ class Families:
         self._projects, self._models, self._scopes = Names(), Names(), Names()
         self._spend = Counter(
             f"{_PREFIX}spend_usd",
-            "US dollars that were charged, counted when the ledger has acknowledged the charge, once each. A hold that expired "
-            "is charged its input side by the ledger itself; that is not in here.",
+            "US dollars charged, counted once, when the ledger has acknowledged the charge. Expired holds, which the ledger "
+            "itself charges for their input side, are not included.",
             ["project", "model"],
             registry=None,
         )
         self._refusals = Counter(
             f"{_PREFIX}refusals",
-            "Calls that were refused, once each, by the scope of what refused them (user, team, tag, run or project for a "
-            "budget; model, user, store) and why. mode=shadow: they went out, and would have been refused.",
+            "Calls refused, counted once, by scope (user, team, tag, run or project for a budget; model, user, store) and "
+            "reason. mode=shadow: calls that went out and would have been refused.",
             ["project", "scope", "reason", "mode"],
             registry=None,
         )
         self._reserve = Histogram(
             f"{_PREFIX}reserve_seconds",
-            "Seconds until a question for a hold was answered, by the store, or by a slice in this process's memory. A call "
-            "can ask more than once. Questions without an answer are in store_errors.",
+            "Seconds until a request for a hold was answered, by the store or by a slice in this process's memory. A call can "
+            "send several requests. Requests without an answer are in store_errors.",
             ["project", "source"],
             registry=None,
             buckets=_BUCKETS,
         )
         self._errors = Counter(
             f"{_PREFIX}store_errors",
-            "Questions that the store did not answer in time (unavailable) or cannot serve until somebody mends it (error).",
+            "Requests that the store did not answer in time (unavailable) or cannot serve until it is repaired (error).",
             ["kind"],
             registry=None,
         )
         self._expired = Counter(
             f"{_PREFIX}expired_holds",
-            "Holds that passed their time limit unsettled and were charged their input side, as far as somebody noticed: a "
-            "renewal (the call was still going on) or an hourly sweep (mostly of processes that are gone). Calls that expire "
-            "another one's hold on their way do not say so; the ledger's totals count all.",
+            "Holds that expired unsettled and were charged their input side, if noticed by a renewal (the call was still going "
+            "on) or by an hourly sweep (mostly of ended processes). Holds that another call's request expires are not counted "
+            "here; the ledger's totals count all.",
             ["project", "seen_by"],
             registry=None,
         )

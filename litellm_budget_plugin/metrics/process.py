@@ -15,8 +15,8 @@ from litellm_budget_plugin.metrics.standing import Source, Standing
 
 _IN_REGISTRY = "_litellm_budget_metrics"
 _HELD = (
-    "US dollars that this process holds: for calls that go on (calls), and ahead in slices for calls to come (slices). Until the "
-    "charge of a call that has ended is delivered, the ledger holds its money as well."
+    "US dollars that this process holds: for calls in flight (calls), and ahead in slices for later calls (slices). The ledger "
+    "also holds the money of an ended call until its charge is delivered."
 )
 
 
@@ -34,7 +34,7 @@ class ProcessMetrics:
         self._labels: set[str] = set()
         self._families = Families()
         self._held = held_gauge(_HELD)
-        self._calls = gauge("open_holds", "Calls of this process that go on and hold money.", ("project",))
+        self._calls = gauge("open_holds", "Calls of this process that are in flight and hold money.", ("project",))
         self._waiting = gauge(
             "waiting_charges",
             "Charges and releases that the ledger has not acknowledged yet: in memory (for a moment, on a networked ledger), or "
@@ -42,7 +42,7 @@ class ProcessMetrics:
             ("place",),
         )
         self._breaker = gauge(
-            "breaker_open", "1 while a store is away and calls are not kept waiting for it.", (), "livemax"
+            "breaker_open", "1 while a store cannot be reached and calls do not wait for it.", (), "livemax"
         )
         # A registry is read in the order of registration: _Refreshing comes first and refreshes the gauges.
         self._runs_out = runs_out_gauge()

@@ -31,8 +31,8 @@ from litellm_budget_plugin.metrics.families import Families, gauge, held_gauge, 
 from litellm_budget_plugin.metrics.recent import Recent
 
 _HELD = (
-    "US dollars that this server has granted since it started and that were not settled, released or out of time since. Of one "
-    "worker only: with several, each sees some of the ends."
+    "US dollars that this server has granted since it started and that were not settled or released and have not expired since. "
+    "Reliable with one worker only: with several, each sees only some of the ends."
 )
 _KINDS = ("unavailable", "error")
 
@@ -82,7 +82,7 @@ class ServerMetrics:
     def observe_error(self, kind: Literal["unavailable", "error"]) -> None:
         """Count that the server's store did not answer in time (unavailable), or cannot serve (error)."""
         if kind not in _KINDS:
-            raise BudgetInputError(f"the kind of a store's error is one of {', '.join(_KINDS)}, got {kind!r}")
+            raise BudgetInputError(f"the kind of a store's error must be one of {', '.join(_KINDS)}, got {kind!r}")
         with updating:
             self._families.store_failed(kind)
 

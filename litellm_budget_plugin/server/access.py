@@ -21,7 +21,7 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1")
 BYTES_COUNTED = 2048
 """Bytes of a large body that count as one request."""
 HEALTH = ("/healthz", "/readyz")
-_UNKNOWN = "this is no key that is good here: is it complete, of this ledger, and not revoked?"
+_UNKNOWN = "this key is not valid here: is it complete, of this ledger, and not revoked?"
 _BAD_KEYS_A_SECOND = 1.0
 _BAD_KEYS_AT_ONCE = 20.0
 _ANONYMOUS_A_SECOND = 50.0
@@ -45,7 +45,7 @@ class Caller(NamedTuple):
     def check_project(self, project: str) -> None:
         """Raise Problem unless the caller may use this project."""
         if not self.opens(project):
-            raise Problem(403, f"this key opens no project {project!r:.80}")
+            raise Problem(403, f"this key does not open the project {project!r:.80}")
 
     def check_writes(self) -> None:
         """Raise Problem for a key that only reads."""
@@ -131,7 +131,7 @@ class Door:
     def _take(self, rates: Buckets, key_id: str, count: int) -> None:
         wait = rates.take(key_id, count)
         if wait:
-            raise Problem(429, f"this key may ask {self._ledger.options.rate:g} times a second", retry_after=wait)
+            raise Problem(429, f"this key may send {self._ledger.options.rate:g} requests a second", retry_after=wait)
 
     async def _looked_up(self, request: Request, text: str, kind: Kind) -> Key:
         """Look up a key that this worker does not know: it may be new, or the keys could not be read so far. Raises Problem."""

@@ -55,7 +55,7 @@ def create_app(options: ServerOptions) -> FastAPI:
     app = FastAPI(
         title="litellm-budget",
         version=litellm_budget_plugin.__version__,
-        description="Budgets for everybody who calls LLMs through LiteLLM. Money of commands is in nano-dollars, time in microseconds.",
+        description="Per-user budgets for people who call LLMs through LiteLLM. Commands give money in nano-dollars and time in microseconds.",
         lifespan=lifespan,
         root_path=options.root_path,
         docs_url=None,

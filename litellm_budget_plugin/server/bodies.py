@@ -41,7 +41,7 @@ async def understood(request: Request, understand: Callable[[bytes, dict[str, An
 
 def _understood(raw: bytes, understand: Callable[[bytes, dict[str, Any]], T]) -> T:
     if len(raw) > _MOST_VALUES and sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
-        raise Problem(413, f"a request's body may have {_MOST_VALUES} values")
+        raise Problem(413, f"a request's body may have at most {_MOST_VALUES} values")
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:

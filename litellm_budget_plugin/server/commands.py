@@ -29,7 +29,7 @@ _MOST_ROWS = 5000
 router = APIRouter(prefix="/v1", tags=["ledger"])
 
 
-@router.get("", summary="Who serves, and what the key opens", responses=schemas.HELLO)
+@router.get("", summary="The server, and what the key opens", responses=schemas.HELLO)
 async def hello(request: Request) -> Response:
     """Return the protocol's version, and the project and access of the key. A client asks this first."""
     site = Site.of(request)
@@ -95,7 +95,7 @@ async def commands(request: Request) -> Response:
     return await run_in_threadpool(_told, outcomes, await site.ledger.execute_all(good))
 
 
-@router.post("/sync", summary="Make what was acknowledged survive a power cut", status_code=204, responses=schemas.DONE)
+@router.post("/sync", summary="Make acknowledged changes survive a power cut", status_code=204, responses=schemas.DONE)
 async def sync(request: Request) -> Response:
     """Return once every charge acknowledged before is on the disk of the store."""
     site = Site.of(request)
@@ -116,7 +116,7 @@ async def projects(request: Request) -> Response:
 
 @router.post(
     "/rows/read",
-    summary="Rows of a project as they lie there",
+    summary="Rows of a project as they are stored",
     openapi_extra=schemas.body(schemas.EXPORT),
     responses=schemas.PAGE,
 )
@@ -134,12 +134,12 @@ async def read_rows(request: Request) -> Response:
         if isinstance(error, BudgetInputError) or not after:
             raise
         # Each engine has its own form of places, and assumes that it gets one of its own.
-        raise BudgetInputError(f"after must be what a page said, got {after!r:.80}") from error
+        raise BudgetInputError(f"after must come from an earlier page, got {after!r:.80}") from error
 
 
 @router.post(
     "/rows/write",
-    summary="Put rows in place of those with the same keys",
+    summary="Write rows, replacing those with the same keys",
     status_code=204,
     openapi_extra=schemas.body(schemas.LOAD),
     responses=schemas.DONE,

@@ -53,11 +53,11 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, BudgetStoreUnavailable):
         _logger.error("the store does not answer: %s", error)
         # The message may contain the store's address, which belongs in this server's log only.
-        return Problem(503, "the ledger's store did not answer in time; send the same again", retry_after=1.0)
+        return Problem(503, "the ledger's store did not answer in time; send the request again", retry_after=1.0)
     if isinstance(error, BudgetError):
         _logger.error("the store cannot serve: %s", error)
         return Problem(
-            503, "the ledger's store cannot serve until somebody mends it; see the server's log", retry_after=5.0
+            503, "the ledger's store cannot serve until it is repaired; see the server's log", retry_after=5.0
         )
     _logger.error("a request failed", exc_info=error)
     return Problem(500, "the server failed at this; see its log")

@@ -29,7 +29,7 @@ _MOST_PROJECTS = 100
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process lives")
+@router.get("/healthz", summary="The process is alive")
 async def healthz() -> Response:
     """Always 200."""
     return JSONResponse({"status": "ok"})

@@ -105,7 +105,7 @@ def revoke_key(store: Store, key_id: str) -> Key:
         if key.id == wanted:
             ask(store, DropBudget(f"revoke:{key.id}", KEYS_PROJECT, key.subject))
             return key
-    raise BudgetInputError(f"no key has the id {wanted!r:.40}; `litellm-budget keys list` shows those there are")
+    raise BudgetInputError(f"no key has the id {wanted!r:.40}; `litellm-budget keys list` shows the valid ones")
 
 
 class Session(NamedTuple):

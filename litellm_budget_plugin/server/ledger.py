@@ -169,7 +169,7 @@ class ServedLedger:
             if asked >= self._refreshed_at:
                 self._refreshed_at = time.monotonic()
                 # Unless the reading succeeds, the callers that wait for it get this error, however it ends.
-                self._unread = BudgetStoreUnavailable("the keys were being read, and were not")
+                self._unread = BudgetStoreUnavailable("the keys could not be read")
                 try:
                     new = not self.ring.known
                     self.ring.replace(*await self._asker.run_soon(self._read_keys))
@@ -196,7 +196,7 @@ class ServedLedger:
                 _logger.error("the store does not answer; it is tried again: %s", error)
             except Exception:
                 # Without the upkeep, revoked keys would stay valid.
-                _logger.exception("the upkeep failed, and goes on")
+                _logger.exception("the upkeep failed, and will run again")
 
     def _sweep(self) -> None:
         end_old_sessions(self.store)

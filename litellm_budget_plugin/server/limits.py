@@ -62,7 +62,7 @@ class BodyLimits:
                         return message
                 if received <= most:
                     raise BodyRefused(408, f"the request's body did not arrive within {self._seconds:g} s")
-            raise BodyRefused(413, f"a request's body may have {most} bytes")
+            raise BodyRefused(413, f"a request's body may have at most {most} bytes")
 
         await self._app(scope, bounded, send)
 

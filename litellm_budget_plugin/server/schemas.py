@@ -38,11 +38,11 @@ def body(schema: Schema) -> Schema:
 
 
 def _answers(status: int, description: str, schema: Schema | None, *problems: int) -> Responses:
-    said = {401: "No valid key.", 403: "The key does not open this.", 429: "Too often; see Retry-After."}
+    said = {401: "No valid key.", 403: "The key does not open this.", 429: "Too many requests; see Retry-After."}
     said |= {400: "The body is not JSON.", 408: "The body took too long.", 413: "The body is too large."}
     said |= {
         415: "The body is not application/json.",
-        422: "What can never be applied.",
+        422: "The request can never be applied.",
         503: "The store does not answer.",
     }
     content = {} if schema is None else {"content": {"application/json": {"schema": schema}}}
@@ -102,25 +102,25 @@ SET_LIMITS: Schema = _change(limits={"type": "array", "items": _SENTENCE, "minIt
 RAISE: Schema = _change(amount=_SENTENCE, until={"type": "string", "format": "date-time"})
 TOP_UP: Schema = _object(amount=_SENTENCE, id=_ID)
 REFUND: Schema = _object(id=_ID)
-SUBJECT = _answers(200, "Its budgets.", _ref("SubjectBudgets"), *_OF_BODIES)
-SUBJECTS = _answers(200, "Some of them.", _ref("SubjectsPage"), 422)
-REFUNDED = _answers(200, "It is refunded.", _ref("Refunded"), *_OF_BODIES)
+SUBJECT = _answers(200, "The budgets of the subject.", _ref("SubjectBudgets"), *_OF_BODIES)
+SUBJECTS = _answers(200, "A page of subjects.", _ref("SubjectsPage"), 422)
+REFUNDED = _answers(200, "The top-up is refunded.", _ref("Refunded"), *_OF_BODIES)
 USAGE = _answers(200, "The totals.", _ref("UsageTotals"), 422)
-HELLO = _answers(200, "Who serves.", _ref("Hello"))
+HELLO = _answers(200, "The server and the rights of the key.", _ref("Hello"))
 REPLY = _answers(200, "The reply.", _ref("Reply"), *_OF_BODIES)
-OUTCOMES = _answers(200, "What became of each.", _ref("Outcomes"), *_OF_BODIES)
+OUTCOMES = _answers(200, "The result of each command.", _ref("Outcomes"), *_OF_BODIES)
 DONE = _answers(204, "Done.", None, *_OF_BODIES)
-PROJECTS = _answers(200, "Their names.", _ref("Projects"))
-PAGE = _answers(200, "Some rows.", _ref("Page"), *_OF_BODIES)
+PROJECTS = _answers(200, "The names of the projects.", _ref("Projects"))
+PAGE = _answers(200, "A page of rows.", _ref("Page"), *_OF_BODIES)
 METRICS: Responses = {
     200: {
-        "description": "In Prometheus' or OpenMetrics' text form.",
+        "description": "In the text format of Prometheus or OpenMetrics.",
         "content": {"text/plain": {}, "application/openmetrics-text": {}},
     },
     **{status: said for status, said in HELLO.items() if status != 200},
     404: {"description": "prometheus-client is not installed.", "content": HELLO[401]["content"]},
 }
-READY: Responses = {503: {"description": "It does not."}}
+READY: Responses = {503: {"description": "The store does not answer."}}
 BUDGETS = _answers(200, "LiteLLM's answer.", _ref("Budgets"), *_OF_BODIES)
 
 
@@ -131,13 +131,13 @@ _RECORD: Schema = {
     "properties": {
         "total_budget": _USD,
         "duration": {"type": ["number", "null"], "description": "Days."},
-        "window": {"type": ["string", "null"], "description": "Where whole days cannot say it."},
+        "window": {"type": ["string", "null"], "description": "The window, where it is not a number of whole days."},
         "created_at": _SECONDS,
         "last_updated_at": _SECONDS,
         "current_cost": _USD,
         "model_cost": {"type": "object", "additionalProperties": _USD},
         "default": {"type": "boolean", "description": "Follows a default limit."},
-        "ledger": {"description": "What stores over this protocol tell each other; not kept."},
+        "ledger": {"description": "Exchanged between stores that use this protocol; not stored."},
     },
     "required": ["total_budget"],
     "additionalProperties": False,

@@ -121,7 +121,7 @@ def _bound(listening: Listening) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise BudgetStoreError(
-                f"{host}:{port} cannot be listened on: another program does; end it, or choose another --port"
+                f"{host}:{port} cannot be listened on: another program listens there; end it, or choose another --port"
             ) from error
         raise BudgetStoreError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
     bound.set_inheritable(True)

@@ -74,7 +74,7 @@ async def subject_budgets(request: Request, subject: str, project: str = "") -> 
 
 
 @router.delete(
-    "/subjects/{subject:path}/limits", summary="Forget limits that were set by hand", responses=schemas.SUBJECT
+    "/subjects/{subject:path}/limits", summary="Remove limits that were set by hand", responses=schemas.SUBJECT
 )
 async def delete_limits(request: Request, subject: str, project: str = "") -> Response:
     """Drop them, so that the limits of the environment and the file apply again."""
@@ -84,7 +84,7 @@ async def delete_limits(request: Request, subject: str, project: str = "") -> Re
 
 def _clear(budgets: Budgets, subject: Subject, _: Body) -> str:
     budgets.clear_limits(subject)
-    return "limits: those that are set outside of the ledger"
+    return "limits: those of the environment or a file"
 
 
 def _set_limits(budgets: Budgets, subject: Subject, body: Body) -> str:
@@ -126,23 +126,23 @@ class _Kind(NamedTuple):
 _KINDS = {
     "limits": _Kind(
         _set_limits, ("limits",), schemas.SET_LIMITS, "Make these the limits of a subject, all of them",
-        "In one step; whatever the environment or a file says counts no longer for it. What was spent in a window that goes on "
-        "still counts.", "PUT",
+        "In one step; limits of the environment or a file no longer apply to it. Spend in a window that is still open "
+        "counts.", "PUT",
     ),
     "block": _Kind(
         _plain(Budgets.block, "blocked"), (), schemas.CHANGE, "Refuse every call of a subject",
-        "In every process, from the next call on. A run is stopped by this.",
+        "In every process, from the next call on. This stops a run.",
     ),
     "unblock": _Kind(
         _plain(Budgets.unblock, "unblocked"), (), schemas.CHANGE, "Let a subject call again", "Within its limits.",
     ),
     "reset": _Kind(
         _plain(Budgets.reset, "reset what was spent"), (), schemas.CHANGE,
-        "Count what was spent in the open windows as nothing", "The totals by day and a balance stay.",
+        "Set the spend of the open windows to zero", "Totals by day and a balance are kept.",
     ),
     "raise": _Kind(
         _raise, ("amount", "until"), schemas.RAISE, "Raise the limits of a subject until a time",
-        "Each of its limits in US dollars for all models. Sent again, the new amount and time count.",
+        "Each of its limits in US dollars for all models. If sent again, the new amount and time replace the old ones.",
     ),
     "top-up": _Kind(
         _top_up, ("amount", "id"), schemas.TOP_UP, "Add to the balance of a subject",

@@ -118,7 +118,7 @@ def check_scopes(command: Command) -> None:
 def check_scope(scope: str, accepted: Collection[str] = SCOPES) -> None:
     """Raise BudgetInputError for a scope that is not accepted."""
     if scope not in accepted:
-        raise BudgetInputError(f"a scope is one of {', '.join(SCOPES)}, got {scope!r:.80}")
+        raise BudgetInputError(f"a scope must be one of {', '.join(SCOPES)}, got {scope!r:.80}")
 
 
 def check_rows(rows: Rows) -> None:
@@ -126,7 +126,7 @@ def check_rows(rows: Rows) -> None:
     refs = [*(account.ref for account in rows.accounts), *(ref for hold in rows.holds for ref in hold.legs)]
     odd = next((ref.unit for ref in refs if ref.unit not in UNITS), None)
     if odd is not None:
-        raise BudgetInputError(f"units are {', '.join(UNITS)}, got {odd!r:.80}")
+        raise BudgetInputError(f"units must be {', '.join(UNITS)}, got {odd!r:.80}")
     for ref in refs:
         check_scope(ref.scope, _READ)
         parse_window(ref.window)

@@ -126,7 +126,7 @@ def _compare(reader: _Reader, source: Store, target: Store, earlier: TargetIndex
             changed, ahead = earlier.compare(row)
             differ += changed
             if ahead:
-                raise BudgetStoreError(f"project {reader.project!r}: the target went on by itself: {ahead}; {_EMPTY}")
+                raise BudgetStoreError(f"project {reader.project!r}: the target was used on its own: {ahead}; {_EMPTY}")
     if earlier.left:
         raise BudgetStoreError(
             f"project {reader.project!r}: the target holds {earlier.left} rows that the source does not have "
@@ -134,8 +134,8 @@ def _compare(reader: _Reader, source: Store, target: Store, earlier: TargetIndex
         )
     if differ and not replace:
         raise BudgetStoreError(
-            f"project {reader.project!r}: the target holds {differ} rows that the source has otherwise; if they are left of an "
-            "earlier copy, and the source went on since then, run it again with --replace (replace=True)"
+            f"project {reader.project!r}: the target holds {differ} rows that differ in the source; if they are left from an "
+            "earlier copy, and the source was used since then, run it again with --replace (replace=True)"
         )
 
 
@@ -154,5 +154,5 @@ def _verify(reader: _Reader, source: Store, target: Store, read: Totals) -> None
     if arrived != read:
         raise BudgetStoreError(
             f"project {reader.project!r}: the target does not hold what was copied (source and target: "
-            f"{read.differences(arrived)}); somebody uses it already: {_STOP}"
+            f"{read.differences(arrived)}); another process uses it already: {_STOP}"
         )

@@ -36,7 +36,7 @@ class ForkSafeLock:
         # correctly, whether the interrupt came before or after it was taken.
         try:
             if not lock.acquire(timeout=max(0.0, seconds)):
-                raise BudgetStoreUnavailable(f"{name}: other threads kept it busy for {seconds:g} s; ask again")
+                raise BudgetStoreUnavailable(f"{name}: other threads kept it busy for {seconds:g} s; try again")
             if self._inside:
                 raise BudgetStoreUnavailable(f"{name}: called by a finalizer or signal handler inside its own command")
             self._inside = True

@@ -224,7 +224,7 @@ class HostedStore:
             # If this were believed, the next write would delete all other users.
             raise BudgetStoreUnavailable(
                 f"{self._name}: the endpoint says that project {project.name!r} has no budgets, but it had some before; "
-                "if they were deleted on purpose, start this process anew"
+                "if they were deleted on purpose, restart this process"
             )
         self._alone(self._take, project, answer.get("data") or {})
         project.read_at = asked_at

@@ -100,7 +100,7 @@ def ask(store: Store, command: BaseCommand[ReplyT_co], timeout: float | None = N
             # Only commands with a `rolls` field are answered so.
             asked = replace(asked, rolls=_rolls_with_spend(store, asked.project, reply, timeout))  # type: ignore[arg-type]
         timeout = None if until is None else max(0.0, until - time.monotonic())
-    raise BudgetStoreUnavailable("the windows of this command's accounts kept moving; send it again")
+    raise BudgetStoreUnavailable("the windows of this command's accounts kept changing; send it again")
 
 
 def ask_all(store: Store, commands: Sequence[Command], timeout: float | None = None) -> list[Outcome]:

@@ -94,7 +94,7 @@ def _more(target: list[Any], source: list[Any]) -> str | None:
     kind, name, there = target
     here = source[2]
     if kind == "hold or mark" and _STATES.get(there, 1) > _STATES.get(here, 1):
-        return f"{kind} {name!r} is {there} there and {here} in the source"
+        return f"{kind} {name!r} is {there} in the target and {here} in the source"
     if kind == "total" and any(more > less for more, less in zip(there, here)):
-        return f"{kind} {name} counts {there} there and {here} in the source"
+        return f"{kind} {name} counts {there} in the target and {here} in the source"
     return None

@@ -73,7 +73,7 @@ def problem_of(error: BaseException) -> Problem | None:
         return _document("price-unknown", status, "Price unknown", "no price is known for this model")
     if isinstance(found, BudgetUserMissing):
         _logger.warning("a request is answered with %d: %s", status, found)
-        return _document("user-missing", status, "User missing", "the request names nobody who pays for it")
+        return _document("user-missing", status, "User missing", "the request names no user to charge")
     if not hasattr(found, "resets_at"):
         _logger.warning("a request is answered with %d: %s", status, found)
         return _document("call-refused", status, "Call refused", "the call was refused")

@@ -26,7 +26,7 @@ def remaining() -> dict[str, Any]:
     user, given = payer_here()[:2]
     if user is None:
         raise BudgetUserMissing(
-            "the budgets of nobody were asked for: name a user to the middleware, or use budget_context"
+            "budgets were asked for without a user: name one to the middleware, or use budget_context"
         )
     ledger = opened_ledger()
     if ledger is None:

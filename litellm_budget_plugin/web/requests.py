@@ -133,11 +133,11 @@ def _accepted(name: str, value: Any) -> Any:
     if name != "tags" or isinstance(value, (str, int)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
             raise TypeError(
-                f"the function for {name}= must answer text, an integer or None, got {type(value).__name__}"
+                f"the function for {name}= must return text, an integer or None, got {type(value).__name__}"
             )
         return value
     if value is None:
         return None
     if not isinstance(value, Iterable):
-        raise TypeError(f"the function for tags= must answer a list, text or None, got {type(value).__name__}")
+        raise TypeError(f"the function for tags= must return a list, text or None, got {type(value).__name__}")
     return tuple(_accepted("a tag of tags", tag) for tag in value)

@@ -277,8 +277,8 @@ def test_what_cannot_wait_any_more_is_found_again(
         one.charge("0.9", _user(number))
     with caplog.at_level(logging.WARNING, "litellm_budget_plugin"):
         one.tick()
-    assert len(good.sent) == 5 and "wait for a later scan" in caplog.text
-    assert caplog.text.count("wait for a later scan") == 1
+    assert len(good.sent) == 5 and "left to a later scan" in caplog.text
+    assert caplog.text.count("left to a later scan") == 1
     for _ in range(15):
         one.tick(61)
     assert sorted(alert.subject or "" for alert in good.sent) == sorted(f"u{number}" for number in range(12))

@@ -25,7 +25,7 @@ def test_each_channel_is_tried(receiver: Receiver, monkeypatch: pytest.MonkeyPat
     assert done.stdout.count("yes") == 3 and "SECRET" not in done.output
     receiver.script.append(500)
     done = CliRunner().invoke(app, ["alerts", "test", "--json"])
-    assert done.exit_code == 1 and done.stderr.count("posts go unsigned") == 1
+    assert done.exit_code == 1 and done.stderr.count("webhooks are not signed") == 1
     place = receiver.url.split("/")[2]
     assert [(row["channel"], row["sent"]) for row in map(json.loads, done.stdout.splitlines())] == [
         ("log", True), (f"webhook 1 {place}", False), (f"webhook 2 {place}", True),

@@ -303,7 +303,7 @@ def test_a_ledger_without_claims_has_alerts_once_per_process(process: Make, stor
 
     def refusing(command: object, timeout: float | None = None) -> object:
         if getattr(command, "scope", "") == "alert":
-            raise BudgetInputError("a scope is one of user, team")
+            raise BudgetInputError("a scope must be one of user, team")
         return execute(command, timeout)
 
     store.execute = refusing  # type: ignore[method-assign]

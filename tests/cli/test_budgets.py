@@ -98,7 +98,7 @@ COMMANDS = [
     (("check", "limits.toml"), "1 limit in 1 table"),
     (("completion", "bash"), "_litellm_budget_completion"),
     (("copy", "sqlite:///ledger.db", "sqlite:///new.db"), "verified"),
-    (("journal", "sqlite:///ledger.db"), "nothing waits"),
+    (("journal", "sqlite:///ledger.db"), "nothing is waiting"),
     (("keys", "create", "sqlite:///ledger.db", "--project", "p"), "read-write for project 'p'"),
     (("keys", "list", "sqlite:///ledger.db"), "no keys"),
 ]
@@ -243,10 +243,10 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("set", "alice", "ten"), "'ten' is no budget"),
+        (("set", "alice", "ten"), "'ten' is not a budget"),
         (("set", "alice"), "Missing argument 'SENTENCE...'"),
         (("set", "team:", "$1"), "team"),
-        (("raise", "alice", "$5", "--until", "soon"), "--until: a time is like"),
+        (("raise", "alice", "$5", "--until", "soon"), "--until: a time must be written like"),
         (("raise", "alice", "5 calls", "--until", "2099-01-01"), "an amount of US dollars"),
         (("top-up", "alice", "$5"), "Missing option '--id'"),
         (("top-up", "alice", "five", "--id", "x"), "an amount of US dollars like '$5' is expected, got 'five'"),
@@ -259,8 +259,8 @@ def test_the_options_say_which_ledger(in_file: Store, tmp_path: Path, monkeypatc
         (("usage", "--days", "3", "--since", "2026-01-01"), "exclude each other"),
         (("usage", "--since", "2026-01-02", "--until", "2026-01-01"), "--since is after --until"),
         (("usage", "--format", "focus", "--by", "day"), "is by one of"),
-        (("usage", "--provider", "OpenAI"), "--provider is for"),
-        (("usage", "--since", "yesterday"), "a day is like 2026-11-30, got 'yesterday'"),
+        (("usage", "--provider", "OpenAI"), "--provider needs"),
+        (("usage", "--since", "yesterday"), "a day is written like 2026-11-30, got 'yesterday'"),
         (("usage", "--by", "team", "--subject", "alice"), "a user has no totals by team"),
         (("usage", "--format", "csv", "--json"), "give one"),
         (("users", "--store", "memory://"), "memory:// ends with its process"),
@@ -293,7 +293,7 @@ def test_who_is_blocked_and_was_never_charged_is_said(store: Store, tmp_path: Pa
     ):
         done = run(tmp_path, "block", subject)
         assert done.returncode == 0 and "yes" in done.stdout
-        assert done.stderr == f"Note: nobody has been charged under {subject.rpartition(':')[2]!r}{said}\n"
+        assert done.stderr == f"Note: no call has been charged to {subject.rpartition(':')[2]!r}{said}\n"
 
 
 _FIRST = [("set", "alice", "$1"), ("block", "alice"), ("import", "in.jsonl"), ("top-up", "alice", "$5", "--id", "i")]

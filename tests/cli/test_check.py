@@ -28,7 +28,7 @@ def test_a_mistake(tmp_path: Path) -> None:
     path = tmp_path / "budgets.toml"
     done = check(path, '[user]\nlimits = ["1 elephant"]\n')
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {path}, line 2: user.limits: '1 elephant' is no budget")
+    assert done.stderr.startswith(f"Error: {path}, line 2: user.limits: '1 elephant' is not a budget")
     path.unlink()
     done = CliRunner().invoke(app, ["check", str(path)])
     assert done.exit_code == 1 and "cannot be read" in done.stderr

@@ -71,7 +71,7 @@ def test_what_fails_is_said_without_a_traceback(source: Store, tmp_path: Path) -
     done = run(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        "Error: project 'p': the target holds 2 rows that the source has otherwise"
+        "Error: project 'p': the target holds 2 rows that differ in the source"
     )
     assert "Traceback" not in done.stderr
     assert run(tmp_path, *arguments, "--replace").returncode == 0
@@ -102,7 +102,7 @@ def test_bad_arguments_exit_with_2(source: Store, tmp_path: Path, arguments: tup
 
 def test_a_source_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     done = run(tmp_path, "copy", "sqlite:///older.db", "sqlite:///new.db")
-    assert done.returncode == 1 and "older.db; a service makes its own" in " ".join(done.stderr.split())
+    assert done.returncode == 1 and "older.db; a service creates its own" in " ".join(done.stderr.split())
     assert not (tmp_path / "new.db").exists() and not (tmp_path / "older.db").exists()
 
 

@@ -140,17 +140,17 @@ def test_what_was_estimated_names_no_version() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "check", "state", "said"),
     [
-        ("USER_LIMIT", "$1", "setting", "failed", "LITELLM_BUDGET_USER_LIMIT is no setting"),
-        ("COLOUR_OF_THE_SKY", "blue", "setting", "warning", "is no setting, and is ignored"),
+        ("USER_LIMIT", "$1", "setting", "failed", "LITELLM_BUDGET_USER_LIMIT is not a setting"),
+        ("COLOUR_OF_THE_SKY", "blue", "setting", "warning", "is not a setting, and is ignored"),
         ("DEFAULT_LIMIT", "ten", "settings", "failed", "LITELLM_BUDGET_DEFAULT_LIMIT"),
-        ("MODE", "shadow", "settings", "warning", "nobody is refused"),
+        ("MODE", "shadow", "settings", "warning", "no call is refused"),
         ("FILE", "missing.toml", "limits", "failed", "missing.toml"),
         ("FILE", "broken.toml", "limits", "failed", "broken.toml"),
         ("STORE_URL", "redis://:s3cret@127.0.0.1:1/0", "store", "failed", "127.0.0.1:1"),
         ("STORE_URL", "nosql://:s3cret@x", "store", "failed", "no store is called nosql://"),
         ("STORE_URL", "memory://", "store", "warning", "ends with each process"),
         ("STORE_URL", "sqlite:///new.db", "store", "warning", "there is no ledger"),
-        ("STORE_URL", "sqlite:////no/such/place/new.db", "store", "failed", "cannot be made"),
+        ("STORE_URL", "sqlite:////no/such/place/new.db", "store", "failed", "cannot be created"),
         ("STORE_URL", "sqlite:///broken.toml", "store", "failed", "not a SQLite database"),
     ],
 )
@@ -207,7 +207,7 @@ def test_without_litellm(tmp_path: Path) -> None:
         ("1.999.0", "newer than"),
         ("2.0.0rc1", "newer than"),
         ("1.9.9", "older than"),
-        ("(unknown version)", "says no version"),
+        ("(unknown version)", "has no readable version"),
     ],
 )
 def test_a_version_that_was_not_tested(installed: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,8 +276,8 @@ def test_prices_of_the_models_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     used = on_litellm.Recent({name: Usage(spent, 1) for name, spent in models.items()}, Usage())
     said = {(one.state, one.said) for one in on_litellm.check_prices(used)}
     assert ("warning", "LiteLLM has no price for '', doctor-unpriced: their calls cost nothing") in said
-    assert ("warning", "LiteLLM says that these are past their end: doctor-old (2020-01-01)") in said
-    assert ("ok", "charged by prices that the application gives, which cannot be seen here: doctor-own") in said
+    assert ("warning", "these are past their deprecation date in LiteLLM: doctor-old (2020-01-01)") in said
+    assert ("ok", "charged at prices that the application sets, which cannot be seen here: doctor-own") in said
     assert ("ok", "LiteLLM has prices for 3 of 6 models used in the last 30 days") in said
 
 
@@ -302,14 +302,14 @@ def test_a_check_that_breaks_is_a_finding(broken: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(on_store, broken, crash)
     found = _doctor(code=2)
     assert [one["said"] for one in found if one["state"] == "failed"] == [
-        "this could not be looked at: 'RuntimeError: cr\\x1bash'"
+        "this could not be checked: 'RuntimeError: cr\\x1bash'"
     ]
 
 
 def test_on_a_terminal_and_in_a_pipe(tmp_path: Path) -> None:
     _filled("sqlite:///litellm_budget.db")
     code, seen, _ = on_terminal(tmp_path, "doctor")
-    assert code == 0 and "\x1b[32mok" in seen and "looking at" in seen and "Traceback" not in seen
+    assert code == 0 and "\x1b[32mok" in seen and "checking" in seen and "Traceback" not in seen
     done = in_pipe(tmp_path, "doctor")
     assert done.returncode == 0 and "\x1b" not in done.stdout and done.stderr == ""
     assert (

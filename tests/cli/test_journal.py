@@ -27,21 +27,21 @@ def _calls(tmp_path: Path) -> int:
 
 def test_an_empty_one_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "journal", URL)
-    assert (done.returncode, done.stdout) == (0, f"nothing waits in {tmp_path}/litellm_budget_journal\n")
+    assert (done.returncode, done.stdout) == (0, f"nothing is waiting in {tmp_path}/litellm_budget_journal\n")
 
 
 def test_it_shows_and_delivers_what_a_dead_process_left(tmp_path: Path) -> None:
     left = _journal(tmp_path)
     left.keep([charge_of("a"), charge_of("b")])
     lives = run(tmp_path, "journal", URL, "--deliver")
-    assert ": 2 wait, since 20" in lives.stdout and "(its process lives)" in lives.stdout
+    assert ": 2 waiting, since 20" in lives.stdout and "(its process is running)" in lives.stdout
     assert _calls(tmp_path) == 0
     left.close()
     gone = run(tmp_path, "journal", URL)
-    assert "(its process is gone)" in gone.stdout
+    assert "(its process has ended)" in gone.stdout
     for _ in range(2):
         done = run(tmp_path, "journal", URL, "--deliver")
-        assert done.returncode == 0 and "nothing waits" in done.stdout, done.stderr
+        assert done.returncode == 0 and "nothing is waiting" in done.stdout, done.stderr
         assert _calls(tmp_path) == 2
 
 
@@ -53,12 +53,12 @@ def test_what_was_set_aside_is_delivered_only_when_asked_for(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes().replace(b'"hold":"damaged"', b'"hold":"d"'))
     path.rename(f"{path}.aside")
     shown = run(tmp_path, "journal", URL, "--deliver")
-    assert ": 1 wait, since 20" in shown.stdout and ", 1 damaged (set aside)" in shown.stdout
+    assert ": 1 waiting, since 20" in shown.stdout and ", 1 damaged (set aside)" in shown.stdout
     # --deliver opened the ledger, and charged nothing.
     assert _calls(tmp_path) == 0
     for _ in range(2):
         done = run(tmp_path, "journal", URL, "--aside")
-        assert done.returncode == 0 and ": 0 wait, 1 damaged (set aside)" in done.stdout, done.stderr
+        assert done.returncode == 0 and ": 0 waiting, 1 damaged (set aside)" in done.stdout, done.stderr
         assert _calls(tmp_path) == 1
 
 
@@ -104,5 +104,5 @@ def test_a_store_that_does_not_answer_leaves_everything_where_it_was(tmp_path: P
         )
     assert done.returncode == 1 and "kept it locked" in done.stderr.splitlines()[-1]
     assert "calls are refused" not in done.stderr and "Traceback" not in done.stderr
-    assert ": 2 wait" in run(tmp_path, "journal", URL).stdout
-    assert "nothing waits" in run(tmp_path, "journal", URL, "--deliver").stdout and _calls(tmp_path) == 2
+    assert ": 2 waiting" in run(tmp_path, "journal", URL).stdout
+    assert "nothing is waiting" in run(tmp_path, "journal", URL, "--deliver").stdout and _calls(tmp_path) == 2

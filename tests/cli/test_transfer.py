@@ -132,36 +132,36 @@ def test_a_table_of_users_and_limits_is_loaded(on_file: Command, tmp_path: Path)
 
 
 MISTAKES = [
-    ("a.jsonl", '{"subject": "a", "limits": ["$1"]}\n{"subject": "b", "limits": ["ten"]}', "a.jsonl:2: 'ten' is no budget"),
+    ("a.jsonl", '{"subject": "a", "limits": ["$1"]}\n{"subject": "b", "limits": ["ten"]}', "a.jsonl:2: 'ten' is not a budget"),
     ("a.jsonl", '{"subject": "a", "limits": ["$1"]}\n{"subject": "user:a"}', "a.jsonl:2: user:a is in line 1"),
-    ("a.jsonl", '{"subject": "a", "limit": ["$1"]}', "there is no 'limit'; did you mean 'limits'?"),
+    ("a.jsonl", '{"subject": "a", "limit": ["$1"]}', "unknown field 'limit'; did you mean 'limits'?"),
     ("a.jsonl", '{"limits": ["$1"]}', "the subject is missing"),
     ("a.jsonl", '{"subject": ""}', "must have 1 to 256"),
     ("a.jsonl", '{"subject": null}', "a.jsonl:1"),
     ("a.jsonl", '{"subject": "\\ud800"}', "printable"),
     ("a.jsonl", '{"subject": "project:other"}', "this is the project 'p'"),
-    ("a.jsonl", '{"subject": "a", "limits": []}', "limits are a list"),
-    ("a.jsonl", '{"subject": "a", "limits": "$1"}', "limits are a list"),
-    ("a.jsonl", '{"subject": "a", "limits": [1]}', "a budget is a sentence"),
-    ("a.jsonl", '{"subject": "a", "limits": ["$1", "$2"]}', "two limits for the same"),
-    ("a.jsonl", '{"subject": "a", "blocked": "yes"}', "blocked is true or false"),
-    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": 5}', "a raise is like"),
-    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": {"by": "$5", "until": "soon"}}', "a time is like"),
-    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": {"by": "$5", "until": "9999-12-31T23:00-23:00"}}', "a time is before 2255"),
+    ("a.jsonl", '{"subject": "a", "limits": []}', "limits must be a list"),
+    ("a.jsonl", '{"subject": "a", "limits": "$1"}', "limits must be a list"),
+    ("a.jsonl", '{"subject": "a", "limits": [1]}', "a budget must be a sentence"),
+    ("a.jsonl", '{"subject": "a", "limits": ["$1", "$2"]}', "limit the same thing"),
+    ("a.jsonl", '{"subject": "a", "blocked": "yes"}', "blocked must be true or false"),
+    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": 5}', "a raise must be like"),
+    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": {"by": "$5", "until": "soon"}}', "a time must be written like"),
+    ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": {"by": "$5", "until": "9999-12-31T23:00-23:00"}}', "a time must be before 2255"),
     ("a.jsonl", '{"subject": "a", "limits": ["$1"], "raise": {"by": "5 calls", "until": "2099-01-01"}}', "amount of US dollars"),
     ("a.jsonl", '{"subject": "a", "limits": ["5 calls"], "raise": {"by": "$5", "until": "2099-01-01"}}', "could be raised"),
-    ("a.jsonl", '["a"]', "an entry is a JSON object"),
-    ("a.jsonl", "{", "it is no JSON"),
-    ("a.jsonl", "[" * 100_000, "it is no JSON"),
-    ("a.csv", "subject,limits\na,$1\nb,ten", "a.csv:3: 'ten' is no budget"),
+    ("a.jsonl", '["a"]', "an entry must be a JSON object"),
+    ("a.jsonl", "{", "it is not valid JSON"),
+    ("a.jsonl", "[" * 100_000, "it is not valid JSON"),
+    ("a.csv", "subject,limits\na,$1\nb,ten", "a.csv:3: 'ten' is not a budget"),
     ("a.csv", "subject,limits\na,$1,000", "3 cells for 2 columns"),
-    ("a.csv", "subject,money\na,$1", "there is no column 'money'"),
+    ("a.csv", "subject,money\na,$1", "unknown column 'money'"),
     ("a.csv", "limits\n$1", "subject or user"),
     ("a.csv", "subject,user,limits\na,a,$1", "subject or user"),
-    ("a.csv", "subject,blocked\na,perhaps", "blocked is true or false"),
-    ("a.csv", 'subject,limits\na,"$1', "it is no CSV"),
+    ("a.csv", "subject,blocked\na,perhaps", "blocked must be true or false"),
+    ("a.csv", 'subject,limits\na,"$1', "it is not valid CSV"),
     ("a.csv", "subject,limits\n,$1", "the subject is missing"),
-    ("a.json", "{}x", "is not whole JSON"),
+    ("a.json", "{}x", "is not valid JSON"),
     ("a.json", '{"a": {"total_budget": "x"}}', "user 'a'"),
     ("a.txt", "", "its name ends with none of"),
     ("none.jsonl", None, "cannot be read"),
@@ -185,10 +185,10 @@ def test_a_mistake_is_said_by_its_line_and_changes_nothing(
 def test_bytes_that_are_no_text(on_file: Command, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xff\x00\xfe")
     (tmp_path / "d.jsonl").mkdir()
-    assert "no text in UTF-8" in on_file.run("import", "a.jsonl", code=2).stderr
+    assert "not UTF-8 text" in on_file.run("import", "a.jsonl", code=2).stderr
     assert "cannot be read" in on_file.run("import", "d.jsonl", code=2).stderr
     for place in ("d.jsonl", "/dev/null", "/dev/zero"):
-        assert "is no file" in on_file.run("export", place, "--format", "jsonl", code=1).stderr
+        assert "is not a file" in on_file.run("export", place, "--format", "jsonl", code=1).stderr
     assert not Path("/dev/null").is_file()
     (tmp_path / "there.jsonl").write_text("before")
     (tmp_path / "link.jsonl").symlink_to("there.jsonl")
@@ -361,4 +361,4 @@ def test_many_lines_are_compared_in_batches(on_file: Command, tmp_path: Path, mo
 def test_limits_set_for_all_are_not_mixed_with_defaults(on_file: Command, opened: Opened, tmp_path: Path) -> None:
     ask(opened(on_file), SetLimits("s", "p", Subject("user", "a"), parse_limits("$1"), ()))
     (tmp_path / "a.jsonl").write_text('{"subject": "a", "limits": ["$2"], "with_defaults": true}')
-    assert "first clear them" in on_file.run("import", "a.jsonl", code=2).stderr
+    assert "clear them first" in on_file.run("import", "a.jsonl", code=2).stderr

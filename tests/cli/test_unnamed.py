@@ -31,7 +31,7 @@ def store(on_file: Command) -> Iterator[Store]:
         yield opened
 
 
-_SAID = "under limits that these settings do not name"
+_SAID = "against limits that these settings do not name"
 
 
 def _charge(store: Store, sentence: str | None, subject: Subject = ALICE) -> None:
@@ -122,7 +122,7 @@ def test_a_limit_without_a_window_that_nothing_tells_from_a_record(
     defaults = tuple(as_defaults("user", parse_limits("$1")))
     _charge(store, "$1")
     for words in (("status",), ("users",), ("top", "--once"), ("show", "alice")):
-        assert "no limit of these is set by hand" in on_file.run(*words).stderr
+        assert "none of these has a limit set by hand" in on_file.run(*words).stderr
     subjects = (ALICE, Subject("project", "p"))
     ask(store, Reserve("none left", "p", subjects, ("m",), Amounts(DOLLAR, 1), 60_000_000, defaults=defaults))
     assert "though 1 call had no room since yesterday" in on_file.run("status", code=1).stderr

@@ -78,25 +78,25 @@ def test_commas_need_no_space_where_no_number_goes_on() -> None:
 
 
 BAD = {
-    "": "begins with an amount",
-    "10": "'10' is no amount",
-    "$": "'$' is no amount",
-    "$-1": "is no amount",
-    "$1e3": "is no amount",
-    "5 apples": "'5 apples' is no amount",
+    "": "must begin with an amount",
+    "10": "'10' is not an amount",
+    "$": "'$' is not an amount",
+    "$-1": "is not an amount",
+    "$1e3": "is not an amount",
+    "5 apples": "'5 apples' is not an amount",
     "$1 per fortnight": "unknown window 'fortnight'",
     "$1/day@Mars/Base": "unknown time zone 'Mars/Base'",
     "$1/day for a b": "has a space in it",
-    "$1/credit": "'credit' is no window",
-    "credit/day": "stands alone",
-    "credit for gpt-4o": "stands alone",
+    "$1/credit": "'credit' is not a window",
+    "credit/day": "must stand alone",
+    "credit for gpt-4o": "must stand alone",
     "0.5 calls": "whole numbers",
     "$0.0000000004/day": "nine decimals",
     "$123456789012345678901234567890/day": "is",
     "$0.1234567890123456789012345678901/day": "nine decimals",
     "$99999999999": "at most",
-    "1,00 calls": "is no amount",
-    "NaN USD": "is no amount",
+    "1,00 calls": "is not an amount",
+    "NaN USD": "is not an amount",
     "$1/day/week": "unknown window 'day/week'",
 }
 
@@ -123,13 +123,13 @@ def test_any_text_is_a_limit_or_a_clear_error(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, b"$1", ["$1"]])
 def test_what_is_no_text_is_an_error(value: object) -> None:
-    with pytest.raises(BudgetInputError, match="a budget is a sentence like"):
+    with pytest.raises(BudgetInputError, match="a budget must be a sentence like"):
         parse_limit(value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["$1/day, $2/day", "$1/day for gpt-4o, $2/day for GPT-4o", "unlimited, $5/day"])
 def test_two_limits_for_the_same_are_an_error(text: str) -> None:
-    with pytest.raises(BudgetInputError, match=r"two limits for the same|stands alone"):
+    with pytest.raises(BudgetInputError, match=r"limit the same thing|must stand alone"):
         parse_limits(text)
 
 

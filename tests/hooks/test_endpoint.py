@@ -98,11 +98,11 @@ def test_a_service_starts_while_its_endpoint_is_away(remote: Open, server: Serve
 
 
 def test_a_key_that_opens_another_project_stops_the_start(remote: Open, server: Served) -> None:
-    with pytest.raises(BudgetStoreError, match="opens no project 'shop'"):
+    with pytest.raises(BudgetStoreError, match="does not open the project 'shop'"):
         remote(api_key=server.create_key("another"))
     with pytest.raises(BudgetStoreError, match="LITELLM_BUDGET_API_KEY"):
         remote(api_key="lbk_nonsense")
-    with pytest.raises(BudgetStoreError, match="the key is read-only, and calls have to be charged"):
+    with pytest.raises(BudgetStoreError, match="the key is read-only, and calls must be charged"):
         remote(api_key=server.create_key(PROJECT, "read-only"))
 
 

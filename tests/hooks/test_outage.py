@@ -224,7 +224,7 @@ def test_an_outage_is_said_once_and_its_end_too(
         desk.callback.flush()
         desk.calm("alice")
     said = [record.getMessage() for record in caplog.records]
-    assert len([line for line in said if "the store is away" in line]) == 1
+    assert len([line for line in said if "the store cannot be reached" in line]) == 1
     assert len([line for line in said if "answers again" in line]) == 1
 
 

@@ -50,7 +50,7 @@ def test_it_says_when_only_calls_in_flight_stand_in_the_way(open_desk: Callable[
     error = _refused(desk)
     assert error.reason == "held"
     assert (error.spent, error.held) == (0.0, 0.0125)
-    assert "only calls in flight stand in the way" in str(error)
+    assert "only holds of calls in flight prevent it" in str(error)
     for _ in stream:
         pass
     assert desk.calm("alice") == WORTH

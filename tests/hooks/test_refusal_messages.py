@@ -282,6 +282,6 @@ def test_a_limit_for_a_model_that_does_not_exist_is_noticed(desk: Desk, caplog: 
     with caplog.at_level(logging.WARNING, "litellm_budget_plugin"):
         desk.callback.manager.set_limits("alice", "$1 for gtp-4o", f"$2 for {CHAT}")
     assert [record.message for record in caplog.records] == [
-        "limits may limit nothing: LiteLLM knows no model 'gtp-4o'; did you mean 'gpt-4o'?"
+        "some limits may have no effect: LiteLLM knows no model 'gtp-4o'; did you mean 'gpt-4o'?"
     ]
     assert parse_limit("$1 for gtp-4o").model == "gtp-4o"

@@ -448,7 +448,7 @@ def test_a_call_that_never_came_to_where_it_was_to_wait_is_never_sent_unheld(
         asyncio.run(WAYS[way](desk, upstream))
     except Exception as error:
         # `fallbacks=` turns any error of its attempts into an error of LiteLLM's own.
-        assert way == "responses" if room else "only calls in flight stand in the way" in str(error)
+        assert way == "responses" if room else "only holds of calls in flight prevent it" in str(error)
     assert (bool(upstream.requests), set(held)) == (room, {WORTH} if room else set())
 
 

@@ -54,7 +54,7 @@ def test_an_endpoint_and_a_store_url(kind: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_endpoint_that_is_no_url() -> None:
-    with pytest.raises(BudgetSettingsError, match="API_BASE: it is the URL of an endpoint"):
+    with pytest.raises(BudgetSettingsError, match="API_BASE: it must be the URL of an endpoint"):
         BudgetManager("shop", client_type="client", api_base="budgets.example.com")
 
 

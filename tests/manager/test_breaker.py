@@ -37,7 +37,7 @@ def test_calls_stop_asking_a_store_that_is_away(worker: StoreWorker, caplog: pyt
     store.away = True
     _fail(worker, 20)
     assert len(store.asked) == breakers.FAILURES
-    assert len([record for record in caplog.records if "the store is away" in record.message]) == 1
+    assert len([record for record in caplog.records if "the store cannot be reached" in record.message]) == 1
     with pytest.raises(BudgetStoreUnavailable, match="has not answered for 0 s .*the test has cut the line"):
         _call(worker)
 

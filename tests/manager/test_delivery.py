@@ -251,7 +251,7 @@ def test_what_the_store_may_have_forgotten_waits_for_a_person(
     assert store.charged[-1] == "new" and "old" not in store.charged
     [aside] = _files(tmp_path)
     assert aside.endswith(DEAD_LETTERS) and '"old"' in (tmp_path / "j" / aside).read_text()
-    assert any("wait for you" in record.message for record in caplog.records)
+    assert any("set aside" in record.message for record in caplog.records)
 
 
 def test_a_damaged_entry_waits_for_a_person_and_keeps_back_no_other(open_worker: OpenWorker, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_it_says_when_it_fills_and_when_it_is_full(open_worker: OpenWorker, capl
         caplog.clear()
         with caplog.at_level(logging.ERROR), pytest.raises(BudgetStoreUnavailable):
             worker.flush()
-        said.append([record.message for record in caplog.records if "charges wait" in record.message])
+        said.append([record.message for record in caplog.records if "charges are waiting" in record.message])
     assert [len(messages) for messages in said] == [0] * 7 + [1, 0, 1, 1]
     assert worker.delivery.full
     store.away = False

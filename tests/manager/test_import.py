@@ -128,17 +128,17 @@ def test_infinity_is_unlimited(open_manager: OpenManager) -> None:
 
 
 BROKEN = {
-    "empty": ("", "not whole JSON"),
-    "half written": (json.dumps(RECORDS, indent=4)[:150], "not whole JSON"),
-    "no text": (b"\xff\xfe\x00", "not whole JSON"),
-    "too deep": ("[" * 100_000, "not whole JSON"),
+    "empty": ("", "not valid JSON"),
+    "half written": (json.dumps(RECORDS, indent=4)[:150], "not valid JSON"),
+    "no text": (b"\xff\xfe\x00", "not valid JSON"),
+    "too deep": ("[" * 100_000, "not valid JSON"),
     "a list": ("[]", "an object with a record for each user"),
     "no record": ('{"alice": 5}', "user 'alice': a user's record must be a dictionary"),
     "no budget": ('{"alice": {"current_cost": 1}}', "user 'alice': a user's record must have a total_budget"),
     "negative": ('{"bob": {"total_budget": 1}, "alice": {"total_budget": -1}}', "user 'alice': total_budget must not"),
     "not a number": ('{"alice": {"total_budget": NaN}}', "user 'alice': total_budget must be a finite"),
     "bad id": ('{"": {"total_budget": 1}}', "user '': user must have 1 to 256"),
-    "unknown key": ('{"alice": {"total_budget": 1, "email": "a@b.c"}}', "user 'alice': 'email' has no place"),
+    "unknown key": ('{"alice": {"total_budget": 1, "email": "a@b.c"}}', "user 'alice': 'email' is not a key"),
     "unknown window": ('{"alice": {"total_budget": 1, "window": "moon"}}', "user 'alice': unknown window 'moon'"),
 }
 

@@ -122,7 +122,7 @@ BAD_RECORDS: list[tuple[Any, str]] = [
     ({"total_budget": math.nan}, "total_budget must be a finite"),
     ({"total_budget": 1e9}, "total_budget must be at most"),
     ({"total_budget": True}, "total_budget must be a number"),
-    ({"total_budget": 1, "email": "a@b.c"}, "'email' has no place"),
+    ({"total_budget": 1, "email": "a@b.c"}, "'email' is not a key"),
     ({"total_budget": 1, "duration": "weekly"}, "duration must be a number of days"),
     ({"total_budget": 1, "duration": 0}, "duration must be a number of days"),
     ({"total_budget": 1, "duration": math.inf}, "duration must be a number of days"),

@@ -439,7 +439,7 @@ def test_units_that_there_are_not(opened: Opened) -> None:
             == 422
         )
         refused = client.post("/v1/rows/write", json={"project": MINE, "rows": rows})
-        assert refused.status_code == 422 and "units are usd" in refused.json()["message"]
+        assert refused.status_code == 422 and "units must be usd" in refused.json()["message"]
 
 
 def test_a_ledgers_address_is_not_told(tmp_path: Any) -> None:

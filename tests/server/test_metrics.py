@@ -69,7 +69,7 @@ def test_refusals_say_the_scope_of_the_budget(tmp_path: Path) -> None:
             if scope in SCOPES:
                 assert isinstance(store.execute(command), Refused)
             else:
-                with pytest.raises(BudgetInputError, match="a scope is one of"):
+                with pytest.raises(BudgetInputError, match="a scope must be one of"):
                     store.execute(command)
         store.close()
         text = httpx.get(f"{server.url}/metrics").text

@@ -168,7 +168,8 @@ def test_a_port_that_is_taken(own_server: OwnServer, tmp_path: Path) -> None:
     server = own_server()
     done = run(tmp_path, "serve", "sqlite:///other.db", "--port", str(server.port))
     assert (
-        done.returncode == 1 and f"127.0.0.1:{server.port} cannot be listened on: another program does" in done.stderr
+        done.returncode == 1
+        and f"127.0.0.1:{server.port} cannot be listened on: another program listens there" in done.stderr
     )
     assert "Traceback" not in done.stderr
 

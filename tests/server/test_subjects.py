@@ -185,21 +185,21 @@ BAD = [
     ("PUT", "/subjects/alice/limits", {"limits": []}, "at least one sentence"),
     ("PUT", "/subjects/alice/limits", {"limits": "$1"}, "must be a list of up to 100 sentences"),
     ("PUT", "/subjects/alice/limits", {"limits": ["$1"] * 101}, "must be a list of up to 100 sentences"),
-    ("PUT", "/subjects/alice/limits", {"limits": [5]}, "a budget is a sentence"),
+    ("PUT", "/subjects/alice/limits", {"limits": [5]}, "a budget must be a sentence"),
     ("PUT", "/subjects/alice/limits", {"limit": ["$1"]}, "limits and perhaps id"),
-    ("PUT", "/subjects/alice/limits", {"limits": ["$1/day", "$2/day"]}, "two limits for the same"),
+    ("PUT", "/subjects/alice/limits", {"limits": ["$1/day", "$2/day"]}, "limit the same thing"),
     ("PUT", "/subjects/alice/limits", {"limits": ["$1"], "id": " "}, "printable characters"),
     ("POST", "/subjects/alice/raise", {"amount": "$1", "until": "tomorrow"}, "2030-12-31T18:00:00Z"),
     ("POST", "/subjects/alice/raise", {"amount": "$1", "until": "2090-01-01T00:00:00"}, "2030-12-31T18:00:00Z"),
     ("POST", "/subjects/alice/raise", {"amount": "$1", "until": "9090-01-01T00:00:00Z"}, "2030-12-31T18:00:00Z"),
     ("POST", "/subjects/alice/raise", {"amount": "$1", "until": "2090-01-01T00:00:00Z"}, "has no limit"),
-    ("POST", "/subjects/alice/raise", {"amount": [1], "until": "2090-01-01T00:00:00Z"}, "a budget is a sentence"),
+    ("POST", "/subjects/alice/raise", {"amount": [1], "until": "2090-01-01T00:00:00Z"}, "a budget must be a sentence"),
     ("POST", "/subjects/alice/top-up", {"amount": "$1"}, "amount and id"),
     ("POST", "/subjects/alice/top-up", {"amount": "$1 per day", "id": "i"}, "written like '$10'"),
     ("POST", "/subjects/alice/block", {"why": "x"}, "perhaps id"),
     ("POST", "/subjects/team:/block", {}, "team must have 1 to 256 characters"),
     ("GET", f"/subjects/{'x' * 257}", None, "1 to 256 characters"),
-    ("GET", "/subjects?scope=session", None, "a scope is one of user, team, tag, run, project"),
+    ("GET", "/subjects?scope=session", None, "a scope must be one of user, team, tag, run, project"),
     ("GET", "/usage?by=week", None, "by must be one of day, model"),
     ("GET", "/usage?since=yesterday", None, "since must be a day like 2026-11-01"),
     ("GET", "/usage?until=9999-12-31", None, "until must be a day like 2026-11-01"),
@@ -312,7 +312,9 @@ def test_commands_and_rows_of_scopes_that_there_are_not_are_refused(script: Scri
     ]
     for command in commands:
         answer = script.ask("POST", "/command", wire.encode(command))
-        assert answer.status_code == 422 and "a scope is one of user, team, tag, run, project" in answer.text, command
+        assert answer.status_code == 422 and "a scope must be one of user, team, tag, run, project" in answer.text, (
+            command
+        )
     (outcome,) = script.good("POST", "/commands", {"commands": [wire.encode(commands[0])]})["outcomes"]
     assert outcome["type"] == "BudgetInputError"
     told = Settle("told", PROJECT, (ALICE, Subject(ESTIMATED, PROJECT)), ("m",), 0, "m")

@@ -271,7 +271,7 @@ def test_a_source_that_changes_meanwhile_is_found(pair: Pair, small_pages: None,
     with pytest.raises(BudgetStoreError, match="the source changed while it was copied.*run it again with --replace"):
         copy(source, target, progress=change)
     source.execute(charge_of("open 1", now=START))
-    with pytest.raises(BudgetStoreError, match="rows that the source has otherwise.*--replace"):
+    with pytest.raises(BudgetStoreError, match="rows that differ in the source.*--replace"):
         copy(source, target)
     copy(source, target, replace=True)
     assert rows_of(target, "p") == rows_of(source, "p")
@@ -288,7 +288,7 @@ def test_a_target_that_changes_meanwhile_is_found(pair: Pair) -> None:
     source, target = pair
     fill(source, 1)
     change = changing_at("copying", lambda: target.execute(charge_of("there", now=START)))
-    with pytest.raises(BudgetStoreError, match="somebody uses it already"):
+    with pytest.raises(BudgetStoreError, match="another process uses it already"):
         copy(source, target, progress=change)
 
 
@@ -322,7 +322,7 @@ def test_a_target_that_counted_more_and_forgot_its_marks_is_refused(pair: Pair) 
     copy(source, target)
     target.execute(charge_of("its own", now=START))
     target.execute(Sweep("p", 0, DAY, now=START + 1))
-    with pytest.raises(BudgetStoreError, match="the target went on by itself: total .* counts"):
+    with pytest.raises(BudgetStoreError, match="the target was used on its own: total .* counts"):
         copy(source, target, replace=True)
 
 

@@ -28,11 +28,11 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 @click.command()
 @ledger_options
 def doctor(store: str | None, project: str | None, as_json: bool) -> None:
-    """Look at everything that budgets rest on, and say what to do.
+    """Check everything that budgets depend on, and say what to repair.
 
-    Makes mock calls on a ledger in memory to prove that the installed LiteLLM is stopped and charged; shows the settings in force and
-    where each comes from (defaults by name with --json); asks the store how fast it answers, and holds and gives back in a project of its own; compares the models
-    used in the last 30 days with LiteLLM's prices. No request to a provider is made, and nothing is charged or left in the ledger.
+    Makes mock calls on a ledger in memory to prove that calls of the installed LiteLLM are refused and charged; shows the settings in force and
+    where each comes from (defaults by name with --json); measures how fast the store answers, with reads and with holds in a project of its own;
+    compares the models used in the last 30 days with LiteLLM's prices. No request to a provider is made, and nothing is charged or left in the ledger.
     LiteLLM fetches its list of prices when it is imported, as it does in a service.
 
     Exit codes: 0 all is well, 1 there are warnings, 2 something failed, 3 bad arguments.
@@ -111,7 +111,7 @@ def _safely(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
     except Exception as error:  # noqa: BLE001  # whatever is broken here, the other checks are wanted
         said = printable(f"{type(error).__name__}: {error}", 1000)
         yield failed(
-            check, f"this could not be looked at: {said}", "repair what it names; if it is nothing of yours, report it"
+            check, f"this could not be checked: {said}", "repair what it names; if the fault is not yours, report it"
         )
 
 
@@ -136,7 +136,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
     def say(what: str) -> None:
         if what:
-            status.update(f"looking at {what} …")
+            status.update(f"checking {what} …")
             status.start()
         else:
             status.stop()

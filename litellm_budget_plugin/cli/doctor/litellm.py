@@ -83,7 +83,7 @@ def check_estimated(found: Recent) -> Finding:
     """Check how much of the spend was estimated, and how many expired holds were charged their input side."""
     total = found.total
     if found.estimated is None:
-        return ok("estimates", "not recorded: the endpoint does not know of them")
+        return ok("estimates", "not recorded: the endpoint does not report them")
     share = found.estimated.spent / total.spent if total.spent > 0 else 0.0
     said = f"${usd_text(found.estimated.spent)} of ${usd_text(total.spent)} of the last {DAYS} days ({share:.1%}) was estimated, not reported"
     if total.unsettled:
@@ -92,7 +92,7 @@ def check_estimated(found: Recent) -> Finding:
         return warning(
             "estimates",
             said,
-            "see docs/guarantees.md for which answers have no usage; STREAM_USAGE asks streams for it",
+            "docs/guarantees.md lists answers without usage; STREAM_USAGE requests usage for streams",
         )
     return ok("estimates", said)
 
@@ -120,10 +120,10 @@ def check_prices(found: Recent) -> Iterator[Finding]:
     if unknown:
         yield warning("prices", f"LiteLLM has no price for {_listed(unknown)}: their calls cost nothing", _PRICE)
     if over:
-        advice = "providers may have ended or re-priced them: upgrade LiteLLM, and use their successors"
-        yield warning("prices", f"LiteLLM says that these are past their end: {_listed(over)}", advice)
+        advice = "providers may have retired or re-priced them: upgrade LiteLLM, and use their successors"
+        yield warning("prices", f"these are past their deprecation date in LiteLLM: {_listed(over)}", advice)
     if own:
-        yield ok("prices", f"charged by prices that the application gives, which cannot be seen here: {_listed(own)}")
+        yield ok("prices", f"charged at prices that the application sets, which cannot be seen here: {_listed(own)}")
     known = len(found.models) - len(unknown) - len(own)
     yield ok("prices", f"LiteLLM has prices for {known} of {len(found.models)} models used in the last {DAYS} days")
 
@@ -136,11 +136,11 @@ def _source(litellm: Any) -> Finding:
         source, forced, reason = info["source"], info["is_env_forced"], info["fallback_reason"]
     except (ImportError, KeyError, TypeError):
         return ok(
-            "price map", f"{len(litellm.model_cost):,} models; this LiteLLM does not say where its prices are from"
+            "price map", f"{len(litellm.model_cost):,} models; this LiteLLM does not report the source of its prices"
         )
     if source != "local":
         return ok("price map", f"{len(litellm.model_cost):,} models, fetched just now")
-    said = f"{len(litellm.model_cost):,} models, from the copy in LiteLLM {litellm_version()}: as old as that"
+    said = f"{len(litellm.model_cost):,} models, from the copy in LiteLLM {litellm_version()}: as old as that version"
     if forced:
         return ok("price map", f"{said} (LITELLM_LOCAL_MODEL_COST_MAP)")
     return warning("price map", f"{said} ({printable(str(reason))})", "let LiteLLM fetch its prices, or upgrade it")

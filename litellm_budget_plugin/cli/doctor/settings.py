@@ -13,8 +13,8 @@ from litellm_budget_plugin.stores.registry import masked
 
 NOTHING_LIMITED = warning(
     "limits",
-    "nothing is limited: no limit is set outside of the ledger or by hand",
-    "set LITELLM_BUDGET_DEFAULT_LIMIT or another limit, or give somebody one: litellm-budget set",
+    "nothing is limited: no limit is set in the environment, in a file or by hand",
+    "set LITELLM_BUDGET_DEFAULT_LIMIT or another limit, or set one by hand: litellm-budget set",
 )
 _URLS = ("LITELLM_BUDGET_STORE_URL", "LITELLM_BUDGET_API_BASE")
 
@@ -33,10 +33,12 @@ def check_settings(given: Mapping[str, Any], every: bool) -> Iterator[Finding]:
     for name, suggestion in unknown_names():
         if suggestion:
             yield failed(
-                "setting", f"{printable(name)} is no setting, and stops every start", f"write {suggestion}, or unset it"
+                "setting",
+                f"{printable(name)} is not a setting, and prevents every start",
+                f"write {suggestion}, or unset it",
             )
         else:
-            yield warning("setting", f"{printable(name)} is no setting, and is ignored", "unset it")
+            yield warning("setting", f"{printable(name)} is not a setting, and is ignored", "unset it")
 
 
 def check_values(given: Mapping[str, Any]) -> tuple[BudgetSettings | None, Finding]:
@@ -45,11 +47,11 @@ def check_values(given: Mapping[str, Any]) -> tuple[BudgetSettings | None, Findi
         settings = BudgetSettings(**given)
     except BudgetError as error:
         return None, failed(
-            "settings", f"a service does not start: {error}", "correct it; docs/reference.md lists what there is"
+            "settings", f"a service does not start: {error}", "correct it; docs/reference.md lists the settings"
         )
     if settings.mode != "enforce":
         advice = "set LITELLM_BUDGET_MODE=enforce once the limits are right"
-        return settings, warning("settings", f"the mode is {settings.mode}: nobody is refused", advice)
+        return settings, warning("settings", f"the mode is {settings.mode}: no call is refused", advice)
     return settings, ok("settings", "every value is accepted; the mode is enforce")
 
 
@@ -58,7 +60,7 @@ def check_file(settings: BudgetSettings) -> tuple[Policy | None, list[Finding]]:
     try:
         policy = settings.read_policy()
     except BudgetError as error:
-        return None, [failed("limits", str(error), "correct the file; `litellm-budget check` says when it is right")]
+        return None, [failed("limits", str(error), "correct the file; `litellm-budget check` verifies it")]
     scopes = [f"each {scope}" for scope in policy.scopes]
     named = [("class", len(policy.classes)), ("subject", len(policy.subjects))]
     tables = [

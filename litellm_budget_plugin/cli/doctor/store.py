@@ -49,8 +49,8 @@ def open_it(settings: BudgetSettings) -> tuple[Store | None, Finding]:
     except click.ClickException as error:
         if url.lower().startswith("sqlite:") and not os.path.exists(path := path_from(url.partition("://")[2])):
             if os.access(os.path.dirname(path) or ".", os.W_OK):
-                return None, warning("store", f"there is no ledger {path} yet", "a service makes it when it starts")
-            return None, failed("store", f"{path} cannot be made", "name a directory that can be written")
+                return None, warning("store", f"there is no ledger {path} yet", "a service creates it when it starts")
+            return None, failed("store", f"{path} cannot be created", "name a directory that can be written")
         return None, failed("store", error.message, "correct LITELLM_BUDGET_STORE_URL")
     except BudgetError as error:
         return None, failed(
@@ -74,11 +74,11 @@ def check_answers(store: Store, settings: BudgetSettings) -> Iterator[Finding]:
         if took < doubt:  # the fastest answer measures the clock best
             doubt, behind = took, clock + took / 2 - reply.now / MICROS
     yield _speed(
-        "store speed", f"answers in {_ms(statistics.median(seconds))} (median of {_ASKED} questions)", seconds, settings
+        "store speed", f"answers in {_ms(statistics.median(seconds))} (median of {_ASKED} requests)", seconds, settings
     )
     said = f"the store's clock is {abs(behind):.1f} s {'behind' if behind > 0 else 'ahead of'} this machine's"
     off = max(0.0, abs(behind) - doubt)
-    advice = "have both machines keep time by NTP: windows begin and end by the store's clock"
+    advice = "synchronize both machines by NTP: windows begin and end by the store's clock"
     if off > _CLOCK_FAILED:
         yield failed("clock", said, advice)
     elif off > _CLOCK_WARNING:
@@ -103,7 +103,9 @@ def check_writes(store: Store, settings: BudgetSettings) -> Finding:
                 return failed("store writes", f"a hold was not granted: {reply}", "please report this")
     finally:
         _forget(store, project)
-    return _speed("store writes", f"holds and gives back in {_ms(statistics.median(seconds))} each", seconds, settings)
+    return _speed(
+        "store writes", f"takes and releases a hold in {_ms(statistics.median(seconds))} per step", seconds, settings
+    )
 
 
 def _forget(store: Store, project: str) -> None:
@@ -116,7 +118,7 @@ def _endpoint_writes(store: Store, settings: BudgetSettings) -> Finding:
     if not isinstance(store, HttpStore):
         return ok("store writes", "not tried: an endpoint of LiteLLM's protocol keeps whole records")
     if store.read_only:
-        advice = "give services one that writes: litellm-budget keys create"
+        advice = "give services a key that may write: litellm-budget keys create"
         return warning("store writes", "the key is read-only: a callback does not start with it", advice)
     begun = time.perf_counter()
     ask(store, Renew((f"doctor:{new_id()}",), settings.project, MICROS))  # no such hold: nothing changes
@@ -126,10 +128,12 @@ def _endpoint_writes(store: Store, settings: BudgetSettings) -> Finding:
 def _speed(check: str, said: str, seconds: list[float], settings: BudgetSettings) -> Finding:
     median, most = statistics.median(seconds), settings.store_timeout
     if median >= most:
-        advice = "calls end by ON_STORE_ERROR: bring the store nearer, or raise LITELLM_BUDGET_STORE_TIMEOUT"
+        advice = (
+            "calls are handled by ON_STORE_ERROR: use a store that is nearer, or raise LITELLM_BUDGET_STORE_TIMEOUT"
+        )
         return failed(check, f"{said}; a call waits for {most:g} s at most", advice)
     if median >= most / 4:
-        return warning(check, f"{said}; a call waits for {most:g} s at most", "bring the store nearer")
+        return warning(check, f"{said}; a call waits for {most:g} s at most", "use a store that is nearer")
     return ok(check, said)
 
 
@@ -187,10 +191,13 @@ def check_journal(settings: BudgetSettings) -> Finding:
     waiting, lost = sum(one.entries for one in seen), sum(one.entries for one in left)
     if not lost:
         return ok(
-            "journal", f"{waiting} charges of living processes wait" if waiting else "no charges wait for the store"
+            "journal",
+            f"{waiting} charges of running processes are waiting"
+            if waiting
+            else "no charges are waiting for the store",
         )
     since = min((one.since for one in left if one.since is not None), default=None)
     when = "" if since is None else f", since {datetime.fromtimestamp(since / MICROS, timezone.utc):%Y-%m-%d %H:%M} UTC"
     aside = any(one.path.endswith(DEAD_LETTERS) for one in left)
-    advice = f"litellm-budget journal STORE --deliver{' --aside' if aside else ''}; the next service does the former"
-    return warning("journal", f"{lost} charges of processes that are gone wait{when}", advice)
+    advice = f"litellm-budget journal STORE --deliver{' --aside' if aside else ''}; the next service runs --deliver by itself"
+    return warning("journal", f"{lost} charges of ended processes are waiting{when}", advice)

@@ -68,9 +68,9 @@ _TITLES: dict[str, str] = {
     "threshold": "Budget alert",
     "refused": "Calls are refused",
     "forecast": "A budget will run out early",
-    "outage": "The budget ledger is away",
+    "outage": "The budget ledger cannot be reached",
     "recovered": "The budget ledger answers again",
-    "journal": "Charges wait for the budget ledger",
+    "journal": "Charges are waiting for the budget ledger",
     "test": "Test of budget alerts",
 }
 

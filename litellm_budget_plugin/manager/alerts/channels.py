@@ -112,7 +112,7 @@ class Webhook:
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            raise NotSent(f"answered {status}: redirects are not followed, give the address itself", final=True)
+            raise NotSent(f"answered {status}: redirects are not followed, give the final address", final=True)
         after = min(float(wait), _MOST_WAIT) if wait.isascii() and wait.isdigit() and len(wait) < 7 else 0.0
         raise NotSent(f"answered {status}", retry_after=after, final=status < 500 and status not in (408, 425, 429))
 

@@ -81,7 +81,7 @@ class Claims:
         except (BudgetInputError, BudgetStoreError) as error:
             if not self._warned:
                 self._warned = True
-                _logger.warning("this ledger keeps no claims, each process sends alerts of its own: %s", error)
+                _logger.warning("this ledger cannot coordinate alerts, each process sends its own: %s", error)
             return self._take_own(name)
         if isinstance(reply, Granted):
             return Claim(name, hold)

@@ -95,7 +95,9 @@ class Sender:
                     if self._said_full:
                         break
                     self._said_full = True
-                    _logger.warning("%d alerts wait to be sent: further ones wait for a later scan", MOST_WAITING)
+                    _logger.warning(
+                        "%d alerts are waiting to be sent: further ones are left to a later scan", MOST_WAITING
+                    )
                     break
                 self._waiting[sending.name] = sending
                 added = True
@@ -124,7 +126,7 @@ class Sender:
                     wait = self._step(_SEND_SECONDS)
             except BaseException:
                 # Without this thread the waiting alerts would wait for ever.
-                _logger.exception("sending alerts failed; it goes on in %.0f s", _IDLE_SECONDS)
+                _logger.exception("sending alerts failed; it is tried again in %.0f s", _IDLE_SECONDS)
                 wait = _IDLE_SECONDS
             self._wake.wait(wait)
 
@@ -154,7 +156,8 @@ class Sender:
             self._give_back(sending)
         if waiting:
             _logger.warning(
-                "%d alerts were not sent before the end; another process sends those about budgets", len(waiting)
+                "%d alerts were not sent before this process ended; another process sends those about budgets",
+                len(waiting),
             )
 
     def _step(self, seconds: float) -> float:
@@ -178,7 +181,7 @@ class Sender:
         except NotSent as error:
             self._failed(sending, error)
         except BudgetError as error:
-            _logger.info("an alert waits for the ledger: %s", error)
+            _logger.info("an alert is waiting for the ledger: %s", error)
             sending.at = self._clock() + self.claims.lease / 4
         except BaseException as error:
             _logger.exception("an alert cannot be sent through %s", sending.channel.label)
@@ -228,7 +231,7 @@ class Sender:
             if pause >= self.claims.lease:
                 self._give_back(sending)
             return
-        again = "it is tried again later" if sending.alert.claimed else "it is given up"
+        again = "it will be tried again later" if sending.alert.claimed else "it will not be sent"
         _logger.error("%s: %s; an alert was not sent, %s: %s", label, error, again, readable(sending.alert.text))
         self._give_back(sending)
         with self._lock:
@@ -240,7 +243,7 @@ class Sender:
             try:
                 self.claims.give_back(claim)
             except BudgetStoreError as error:
-                _logger.info("a claim ends by its time limit: %s", error)
+                _logger.info("a claim could not be given back and will expire: %s", error)
 
     def _end(self, sending: _Sending) -> None:
         with self._lock:

@@ -132,7 +132,7 @@ class AlertWatch:
             self._said_full = True
             self._say(
                 "journal",
-                f"{delivery.waiting} charges wait for the budget ledger; at {delivery.most} calls are refused",
+                f"{delivery.waiting} charges are waiting for the budget ledger; from {delivery.most} on, calls are refused",
             )
 
     def _say(self, kind: str, text: str) -> None:
@@ -205,7 +205,7 @@ class AlertWatch:
             if lead is not None:
                 self.sender.claims.give_back(lead)
         except BudgetError as error:
-            _logger.debug("another process scans once this one's turn is over: %s", error)
+            _logger.debug("another process scans when this one's claim has expired: %s", error)
 
     def unused_held(self) -> int:
         """Return 0: this task holds no money."""

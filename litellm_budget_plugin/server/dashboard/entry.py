@@ -42,7 +42,7 @@ async def logged_in(request: Request) -> Response:
     except Problem as problem:
         if problem.status not in (401, 429):
             raise
-        said = "This key opens nothing. Is it complete, and not revoked?"
+        said = "This key is not valid. Is it complete, and not revoked?"
         if problem.status == 429:
             said = "Too many attempts. Wait a little, then try again."
         response = await page(who, "login.html", problem.status, problem=said)

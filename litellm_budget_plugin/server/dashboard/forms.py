@@ -68,9 +68,9 @@ class Typed:
             self.wrong(name, why)
             return None
         if at.timestamp() * 1e6 <= now:
-            self.wrong(name, f"this is over: it is {wording.when(now)}")
+            self.wrong(name, f"this time has passed: it is now {wording.when(now)}")
         elif at.year > wording.LAST_YEAR:
-            self.wrong(name, f"the last year that can be kept is {wording.LAST_YEAR}")
+            self.wrong(name, f"the last accepted year is {wording.LAST_YEAR}")
         return at
 
 
@@ -108,7 +108,7 @@ def _delete(typed: Typed, spender: Spender, budgets: Budgets) -> str:
 
 def _clear(_typed: Typed, spender: Spender, budgets: Budgets) -> str:
     budgets.clear_limits(spender.subject)
-    return "limits: those that are set outside of the ledger"
+    return "limits: those of the environment or a file"
 
 
 def _raise(typed: Typed, spender: Spender, budgets: Budgets) -> str:
@@ -166,12 +166,12 @@ class Kind(NamedTuple):
 CHANGES = {
     "limit": Kind(_limit, "limit", "The limit is set."),
     "delete": Kind(_delete, "limit", "The limit is deleted."),
-    "clear": Kind(_clear, "limit", "What was set by hand is forgotten."),
+    "clear": Kind(_clear, "limit", "The limits set by hand are removed."),
     "raise": Kind(_raise, "by", "The limit is raised."),
     "lower": Kind(_lower, "by", "The raise has ended."),
-    "block": Kind(_on_subject(Budgets.block, "blocked"), "block", "No call is let through any more."),
-    "unblock": Kind(_on_subject(Budgets.unblock, "unblocked"), "block", "Calls are let through again."),
-    "reset": Kind(_on_subject(Budgets.reset, "reset what was spent"), "reset", "What was spent is reset."),
+    "block": Kind(_on_subject(Budgets.block, "blocked"), "block", "Every call is refused from now on."),
+    "unblock": Kind(_on_subject(Budgets.unblock, "unblocked"), "block", "Calls are accepted again."),
+    "reset": Kind(_on_subject(Budgets.reset, "reset what was spent"), "reset", "The spend is reset."),
     "top-up": Kind(_top_up, "amount", "The balance is topped up."),
     "refund": Kind(_refund, "amount", "The payment is refunded."),
 }

@@ -13,9 +13,9 @@ from litellm_budget_plugin.server.site import Site
 _TITLES = {
     403: "Not allowed",
     404: "No such page",
-    405: "Not like this",
-    422: "That cannot be",
-    429: "Too often",
+    405: "Method not allowed",
+    422: "Not accepted",
+    429: "Too many requests",
     503: "The ledger does not answer",
 }
 

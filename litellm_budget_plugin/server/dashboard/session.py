@@ -171,7 +171,7 @@ async def form_of(request: Request) -> dict[str, str]:
         raise Problem(415, "the body must be application/x-www-form-urlencoded")
     body = await request.body()
     if len(body) > _MOST_FORM:
-        raise Problem(413, f"a form may have {_MOST_FORM} bytes")
+        raise Problem(413, f"a form may have at most {_MOST_FORM} bytes")
     try:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError as error:

@@ -38,7 +38,7 @@ def parse_address(scheme: str, rest: str) -> Address:
         host, port = (parts.hostname or "").encode("idna").decode(), parts.port
     except ValueError:  # also raised for an invalid host name; the error's own text may contain the key
         raise BudgetInputError(
-            f"{scheme}://… is no URL that can be read; it is like {scheme}://host:8321/prefix, and a key in it is "
+            f"{scheme}://… is not a valid URL; it must be like {scheme}://host:8321/prefix, and a key in it is "
             "percent-encoded, or better given as LITELLM_BUDGET_API_KEY"
         ) from None
     if not host or parts.fragment:
@@ -58,7 +58,7 @@ def parse_address(scheme: str, rest: str) -> Address:
             ca = value
         else:
             raise BudgetInputError(
-                f"{shown}: ?{name}= is not accepted like this; there are header=Name:Value, connections=1 to "
+                f"{shown}: ?{name}= is not accepted like this; accepted are header=Name:Value, connections=1 to "
                 f"{_MOST_CONNECTIONS} and, with https, ca=/path/to/certificates.pem"
             )
     key = unquote(parts.password or parts.username or "")

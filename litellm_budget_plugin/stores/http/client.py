@@ -191,7 +191,7 @@ class HttpClient:
             raise TooLarge(f"{where} answered 413{said}; let the proxy in front of it take larger bodies")
         if 300 <= status < 400:
             to = answer.headers.get("location", "somewhere else").partition("?")[0]
-            raise BudgetStoreError(f"{where} answered {status} and leads to {to:.200}; give the endpoint's own URL")
+            raise BudgetStoreError(f"{where} answered {status} and redirects to {to:.200}; give the endpoint's own URL")
         raise BudgetStoreError(f"{where} answered {status}{said}")
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ def set_deadline(deadline: float) -> None:
 def _left() -> float:
     left: float = _until.deadline - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the time is over")
+        raise httpcore.ReadTimeout("the time limit has passed")
     return left
 
 

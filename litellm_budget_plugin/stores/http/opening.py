@@ -39,7 +39,7 @@ def _store(exchange: HttpClient, test_clock: bool, timeout: float) -> Store:
     if version is None and (answer.status < 500 or answer.status == _NOT_IMPLEMENTED):
         _check_endpoint(exchange, deadline)
         _log.warning(
-            "%s is not litellm-budget serve. It is spoken to in LiteLLM's own budget protocol, which keeps the users' budgets "
+            "%s is not litellm-budget serve. LiteLLM's own budget protocol is used, which keeps the users' budgets "
             "only, and where the last writer wins between processes: for several processes, run litellm-budget serve "
             "(docs/guarantees.md)",
             exchange.name,
@@ -67,7 +67,7 @@ def _check_endpoint(exchange: HttpClient, deadline: float) -> None:
     except (ValueError, RecursionError):
         said = None
     if _HEADER in answer.headers:
-        raise BudgetStoreUnavailable(f"{exchange.name} has just begun to answer; ask again")
+        raise BudgetStoreUnavailable(f"{exchange.name} has just begun to answer; try again")
     if answer.status >= _SERVER_ERROR or not isinstance(said, dict) or said.get("status") not in STATUSES:
         exchange.decoded("/get_budget", answer)
         raise BudgetStoreError(f"{exchange.name}/get_budget did not answer as an endpoint of LiteLLM's protocol does")

@@ -98,7 +98,7 @@ class HttpStore:
     def _odd(self, wanted: str, error: Exception | None = None) -> BudgetStoreError:
         why = f" ({error})" if error else ""
         return BudgetStoreError(
-            f"{self._exchange.name} did not answer with {wanted}{why}; is something else in between?"
+            f"{self._exchange.name} did not answer with {wanted}{why}; is another server in between?"
         )
 
     def sync(self) -> None:

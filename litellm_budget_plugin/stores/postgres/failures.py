@@ -26,11 +26,11 @@ _PASSING = ("starting up", "shutting down", "recovery mode", "too many clients",
 # By SQLSTATE, or by its class (the first two characters).
 _TEMPORARY = {
     "08": "the connection failed",
-    "40": "the server undid the command, in favour of another one",
+    "40": "the server rolled the command back in favour of another one",
     "53": "the server is short of resources",
     "57": "the server is shutting down, or has ended the command",
     "58": "the server's system failed",
-    "55P03": "others have kept a lock of the ledger for too long",
+    "55P03": "other connections have kept a lock of the ledger for too long",
     "25006": "the server is read-only, a standby perhaps",
     "25P03": "the server has ended a transaction that waited for this process",
 }
@@ -38,11 +38,11 @@ _WAYS_OUT = {
     "42501": "this user lacks a right; see docs/postgresql.md for the rights that are needed",
     "28": "the server does not let this user in; see its pg_hba.conf",
     "3D": "create the database, or name another one",
-    "3F": "the schema is missing; open the store anew, with a user who may create it",
+    "3F": "the schema is missing; open the store again, as a user who may create it",
     "42P01": "a table of the ledger is missing; restore a copy or name another schema",
-    "42703": "a column of the ledger is missing; a later version of this package has taken it over: restart with that one",
+    "42703": "a column of the ledger is missing; a later version of this package has upgraded the schema: restart with that version",
     "53100": "the server's disk is full; make room",
-    "XX": "the server reports damage; look into its log",
+    "XX": "the server reports damage; see its log",
 }
 _TOO_MUCH = ("22", "54000")
 
@@ -74,7 +74,7 @@ def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
     the time allowed for an answer.
     """
     if isinstance(failure, Overrun):
-        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
+        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; try again")
     if isinstance(failure, ServerError):
         return _explained(failure, name)
     text = " ".join(str(failure).split())
@@ -82,7 +82,7 @@ def explained(failure: Exception, name: str, seconds: float) -> BudgetError:
         for sign, way_out in _REFUSALS.items():
             if sign in text:
                 return BudgetStoreError(f"{name}: {way_out} ({text})")
-    return BudgetStoreUnavailable(f"{name}: {text or 'the connection was lost'}; ask again")
+    return BudgetStoreUnavailable(f"{name}: {text or 'the connection was lost'}; try again")
 
 
 def _explained(error: ServerError, name: str) -> BudgetError:
@@ -92,7 +92,7 @@ def _explained(error: ServerError, name: str) -> BudgetError:
     if way_out := _WAYS_OUT.get(state) or _WAYS_OUT.get(kind):
         return BudgetStoreError(f"{name}: {way_out} ({error})")
     if what := _TEMPORARY.get(state) or _TEMPORARY.get(kind):
-        return BudgetStoreUnavailable(f"{name}: {what} ({error}); ask again")
+        return BudgetStoreUnavailable(f"{name}: {what} ({error}); try again")
     return BudgetStoreError(f"{name}: {error} (SQLSTATE {state})")
 
 

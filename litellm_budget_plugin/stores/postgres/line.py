@@ -199,7 +199,7 @@ def connect(attempts: Sequence[bytes], prepare: bool, deadline: float) -> Line:
         except (Overrun, Lost, ServerError):
             if place == len(attempts) - 1:
                 raise
-    raise AssertionError("an address has at least one host")
+    raise AssertionError("an address must have at least one host")
 
 
 def _connect(attempt: bytes, prepare: bool, deadline: float) -> Line:
@@ -235,7 +235,7 @@ def _finish_connecting(connection: PGconn, deadline: float) -> None:
 def _encoded(values: Sequence[str | None]) -> list[bytes | None]:
     if "\0" in "".join(filter(None, values)):
         # libpq would read it as the end of the text.
-        raise UnicodeError("PostgreSQL keeps no text with a zero byte in it")
+        raise UnicodeError("PostgreSQL cannot store text with a zero byte in it")
     return [None if value is None else value.encode() for value in values]
 
 

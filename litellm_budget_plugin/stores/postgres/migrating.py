@@ -71,7 +71,7 @@ def bring_up_to_date(line: Line, name: str, schema: str, deadline: float, steps:
         return
     if version:
         deadline = max(deadline, time.monotonic() + _UPGRADE_SECONDS)
-        _log.info("%s: the schema is brought from version %d to %d", name, version, len(steps))
+        _log.info("%s: upgrading the schema from version %d to %d", name, version, len(steps))
     try:
         line.run("BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
         line.run(f"SELECT pg_advisory_xact_lock(hashtextextended('litellm_budget_schema {schema}', 0))", deadline)

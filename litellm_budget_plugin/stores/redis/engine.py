@@ -100,7 +100,7 @@ class RedisEngine:
     def _pause(self, deadline: float) -> None:
         time.sleep(random.uniform(*_PAUSES))  # noqa: S311  # no secret
         if time.monotonic() >= deadline:
-            raise BudgetStoreUnavailable(f"{self.name}: another process keeps this project's rows busy; ask again")
+            raise BudgetStoreUnavailable(f"{self.name}: another process keeps this project's rows busy; try again")
 
     def add(self, adds: Sequence[Add], deadline: float) -> int:
         """Apply steps in their order, up to the first that cannot be applied, with one round trip for each hundred of
@@ -242,7 +242,7 @@ class RedisEngine:
         kind, _, rest = (after or "s 0 ").partition(" ")
         skip, _, place = rest.partition(" ")
         if kind not in _KINDS or not skip.isdigit():
-            raise BudgetInputError(f"an export goes on from what a page gave as `after`, got {after!r:.80}")
+            raise BudgetInputError(f"an export continues from the `after` of an earlier page, got {after!r:.80}")
         index, most = f":{_KINDS[kind]}", max(1, most)
         if kind in "oc":
             asked = [False, index, place or "-inf", "+inf", int(skip), most]

@@ -31,8 +31,8 @@ class EvictionPolicyCheck:
             if not self._warned:
                 self._warned = True
                 _log.warning(
-                    "%s: the server tells neither by CONFIG GET nor by INFO what it does when its memory is full; see to "
-                    "it that its maxmemory-policy is %s, for an evicted account is a user without a limit",
+                    "%s: neither CONFIG GET nor INFO shows what the server does when its memory is full; make sure that "
+                    "its maxmemory-policy is %s: an evicted account is a user without a limit",
                     self._name,
                     _SAFE,
                 )

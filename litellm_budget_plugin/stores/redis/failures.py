@@ -28,7 +28,7 @@ _CODES = {
 }
 _TEMPORARY = {
     "ASK": "the hash slot of this project is being moved to another node",
-    "BUSY": "somebody's script keeps the server busy",
+    "BUSY": "a script keeps the server busy",
     "CLUSTERDOWN": "the cluster is down",
     "LOADING": "the server is loading its data",
     "MASTERDOWN": "the server is a replica without a master",
@@ -40,12 +40,12 @@ _TEMPORARY = {
 }
 _WAYS_OUT = {
     "CROSSSLOT": "a proxy or cluster does not keep to the hash tags of keys",
-    "MISCONF": "the server cannot write its snapshot and refuses changes; see its log, and free or mend its disk",
+    "MISCONF": "the server cannot write its snapshot and refuses changes; see its log, and free or repair its disk",
     "NOAUTH": "the server asks for a password; write it into the URL (redis://:password@host)",
     "NOPERM": "the user of the URL lacks a permission; docs/redis.md lists the ACL",
     "OOM": "the server's memory is full and it refuses changes; give it more (maxmemory), or sweep with a shorter retention",
     "WRONGPASS": "the server refuses the user or the password of the URL",
-    "WRONGTYPE": "its keys of this prefix are not a ledger's; choose another one by ?prefix=",
+    "WRONGTYPE": "its keys with this prefix are not those of a ledger; choose another prefix by ?prefix=",
 }
 
 
@@ -83,17 +83,17 @@ def explained(error: Exception, name: str, seconds: float) -> BudgetError:
     if code in _WAYS_OUT:
         return BudgetStoreError(f"{name}: {_WAYS_OUT[code]} ({said})")
     if code in _TEMPORARY:
-        return BudgetStoreUnavailable(f"{name}: {_TEMPORARY[code]}; ask again ({said})")
+        return BudgetStoreUnavailable(f"{name}: {_TEMPORARY[code]}; try again ({said})")
     return _lost(error, name, seconds, said)
 
 
 def _lost(error: Exception, name: str, seconds: float, said: str) -> BudgetError:
     if isinstance(error, (RedisTimeoutError, TimeoutError)):
-        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; ask again")
+        return BudgetStoreUnavailable(f"{name}: no answer within {round(seconds, 2):g} s; try again")
     if "certificate verify failed" in said or "CERTIFICATE_VERIFY_FAILED" in said:
         return BudgetStoreError(
             f"{name}: its certificate cannot be verified; name its authority by ?ssl_ca_certs= ({said})"
         )
     if isinstance(error, LOST):
-        return BudgetStoreUnavailable(f"{name}: the connection could not be made or was lost; ask again ({said})")
-    return BudgetStoreError(f"{name}: the server refuses what the ledger asks for: {said}")
+        return BudgetStoreUnavailable(f"{name}: the connection could not be made or was lost; try again ({said})")
+    return BudgetStoreError(f"{name}: the server refuses a command of the ledger: {said}")

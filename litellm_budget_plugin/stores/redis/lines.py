@@ -39,7 +39,7 @@ class _Bounded:
     def _limit(self) -> None:
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the time is over")
+            raise TimeoutError("the time limit has passed")
         self._socket.settimeout(left)
 
     def sendall(self, data: bytes) -> None:

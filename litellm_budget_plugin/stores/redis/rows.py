@@ -157,7 +157,7 @@ def _legs(model: str, subjects: tuple[Subject, ...], legs: tuple[Ref, ...]) -> s
 
 def _place(subjects: tuple[Subject, ...], subject: Subject) -> int:
     if subject not in subjects:
-        raise BudgetInputError(f"a hold has a leg on {subject}, who is none of its subjects")
+        raise BudgetInputError(f"a hold counts against {subject}, which is not one of its subjects")
     return subjects.index(subject)
 
 

@@ -56,9 +56,7 @@ def _bring_rows(server: Server, root: bytes, token: str, deadline: float) -> boo
                 return False
             if time.monotonic() + _MARGIN > deadline:
                 server.tell(Request("release", root, (token.encode(),)), deadline)
-                raise BudgetStoreUnavailable(
-                    f"{server.name}: rows of an earlier version are being brought over; ask again"
-                )
+                raise BudgetStoreUnavailable(f"{server.name}: rows of an earlier version are being upgraded; try again")
     finished = Writes()
     finished.text(":a", "2")
     return bool(run("write", [token, 0, finished.commands(), []]) == 1)

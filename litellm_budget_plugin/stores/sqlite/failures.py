@@ -16,7 +16,7 @@ _BUSY = ("is locked", "locking protocol")
 _WAYS_OUT = {
     "not a database": "it is not a SQLite database; move it away or name another file",
     "malformed": 'it is damaged; stop all processes and restore a copy, or save what can be read with sqlite3 and ".recover"',
-    "readonly": "it, its directory or its -wal and -shm files may not be written; give this user write access",
+    "readonly": "it, its directory or its -wal and -shm files cannot be written; give this user write access",
     "unable to open": "it, its directory or its -wal and -shm files cannot be opened; give this user read and write access",
     "is full": "its disk (or quota) is full; make room, nothing was changed",
     "disk i/o error": "its disk failed or the file size limit was reached; nothing was changed",
@@ -35,7 +35,7 @@ def explained(error: Exception, path: str, seconds: float) -> BudgetError:
     if isinstance(error, UNSTORABLE):
         return BudgetInputError(f"the command holds text or a number that cannot be stored: {error}")
     if isinstance(error, sqlite3.Error) and is_busy(error):
-        return BudgetStoreUnavailable(f"{path}: other processes kept it locked for {seconds:g} s; ask again")
+        return BudgetStoreUnavailable(f"{path}: other processes kept it locked for {seconds:g} s; try again")
     text = str(error).lower()
     for sign, way_out in _WAYS_OUT.items():
         if sign in text:

@@ -215,7 +215,7 @@ class SqliteStore:
         if (identity(self._path), log) != (self._identity, self._log_identity):
             raise BudgetStoreError(
                 f"{self._path} or its -wal file was deleted or replaced while it was in use; restart every process that "
-                "uses it, to begin with what is there now"
+                "uses it, to open the present file"
             )
 
     def sync(self) -> None:

@@ -72,7 +72,7 @@ def test_behind_tls_it_is_for_https_alone(store_url: str) -> None:
 def test_a_bad_key_is_said_on_the_page(house: House) -> None:
     answer = Tab(house.server.url).log_in("lbk_nonsense")
     assert answer.status_code == 401
-    assert "This key opens nothing" in answer.text and "lbk_nonsense" not in answer.text
+    assert "This key is not valid" in answer.text and "lbk_nonsense" not in answer.text
 
 
 def test_guessing_is_slowed_down(house: House) -> None:

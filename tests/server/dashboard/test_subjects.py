@@ -176,7 +176,7 @@ def test_nobody_is_there_yet(tmp_path: Path) -> None:
         tab = Tab(server.url)
         assert "Nothing has been recorded yet" in tab.page("/projects")
         assert "No user has made a call yet" in tab.page("/subjects", project="empty")
-        assert "Nobody has spent anything" in tab.page("/", project="empty")
+        assert "No user has spent anything" in tab.page("/", project="empty")
         assert "no calls yet" in tab.page("/subject", project="empty", id="x")
 
 

@@ -62,7 +62,7 @@ def test_a_server_that_comes_back_is_asked_again(opened: Opener, status: int) ->
         (Said(403, b'{"message": "this key is read-only"}'), BudgetStoreError, "read-only"),
         (Said(404), BudgetStoreError, "answered 404"),
         (Said(413), BudgetStoreError, "answered 413"),
-        (Said(301, b"", {"Location": "https://else.where/x?secret=1"}), BudgetStoreError, "leads to https://else.where/x; give"),
+        (Said(301, b"", {"Location": "https://else.where/x?secret=1"}), BudgetStoreError, "redirects to https://else.where/x; give"),
         (Said(200, b"<html>log in</html>"), BudgetStoreError, "not JSON"),
         (Said(200, b"[" * 100_000), BudgetStoreError, "not JSON"),
         (Said(200, b"[]"), BudgetStoreError, "did not answer with a reply"),
@@ -112,7 +112,7 @@ def test_many_commands_that_a_proxy_finds_too_large_go_in_halves(opened: Opener)
 
 @pytest.mark.parametrize("body", [b"{}", b'{"outcomes": []}', b'{"outcomes": [1]}', b"7"])
 def test_outcomes_that_are_none(opened: Opener, body: bytes) -> None:
-    with running(Said(200, body)) as fake, pytest.raises(BudgetStoreError, match="is something else in between"):
+    with running(Said(200, body)) as fake, pytest.raises(BudgetStoreError, match="is another server in between"):
         opened(f"http://{fake.base}").execute_all([charge_of("h")])
 
 
@@ -129,7 +129,7 @@ def test_pages_that_are_none(opened: Opener) -> None:
     with running(Said(200, b'{"rows": {"accounts": [[1]], "holds": [], "usage": []}, "after": null}')) as fake:
         store = opened(f"http://{fake.base}")
         for ask in (store.projects, lambda: store.export("p", "", 10)):
-            with pytest.raises(BudgetStoreError, match="is something else in between"):
+            with pytest.raises(BudgetStoreError, match="is another server in between"):
                 ask()
 
 

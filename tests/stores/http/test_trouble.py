@@ -244,7 +244,7 @@ def test_a_key_that_is_wrong_missing_or_revoked(own_server: OwnServer, opened: O
             opened(server.url(bad))
         assert not isinstance(raised.value, BudgetStoreUnavailable)
         assert not bad or bad not in str(raised.value)
-    with pytest.raises(BudgetStoreError, match="opens no project 'p'"):
+    with pytest.raises(BudgetStoreError, match="does not open the project 'p'"):
         opened(server.url(other)).execute(charge_of("h"))
     server.revoke(key)
     end = time.monotonic() + 30

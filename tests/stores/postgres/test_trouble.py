@@ -138,7 +138,7 @@ def test_answers_that_are_lost(answers: int, opened: Opener) -> None:
     for command, reply in commands:
         proxy.lose_answers(answers)
         if answers == 2:
-            with pytest.raises(BudgetStoreUnavailable, match="ask again"):
+            with pytest.raises(BudgetStoreUnavailable, match="try again"):
                 store.execute(command)
         assert store.execute(command) == reply
     assert proxy.lost == 2 * answers
@@ -189,7 +189,7 @@ def test_more_threads_than_connections(opened: Opener, url: str, look: Look) -> 
 def test_an_address_where_nobody_answers(tmp_path: object) -> None:
     """Opening raises an error at once."""
     begun = time.monotonic()
-    with pytest.raises(BudgetStoreUnavailable, match="ask again"):
+    with pytest.raises(BudgetStoreUnavailable, match="try again"):
         open_store(f"postgresql://nobody:secret@/db?host={tmp_path}", timeout=10.0)
     assert time.monotonic() - begun < 5
 

@@ -103,5 +103,5 @@ def test_large_sums_are_copied_exactly(opened: Opener) -> None:
 
 
 def test_a_place_that_no_page_gave(opened: Opener) -> None:
-    with pytest.raises(BudgetInputError, match="goes on from"):
+    with pytest.raises(BudgetInputError, match="continues from"):
         opened(shared().url).export("p", "nonsense", 5)

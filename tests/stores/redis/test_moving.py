@@ -123,7 +123,7 @@ def test_a_project_that_moves_is_followed(nodes: Nodes, opened: Opener) -> None:
 def test_the_reason_that_a_server_gave_outlasts_the_time(nodes: Nodes, opened: Opener) -> None:
     """The error does not say that the last attempt timed out, which would explain nothing."""
     store, deadline = opened(nodes.url), time.monotonic() + PATIENCE
-    for late in (BudgetStoreUnavailable("no node"), TimeoutError("the time is over")):
+    for late in (BudgetStoreUnavailable("no node"), TimeoutError("the time limit has passed")):
         said = iter([_Refused(redis.exceptions.TryAgainError("rehashing")), late])
 
         def attempt(said: Iterator[Exception] = said) -> None:

@@ -221,7 +221,7 @@ def test_commands_with_little_time_bring_it_over_together(
             store.execute(Read("app", "user", "new", now=version_1.START))
             break
         except BudgetStoreUnavailable as error:
-            assert "being brought over" in str(error)
+            assert "being upgraded" in str(error)
             away += 1
             assert away < 30
     assert away > 5
