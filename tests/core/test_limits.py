@@ -200,7 +200,7 @@ def test_a_top_up_counts_once_for_ever() -> None:
     desk.sweep(marks_kept=DAY)
     top_up(desk, "invoice-1", 100)
     assert balance(desk) == 100
-    with pytest.raises(BudgetInputError, match="was made before, for user 'alice' over"):
+    with pytest.raises(BudgetInputError, match="was made before, for user 'alice', of"):
         desk.execute(TopUp("invoice-1", PROJECT, BOB, 100))
     with pytest.raises(BudgetInputError, match="was made before"):
         desk.execute(TopUp("invoice-1", PROJECT, ALICE, 99))
