@@ -349,9 +349,9 @@ def test_a_large_transaction_is_written_whole(url: str, engine: Opener) -> None:
     one = engine(url)
     accounts = [account(Subject("user", f"u{number:05}"), limit=number, pinned=True) for number in range(3000)]
     holds = [Hold(f"h{number:05}", "open", NOW + number % 7, Amounts(1)) for number in range(3000)]
-    one.transact("p", (), (), NOW, put(*accounts), soon())
-    one.transact("p", (), (), NOW, put_hold(*holds), soon())
-    found, ids = one.page("p", "user", "u00010", 2500, NOW, soon())
+    one.transact("p", (), (), NOW, put(*accounts), soon(60))
+    one.transact("p", (), (), NOW, put_hold(*holds), soon(60))
+    found, ids = one.page("p", "user", "u00010", 2500, NOW, soon(60))
     assert ids == [f"u{number:05}" for number in range(11, 2511)]
     assert [found.subjects[Subject("user", one)].accounts for one in ids] == [(one,) for one in accounts[11:2511]]
     ordered = sorted(holds, key=lambda hold: (hold.at, hold.id))
@@ -361,7 +361,7 @@ def test_a_large_transaction_is_written_whole(url: str, engine: Opener) -> None:
         (),
         NOW + 3,
         lambda work: (work.due("p", NOW + 3, None), work.due("p", NOW + 3, 700), work.open_holds("p")),
-        soon(),
+        soon(60),
     )
     assert read == ([hold for hold in ordered if hold.at <= NOW + 3], ordered[:700], holds)
 
