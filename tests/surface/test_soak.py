@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -136,8 +137,12 @@ def _resident() -> int:
 
 
 @pytest.fixture
-def nothing_logged() -> Iterator[None]:
-    """Log nothing: pytest keeps log records, an exception in a record keeps its frames, and the frames keep their call."""
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log nothing, and let Python itself report the exceptions of finalizers.
+
+    Pytest keeps log records and such exceptions. An exception keeps its frames, and the frames keep their call.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     before = logging.root.manager.disable
     # Setting the attribute alone is not enough: loggers cache whether they are enabled until this function resets them.
     logging.disable(logging.CRITICAL)
@@ -148,7 +153,7 @@ def nothing_logged() -> Iterator[None]:
 @pytest.mark.timeout(900)
 # Pytest keeps the source of a recorded warning alive: a coroutine that was cancelled before it began, and with it its call.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("nothing_logged")
+@pytest.mark.usefixtures("nothing_kept")
 def test_soak(open_desk: Callable[..., Desk]) -> None:
     desk = open_desk(default_limit="1000")
     users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
