@@ -34,7 +34,8 @@ async def overview(request: Request) -> Response:
     spender = await spender_of(site.ledger, who.project, Subject("project", who.project), days_in(request))
     nearest = await people_now(site.ledger, who.project, "user", roster.nearest[:_LISTED])
     forecast = await site.ledger.run(site.ledger.budgets(who.project).forecast, spender.subject)
-    chart = charts.by_day(spender.days, spender.first, spender.today, await ranked_models(site, who.project))
+    ranked = await ranked_models(site, who.project)
+    chart = await run_in_threadpool(charts.by_day, spender.days, spender.first, spender.today, ranked)
     return await page(
         who,
         "overview.html",

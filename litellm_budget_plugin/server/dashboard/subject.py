@@ -149,7 +149,7 @@ async def _shown(
         spender=spender,
         subject=subject,
         now=spender.now,
-        chart=charts.by_day(spender.days, spender.first, spender.today, ranked),
+        chart=await run_in_threadpool(charts.by_day, spender.days, spender.first, spender.today, ranked),
         days=spender.today - spender.first + 1,
         refused=refusal_rate(spender.total),
         user_class=ledger.class_of(subject),
