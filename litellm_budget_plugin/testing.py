@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -40,7 +41,8 @@ __all__ = ["FixedClock", "MemoryBudget", "disabled"]
 _NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _JOIN_SECONDS = 30
-_COLLECTIONS = 3
+# Seconds before each collection. LiteLLM's threads report the chunks of a stream, and keep its objects until they have done so.
+_WAITS = (0.0, 0.01, 0.05, 0.2, 0.5)
 _numbers = itertools.count()
 
 
@@ -148,11 +150,12 @@ class MemoryBudget:
 
     def spent(self, subject: str) -> Decimal:
         """Return the charges of a subject in this block, in US dollars, over all windows. Calls that were dropped or cancelled are
-        counted: while calls are in flight, this collects garbage first.
+        counted: while calls are in flight, this collects garbage first, for about a second at most.
         """
-        for _ in range(_COLLECTIONS):
+        for seconds in _WAITS:
             # A collection closes a generator, and the next one collects the objects that the generator held.
             if self._ledger.worker.live:
+                time.sleep(seconds)
                 gc.collect()
                 self.callback.flush()
         return sum((row.spent for row in self._rows(subject)), Decimal(0))
