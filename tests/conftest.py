@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import httpcore
 import pytest
 
 from tests.generated import register_profiles
@@ -22,15 +21,6 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ |= {"INITIAL_RETRY_DELAY": "0.001", "JITTER": "0.001"}
 for name in [name for name in os.environ if name.upper().startswith("LITELLM_BUDGET_")]:
     del os.environ[name]
-
-
-def _reentrant(lock: httpcore._synchronization.ThreadLock) -> None:
-    lock._lock = threading.RLock()
-
-
-# Python may collect a dropped stream at any allocation, also in a thread that holds the lock of httpcore's pool. The end of the
-# stream takes this lock too, so that with httpcore's own kind of lock the thread waits for itself, and all others for it.
-httpcore._synchronization.ThreadLock.__init__ = _reentrant
 
 # Tests that a shell runs in the background, or under nohup, ignore these signals, and programs that tests start would inherit that.
 if threading.current_thread() is threading.main_thread():

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpcore
 import litellm
 import pytest
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
@@ -150,10 +151,26 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(before)
 
 
+@pytest.fixture
+def reentrant_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stream end in a thread that holds the lock of httpcore's pool.
+
+    Python may collect a dropped stream at any allocation, also in such a thread. The end of the stream takes the lock too, so
+    that with httpcore's own kind of lock the thread waits for itself, and all others for it, also without this package.
+    """
+
+    def reentrant(lock: httpcore._synchronization.ThreadLock) -> None:
+        lock._lock = threading.RLock()
+
+    monkeypatch.setattr(httpcore._synchronization.ThreadLock, "__init__", reentrant)
+    # The clients of earlier tests have pools with the other kind of lock.
+    litellm.in_memory_llm_clients_cache.flush_cache()
+
+
 @pytest.mark.timeout(900)
 # Pytest keeps the source of a recorded warning alive: a coroutine that was cancelled before it began, and with it its call.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("nothing_kept")
+@pytest.mark.usefixtures("nothing_kept", "reentrant_pools")
 def test_soak(open_desk: Callable[..., Desk]) -> None:
     desk = open_desk(default_limit="1000")
     users = [f"{kind}-{number}" for kind in ("calm", "odd") for number in range(8)]
