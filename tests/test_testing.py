@@ -8,15 +8,18 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import litellm
 import pytest
 
-from litellm_budget_plugin import BudgetCallback, BudgetExceeded, BudgetSettingsError, BudgetUserMissing
+from litellm_budget_plugin import BudgetCallback, BudgetExceeded, BudgetSettingsError, BudgetUserMissing, testing
 from litellm_budget_plugin.hooks import registration
 from litellm_budget_plugin.testing import FixedClock, MemoryBudget, disabled
 from tests.upstream import Upstream
@@ -181,15 +184,26 @@ def test_settings_are_those_that_are_given() -> None:
         """Not reached."""
 
 
-def _dropped_streams() -> tuple[bool, Decimal]:
-    upstream = Upstream()
-    with MemoryBudget() as budget:
+def _dropped_streams(held: bool) -> tuple[bool, Decimal]:
+    """Drop a stream, and return whether `assert_spent` noticed its charge, and the charge.
+
+    `held`: another thread has a reference until this one waits, like LiteLLM's while they report a chunk.
+    """
+    upstream, others = Upstream(), []
+
+    def sleep(seconds: float) -> None:
+        if seconds:
+            others.clear()
+        time.sleep(seconds)
+
+    with MemoryBudget() as budget, patch.object(testing, "time", SimpleNamespace(sleep=sleep)):
         place = {"model": "openai/gpt-4o", "api_base": upstream.url, "api_key": "x", "mock_response": None}
         stream = complete(stream=True, **place)
         chunks = iter(stream)
         next(chunks)
         cycle: list[Any] = [stream, chunks]
         cycle.append(cycle)
+        others += [cycle] if held else []
         del stream, chunks, cycle
         try:
             budget.assert_spent("alice", 0)
@@ -204,9 +218,10 @@ def _dropped_streams() -> tuple[bool, Decimal]:
     return noticed, spent
 
 
-def test_a_dropped_stream_is_counted_when_its_objects_have_gone() -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_a_dropped_stream_is_counted_when_its_objects_have_gone(held: bool) -> None:
     """Run in its own process, because callbacks that other tests registered with LiteLLM keep its objects alive."""
-    ((noticed, spent),) = in_processes(1, _dropped_streams)
+    ((noticed, spent),) = in_processes(1, _dropped_streams, held)
     assert noticed and spent > 0
 
 
